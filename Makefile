@@ -1,0 +1,39 @@
+# Two commands on a bare machine: `make demo` and `make test`. Needs Python >= 3.10 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SLOWEST ?= 5
+
+.PHONY: demo test test-slow check fix bench clean help
+
+help:           ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+demo: $(READY)  ## set up and run the whole ladder in miniature; ends with the path of the report
+	@$(BIN)/invact demo
+
+test: $(READY)  ## set up and run the fast tests
+	@$(BIN)/python -m pytest -m "not slow" --durations=$(SLOWEST)
+
+test-slow: $(READY)  ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow --durations=$(SLOWEST)
+
+check: $(READY) ## format, lint, types and fast tests
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(MAKE) --no-print-directory test
+
+fix: $(READY)   ## format and mend what ruff can mend
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(READY) ## measured ratios, side by side in one run
+	@$(BIN)/invact bench
+
+clean:          ## remove runs and caches, keep the virtual environment
+	rm -rf runs .pytest_cache .ruff_cache .hypothesis build *.egg-info
+
+# Installing is skipped until pyproject.toml changes.
+$(READY): pyproject.toml
+	@echo "setting up $(VENV): several minutes on first use, most of it PyTorch"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[libero,dev]'
+	@touch $(READY)

@@ -1,0 +1,99 @@
+"""The `invact` command: finds the stage, parses its config, runs it.
+
+Stages are imported only when they are called, so `invact --help` is quick and labelling never loads a
+simulator.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from invact_vla.errors import UserError
+from invact_vla.training.cli import parse_config, run
+
+# command -> (module, config class or None when it takes one path, what it does)
+COMMANDS: dict[str, tuple[str, str | None, str]] = {
+    "demo": ("invact_vla.ladder", "DemoConfig", "the whole ladder in miniature, ends with a report"),
+    "ladder": ("invact_vla.ladder", "LadderConfig", "all stages and arms of one experiment"),
+    "report": ("invact_vla.report.stage", "ReportConfig", "the HTML report of a ladder folder"),
+    "data synth": (
+        "latent_actions.video.synthetic.generate", "SynthConfig",
+        "render synthetic human video as Ego-Exo4D and SSV2 trees",
+    ),
+    "encoder train": ("latent_actions.invact.train", "EncoderTrainConfig", "train InvAct"),
+    "encoder eval": ("latent_actions.retrieval.evaluate", "EvalConfig", "retrieval P@10 of encoders"),
+    "encoder levels": (
+        "latent_actions.retrieval.levels", None, "chance and oracle of a verb histogram (JSON file)",
+    ),
+    "latent train": ("latent_actions.methods.laq.train", "LaqTrainConfig", "train the LAPA LAQ"),
+    "latent label": ("latent_actions.label", "LabelConfig", "label clip pairs with codes"),
+    "latent verify": (
+        "latent_actions.methods.laq.verify", None, "hold a LAQ folder against its expected outputs",
+    ),
+    "vla pretrain": ("invact_vla.pretrain", "PretrainConfig", "OpenVLA on latent tokens"),
+    "vla posttrain": ("invact_vla.posttrain", "PosttrainConfig", "OpenVLA on robot actions"),
+    "vla verify": (
+        "invact_vla.openvla.verify", None, "hold an OpenVLA folder against its expected outputs",
+    ),
+    "libero check": ("libero_eval.assets.check", "CheckConfig", "load, settle and render all tasks"),
+    "libero demos": ("libero_eval.demos", "DemosConfig", "scripted demonstrations as LIBERO HDF5"),
+    "libero demonstrate": (
+        "libero_eval.demonstrator.evaluate", "DemonstrateConfig", "success of the demonstrator",
+    ),
+    "libero rollout": ("libero_eval.rollout", "RolloutConfig", "a policy in LIBERO, episode by episode"),
+}  # fmt: skip
+
+
+def usage() -> str:
+    """All commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  invact {name:<{width}}  {entry[2]}" for name, entry in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: invact COMMAND [--config_path configs/<area>/<name>.yaml] [--field value ...]",
+            *lines,
+            "`invact COMMAND --help` explains every option.",
+        ]
+    )
+
+
+def find_command(args: Sequence[str]) -> tuple[str, list[str]]:
+    """Split `latent label --x 1` into the command and the rest."""
+    for length in (2, 1):
+        name = " ".join(args[:length])
+        if len(args) >= length and name in COMMANDS:
+            return name, list(args[length:])
+    raise UserError(
+        f"unknown command {' '.join(args[:2])!r}: expected one of {', '.join(COMMANDS)}"
+    )
+
+
+def prepare(name: str, args: Sequence[str]) -> Callable[[], object]:
+    """Import the stage of a command and parse its arguments; calling the result runs it."""
+    module_name, config_name, purpose = COMMANDS[name]
+    module = importlib.import_module(module_name)
+    if config_name is None:
+        if len(args) != 1 or args[0] in ("-h", "--help"):
+            raise UserError(f"invact {name} takes one path ({purpose}), got {list(args)}")
+        return lambda: module.main(Path(args[0]))
+    config = parse_config(getattr(module, config_name), args)
+    return lambda: module.main(config)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point; exits with 0, 2 for user errors, or the code that the command returns."""
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0)
+
+    def action() -> object:
+        name, rest = find_command(words)
+        return prepare(name, rest)()
+
+    sys.exit(run(action))
+
+
+if __name__ == "__main__":
+    main()

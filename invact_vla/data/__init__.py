@@ -1,0 +1,1 @@
+"""What stages exchange: the label store, robot demonstrations, action statistics, videos."""

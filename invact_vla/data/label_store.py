@@ -1,0 +1,131 @@
+"""Latent labels on disk: one Parquet file of (episode, frame, frame_end, text, codes) and its identity.
+
+The store knows which labeller and which data made it, and refuses to be read as another's. Equal labels
+give equal bytes: rows are sorted, and nothing but content is written.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from invact_vla.errors import UserError
+from invact_vla.schema import LatentLabels
+from invact_vla.training.files import atomic_file
+
+METADATA_KEY = b"invact_labels"
+
+
+@dataclass(frozen=True)
+class LabelIdentity:
+    """What a store holds: who labelled which data, with what code space."""
+
+    labeller: str
+    labeller_hash: str
+    dataset: str
+    dataset_hash: str
+    codebook_size: int
+    code_length: int
+
+
+@dataclass(frozen=True)
+class LabelStore:
+    """Labels of N pairs. frame, frame_end: int64 (N,) frame numbers of the pair in its episode."""
+
+    identity: LabelIdentity
+    episode: tuple[str, ...]
+    frame: np.ndarray
+    frame_end: np.ndarray
+    text: tuple[str, ...]
+    labels: LatentLabels
+
+    def __post_init__(self) -> None:
+        n, identity = len(self.episode), self.identity
+        lengths = {n, len(self.frame), len(self.frame_end), len(self.text), len(self.labels.codes)}
+        if lengths != {n}:
+            raise ValueError(f"columns of different lengths: {sorted(lengths)}")
+        if self.labels.codes.shape[1] != identity.code_length:
+            raise ValueError(
+                f"expected {identity.code_length} codes a pair, got {self.labels.codes.shape[1]}"
+            )
+        if self.labels.codebook_size != identity.codebook_size:
+            raise ValueError("codebook size of the labels and of their identity differ")
+        if np.any(self.frame_end <= self.frame):
+            raise ValueError("a pair must end after it starts")
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+
+def write_labels(path: Path, store: LabelStore) -> None:
+    """Write a store atomically, rows sorted by (episode, frame, frame_end)."""
+    order = sorted(
+        range(len(store)),
+        key=lambda i: (store.episode[i], int(store.frame[i]), int(store.frame_end[i])),
+    )
+    codes = store.labels.codes[order].astype(np.int16)
+    flat = pa.array(codes.reshape(-1), pa.int16())
+    columns = {
+        "episode": pa.array([store.episode[i] for i in order], pa.string()),
+        "frame": pa.array(np.asarray(store.frame)[order], pa.int64()),
+        "frame_end": pa.array(np.asarray(store.frame_end)[order], pa.int64()),
+        "text": pa.array([store.text[i] for i in order], pa.string()),
+        "codes": pa.FixedSizeListArray.from_arrays(flat, store.identity.code_length),
+    }
+    metadata = {METADATA_KEY: json.dumps(asdict(store.identity), sort_keys=True).encode()}
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
+
+
+def read_labels(path: Path, **expected: str | int) -> LabelStore:
+    """Read a store; `expected` fields of LabelIdentity must match, else UserError names both sides.
+
+    Example: read_labels(path, labeller="invact", dataset_hash=...).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no label store {path}: run `invact latent label` first")
+    try:
+        table = pq.read_table(path)
+        identity = LabelIdentity(**json.loads((table.schema.metadata or {})[METADATA_KEY]))
+    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a label store: make it with `invact latent label`") from error
+    for name, value in expected.items():
+        if getattr(identity, name) != value:
+            raise UserError(
+                f"{path} holds labels with {name} {getattr(identity, name)!r}, expected {value!r}: "
+                "label this data with this labeller again, or give the store that belongs to it"
+            )
+    codes = table["codes"].combine_chunks().flatten().to_numpy()
+    return LabelStore(
+        identity=identity,
+        episode=tuple(table["episode"].to_pylist()),
+        frame=table["frame"].to_numpy(),
+        frame_end=table["frame_end"].to_numpy(),
+        text=tuple(table["text"].to_pylist()),
+        labels=LatentLabels(
+            codes.reshape(-1, identity.code_length).astype(np.int64), identity.codebook_size
+        ),
+    )
+
+
+def concatenate(stores: Sequence[LabelStore]) -> LabelStore:
+    """One store of several with the same identity (shards)."""
+    identities = {s.identity for s in stores}
+    if len(identities) != 1:
+        raise UserError(f"label shards of different labellers or data: {sorted(map(str, identities))}")
+    first = stores[0]
+    return LabelStore(
+        identity=first.identity,
+        episode=tuple(e for s in stores for e in s.episode),
+        frame=np.concatenate([s.frame for s in stores]),
+        frame_end=np.concatenate([s.frame_end for s in stores]),
+        text=tuple(t for s in stores for t in s.text),
+        labels=LatentLabels(
+            np.concatenate([s.labels.codes for s in stores]), first.identity.codebook_size
+        ),
+    )

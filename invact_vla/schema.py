@@ -1,0 +1,119 @@
+"""The checked types that cross a border between stages; past the border, code trusts them.
+
+Axis letters: T frames, H W pixels, N items, K code positions, A action dimensions.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+def _check_image(name: str, image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{name}: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video with their times. frames: uint8 (T, H, W, 3) RGB; times_s: float (T,)."""
+
+    frames: np.ndarray
+    times_s: np.ndarray
+    clip_id: str
+
+    def __post_init__(self) -> None:
+        f = self.frames
+        if f.dtype != np.uint8 or f.ndim != 4 or f.shape[3] != 3 or len(f) == 0:
+            raise ValueError(f"{self.clip_id}: expected uint8 (T, H, W, 3), got {f.dtype} {f.shape}")
+        if self.times_s.shape != (len(f),) or np.any(np.diff(self.times_s) < 0):
+            raise ValueError(f"{self.clip_id}: expected {len(f)} non-decreasing times in seconds")
+
+
+@dataclass(frozen=True)
+class LatentLabels:
+    """Codes of N pairs. codes: int (N, K), each in [0, codebook_size)."""
+
+    codes: np.ndarray
+    codebook_size: int
+
+    def __post_init__(self) -> None:
+        c = self.codes
+        if c.ndim != 2 or not np.issubdtype(c.dtype, np.integer):
+            raise ValueError(f"codes: expected integers (N, K), got {c.dtype} {c.shape}")
+        if c.size and (c.min() < 0 or c.max() >= self.codebook_size):
+            raise ValueError(
+                f"codes: expected [0, {self.codebook_size}), got [{c.min()}, {c.max()}]"
+            )
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy may see at one control step.
+
+    agentview, wrist: uint8 (H, W, 3) RGB, upright (LIBERO's frames already rotated by 180 degrees);
+    wrist may be None. state: float32 (8,) = end-effector position (3, m), orientation as axis-angle
+    (3, rad), gripper joint positions (2, m). instruction: the task in words.
+    """
+
+    agentview: np.ndarray
+    wrist: np.ndarray | None
+    state: np.ndarray
+    instruction: str
+
+    def __post_init__(self) -> None:
+        _check_image("agentview", self.agentview)
+        if self.wrist is not None:
+            _check_image("wrist", self.wrist)
+        if self.state.dtype != np.float32 or self.state.shape != (8,):
+            raise ValueError(f"state: expected float32 (8,), got {self.state.dtype} {self.state.shape}")
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What the numbers of an action mean."""
+
+    names: tuple[str, ...] = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
+    frame: str = "OSC_POSE deltas in the robot base frame; 1 = 5 cm or 0.5 rad"
+    gripper: str = "-1 open, +1 close"
+    low: float = -1.0
+    high: float = 1.0
+
+
+LIBERO_ACTIONS = ActionSpec()
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions to execute open loop. values: float32 (N, 7) in [-1, 1], in LIBERO's env convention."""
+
+    values: np.ndarray
+    spec: ActionSpec = LIBERO_ACTIONS
+
+    def __post_init__(self) -> None:
+        v = self.values
+        if v.dtype != np.float32 or v.ndim != 2 or v.shape[1] != len(self.spec.names) or not len(v):
+            raise ValueError(
+                f"action: expected float32 (N, {len(self.spec.names)}), got {v.dtype} {v.shape}"
+            )
+        if not np.all(np.isfinite(v)):
+            raise ValueError("action: expected finite values, got NaN or infinity")
+        if v.min() < self.spec.low or v.max() > self.spec.high:
+            raise ValueError(
+                f"action: expected [{self.spec.low}, {self.spec.high}], got [{v.min()}, {v.max()}]"
+            )
+
+
+class Policy(Protocol):
+    """Anything that acts. needs: the cameras it reads; chunk: actions it returns per call."""
+
+    needs: tuple[str, ...]
+    chunk: int
+
+    def reset(self, seed: int) -> None:
+        """Forget the last episode; seed drives any randomness of the next one."""
+        ...
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """The next actions for this observation."""
+        ...

@@ -1,0 +1,1 @@
+"""How anything is trained: files, run folders, configs and the one training loop."""

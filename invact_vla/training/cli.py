@@ -1,0 +1,57 @@
+"""From a command line to a checked config to a run, with errors a user can act on."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from invact_vla.errors import UserError
+
+
+def parse_config(config_class: type, args: Sequence[str]) -> Any:
+    """Parse `--config_path file.yaml --field value ...` into a dataclass.
+
+    Unknown keys and flags, bad values and missing files raise UserError naming the cause. `--help`
+    prints every field with its comment and exits with 0.
+    """
+    import draccus
+    import yaml
+    from draccus.utils import DraccusException
+
+    try:
+        return draccus.parse(config_class, args=list(args))
+    except (DraccusException, ValueError, TypeError, OSError, yaml.YAMLError) as error:
+        raise UserError(_cause(error)) from error
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError("the flags above are not of this command: see --help") from stop
+
+
+def run(action: Callable[[], Any]) -> int:
+    """Call a command; exit code 0, or its own int, or 2 with one line for a UserError."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        result = action()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _cause(error: BaseException) -> str:
+    """The message of an exception and of what led to it, each said once."""
+    parts: list[str] = []
+    while error is not None:
+        text = str(error).strip()
+        if text and not any(text in known for known in parts):
+            parts.append(text)
+        error = error.__cause__
+    return "; because: ".join(parts)

@@ -1,0 +1,230 @@
+"""The one training loop. It knows a loss function and a batch function, and nothing of models.
+
+Everything is a pure function of (seed, step): `batch_at(step)` gives the batch, torch is re-seeded
+with (seed, step) before each step, and the learning rate is computed from the step. So a run that is
+killed and started again ends with the same weights, bit for bit, on the same machine and threads.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from invact_vla.errors import UserError
+from invact_vla.training.files import atomic_folder, read_json, write_json
+
+LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long and how fast to train."""
+
+    steps: int  # optimiser steps
+    batch_size: int  # items per step, over all processes
+    learning_rate: float = 1e-3  # peak rate of AdamW
+    warmup_steps: int = 0  # linear warm-up from 0
+    schedule: Literal["cosine", "constant"] = "cosine"  # decay after the warm-up (cosine ends at 0)
+    weight_decay: float = 0.05  # for matrices only; none on norms, biases and tokens
+    beta1: float = 0.9  # AdamW
+    beta2: float = 0.95  # AdamW
+    gradient_clip: float = 1.0  # largest gradient norm
+    precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the forward pass
+    ema: float = 0.0  # decay of the averaged weights that are kept at the end; 0 = off
+    checkpoint_every: int = 200  # steps between resume points
+    log_every: int = 10  # steps between rows of metrics.jsonl
+    seed: int = 0  # with the step, decides all randomness
+    threads: int = 1  # torch threads; the result is exact for a fixed number
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "log_every", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0 or not 0 <= self.ema < 1:
+            raise ValueError("learning_rate must be positive and ema in [0, 1)")
+        if self.checkpoint_every % self.log_every:
+            raise ValueError("checkpoint_every must be a multiple of log_every")
+
+
+def learning_rate_at(config: LoopConfig, step: int) -> float:
+    """The rate of step 0, 1, ...: linear warm-up, then constant or cosine to 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def fit(
+    model: nn.Module,
+    loss_fn: LossFn,
+    batch_at: Callable[[int], Any],
+    config: LoopConfig,
+    folder: Path,
+    after_step: Callable[[nn.Module, int, dict[str, float]], None] | None = None,
+    description: str = "train",
+) -> nn.Module:
+    """Train `model` in place and return it; resumes from `folder`/checkpoint when there is one.
+
+    loss_fn(model, batch, step) -> (loss, metrics); after_step(model, step, metrics) may change buffers
+    or raise UserError (collapse). Rows of metrics go to `folder`/metrics.jsonl. A loss that is not
+    finite is a UserError naming the step; the last checkpoint stays.
+    """
+    from accelerate import Accelerator
+
+    torch.set_num_threads(config.threads)
+    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        foreach=True,
+    )
+    state = _State(model, optimizer, config.ema)
+    first = state.load(folder / "checkpoint")
+    log = _Log(folder / "metrics.jsonl", first, config)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    wrapped.train()
+    bar = tqdm(range(first, config.steps), description, config.steps, initial=first, mininterval=5)
+    for step in bar:
+        torch.manual_seed((config.seed << 32) + step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(config, step)
+        with accelerator.autocast():
+            loss, metrics = loss_fn(wrapped, batch_at(step), step)
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.gradient_clip)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"loss is {loss.item()} at step {step}: lower loop.learning_rate or check the data; "
+                f"the last checkpoint is kept in {folder}"
+            )
+        optimizer.step()
+        optimizer.zero_grad()
+        state.average(model)
+        row = log.add(step, loss, norm, metrics)
+        if row:
+            bar.set_postfix(loss=f"{row['loss']:.4f}")
+        if after_step is not None:
+            after_step(model, step, row)
+        if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+            log.flush()
+            state.save(folder / "checkpoint", step + 1)
+    log.flush()
+    state.use_average(model)
+    model.eval()
+    return model
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and convolutions; none for vectors (norms, biases, tokens)."""
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for n, p in trained if p.ndim >= 2 and not n.endswith(("token", "tokens", "embed"))]
+    names = {id(p) for p in decayed}
+    rest = [p for _, p in trained if id(p) not in names]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+
+
+class _State:
+    """Model, optimiser, averaged weights and step: what a resume needs."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ema: float) -> None:
+        self.model, self.optimizer, self.ema = model, optimizer, ema
+        self.averaged = {n: p.detach().clone() for n, p in model.named_parameters()} if ema else {}
+
+    def average(self, model: nn.Module) -> None:
+        if self.averaged:
+            parameters = dict(model.named_parameters())
+            values = [parameters[n].detach() for n in self.averaged]
+            torch._foreach_lerp_(list(self.averaged.values()), values, 1 - self.ema)
+
+    def use_average(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if name in self.averaged:
+                parameter.data.copy_(self.averaged[name])
+
+    def save(self, folder: Path, step: int) -> None:
+        with atomic_folder(folder) as temporary:
+            model = {n: t.contiguous().clone() for n, t in self.model.state_dict().items()}
+            save_file(model, temporary / "model.safetensors")
+            if self.averaged:
+                save_file(self.averaged, temporary / "average.safetensors")
+            save_file(self._moments(), temporary / "optimizer.safetensors")
+            write_json(temporary / "step.json", {"step": step})
+
+    def load(self, folder: Path) -> int:
+        if not folder.exists():
+            return 0
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        if self.averaged:
+            self.averaged = load_file(folder / "average.safetensors")
+        moments = load_file(folder / "optimizer.safetensors")
+        for index, parameter in enumerate(self._parameters()):
+            keys = {k.split(".", 1)[1]: k for k in moments if k.startswith(f"{index}.")}
+            if keys:
+                self.optimizer.state[parameter] = {n: moments[k] for n, k in keys.items()}
+        return int(read_json(folder / "step.json")["step"])
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {
+            f"{index}.{name}": value.contiguous()
+            for index, parameter in enumerate(self._parameters())
+            for name, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+
+class _Log:
+    """metrics.jsonl: means over the steps since the last row; rows past a resume point are dropped."""
+
+    def __init__(self, path: Path, first: int, config: LoopConfig) -> None:
+        self.path, self.config = path, config
+        self.sums: dict[str, float] = {}
+        self.count, self.rows, self.elapsed = 0, [], 0.0
+        if path.exists():
+            kept = [r for r in map(json.loads, _whole_lines(path)) if r.get("step", -1) < first]
+            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            self.elapsed = kept[-1].get("seconds", 0.0) if kept else 0.0
+        self.started = time.perf_counter()
+
+    def add(
+        self, step: int, loss: Tensor, norm: Tensor | None, metrics: Mapping[str, float | Tensor]
+    ) -> dict[str, float]:
+        """Collect one step; returns the row when one is due, else an empty dict."""
+        values = {"loss": loss, "gradient_norm": norm, **metrics}
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + (0.0 if value is None else float(value))
+        self.count += 1
+        if (step + 1) % self.config.log_every and step + 1 != self.config.steps:
+            return {}
+        row = {"step": step, **{n: v / self.count for n, v in self.sums.items()}}
+        row["learning_rate"] = learning_rate_at(self.config, step)
+        row["samples"] = (step + 1) * self.config.batch_size
+        row["seconds"] = round(self.elapsed + time.perf_counter() - self.started, 2)
+        self.sums, self.count = {}, 0
+        self.rows.append(row)
+        return row
+
+    def flush(self) -> None:
+        with open(self.path, "a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self.rows)
+        self.rows = []
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that ended with a newline: a killed writer may leave a torn last one."""
+    return [line for line in path.read_text().split("\n")[:-1] if line]

@@ -14,7 +14,7 @@ from invact_vla.training.cli import parse_config, run
 
 # command -> (module, config class or None when it takes one path, what it does)
 COMMANDS: dict[str, tuple[str, str | None, str]] = {
-    "demo": ("invact_vla.ladder", "DemoConfig", "the whole ladder in miniature, ends with a report"),
+    "demo": ("invact_vla.ladder", "LadderConfig", "the whole ladder in miniature, ends with a report"),
     "ladder": ("invact_vla.ladder", "LadderConfig", "all stages and arms of one experiment"),
     "report": ("invact_vla.report.stage", "ReportConfig", "the HTML report of a ladder folder"),
     "data synth": (
@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     ),
     "libero rollout": ("libero_eval.rollout", "RolloutConfig", "a policy in LIBERO, episode by episode"),
 }  # fmt: skip
+DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
 
 
 def usage() -> str:
@@ -77,7 +78,9 @@ def prepare(name: str, args: Sequence[str]) -> Callable[[], object]:
         if len(args) != 1 or args[0] in ("-h", "--help"):
             raise UserError(f"invact {name} takes one path ({purpose}), got {list(args)}")
         return lambda: module.main(Path(args[0]))
-    config = parse_config(getattr(module, config_name), args)
+    if name in DEFAULT_CONFIGS and not any(a.startswith("--config_path") for a in args):
+        args = ["--config_path", str(module.find_config(Path(DEFAULT_CONFIGS[name]))), *args]
+    config = parse_config(getattr(module, config_name), args, f"invact {name}")
     return lambda: module.main(config)
 
 

@@ -1,15 +1,19 @@
 """From a command line to a checked config to a run, with errors a user can act on."""
 
+import contextlib
+import difflib
+import io
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from invact_vla.errors import UserError
 
 
-def parse_config(config_class: type, args: Sequence[str]) -> Any:
+def parse_config(config_class: type, args: Sequence[str], program: str = "invact") -> Any:
     """Parse `--config_path file.yaml --field value ...` into a dataclass.
 
     Unknown keys and flags, bad values and missing files raise UserError naming the cause. `--help`
@@ -19,14 +23,38 @@ def parse_config(config_class: type, args: Sequence[str]) -> Any:
     import yaml
     from draccus.utils import DraccusException
 
+    complaints = io.StringIO()
     try:
-        return draccus.parse(config_class, args=list(args))
+        with _program_name(program), contextlib.redirect_stderr(complaints):
+            return draccus.parse(config_class, args=list(args))
+    except FileNotFoundError as error:
+        raise UserError(f"no config file {error.filename}: correct --config_path") from error
     except (DraccusException, ValueError, TypeError, OSError, yaml.YAMLError) as error:
         raise UserError(_cause(error)) from error
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UserError("the flags above are not of this command: see --help") from stop
+        raise UserError(_explain(complaints.getvalue(), program)) from stop
+
+
+@contextlib.contextmanager
+def _program_name(program: str) -> Iterator[None]:
+    """argparse takes its name from argv[0]; show the command instead."""
+    before, sys.argv = sys.argv, [program]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _explain(complaint: str, program: str) -> str:
+    """One line from argparse's usage and error: what came, and the nearest flags that exist."""
+    message = complaint.strip().rsplit("error: ", 1)[-1]
+    known = sorted(set(re.findall(r"--[\w.]+", complaint.rsplit("error: ", 1)[0])))
+    flag = re.search(r"--[\w.]+", message)
+    near = difflib.get_close_matches(flag[0], known, 3) if flag else []
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{message}: {hint}`{program} --help` lists all options"
 
 
 def run(action: Callable[[], Any]) -> int:

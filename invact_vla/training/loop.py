@@ -82,7 +82,7 @@ def fit(
     from accelerate import Accelerator
 
     torch.set_num_threads(config.threads)
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
+    accelerator = Accelerator()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay),
         lr=config.learning_rate,
@@ -99,7 +99,7 @@ def fit(
         torch.manual_seed((config.seed << 32) + step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, step)
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, config.precision == "bf16"):
             loss, metrics = loss_fn(wrapped, batch_at(step), step)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.gradient_clip)
@@ -207,7 +207,8 @@ class _Log:
         """Collect one step; returns the row when one is due, else an empty dict."""
         values = {"loss": loss, "gradient_norm": norm, **metrics}
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + (0.0 if value is None else float(value))
+            number = value.detach().item() if isinstance(value, Tensor) else float(value or 0.0)
+            self.sums[name] = self.sums.get(name, 0.0) + number
         self.count += 1
         if (step + 1) % self.config.log_every and step + 1 != self.config.steps:
             return {}

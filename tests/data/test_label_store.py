@@ -1,0 +1,82 @@
+"""The label store: round trip, equal bytes, refusals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from invact_vla.data.label_store import (
+    LabelIdentity,
+    LabelStore,
+    concatenate,
+    read_labels,
+    write_labels,
+)
+from invact_vla.errors import UserError
+from invact_vla.schema import LatentLabels
+from invact_vla.training.files import hash_file
+
+IDENTITY = LabelIdentity("lapa", "abc", "ssv2", "def", 8, 4)
+
+
+def make_store(n: int, seed: int = 0) -> LabelStore:
+    rng = np.random.default_rng(seed)
+    frame = rng.integers(0, 50, n)
+    return LabelStore(
+        identity=IDENTITY,
+        episode=tuple(f"{seed}-{i % 3}" for i in range(n)),
+        frame=frame,
+        frame_end=frame + 5,
+        text=tuple(f"Pushing {i}" for i in range(n)),
+        labels=LatentLabels(rng.integers(0, 8, (n, 4)), 8),
+    )
+
+
+def rows(store: LabelStore) -> list:
+    columns = (store.episode, store.frame.tolist(), store.frame_end.tolist(), store.text)
+    return sorted(zip(*columns, store.labels.codes.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 7, 100])
+def test_round_trip(tmp_path, n):
+    store = make_store(n)
+    write_labels(tmp_path / "l.parquet", store)
+    back = read_labels(tmp_path / "l.parquet", labeller="lapa", codebook_size=8)
+    assert back.identity == IDENTITY and rows(back) == rows(store)
+
+
+def test_bytes_do_not_depend_on_the_order_of_shards(tmp_path):
+    shards = [make_store(10, seed) for seed in range(3)]
+    write_labels(tmp_path / "a.parquet", concatenate(shards))
+    write_labels(tmp_path / "b.parquet", concatenate(shards[::-1]))
+    assert hash_file(tmp_path / "a.parquet") == hash_file(tmp_path / "b.parquet")
+
+
+def test_labels_of_another_labeller_or_data_are_refused(tmp_path):
+    write_labels(tmp_path / "l.parquet", make_store(5))
+    with pytest.raises(UserError, match="'lapa', expected 'invact'"):
+        read_labels(tmp_path / "l.parquet", labeller="invact")
+    with pytest.raises(UserError, match="dataset_hash"):
+        read_labels(tmp_path / "l.parquet", dataset_hash="other")
+    other = make_store(5, 1)
+    other = replace(other, identity=replace(IDENTITY, labeller_hash="x"))
+    with pytest.raises(UserError, match="different labellers"):
+        concatenate([make_store(5), other])
+
+
+def test_damaged_and_missing_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="no label store"):
+        read_labels(tmp_path / "none.parquet")
+    write_labels(tmp_path / "l.parquet", make_store(50))
+    data = (tmp_path / "l.parquet").read_bytes()
+    (tmp_path / "l.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="is not a label store"):
+        read_labels(tmp_path / "l.parquet")
+
+
+def test_codes_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"expected \[0, 8\)"):
+        LatentLabels(np.array([[0, 8]]), 8)
+    store = make_store(3)
+    with pytest.raises(ValueError, match="end after"):
+        replace(store, frame_end=store.frame)

@@ -1,0 +1,46 @@
+"""The command line: help, one clear line for a mistake, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from invact_vla.cli import COMMANDS
+from invact_vla.errors import UserError
+from invact_vla.training.cli import run
+
+
+def invact(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "invact_vla.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def test_help_lists_every_command():
+    result = invact("--help")
+    assert result.returncode == 0 and all(f"invact {name}" in result.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fly"], "unknown command 'fly'"),
+        (["ladder", "--jbos", "3"], "did you mean --jobs"),
+        (["ladder", "--jobs", "many"], "Couldn't parse 'many' into an int"),
+        (["ladder", "--config_path", "nowhere.yaml"], "no config file nowhere.yaml"),
+        (["encoder", "levels"], "takes one path"),
+        (["encoder", "levels", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(words, said):
+    result = invact(*words)
+    assert result.returncode == 2 and said in result.stderr
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+
+
+def test_exit_codes():
+    def fail():
+        raise UserError("expected this,\n got that")
+
+    assert run(fail) == 2
+    assert run(lambda: None) == 0
+    assert run(lambda: 1) == 1

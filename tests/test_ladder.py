@@ -1,0 +1,76 @@
+"""The scheduler: order, skipping, resuming, failure; with stages that are small scripts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from invact_vla.errors import UserError
+from invact_vla.ladder import LadderConfig, Scheduler, StageSpec, find_config
+from invact_vla.training.cli import parse_config
+from invact_vla.training.files import read_json
+from tests.paths import REPOSITORY
+
+SCRIPT = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)
+count = folder / "count"
+count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
+if "fail" in sys.argv[2:]: sys.exit("bad luck")
+(folder / "done.json").write_text(json.dumps({"key": "k" + " ".join(sys.argv[2:])}))
+"""
+
+
+class Scripted(Scheduler):
+    """Stages that count how often they ran."""
+
+    def _command(self, name: str) -> list[str]:
+        out = self.config.out / name
+        return [sys.executable, "-c", SCRIPT, str(out), *self.config.stages[name].settings.values()]
+
+
+def make(out: Path, **settings: str) -> LadderConfig:
+    stages = {
+        "report": StageSpec(command="report", settings={"a": "{left}", "b": "{right}"}),
+        "left": StageSpec(command="x", settings={"from": "{root}", **settings}),
+        "right": StageSpec(command="x", settings={"from": "{root}"}, cores=5),
+        "root": StageSpec(command="x"),
+    }
+    out.mkdir(exist_ok=True)
+    return LadderConfig(stages=stages, out=out)
+
+
+def counts(out: Path) -> dict[str, int]:
+    return {p.parent.name: int(p.read_text()) for p in out.glob("*/count")}
+
+
+def test_stages_run_once_in_order_and_again_only_where_something_changed(tmp_path):
+    Scripted(make(tmp_path)).run()
+    assert counts(tmp_path) == {"root": 1, "left": 1, "right": 1, "report": 1}
+    Scripted(make(tmp_path)).run()
+    assert counts(tmp_path) == {"root": 1, "left": 1, "right": 1, "report": 1}
+    Scripted(make(tmp_path, size="2")).run()
+    assert counts(tmp_path) == {"root": 1, "left": 2, "right": 1, "report": 2}
+    (tmp_path / "right/done.json").unlink()
+    Scripted(make(tmp_path, size="2")).run()
+    assert counts(tmp_path)["right"] == 2
+
+
+def test_a_failing_stage_is_named_and_what_finished_is_kept(tmp_path, capsys):
+    with pytest.raises(UserError, match="stage left ended with code 1"):
+        Scripted(make(tmp_path, mode="fail")).run()
+    assert "bad luck" in capsys.readouterr().err
+    assert read_json(tmp_path / "root/done.json") and not (tmp_path / "report").exists()
+
+
+def test_unknown_inputs_are_refused():
+    with pytest.raises(ValueError, match="needs"):
+        LadderConfig(stages={"a": StageSpec(command="x", settings={"from": "{b}"})})
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/ladder").glob("*.yaml")), ids=str)
+def test_every_ladder_names_configs_that_exist(path):
+    ladder = parse_config(LadderConfig, ["--config_path", str(path)])
+    for stage in ladder.stages.values():
+        if stage.config is not None:
+            find_config(stage.config)

@@ -1,0 +1,1 @@
+"""LIBERO-10's assets generated from primitives: same names, bodies, joints, sites and sizes."""

@@ -1,0 +1,1 @@
+"""Tests of libero_eval."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from invact_vla.errors import UserError
-from invact_vla.training.files import atomic_folder, read_json, write_json
+from invact_vla.training.files import atomic_file, atomic_folder, read_json, write_json
 
 LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
 
@@ -117,9 +117,7 @@ def fit(
         if after_step is not None:
             after_step(model, step, row)
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-            log.flush()
             state.save(folder / "checkpoint", step + 1)
-    log.flush()
     state.use_average(model)
     model.eval()
     return model
@@ -194,10 +192,11 @@ class _Log:
     def __init__(self, path: Path, first: int, config: LoopConfig) -> None:
         self.path, self.config = path, config
         self.sums: dict[str, float] = {}
-        self.count, self.rows, self.elapsed = 0, [], 0.0
+        self.count, self.elapsed = 0, 0.0
         if path.exists():
             kept = [r for r in map(json.loads, _whole_lines(path)) if r.get("step", -1) < first]
-            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            with atomic_file(path) as temporary:
+                temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
             self.elapsed = kept[-1].get("seconds", 0.0) if kept else 0.0
         self.started = time.perf_counter()
 
@@ -217,13 +216,9 @@ class _Log:
         row["samples"] = (step + 1) * self.config.batch_size
         row["seconds"] = round(self.elapsed + time.perf_counter() - self.started, 2)
         self.sums, self.count = {}, 0
-        self.rows.append(row)
-        return row
-
-    def flush(self) -> None:
         with open(self.path, "a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in self.rows)
-        self.rows = []
+            file.write(json.dumps(row) + "\n")
+        return row
 
 
 def _whole_lines(path: Path) -> list[str]:

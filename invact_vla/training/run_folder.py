@@ -48,7 +48,6 @@ class Run:
     folder: Path
     key: str
     finished: bool
-    lock: int | None = None  # descriptor of the locked file; released when the process ends
 
     @property
     def metrics_path(self) -> Path:
@@ -100,26 +99,34 @@ def open_run(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(resolved, sort_keys=False))
+    _lock(folder)
     write_json(provenance, _provenance(key, seed, parents or {}, parent_keys))
-    return Run(folder, key, False, _lock(folder))
+    return Run(folder, key, False)
 
 
 def _continued(folder: Path, key: str) -> Run:
     """A run that is finished, or one to go on with: torn temporary files of a killed one are removed."""
     if (folder / "done.json").exists():
         return Run(folder, key, True)
-    lock = _lock(folder)
+    _lock(folder)
     for path in list(folder.rglob(".tmp*-*")) + list(folder.rglob(".old*-*")):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return Run(folder, key, False, lock)
+    return Run(folder, key, False)
+
+
+_held: dict[Path, int] = {}  # locks of this process; released when it ends
 
 
 def _lock(folder: Path, patience_s: float = 10.0) -> int:
     """Keep a second process out of a run folder; workers of a killed one are waited for."""
-    descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+    path = folder.resolve() / ".lock"
+    if path in _held and path.exists():
+        return _held[path]
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
     for _ in range(int(patience_s / 0.2)):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _held[path] = descriptor
             return descriptor
         except BlockingIOError:
             time.sleep(0.2)

@@ -1,5 +1,7 @@
 """Run folders: skip, continue, refuse; atomic files."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +72,11 @@ def test_left_overs_of_a_killed_run_are_removed(tmp_path):
     (folder / ".tmp12-checkpoint").mkdir()
     script = "from invact_vla.training.run_folder import _continued; import sys, pathlib\n"
     script += "_continued(pathlib.Path(sys.argv[1]), 'k')"
-    import subprocess
-    import sys
-
     held = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True)
     assert b"another process is working" in held.stderr
     assert (folder / ".tmp12-x.npy").exists()
+    assert not open_run(folder, Config(out=folder)).finished
+    assert not list(folder.glob(".tmp*"))
 
 
 def test_atomic_writers_leave_the_old_file_on_failure(tmp_path):

@@ -20,7 +20,7 @@ test-slow: $(READY)  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow --durations=$(SLOWEST)
 
 check: $(READY) ## format, lint, types and fast tests
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(MAKE) --no-print-directory test
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright --pythonpath $(BIN)/python && $(MAKE) --no-print-directory test
 
 fix: $(READY)   ## format and mend what ruff can mend
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

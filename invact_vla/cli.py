@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "latent verify": (
         "latent_actions.methods.laq.verify", None, "hold a LAQ folder against its expected outputs",
     ),
+    "vla init": ("invact_vla.init", "InitConfig", "fresh weights and tokenizer: the start of all arms"),
     "vla pretrain": ("invact_vla.pretrain", "PretrainConfig", "OpenVLA on latent tokens"),
     "vla posttrain": ("invact_vla.posttrain", "PosttrainConfig", "OpenVLA on robot actions"),
     "vla verify": (

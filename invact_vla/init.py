@@ -1,6 +1,6 @@
 """`invact vla init`: fresh weights and a tokenizer, the common start of every arm of a ladder.
 
-    <out>/model/    checkpoint folder (HF layout) with latent tokens in unused vocabulary rows
+<out>/model/    checkpoint folder (HF layout) with latent tokens in unused vocabulary rows
 """
 
 import logging

@@ -53,7 +53,7 @@ class LadderConfig:
             unknown = stage.needs - set(self.stages)
             if unknown:
                 raise ValueError(f"stage {name} needs {sorted(unknown)}, which are not stages")
-            if not 1 <= stage.cores:
+            if not stage.cores >= 1:
                 raise ValueError(f"stage {name}: cores must be at least 1")
 
 
@@ -117,7 +117,7 @@ class Scheduler:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
             )
         self.started[name] = time.monotonic()
 

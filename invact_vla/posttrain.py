@@ -51,7 +51,9 @@ class PosttrainConfig:
     wrist: bool = False  # also read the wrist camera (OpenVLA-OFT)
     proprio: bool = False  # also read the robot's state (OpenVLA-OFT)
     augment: bool = True  # random crops, brightness and contrast
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=500, batch_size=32))  # training
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=500, batch_size=32)
+    )  # training
 
     def __post_init__(self) -> None:
         if self.chunk < 1 or self.held_out < 0:
@@ -161,7 +163,9 @@ class RobotExamples:
             self.sequences += [
                 pretrained.sequences.example(episode.instruction, row) for row in windows
             ]
-            views = [episode.agentview] if episode.wrist is None else [episode.agentview, episode.wrist]
+            views = (
+                [episode.agentview] if episode.wrist is None else [episode.agentview, episode.wrist]
+            )
             self.frames.append(np.stack([prepare(v[starts]) for v in views], axis=1))
             states.append(episode.state[starts])
         self.frames = np.concatenate(self.frames)

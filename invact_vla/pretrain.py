@@ -46,7 +46,9 @@ class PretrainConfig:
     held_out: Path | None = None  # label store to measure on
     videos: Path = Path("data/ssv2/20bn-something-something-v2")  # folder of <episode>.webm
     augment: bool = True  # random crops, brightness and contrast
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=200, batch_size=32))  # training
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=200, batch_size=32)
+    )  # training
 
 
 def main(config: PretrainConfig) -> Path:

@@ -25,7 +25,9 @@ class Clip:
     def __post_init__(self) -> None:
         f = self.frames
         if f.dtype != np.uint8 or f.ndim != 4 or f.shape[3] != 3 or len(f) == 0:
-            raise ValueError(f"{self.clip_id}: expected uint8 (T, H, W, 3), got {f.dtype} {f.shape}")
+            raise ValueError(
+                f"{self.clip_id}: expected uint8 (T, H, W, 3), got {f.dtype} {f.shape}"
+            )
         if self.times_s.shape != (len(f),) or np.any(np.diff(self.times_s) < 0):
             raise ValueError(f"{self.clip_id}: expected {len(f)} non-decreasing times in seconds")
 
@@ -66,7 +68,9 @@ class Observation:
         if self.wrist is not None:
             _check_image("wrist", self.wrist)
         if self.state.dtype != np.float32 or self.state.shape != (8,):
-            raise ValueError(f"state: expected float32 (8,), got {self.state.dtype} {self.state.shape}")
+            raise ValueError(
+                f"state: expected float32 (8,), got {self.state.dtype} {self.state.shape}"
+            )
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def read_labels(path: Path, **expected: str | int) -> LabelStore:
         table = pq.read_table(path)
         identity = LabelIdentity(**json.loads((table.schema.metadata or {})[METADATA_KEY]))
     except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a label store: make it with `invact latent label`") from error
+        raise UserError(
+            f"{path} is not a label store: make it with `invact latent label`"
+        ) from error
     for name, value in expected.items():
         if getattr(identity, name) != value:
             raise UserError(
@@ -117,7 +119,9 @@ def concatenate(stores: Sequence[LabelStore]) -> LabelStore:
     """One store of several with the same identity (shards)."""
     identities = {s.identity for s in stores}
     if len(identities) != 1:
-        raise UserError(f"label shards of different labellers or data: {sorted(map(str, identities))}")
+        raise UserError(
+            f"label shards of different labellers or data: {sorted(map(str, identities))}"
+        )
     first = stores[0]
     return LabelStore(
         identity=first.identity,

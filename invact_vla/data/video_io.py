@@ -8,14 +8,23 @@ import numpy as np
 
 from invact_vla.training.files import atomic_file
 
+# mbtree=0: with macroblock trees libx264 gives different bytes for equal frames, even in one thread
 ENCODERS = {
-    "h264": ("libx264", "mp4", {"preset": "veryfast", "x264-params": "threads=1:lookahead_threads=1"}),
+    "h264": (
+        "libx264",
+        "mp4",
+        {"preset": "veryfast", "x264-params": "threads=1:lookahead_threads=1:mbtree=0"},
+    ),
     "vp9": ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8", "b": "0"}),
 }
 
 
 def write_video(
-    path: Path, frames: np.ndarray, fps: float, codec: Literal["h264", "vp9"] = "h264", crf: int = 23
+    path: Path,
+    frames: np.ndarray,
+    fps: float,
+    codec: Literal["h264", "vp9"] = "h264",
+    crf: int = 23,
 ) -> None:
     """Write frames, uint8 (T, H, W, 3) RGB with even H and W, atomically and deterministically.
 
@@ -27,17 +36,19 @@ def write_video(
         raise ValueError(f"expected uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
     name, container_format, options = ENCODERS[codec]
     container_options = {"fflags": "+bitexact"}
-    with atomic_file(path) as temporary:
-        with av.open(
+    with (
+        atomic_file(path) as temporary,
+        av.open(
             str(temporary), "w", format=container_format, options=container_options
-        ) as container:
-            rate = Fraction(fps).limit_denominator(1000)
-            stream = container.add_stream(name, rate=rate, options={**options, "crf": str(crf)})
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.thread_count = 1
-            stream.codec_context.flags |= av.codec.context.Flags.bitexact
-            for frame in frames:
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
+        ) as container,
+    ):
+        rate = Fraction(fps).limit_denominator(1000)
+        stream = container.add_stream(name, rate=rate, options={**options, "crf": str(crf)})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())

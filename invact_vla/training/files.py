@@ -27,7 +27,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno == 28:
-            raise UserError(f"disk full while writing {path}: free some space and run again") from error
+            raise UserError(
+                f"disk full while writing {path}: free some space and run again"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -126,7 +126,9 @@ def fit(
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and convolutions; none for vectors (norms, biases, tokens)."""
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for n, p in trained if p.ndim >= 2 and not n.endswith(("token", "tokens", "embed"))]
+    decayed = [
+        p for n, p in trained if p.ndim >= 2 and not n.endswith(("token", "tokens", "embed"))
+    ]
     names = {id(p) for p in decayed}
     rest = [p for _, p in trained if id(p) not in names]
     return [

@@ -88,7 +88,7 @@ def open_run(
         known = read_json(provenance)["key"]
         if known == key:
             return _continued(folder, key)
-        if not overwrite:
+        if not (overwrite or _is_bare(folder)):
             raise UserError(
                 f"{folder} holds a run with another config or other inputs (key {known}, now {key}): "
                 "give another --out, or --overwrite true to replace it"
@@ -102,6 +102,12 @@ def open_run(
     _lock(folder)
     write_json(provenance, _provenance(key, seed, parents or {}, parent_keys))
     return Run(folder, key, False)
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether a run ended before it made anything, as one with a mistake in its config does."""
+    own = {"config.yaml", "provenance.json", ".lock"}
+    return {path.name for path in folder.iterdir()} <= own
 
 
 def _continued(folder: Path, key: str) -> Run:
@@ -181,7 +187,7 @@ def _product_part(value: Any, parents: dict[str, Path]) -> Any:
     if isinstance(value, str):
         for name, path in parents.items():
             if value == str(path) or value.startswith(f"{path}/"):
-                return f"<{name}>{value[len(str(path)):]}"
+                return f"<{name}>{value[len(str(path)) :]}"
     return value
 
 

@@ -40,7 +40,9 @@ def test_constant_dimensions_decode_to_exactly_their_constant():
 def test_round_trip_inside_the_bounds(n, seed):
     actions = sample(n, seed)
     stats = ActionStats.of(actions, MASK)
-    inside = np.clip(actions, np.where(stats.mask, stats.q01, -9), np.where(stats.mask, stats.q99, 9))
+    inside = np.clip(
+        actions, np.where(stats.mask, stats.q01, -9), np.where(stats.mask, stats.q99, 9)
+    )
     assert unnormalize(normalize(inside, stats), stats) == pytest.approx(inside, abs=1e-6)
 
 

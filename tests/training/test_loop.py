@@ -17,9 +17,7 @@ def batch_at(step: int) -> torch.Tensor:
 
 def train(folder, stop_at=None, steps=50, **options):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1)
-    )
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
 
     def loss_fn(model, batch, step):
         if step == stop_at:
@@ -77,7 +75,10 @@ def test_weight_decay_spares_vectors_and_tokens():
     class Toy(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear, self.cls_token = torch.nn.Linear(3, 3), torch.nn.Parameter(torch.ones(1, 2))
+            self.linear, self.cls_token = (
+                torch.nn.Linear(3, 3),
+                torch.nn.Parameter(torch.ones(1, 2)),
+            )
 
     decayed, spared = (group["params"] for group in parameter_groups(Toy(), 0.1))
     assert [p.shape for p in decayed] == [(3, 3)] and len(spared) == 2

@@ -36,6 +36,11 @@ def test_another_config_is_refused_unless_overwritten(tmp_path):
     assert not open_run(tmp_path / "a", other, overwrite=True).finished
 
 
+def test_a_run_that_made_nothing_does_not_stand_in_the_way(tmp_path):
+    open_run(tmp_path / "a", Config(out=tmp_path / "a", size=9))
+    assert not open_run(tmp_path / "a", Config(out=tmp_path / "a")).finished
+
+
 def test_the_key_follows_the_content_of_parents_not_their_place(tmp_path):
     keys = []
     for place in ("x", "y"):

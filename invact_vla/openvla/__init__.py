@@ -1,0 +1,1 @@
+"""OpenVLA as native classes: the published architecture, key names and numbers, at any size."""

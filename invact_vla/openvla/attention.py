@@ -1,0 +1,70 @@
+"""The choice between fused and explicit attention, for the towers and the language model alike.
+
+On a CPU the backward pass of `scaled_dot_product_attention` in bfloat16 is several times slower
+than matmul, softmax, matmul; in float32 the fused one is ahead (docs/log.md). "auto" knows this.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Attention = Literal["auto", "sdpa", "matmul"]
+HIDDEN = -1e30  # added to hidden scores; finite in bfloat16, so that no row becomes NaN
+
+
+def use_fused(attention: Attention, like: Tensor) -> bool:
+    """Whether to call scaled_dot_product_attention for a layer fed with `like`."""
+    if attention != "auto":
+        return attention == "sdpa"
+    if like.device.type != "cpu":
+        return True
+    bf16 = like.dtype == torch.bfloat16
+    if torch.is_autocast_enabled("cpu"):
+        bf16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return not (bf16 and torch.is_grad_enabled())
+
+
+def llama_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    attention: Attention = "auto",
+    **unused: object,
+) -> tuple[Tensor, None]:
+    """Attention with transformers' interface. query: (B, heads, N, d), key and value: (B, kv heads,
+    M, d), attention_mask: additive (B or 1, 1, N, M) or None -> (B, N, heads, d), None."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    mask = None if attention_mask is None else attention_mask.to(query.dtype)
+    if use_fused(attention, query):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+    else:
+        scores = (query * scaling) @ key.transpose(-1, -2)
+        if mask is not None:
+            scores = scores + mask
+        weights = torch.nn.functional.dropout(scores.softmax(-1), dropout)
+        out = weights.to(value.dtype) @ value
+    return out.transpose(1, 2), None
+
+
+def causal_mask(attention_mask: Tensor | None, size: int, past: int, like: Tensor) -> Tensor:
+    """Additive mask (B or 1, 1, size, past + size): causal, and padded keys hidden.
+
+    attention_mask: (B, past + size) with 1 for real positions, or None. A query whose keys are all
+    hidden attends to all alike, as in eager transformers.
+    """
+    place = torch.arange(past + size, device=like.device)
+    hidden = (place[None, :] > place[past:, None])[None, None]
+    if attention_mask is not None:
+        hidden = hidden | (attention_mask[:, None, None, :] == 0)
+    zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+    return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, HIDDEN))

@@ -1,0 +1,169 @@
+"""Weights of a checkpoint folder <-> OpenVLA, strictly.
+
+Files are safetensors under published key names, one file or shards with an index. LayerScale is
+`gamma` in timm and `scale_factor` on disk. The blocks that are never run are kept.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from invact_vla.errors import UserError
+from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.config_file import config_to_json, read_config
+from invact_vla.openvla.model import OpenVLA
+from invact_vla.training.files import read_json
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD_BYTES = 5_000_000_000
+_SHOWN = 5  # keys named in an error
+
+
+def published_name(name: str) -> str:
+    """Our parameter name -> the name on disk."""
+    if ".ls1.gamma" in name or ".ls2.gamma" in name:
+        return name.removesuffix("gamma") + "scale_factor"
+    return name
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder under their names on disk."""
+    folder = Path(folder)
+    if (folder / INDEX).is_file():
+        index = read_json(folder / INDEX)
+        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+            raise UserError(f"{folder / INDEX}: expected an object with a `weight_map`")
+        files = sorted(set(index["weight_map"].values()))
+    elif (folder / SINGLE).is_file():
+        files = [SINGLE]
+    else:
+        raise UserError(f"no weights in {folder}: expected {SINGLE} or {INDEX} with its shards")
+    weights: dict[str, Tensor] = {}
+    for name in files:
+        weights.update(read_safetensors(folder / name))
+    return weights
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one file; a missing or damaged one is a UserError."""
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
+
+
+def from_pretrained(
+    folder: Path,
+    attention: Attention = "auto",
+    dtype: torch.dtype | None = torch.float32,
+    config: OpenVLAConfig | None = None,
+) -> OpenVLA:
+    """Load a folder. dtype None keeps that of the file. Missing, unexpected and mis-shaped keys are
+    a UserError that names them. `config`, if given, replaces the folder's own."""
+    config = read_config(folder) if config is None else config
+    with torch.device("meta"):
+        model = OpenVLA(config, attention)
+    weights = load_weights(folder)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    tied = config.text_config.tie_word_embeddings
+    if tied:
+        weights.setdefault("language_model.lm_head.weight", weights.get(_EMBEDDING, torch.empty(0)))
+    expected = {published_name(n): n for n in model.state_dict()}
+    _check(weights, {d: tuple(model.state_dict()[n].shape) for d, n in expected.items()}, folder)
+    ready = {n: weights[d] if dtype is None else weights[d].to(dtype) for d, n in expected.items()}
+    model.load_state_dict(ready, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    language = model.language_model
+    if tied:
+        language.lm_head.weight = language.model.embed_tokens.weight
+    language.model.rotary_emb = LlamaRotaryEmbedding(language.config)  # its buffers are not on disk
+    left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
+    assert not left, f"not loaded: {left}"
+    return model.eval()
+
+
+_EMBEDDING = "language_model.model.embed_tokens.weight"
+
+
+def _check(weights: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], folder: Path) -> None:
+    """Compare the keys and shapes of a folder with those its config asks for."""
+    problems = []
+    missing = sorted(set(shapes) - set(weights))
+    unexpected = sorted(set(weights) - set(shapes))
+    for what, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            problems.append(f"{len(names)} {what} key(s): {_some(names)}")
+    wrong = [
+        f"{n} is {tuple(weights[n].shape)}, expected {shapes[n]}"
+        for n in sorted(set(shapes) & set(weights))
+        if tuple(weights[n].shape) != shapes[n]
+    ]
+    if wrong:
+        problems.append(f"{len(wrong)} key(s) of another shape: {_some(wrong)}")
+    if problems:
+        raise UserError(
+            f"weights in {folder} are not those of its config.json: {'; '.join(problems)}. "
+            "Check that config.json and the weights belong together"
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def save_weights(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the weights under published names, in shards of at most `shard_bytes`."""
+    tensors = {published_name(n): t.detach().contiguous() for n, t in model.state_dict().items()}
+    if model.config.text_config.tie_word_embeddings:
+        del tensors["language_model.lm_head.weight"]
+    shards: list[dict[str, Tensor]] = [{}]
+    used = 0
+    for name, tensor in tensors.items():
+        if used + tensor.nbytes > shard_bytes and shards[-1]:
+            shards.append({})
+            used = 0
+        shards[-1][name] = tensor
+        used += tensor.nbytes
+    if len(shards) == 1:
+        save_file(shards[0], folder / SINGLE, {"format": "pt"})
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file, {"format": "pt"})
+        weight_map.update(dict.fromkeys(shard, file))
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
+def save_model(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write config.json, generation_config.json, dataset_statistics.json and the weights."""
+    config = model.config
+    files = {
+        "config.json": {
+            **config_to_json(config),
+            "torch_dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        },
+        "generation_config.json": {
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": config.pad_token_id,
+        },
+    }
+    if config.norm_stats:
+        files["dataset_statistics.json"] = config.norm_stats
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n")
+    save_weights(model, folder, shard_bytes)

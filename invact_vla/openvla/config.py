@@ -1,0 +1,158 @@
+"""What an OpenVLA is made of: the fields of the published config.json, and a few of our own.
+
+The published fields keep their names. Ours live under one extra key, "invact", and the explicit
+description of the towers under "towers", so that other readers of the file can ignore them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """One vision tower as explicit arguments of timm's VisionTransformer."""
+
+    kind: str = ""  # words for the reader, no meaning
+    img_size: int = 224  # pixels a side
+    patch_size: int = 14  # pixels a side
+    embed_dim: int = 768  # width
+    depth: int = 12  # blocks; the last one is never run
+    num_heads: int = 12  # attention heads
+    mlp_ratio: float = 4.0  # hidden width of the MLP over the width
+    init_values: float | None = None  # initial LayerScale; null: no LayerScale
+    class_token: bool = True  # a class token before the patches
+    reg_tokens: int = 0  # register tokens
+    no_embed_class: bool = False  # position embedding for the patches only
+    global_pool: str = "token"  # "map": an attention pool exists (never run)
+    options: dict[str, Any] = field(default_factory=dict)  # further VisionTransformer arguments
+
+    def __post_init__(self) -> None:
+        if self.depth < 2:
+            raise ValueError(
+                f"tower depth must be at least 2 (the last is not run), got {self.depth}"
+            )
+        if self.img_size % self.patch_size or self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"tower: patch_size {self.patch_size} must divide img_size {self.img_size}, and "
+                f"num_heads {self.num_heads} embed_dim {self.embed_dim}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The Llama. Defaults are what an empty text_config means: 7B, eps 1e-6, 2048 places."""
+
+    vocab_size: int = 32064  # rows of the embedding, padded
+    hidden_size: int = 4096  # width
+    intermediate_size: int = 11008  # MLP width
+    num_hidden_layers: int = 32  # layers
+    num_attention_heads: int = 32  # query heads
+    num_key_value_heads: int | None = None  # key and value heads; null: as many as query heads
+    head_dim: int | None = None  # width of a head; null: hidden_size / num_attention_heads
+    hidden_act: str = "silu"  # activation of the gate
+    rms_norm_eps: float = 1e-6  # the published folder means 1e-6, not Llama-2's own 1e-5
+    max_position_embeddings: int = 2048  # longest sequence
+    rope_theta: float = 10000.0  # base of the rotary angles
+    rope_scaling: dict[str, Any] | None = None  # scaling of the rotary angles
+    initializer_range: float = 0.02  # standard deviation of fresh weights
+    attention_bias: bool = False  # biases of q, k, v, o
+    mlp_bias: bool = False  # biases of the MLP
+    attention_dropout: float = 0.0  # dropout of the attention weights
+    tie_word_embeddings: bool = False  # lm_head shares the embedding
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvActConfig:
+    """What this project adds to a published OpenVLA; the defaults add nothing."""
+
+    text_pieces: int | None = None  # vocabulary without padding; null: rows - pad_to_multiple_of
+    separator_token_id: int | None = None  # lone word boundary before the targets; null: none
+    cameras: tuple[str, ...] = ("agentview",)  # images of one observation, in order
+    proprio_dim: int = 0  # numbers of the state token (OpenVLA-OFT §III); 0: no such token
+    action_dim: int = 7  # numbers of one action
+    chunk: int = 1  # actions predicted per call
+    constrain_actions: bool = False  # decode among action ids only
+    latent_token_ids: tuple[int, ...] = ()  # row of each latent code, in the unused vocabulary rows
+
+    def __post_init__(self) -> None:
+        unknown = set(self.cameras) - {"agentview", "wrist"}
+        if not self.cameras or unknown:
+            raise ValueError(f"cameras must be among agentview, wrist; got {list(self.cameras)}")
+        if self.chunk < 1 or self.action_dim < 1 or self.proprio_dim < 0:
+            raise ValueError("chunk and action_dim must be at least 1, proprio_dim at least 0")
+        if len(set(self.latent_token_ids)) != len(self.latent_token_ids):
+            raise ValueError(f"latent_token_ids repeat: {self.latent_token_ids}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVLAConfig:
+    """A model. The fields up to norm_stats are those of the published config.json."""
+
+    vision_backbone_id: str = "dinosiglip-vit-so-224px"  # name only
+    llm_backbone_id: str = "llama2-7b-pure"  # name only
+    arch_specifier: str = "no-align+fused-gelu-mlp"  # name only
+    use_fused_vision_backbone: bool = True  # two towers, three-layer projector; else 1 and 2
+    timm_model_ids: tuple[str, ...] = ()  # towers by timm name; ignored where `towers` is given
+    timm_override_act_layers: tuple[str | None, ...] = (None, None)  # activation of each tower
+    image_sizes: tuple[int, ...] = (224, 224)  # pixels a side, per tower
+    image_resize_strategy: Literal["resize-naive", "letterbox", "resize-crop"] = "resize-naive"
+    hf_llm_id: str = "meta-llama/Llama-2-7b-hf"  # name only
+    llm_max_length: int = 2048  # longest text
+    pad_token_id: int = 32000  # padding on the right
+    pad_to_multiple_of: int = 64  # of the embedding rows
+    output_projector_states: bool = False  # return the projected patches
+    n_action_bins: int = 256  # ids at the end of the vocabulary that mean actions
+    norm_stats: dict[str, Any] = field(default_factory=dict)  # statistics per data set
+    text_config: TextConfig = field(default_factory=TextConfig)  # the language model
+    towers: tuple[TowerConfig, ...] = ()  # explicit towers
+    invact: InvActConfig = field(default_factory=InvActConfig)  # this project's additions
+
+    def __post_init__(self) -> None:
+        count = len(self.towers) or len(self.timm_model_ids)
+        if count != self.n_towers:
+            raise ValueError(
+                f"use_fused_vision_backbone {self.use_fused_vision_backbone} needs {self.n_towers} "
+                f"tower(s), got {count}"
+            )
+        rows = self.text_config.vocab_size
+        if not 0 < self.vocab_size <= rows or not 0 <= self.pad_token_id < rows:
+            raise ValueError(
+                f"need 0 < vocabulary {self.vocab_size} <= rows {rows} and 0 <= pad_token_id "
+                f"{self.pad_token_id} < rows"
+            )
+        latent = self.invact.latent_token_ids
+        if any(not self.first_free_row <= i < rows for i in latent):
+            raise ValueError(
+                f"latent_token_ids {latent} must lie in the unused rows "
+                f"[{self.first_free_row}, {rows})"
+            )
+
+    @property
+    def n_towers(self) -> int:
+        """2 with the fused backbone, else 1."""
+        return 2 if self.use_fused_vision_backbone else 1
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the model's images."""
+        return self.towers[0].img_size if self.towers else self.image_sizes[0]
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids with a meaning: pieces and actions, without padding rows (published: 32000)."""
+        own = self.invact.text_pieces
+        return self.text_config.vocab_size - self.pad_to_multiple_of if own is None else own
+
+    @property
+    def first_free_row(self) -> int:
+        """First embedding row after the vocabulary and the padding id (published: 32001)."""
+        return max(self.vocab_size, self.pad_token_id + 1)

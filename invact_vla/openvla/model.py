@@ -1,0 +1,158 @@
+"""OpenVLA: images and text in, next-token logits out.
+
+The sequence is [BOS | patches of each image | state token, if any | text after BOS], causal, places
+0..N-1. Source: OpenVLA (arxiv.org/abs/2406.09246); several images and the state token after
+OpenVLA-OFT (arxiv.org/abs/2502.19645).
+
+Axis letters: B batch, L text ids (BOS included), P patches of all images, N = L + P (+ 1) places,
+V vocabulary rows, D width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from invact_vla.openvla.attention import Attention, causal_mask
+from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.language import build_llama
+from invact_vla.openvla.projector import Projector, build_projector
+from invact_vla.openvla.towers import VisionBackbone
+
+IGNORED = -100  # label of a place without a target
+
+
+@dataclass
+class OpenVLAOutput:
+    """loss: scalar or None. logits: (B, N, V), or (labels, V) when only the labels were asked for.
+    targets: (labels,) ids, beside logits of labels only. projected: (B, P, D) where asked for by
+    output_projector_states. cache: keys and values of the language model, when asked for."""
+
+    loss: Tensor | None
+    logits: Tensor
+    targets: Tensor | None = None
+    projected: Tensor | None = None
+    cache: Any = None
+
+
+class OpenVLA(nn.Module):
+    """The model; parameter names are the published ones, but for LayerScale (see checkpoint.py)."""
+
+    def __init__(self, config: OpenVLAConfig, attention: Attention = "auto") -> None:
+        super().__init__()
+        self.config = config
+        width = config.text_config.hidden_size
+        self.vision_backbone = VisionBackbone(config, attention)
+        self.projector = build_projector(
+            self.vision_backbone.width, width, config.use_fused_vision_backbone
+        )
+        self.language_model = build_llama(config, attention)
+        proprio = config.invact.proprio_dim
+        self.proprio_projector = Projector(proprio, width) if proprio else None
+
+    def vision_features(self, pixel_values: Tensor) -> Tensor:
+        """(B, images * 3 n_towers, H, W) -> (B, P, vision width), image after image."""
+        channels = 3 * self.config.n_towers
+        images = pixel_values.shape[1] // channels
+        if images <= 1:
+            return self.vision_backbone(pixel_values)
+        flat = rearrange(pixel_values, "b (i c) h w -> (b i) c h w", c=channels)
+        return rearrange(self.vision_backbone(flat), "(b i) p d -> b (i p) d", i=images)
+
+    def project(self, features: Tensor) -> Tensor:
+        """(B, P, vision width) -> (B, P, D)."""
+        return self.projector(features)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        proprio: Tensor | None = None,
+        labels_only: bool = False,
+        last_only: bool = False,
+        cache: Any = None,
+    ) -> OpenVLAOutput:
+        """input_ids: (B, L) starting with BOS, padded on the right; attention_mask: (B, L), 1 real;
+        pixel_values: (B, C, H, W) or None for a text-only batch; labels: (B, L), -100 ignored, not
+        shifted (the shift is made here); proprio: (B, S) normalised state.
+
+        labels_only: compute logits only where a label exists (same loss, much less work).
+        last_only: compute logits of the last place only.
+        cache: transformers' DynamicCache to continue and fill; with a filled one, input_ids are the
+        new ids only, and attention_mask, if given, covers all places.
+        """
+        embedded = self.language_model.model.embed_tokens(input_ids)
+        projected = None
+        if pixel_values is not None:
+            projected = self.project(self.vision_features(pixel_values))
+            extra = self._extra_tokens(projected, proprio)
+            embedded, attention_mask, labels = _insert(extra, embedded, attention_mask, labels)
+        past = 0 if cache is None else cache.get_seq_length()
+        mask = causal_mask(attention_mask, embedded.shape[1], past, embedded)
+        out = self.language_model.model(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        hidden = out.last_hidden_state[:, -1:] if last_only else out.last_hidden_state
+        loss, logits, targets = self._head(hidden, labels, labels_only)
+        shown = projected if self.config.output_projector_states else None
+        return OpenVLAOutput(loss, logits, targets, shown, out.past_key_values)
+
+    def _extra_tokens(self, projected: Tensor, proprio: Tensor | None) -> Tensor:
+        """The patches, and the state token behind them where the model has one."""
+        if (proprio is None) != (self.proprio_projector is None):
+            has = "has no" if self.proprio_projector is None else "needs the"
+            raise ValueError(
+                f"this model {has} state token: proprio must be given exactly if it does"
+            )
+        if self.proprio_projector is None or proprio is None:
+            return projected
+        state = self.proprio_projector(rearrange(proprio, "b s -> b 1 s"))
+        return torch.cat([projected, state.to(projected.dtype)], dim=1)
+
+    def _head(
+        self, hidden: Tensor, labels: Tensor | None, labels_only: bool
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Logits, and the mean cross-entropy over the labels, each predicted one place before."""
+        head = self.language_model.lm_head
+        if labels is None:
+            return None, head(hidden), None
+        wanted = labels[:, 1:] != IGNORED
+        targets = labels[:, 1:][wanted]
+        if labels_only:
+            logits = head(hidden[:, :-1][wanted])
+            loss = nn.functional.cross_entropy(logits.float(), targets)
+            return loss, logits, targets
+        logits = head(hidden)
+        loss = nn.functional.cross_entropy(logits[:, :-1][wanted].float(), targets)
+        return loss, logits, None
+
+
+def _insert(
+    extra: Tensor, embedded: Tensor, mask: Tensor | None, labels: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Put (B, P, D) tokens behind BOS: they are seen, and have no labels."""
+    if len(extra) != len(embedded):
+        raise ValueError(f"{len(extra)} images for {len(embedded)} texts: one each, or none at all")
+    embedded = torch.cat([embedded[:, :1], extra.to(embedded.dtype), embedded[:, 1:]], dim=1)
+    places = extra.shape[:2]
+    if mask is not None:
+        mask = torch.cat([mask[:, :1], mask.new_ones(places), mask[:, 1:]], dim=1)
+    if labels is not None:
+        ignored = labels.new_full(places, IGNORED)
+        labels = torch.cat([labels[:, :1], ignored, labels[:, 1:]], dim=1)
+    return embedded, mask, labels
+
+
+def build_model(config: OpenVLAConfig, seed: int, attention: Attention = "auto") -> OpenVLA:
+    """A model with fresh weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return OpenVLA(config, attention)

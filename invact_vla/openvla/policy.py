@@ -1,0 +1,138 @@
+"""A checkpoint folder as a policy: observation in, chunk of actions out.
+
+Source of the post-processing: OpenVLA's LIBERO evaluation (github.com/openvla/openvla,
+experiments/robot/libero). The folder is all that is needed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
+from invact_vla.errors import UserError
+from invact_vla.openvla.action_tokens import ActionTokens
+from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.generate import greedy_decode
+from invact_vla.openvla.pretrained import Pretrained, load_pretrained
+from invact_vla.schema import ActionChunk, Observation
+
+
+class OpenVLAPolicy:
+    """Greedy action decoding. needs: cameras it reads; chunk: actions per call."""
+
+    def __init__(self, pretrained: Pretrained, key: str | None = None) -> None:
+        config = pretrained.config
+        self.pretrained = pretrained
+        self.needs = tuple(config.invact.cameras)
+        self.chunk = config.invact.chunk
+        self.key, statistics = choose_statistics(config.norm_stats, key)
+        self.actions = ActionStats.from_json(statistics["action"])
+        if len(self.actions.q01) != config.invact.action_dim:
+            raise UserError(
+                f"statistics {self.key!r} have {len(self.actions.q01)} action dimensions, "
+                f"the model {config.invact.action_dim}"
+            )
+        self.proprio = _proprio_statistics(statistics, config.invact.proprio_dim, self.key)
+        self.tokens = ActionTokens.of(config)
+        first, last = self.tokens.first_id, config.vocab_size
+        self.allowed = torch.arange(first, last) if config.invact.constrain_actions else None
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path, key: str | None = None, attention: Attention = "auto"
+    ) -> "OpenVLAPolicy":
+        """Load a folder. key: which statistics, needed only when the folder has several."""
+        return cls(load_pretrained(folder, attention), key)
+
+    def reset(self, seed: int) -> None:
+        """Nothing is remembered between calls, and decoding is greedy."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """The next `chunk` actions."""
+        return self.act_batch([observation])[0]
+
+    def act_batch(self, observations: list[Observation]) -> list[ActionChunk]:
+        """One chunk per observation; prompts of one length are decoded together."""
+        prompts = [self.pretrained.sequences.prompt(o.instruction) for o in observations]
+        chunks: dict[int, ActionChunk] = {}
+        for length in sorted({len(p) for p in prompts}):
+            rows = [i for i, p in enumerate(prompts) if len(p) == length]
+            decoded = self._decode([observations[i] for i in rows], [prompts[i] for i in rows])
+            chunks.update(zip(rows, decoded, strict=True))
+        return [chunks[i] for i in range(len(observations))]
+
+    def _decode(
+        self, observations: list[Observation], prompts: list[list[int]]
+    ) -> list[ActionChunk]:
+        count = self.chunk * self.pretrained.config.invact.action_dim
+        ids, _ = greedy_decode(
+            self.pretrained.model,
+            torch.tensor(prompts),
+            count,
+            self._pixel_values(observations),
+            proprio=self._state(observations),
+            allowed=self.allowed,
+        )
+        ids = rearrange(ids.numpy(), "b (n a) -> b n a", n=self.chunk)
+        actions = unnormalize(self.tokens.decode(ids), self.actions)
+        return [ActionChunk(values) for values in to_environment(actions)]
+
+    def _pixel_values(self, observations: list[Observation]) -> Tensor:
+        """(B, cameras * C, S, S), cameras in the model's order."""
+        views = []
+        for camera in self.needs:
+            frames = [getattr(o, camera) for o in observations]
+            if any(f is None for f in frames):
+                raise UserError(f"this policy reads the {camera} camera, which is not rendered")
+            views.append(torch.cat([self.pretrained.processor(f[None]) for f in frames]))
+        return torch.cat(views, dim=1)
+
+    def _state(self, observations: list[Observation]) -> Tensor | None:
+        """(B, S) normalised state, or None for a model without a state token."""
+        if self.proprio is None:
+            return None
+        states = normalize(np.stack([o.state for o in observations]), self.proprio)
+        return torch.from_numpy(states.astype(np.float32))
+
+
+def to_environment(actions: np.ndarray) -> np.ndarray:
+    """(..., 7) in training convention (gripper 1 open, 0 close) -> float32 in LIBERO's own
+    (-1 open, +1 close), clipped to [-1, 1]. The gripper is made binary."""
+    gripper = -np.sign(2 * actions[..., -1:] - 1)
+    both = np.concatenate([actions[..., :-1], gripper], axis=-1)
+    return np.clip(both, -1, 1).astype(np.float32)
+
+
+def choose_statistics(norm_stats: dict[str, Any], key: str | None) -> tuple[str, dict[str, Any]]:
+    """The statistics named `key` (or `key`_no_noops), or the only ones."""
+    known = sorted(norm_stats)
+    if not known:
+        raise UserError(
+            "this checkpoint has no action statistics (norm_stats in config.json or "
+            "dataset_statistics.json): it was not post-trained on robot actions"
+        )
+    if key is None:
+        if len(known) > 1:
+            raise UserError(f"this checkpoint has several statistics: choose one of {known}")
+        key = known[0]
+    found = next((k for k in (key, f"{key}_no_noops") if k in norm_stats), None)
+    if found is None:
+        raise UserError(f"no action statistics {key!r} in this checkpoint: it has {known}")
+    if "action" not in norm_stats[found]:
+        raise UserError(f"statistics {found!r} lack `action`")
+    return found, norm_stats[found]
+
+
+def _proprio_statistics(statistics: dict[str, Any], size: int, key: str) -> ActionStats | None:
+    if not size:
+        return None
+    if "proprio" not in statistics:
+        raise UserError(f"the model reads the robot's state, but statistics {key!r} lack `proprio`")
+    stats = ActionStats.from_json(statistics["proprio"])
+    if len(stats.q01) != size:
+        raise UserError(f"statistics {key!r}: proprio of {len(stats.q01)} numbers, expected {size}")
+    return stats

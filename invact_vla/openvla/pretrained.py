@@ -1,0 +1,84 @@
+"""A whole checkpoint folder: model, tokenizer and image processor, written and read together.
+
+Files: config.json, model.safetensors (or shards), generation_config.json, preprocessor_config.json,
+tokenizer.json or tokenizer.model, tokenizer_config.json, dataset_statistics.json.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from invact_vla.errors import UserError
+from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.checkpoint import from_pretrained, save_model
+from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.model import OpenVLA, build_model
+from invact_vla.openvla.processor import ImageProcessor
+from invact_vla.openvla.prompt import SequenceBuilder
+from invact_vla.openvla.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from invact_vla.training.files import atomic_folder
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a checkpoint folder holds."""
+
+    model: OpenVLA
+    tokenizer: Tokenizer
+    processor: ImageProcessor
+
+    @property
+    def config(self) -> OpenVLAConfig:
+        """The model's config."""
+        return self.model.config
+
+    @property
+    def sequences(self) -> SequenceBuilder:
+        """Builder of prompts and training sequences."""
+        return SequenceBuilder(self.tokenizer, self.config.invact.separator_token_id)
+
+
+def fresh(
+    config: OpenVLAConfig, texts: Iterable[str], seed: int, attention: Attention = "auto"
+) -> Pretrained:
+    """Random weights, and a tokenizer trained on `texts` (prompts with their instructions)."""
+    tokenizer = train_tokenizer(texts, config.vocab_size, config.n_action_bins)
+    if config.pad_token_id != tokenizer.pad_token_id:
+        raise UserError(
+            f"pad_token_id must follow the vocabulary: expected {tokenizer.pad_token_id}, got "
+            f"{config.pad_token_id}"
+        )
+    separator = replace(config.invact, separator_token_id=tokenizer.separator_id)
+    config = replace(config, invact=separator)
+    model = build_model(config, seed, attention)
+    return Pretrained(model, tokenizer, ImageProcessor.of(config))
+
+
+def save_pretrained(pretrained: Pretrained, folder: Path) -> None:
+    """Write the folder, atomically."""
+    with atomic_folder(folder) as temporary:
+        save_model(pretrained.model, temporary)
+        pretrained.tokenizer.save(temporary)
+        pretrained.processor.save(temporary)
+
+
+def load_pretrained(
+    folder: Path,
+    attention: Attention = "auto",
+    dtype: torch.dtype | None = torch.float32,
+) -> Pretrained:
+    """Read a folder, ours or a published one, strictly."""
+    model = from_pretrained(folder, attention, dtype)
+    config = model.config
+    tokenizer = load_tokenizer(folder, config.vocab_size)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model "
+            f"{config.vocab_size}: they do not belong together"
+        )
+    if config.invact.separator_token_id is None and tokenizer.separator_id is not None:
+        own = replace(config.invact, separator_token_id=tokenizer.separator_id)
+        model.config = replace(config, invact=own)
+    return Pretrained(model, tokenizer, ImageProcessor.load(folder))

@@ -1,0 +1,170 @@
+"""Frames -> pixel_values: one object for training and evaluation, and preprocessor_config.json.
+
+Training images pass through JPEG and Lanczos3 once and a random crop; evaluation repeats the first
+two and crops the centre. The statistics are those serialised in `tvf_normalize_params` if any:
+published checkpoints carry bfloat16-rounded ones, and were fine-tuned with them.
+
+Axis letters: B images, H W pixels, S side of the model's images, C channels = 3 per tower.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from invact_vla.errors import UserError
+from invact_vla.openvla import images
+from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.training.files import read_json, write_json
+
+FILE = "preprocessor_config.json"
+DINO = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SIGLIP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_BICUBIC = 3  # PIL's number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageProcessor:
+    """How frames become pixel_values."""
+
+    size: int = 224  # pixels a side
+    means: tuple[tuple[float, ...], ...] = (DINO[0], SIGLIP[0])  # per tower and channel
+    stds: tuple[tuple[float, ...], ...] = (DINO[1], SIGLIP[1])  # per tower and channel
+    strategy: str = "resize-naive"  # or letterbox, resize-crop: for images of other shapes
+    jpeg: bool = True  # JPEG round trip of raw frames
+    crop: bool = True  # 0.9 area: centre in evaluation, random in training
+    brightness: float = 0.2  # largest change in training
+    contrast: float = 0.2  # largest change of the factor in training
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("resize-naive", "letterbox", "resize-crop"):
+            raise ValueError(f"unknown image_resize_strategy {self.strategy!r}")
+
+    @classmethod
+    def of(cls, config: OpenVLAConfig, jpeg: bool = True, crop: bool = True) -> "ImageProcessor":
+        """Fresh processor of a model: DINO and SigLIP statistics, or SigLIP's for one tower."""
+        towers = (DINO, SIGLIP) if config.n_towers == 2 else (SIGLIP,)
+        return cls(
+            size=config.image_size,
+            means=tuple(t[0] for t in towers),
+            stds=tuple(t[1] for t in towers),
+            strategy=config.image_resize_strategy,
+            jpeg=jpeg,
+            crop=crop,
+        )
+
+    def prepare(self, frames: np.ndarray) -> np.ndarray:
+        """Upright uint8 (B, H, W, 3) -> uint8 (B, S, S, 3): JPEG and Lanczos3, nothing random.
+
+        Deterministic and per image, so that training may do it once and store the result.
+        """
+        if self.jpeg:
+            frames = np.stack([images.jpeg_round_trip(np.ascontiguousarray(f)) for f in frames])
+        return images.resize_lanczos3(frames, self.size)
+
+    def pixel_values(self, prepared: np.ndarray, rng: np.random.Generator | None = None) -> Tensor:
+        """uint8 (B, S, S, 3) from `prepare` -> float32 (B, C, S, S).
+
+        Without `rng`: the centre crop of evaluation. With: random crop, brightness and contrast.
+        """
+        if rng is not None:
+            unit = images.random_crop(prepared, rng) if self.crop else images.to_unit(prepared)
+            return self.normalize(images.jitter(unit, rng, self.brightness, self.contrast))
+        cropped = images.center_crop(prepared) if self.crop else prepared
+        return self.normalize(images.to_unit(cropped))
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Raw upright frames uint8 (B, H, W, 3) -> pixel_values, as in evaluation."""
+        return self.pixel_values(self.prepare(frames))
+
+    def normalize(self, unit: np.ndarray) -> Tensor:
+        """float32 [0, 1] (B, S, S, 3) -> (B, C, S, S), each tower's statistics in turn."""
+        pixels = rearrange(torch.from_numpy(np.ascontiguousarray(unit)), "b h w c -> b c h w")
+        scale = torch.tensor(self.stds).reshape(-1, 3, 1, 1)
+        shift = torch.tensor(self.means).reshape(-1, 3, 1, 1)
+        out = (pixels[:, None] - shift) / scale
+        return rearrange(out, "b t c h w -> b (t c) h w").contiguous()
+
+    def process(self, image: Image.Image) -> Tensor:
+        """The published processor on one RGB image of any shape -> (1, C, S, S)."""
+        resized = _resize(image.convert("RGB"), self.size, self.strategy, self.means[0])
+        return self.normalize(images.to_unit(np.asarray(resized)[None]))
+
+    def save(self, folder: Path) -> None:
+        """Write preprocessor_config.json in the published layout."""
+        write_json(Path(folder) / FILE, self._to_json())
+
+    def _to_json(self) -> dict[str, Any]:
+        towers, size = len(self.means), self.size
+        resize = {
+            "size": [size, size],
+            "interpolation": _BICUBIC,
+            "antialias": True,
+            "max_size": None,
+        }
+        normalize = [
+            {"inplace": False, "mean": list(m), "std": list(s)}
+            for m, s in zip(self.means, self.stds, strict=True)
+        ]
+        return {
+            "image_processor_type": "PrismaticImageProcessor",
+            "processor_class": "PrismaticProcessor",
+            "use_fused_vision_backbone": towers == 2,
+            "image_resize_strategy": self.strategy,
+            "input_sizes": [[3, size, size]] * towers,
+            "interpolations": ["bicubic"] * towers,
+            "means": [list(m) for m in self.means],
+            "stds": [list(s) for s in self.stds],
+            "tvf_do_letterbox": self.strategy == "letterbox",
+            "tvf_letterbox_fill": None,
+            "tvf_resize_params": [resize] * towers,
+            "tvf_crop_params": [{"output_size": [size, size]}] * towers,
+            "tvf_normalize_params": normalize,
+            "invact": {
+                "jpeg": self.jpeg,
+                "crop": self.crop,
+                "brightness": self.brightness,
+                "contrast": self.contrast,
+            },
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> "ImageProcessor":
+        """Read preprocessor_config.json; published ones have no "invact" and get JPEG and crop."""
+        path = Path(folder) / FILE
+        value = read_json(path)
+        try:
+            serialised = value.get("tvf_normalize_params")
+            means = [p["mean"] for p in serialised] if serialised else value["means"]
+            stds = [p["std"] for p in serialised] if serialised else value["stds"]
+            return cls(
+                size=value["input_sizes"][0][-1],
+                means=tuple(tuple(m) for m in means),
+                stds=tuple(tuple(s) for s in stds),
+                strategy=value["image_resize_strategy"],
+                **value.get("invact", {}),
+            )
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: not a PrismaticImageProcessor config ({error!r})") from error
+
+
+def _resize(image: Image.Image, size: int, strategy: str, fill: tuple[float, ...]) -> Image.Image:
+    """One RGB image -> size x size, bicubic as in Pillow. letterbox pads with the mean colour."""
+    bicubic = Image.Resampling.BICUBIC
+    if strategy == "resize-naive":
+        return image.resize((size, size), bicubic)
+    if strategy == "letterbox":
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), tuple(int(255 * x) for x in fill))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return square.resize((size, size), bicubic)
+    ratio = size / min(image.size)
+    width, height = (max(size, int(ratio * x)) for x in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = image.resize((width, height), bicubic)
+    return resized.crop((left, top, left + size, top + size))

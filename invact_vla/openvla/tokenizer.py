@@ -1,0 +1,141 @@
+"""Text <-> ids: Llama-2's published SentencePiece model, or a small BPE trained here.
+
+The small one keeps Llama's conventions: UNK 0, BOS 1, EOS 2, the padding id right after the
+vocabulary, words marked by a leading U+2581. Its last ids are left free for the actions.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from invact_vla.errors import UserError
+
+UNK, BOS, EOS = 0, 1, 2
+BOUNDARY = "\N{LOWER ONE EIGHTH BLOCK}"  # the word-boundary mark of SentencePiece
+JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
+_PRINTABLE = [chr(i) for i in range(32 + 1, 127)]
+
+
+class Tokenizer:
+    """ids of a text, BOS first. vocab_size: text pieces and action ids; pad_token_id comes next.
+    separator_id: the lone word boundary (29871 in Llama-2), or None."""
+
+    def __init__(
+        self,
+        encode: Callable[[str], list[int]],
+        decode: Callable[[list[int]], str],
+        files: dict[str, bytes],
+        vocab_size: int,
+        separator_id: int | None,
+    ) -> None:
+        self._encode, self._decode, self._files = encode, decode, files
+        self.vocab_size = vocab_size
+        self.pad_token_id = vocab_size
+        self.separator_id = separator_id
+
+    def encode(self, text: str) -> list[int]:
+        """BOS and the ids of the text."""
+        return [BOS, *self._encode(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; special ids are left out."""
+        return self._decode([int(i) for i in ids if i > EOS])
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files, and the configs that other programs expect beside them."""
+        for name, content in self._files.items():
+            (Path(folder) / name).write_bytes(content)
+        is_llama = MODEL_FILE in self._files
+        config = {
+            "tokenizer_class": "LlamaTokenizer" if is_llama else "PreTrainedTokenizerFast",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "pad_token": "<PAD>",
+            "padding_side": "right",
+            "model_max_length": 2048,
+            "invact_vocab_size": self.vocab_size,
+        }
+        text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+        (Path(folder) / "tokenizer_config.json").write_text(text)
+
+
+def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a checkpoint folder. vocab_size: that of the model, action ids included."""
+    folder = Path(folder)
+    if (folder / MODEL_FILE).is_file():
+        return _sentencepiece(folder / MODEL_FILE)
+    if (folder / JSON_FILE).is_file():
+        return _from_json((folder / JSON_FILE).read_text(), vocab_size, str(folder / JSON_FILE))
+    raise UserError(f"no tokenizer in {folder}: expected {MODEL_FILE} or {JSON_FILE}")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, n_action_bins: int = 256) -> Tokenizer:
+    """Train a BPE of at most vocab_size - n_action_bins pieces. Same texts, same pieces.
+
+    All printable ASCII is in the alphabet, so that an instruction with unseen words has ids too.
+    """
+    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Engine
+
+    pieces = vocab_size - n_action_bins
+    alphabet = [*_PRINTABLE, "\n", BOUNDARY]
+    least = len(alphabet) + 3
+    if pieces < least:
+        raise UserError(
+            f"vocab_size {vocab_size} leaves {pieces} text pieces beside {n_action_bins} actions; "
+            f"at least {least} are needed"
+        )
+    engine = Engine(models.BPE(unk_token="<unk>", fuse_unk=True))
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+            pre_tokenizers.Split(Regex(r"[^A-Za-z0-9\u2581]"), "isolated"),
+        ]
+    )
+    engine.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(
+        vocab_size=pieces,
+        special_tokens=[AddedToken(t, special=True) for t in ("<unk>", "<s>", "</s>")],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    engine.train_from_iterator(sorted(texts), trainer)
+    return _from_json(engine.to_str(), vocab_size, "trained tokenizer")
+
+
+def _from_json(text: str, vocab_size: int, source: str) -> Tokenizer:
+    from tokenizers import Tokenizer as Engine
+
+    try:
+        engine = Engine.from_str(text)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UserError(f"{source}: not a tokenizer file: {error}") from error
+    return Tokenizer(
+        encode=lambda t: engine.encode(t, add_special_tokens=False).ids,
+        decode=engine.decode,
+        files={JSON_FILE: text.encode()},
+        vocab_size=vocab_size,
+        separator_id=engine.token_to_id(BOUNDARY),
+    )
+
+
+def _sentencepiece(path: Path) -> Tokenizer:
+    import sentencepiece
+
+    content = path.read_bytes()
+    engine = sentencepiece.SentencePieceProcessor()
+    try:
+        engine.LoadFromSerializedProto(content)
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a SentencePiece model: {error}") from error
+    size = engine.GetPieceSize()
+    boundary = engine.PieceToId(BOUNDARY)
+    return Tokenizer(
+        encode=engine.EncodeAsIds,
+        decode=lambda ids: engine.DecodeIds([i for i in ids if i < size]),
+        files={MODEL_FILE: content},
+        vocab_size=size,
+        separator_id=None if boundary == engine.unk_id() else boundary,
+    )

@@ -1,0 +1,191 @@
+"""Small charts as inline SVG. Colours are CSS variables of the page, so they follow light and dark.
+
+No chart library: the report embeds a dozen charts, and these stay sharp, small and themable.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from invact_vla.report.page import Html, join
+
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 40
+MAX_POINTS = 240  # of a line; more are averaged in bins
+COLOURS = 6  # --c0 .. --c5 of the page
+SINGLE_COLOUR = 2
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval, all in percent, and the text beside it."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    text: str
+
+
+def line_chart(
+    series: Mapping[str, Points], x_label: str, y_label: str, order: Sequence[str] = ()
+) -> Html:
+    """Lines over a common x axis, e.g. loss over steps; needs one point in any series.
+
+    order: names that fix the colours, so that an arm has one colour in all charts.
+    A vertical axis of positive values that spans more than a factor of 20 is logarithmic.
+    """
+    lines = {name: _thin(points) for name, points in series.items() if len(points)}
+    if not lines:
+        raise ValueError("line_chart: no points")
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points]
+    is_log = min(ys) > 0 and max(ys) / min(ys) > 20
+    x_axis, y_axis = _Axis(min(xs), max(xs)), _Axis(min(ys), max(ys), is_log)
+    parts = [_frame(x_axis, y_axis, x_label, y_label + (" (log scale)" if is_log else ""))]
+    numbers = colour_numbers(list(lines), order)
+    for name, points in lines.items():
+        path = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in points)
+        colour = f"var(--c{numbers[name]})"
+        if len(points) == 1:
+            x, y = path.split(",")
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3" style="fill:{colour}"/>')
+        else:
+            parts.append(f'<polyline class="line" style="stroke:{colour}" points="{path}"/>')
+    title = f"{y_label} over {x_label}: {', '.join(lines)}"
+    chart = _svg(WIDTH, HEIGHT, title, parts)
+    return join(chart, _legend(numbers)) if len(lines) > 1 else chart
+
+
+def bar_chart(values: Sequence[float], reference: float | None, title: str) -> Html:
+    """Shares (sum 1) of the codes 0..n-1 as bars, with a line at `reference`, e.g. uniform use."""
+    width, height, base = 220, 96, 78
+    top = max([*values, reference or 0.0]) or 1.0
+    slot = width / len(values)
+    parts = []
+    for code, value in enumerate(values):
+        bar = 70 * value / top
+        parts.append(
+            f'<rect class="bar" x="{slot * code + 0.1 * slot:.1f}" y="{base - bar:.1f}" '
+            f'width="{0.8 * slot:.1f}" height="{bar:.1f}">'
+            f"<title>code {code}: {value:.1%}</title></rect>"
+        )
+        if len(values) <= 16:
+            parts.append(f'<text x="{slot * (code + 0.5):.1f}" y="{base + 14}">{code}</text>')
+    if reference is not None:
+        y = base - 70 * reference / top
+        parts.append(f'<line class="mark" x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    return _svg(width, height, title, parts, "chart small")
+
+
+def interval_chart(rows: Sequence[Interval], title: str) -> Html:
+    """Dots with whiskers on a percent axis from 0 to 100, a row each."""
+    row_px, label_px, text_px = 30, 120, 150
+    width, height = 620, row_px * len(rows) + 30
+    scale = (width - label_px - text_px) / 100
+    parts = []
+    for percent in (0, 25, 50, 75, 100):
+        x = label_px + scale * percent
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{height - 26}"/>')
+        parts.append(f'<text x="{x}" y="{height - 8}">{percent} %</text>')
+    for number, row in enumerate(rows):
+        y = row_px * (number + 0.5)
+        colour = f"var(--c{number % COLOURS})"
+        left, right = label_px + scale * row.low, label_px + scale * row.high
+        parts.append(
+            f'<text class="end" x="{label_px - 12}" y="{y + 4}">{escape(row.label)}</text>'
+        )
+        parts.append(
+            f'<line class="whisker" style="stroke:{colour}" x1="{left:.1f}" x2="{right:.1f}" '
+            f'y1="{y}" y2="{y}"/><circle cx="{label_px + scale * row.value:.1f}" cy="{y}" r="5" '
+            f'style="fill:{colour}"/>'
+        )
+        parts.append(
+            f'<text class="start" x="{width - text_px + 14}" y="{y + 4}">{escape(row.text)}</text>'
+        )
+    return _svg(width, height, title, parts, "chart wide")
+
+
+def colour_numbers(names: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
+    """Name -> number of its colour: its place in `order`, then the next ones; one alone is blue."""
+    if not order and len(names) == 1:
+        return {names[0]: SINGLE_COLOUR}
+    places = list(order) + [name for name in names if name not in order]
+    return {name: places.index(name) % COLOURS for name in names}
+
+
+def _legend(numbers: Mapping[str, int]) -> Html:
+    items = "".join(
+        f'<span><i style="background:var(--c{number})"></i>{escape(name)}</span>'
+        for name, number in numbers.items()
+    )
+    return Html(f'<p class="legend">{items}</p>')
+
+
+class _Axis:
+    """Maps values to pixels; rounds the range so that ticks are round numbers."""
+
+    def __init__(self, low: float, high: float, is_log: bool = False) -> None:
+        self.is_log = is_log
+        if is_log:
+            low, high = math.log10(low), math.log10(high)
+        if high - low < 1e-12:
+            low, high = low - 0.5, high + 0.5
+        self._low, self._high = low, high
+
+    def _share(self, value: float) -> float:
+        value = math.log10(value) if self.is_log else value
+        return (value - self._low) / (self._high - self._low)
+
+    def x(self, value: float) -> float:
+        return LEFT + self._share(value) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - self._share(value) * (HEIGHT - TOP - BOTTOM)
+
+    def ticks(self) -> list[float]:
+        """Three to seven round values inside the range."""
+        if self.is_log:
+            decades = range(math.floor(self._low), math.ceil(self._high) + 1)
+            ticks = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+            ticks = [t for t in ticks if self._low <= math.log10(t) <= self._high]
+            return ticks[:: max(1, math.ceil(len(ticks) / 6))]
+        raw = (self._high - self._low) / 5
+        unit = 10 ** math.floor(math.log10(raw))
+        step = min((m * unit for m in (1, 2, 5, 10)), key=lambda s: abs(s - raw))
+        first = math.ceil(self._low / step - 1e-9)
+        return [n * step for n in range(first, math.floor(self._high / step + 1e-9) + 1)]
+
+
+def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
+    parts = []
+    for tick in y_axis.ticks():
+        y = y_axis.y(tick)
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.1f}">{tick:.3g}</text>')
+    for tick in x_axis.ticks():
+        parts.append(f'<text x="{x_axis.x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}">{tick:g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}">{escape(x_label)}</text>')
+    parts.append(f'<text class="start" x="{LEFT}" y="{TOP - 12}">{escape(y_label)}</text>')
+    return "".join(parts)
+
+
+def _svg(width: int, height: int, title: str, parts: Sequence[str], kind: str = "chart") -> Html:
+    return Html(
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _thin(points: Points) -> Points:
+    """At most MAX_POINTS points: means of equally many neighbours, the finite ones only."""
+    points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    size = math.ceil(len(points) / MAX_POINTS) if points else 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]

@@ -1,0 +1,55 @@
+"""Pictures and videos as data URIs, so that the report is one file."""
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from invact_vla.report.page import Html
+
+MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
+MAX_PICTURE_PX = 1100  # wider pictures are scaled down
+JPEG_QUALITY = 82
+
+
+def data_uri(content: bytes, suffix: str) -> str:
+    """The bytes of a file with this suffix as a data URI."""
+    return f"data:{MIME[suffix]};base64,{base64.b64encode(content).decode()}"
+
+
+def picture(path: Path, alt: str) -> Html:
+    """An <img> of a picture file, at most MAX_PICTURE_PX wide, as PNG or JPEG, the smaller one."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    if image.width > MAX_PICTURE_PX:
+        height = round(image.height * MAX_PICTURE_PX / image.width)
+        image = image.resize((MAX_PICTURE_PX, height), Image.Resampling.LANCZOS)
+    return _img(image, alt)
+
+
+def frame(array: np.ndarray, alt: str) -> Html:
+    """An <img> of one frame, uint8 (H, W, 3)."""
+    return _img(Image.fromarray(array), alt)
+
+
+def video(path: Path, label: str) -> Html:
+    """A <video> of an mp4 or webm file: silent, looping, started by the reader."""
+    uri = data_uri(path.read_bytes(), path.suffix)
+    return Html(
+        f'<video controls loop muted playsinline preload="metadata" aria-label="{escape(label)}" '
+        f'src="{uri}"></video>'
+    )
+
+
+def _img(image: Image.Image, alt: str) -> Html:
+    encoded = {".png": io.BytesIO(), ".jpg": io.BytesIO()}
+    image.save(encoded[".png"], "PNG", optimize=True)
+    image.save(encoded[".jpg"], "JPEG", quality=JPEG_QUALITY, optimize=True)
+    suffix = min(encoded, key=lambda kind: len(encoded[kind].getvalue()))
+    uri = data_uri(encoded[suffix].getvalue(), suffix)
+    return Html(
+        f'<img alt="{escape(alt)}" width="{image.width}" height="{image.height}" src="{uri}">'
+    )

@@ -1,0 +1,1 @@
+"""Clips to latent actions: video sources, encoders, labellers, retrieval."""

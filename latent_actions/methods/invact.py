@@ -1,0 +1,75 @@
+"""Labels by InvAct: the embedding of the window between the two frames, cut into codes.
+
+The quantizer is fitted once, on embeddings of training pairs only, when no folder of a fitted one
+is given; it is kept beside the labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from invact_vla.training.files import hash_json, hash_tree
+from latent_actions.invact.encoder import InvActEncoder
+from latent_actions.method import Labeller, LabellerConfig, TrainingFrames, part_of, window
+from latent_actions.quantize import (
+    ProductConfig,
+    Quantizer,
+    QuantizerConfig,
+    load_quantizer,
+    save_quantizer,
+)
+from latent_actions.video.records import PairRecord
+
+ENCODER_PART = "encoder"  # sub-folder of a training run that holds the weights
+QUANTIZER_PART = "quantizer"  # sub-folder of a labelling run that holds the fitted quantizer
+
+
+@LabellerConfig.register_subclass("invact")
+@dataclass(frozen=True, kw_only=True)
+class InvActConfig(LabellerConfig):
+    """A trained InvAct encoder and a quantizer."""
+
+    encoder: Path = Path("runs/encoder")  # run of `invact encoder train`, or an encoder folder
+    fitted: Path | None = None  # folder of a fitted quantizer, or a labelling run; none: fit one
+    quantizer: QuantizerConfig = field(default_factory=ProductConfig)  # what to fit
+
+    def parents(self) -> dict[str, Path]:
+        fitted = {} if self.fitted is None else {"quantizer": self.fitted}
+        return {"encoder": self.encoder, **fitted}
+
+    def build(self, folder: Path, training: TrainingFrames) -> Labeller:
+        encoder = part_of(self.encoder, ENCODER_PART)
+        model = InvActEncoder.from_pretrained(encoder)
+        quantizer = self._quantizer(model, folder / QUANTIZER_PART, training)
+        return InvActLabeller(model, quantizer, hash_tree(encoder))
+
+    def _quantizer(self, model: InvActEncoder, folder: Path, training: TrainingFrames) -> Quantizer:
+        if self.fitted is not None:
+            return load_quantizer(part_of(self.fitted, QUANTIZER_PART))
+        if not (folder / "quantizer.json").exists():
+            embeddings = [model.embed(window(f, model.config.frames)) for f in training()]
+            save_quantizer(self.quantizer.fit(np.concatenate(embeddings)), folder)
+        return load_quantizer(folder)
+
+
+class InvActLabeller:
+    """An encoder and a fitted quantizer that label."""
+
+    name = "invact"
+
+    def __init__(self, model: InvActEncoder, quantizer: Quantizer, encoder_hash: str) -> None:
+        self.model, self.quantizer = model, quantizer
+        self.hash = hash_json([encoder_hash, quantizer.hash])
+        self.n_frames = model.config.frames
+        self.code_length = quantizer.code_length
+        self.codebook_size = quantizer.codebook_size
+
+    def codes(self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None) -> np.ndarray:
+        """Codes of the whole window from the first to the last frame."""
+        return self.quantizer.encode(self.embeddings(frames))
+
+    def embeddings(self, frames: np.ndarray) -> np.ndarray:
+        """The continuous vectors before the quantizer: float32 (B, D) of unit length."""
+        return self.model.embed(window(frames, self.n_frames))

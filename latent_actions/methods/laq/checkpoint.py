@@ -1,0 +1,67 @@
+"""LAQ folders: config.json and model.safetensors, read strictly."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from invact_vla.errors import UserError
+from invact_vla.training.files import atomic_file, write_json
+from latent_actions.methods.laq.config import LaqConfig, read_config
+from latent_actions.methods.laq.model import LatentActionQuantizer
+
+
+def save_pretrained(model: LatentActionQuantizer, folder: Path) -> None:
+    """Write config.json and model.safetensors, each atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", dataclasses.asdict(model.config))
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_file(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary)
+
+
+def from_pretrained(folder: Path, faithful: bool | None = None) -> LatentActionQuantizer:
+    """Load a LAQ folder in eval mode. faithful: overrides config.json if given.
+
+    Missing files, missing, unexpected or misshapen tensors are a UserError that names them.
+    """
+    changes = {} if faithful is None else {"faithful": faithful}
+    if faithful:
+        changes["residual"] = False
+    config = read_config(folder / "config.json", **changes)
+    with torch.device("meta"):
+        model = LatentActionQuantizer(config)
+    weights = read_tensors(folder / "model.safetensors")
+    check_weights(model.state_dict(), weights, folder / "model.safetensors")
+    model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
+    return model.eval()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; a missing or broken file is a UserError."""
+    if not path.is_file():
+        raise UserError(f"no file {path}: a LAQ folder holds config.json and model.safetensors")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Path) -> None:
+    """Compare names and shapes; the first few differences go into the UserError."""
+    problems = [f"missing {k}" for k in expected if k not in came]
+    problems += [f"unexpected {k}" for k in came if k not in expected]
+    for key in expected.keys() & came.keys():
+        if expected[key].shape != came[key].shape:
+            problems.append(f"{key} is {tuple(came[key].shape)}, not {tuple(expected[key].shape)}")
+    if problems:
+        shown = "; ".join(sorted(problems)[:5])
+        raise UserError(
+            f"{path} does not fit its config.json ({len(problems)} differences): {shown}"
+        )
+
+
+__all__ = ["LaqConfig", "check_weights", "from_pretrained", "read_tensors", "save_pretrained"]

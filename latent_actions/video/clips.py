@@ -1,0 +1,75 @@
+"""Index arithmetic: which frames of a video make a clip or a pair. No decoding, no randomness of
+its own.
+
+Frame k of a video at `fps` is on screen during [k / fps, (k + 1) / fps).
+"""
+
+import math
+import zlib
+
+import numpy as np
+
+
+def clip_frames(start_s: float, end_s: float, fps: float, n_frames: int, count: int) -> np.ndarray:
+    """`count` frames spread over [start_s, end_s): the frames on screen at the midpoints of equal
+    parts.
+
+    Returns int64 (count,), non-decreasing, each in [0, n_frames - 1]; a clip that ends after the
+    video is cut at its end. Raises ValueError if the clip starts after the last frame.
+    Span sampling of 8 frames, as the InvAct page's clips (spec: input, "clip.fps: span").
+    """
+    if count < 1 or n_frames < 1 or fps <= 0:
+        raise ValueError(
+            f"count, n_frames and fps must be positive, got {count}, {n_frames}, {fps}"
+        )
+    if not 0 <= start_s < end_s:
+        raise ValueError(f"expected 0 <= start_s < end_s, got {start_s} and {end_s}")
+    duration_s = n_frames / fps
+    if start_s >= duration_s:
+        raise ValueError(f"clip starts at {start_s:.3f} s, the video ends at {duration_s:.3f} s")
+    end_s = min(end_s, duration_s)
+    middles_s = start_s + (np.arange(count) + 0.5) * (end_s - start_s) / count
+    # 1e-6 of a frame: 0.3 s * 10 fps is frame 3, not 2.9999999
+    return np.clip(np.floor(middles_s * fps + 1e-6).astype(np.int64), 0, n_frames - 1)
+
+
+def pair_frames(frame: int, frame_end: int, count: int) -> np.ndarray:
+    """`count` frames from `frame` to `frame_end`, both included, evenly spaced: int64 (count,).
+
+    count = 2 gives exactly the pair.
+    """
+    if not 0 <= frame < frame_end:
+        raise ValueError(f"expected 0 <= frame < frame_end, got {frame} and {frame_end}")
+    if count < 2:
+        raise ValueError(f"a pair needs at least 2 frames, got {count}")
+    return np.rint(np.linspace(frame, frame_end, count)).astype(np.int64)
+
+
+def horizon_frames(h_s: float, fps: float) -> int:
+    """The horizon H in frames: `h_s` seconds rounded to the nearest frame, at least 1."""
+    if h_s <= 0 or fps <= 0:
+        raise ValueError(f"horizon and fps must be positive, got {h_s} s at {fps} fps")
+    return max(1, math.floor(h_s * fps + 0.5))
+
+
+def pair_starts(n_frames: int, horizon: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """First frames t of up to `count` distinct pairs (t, t + horizon) with t + horizon <= n_frames
+    - 1.
+
+    Returns sorted int64 (k,): k = count where the video is long enough, fewer in a short video, 0
+    if no pair fits. One start is drawn in each of `count` equal strata, so pairs cover the whole
+    video.
+    """
+    if horizon < 1 or count < 1:
+        raise ValueError(f"horizon and count must be positive, got {horizon} and {count}")
+    possible = n_frames - horizon
+    if possible <= 0:
+        return np.zeros(0, np.int64)
+    count = min(count, possible)
+    edges = np.floor(np.arange(count + 1) * possible / count).astype(np.int64)
+    return edges[:-1] + np.floor(rng.random(count) * np.diff(edges)).astype(np.int64)
+
+
+def episode_rng(seed: int, episode: str) -> np.random.Generator:
+    """A random stream of one episode, independent of which others are read and in what order."""
+    return np.random.default_rng([seed, zlib.crc32(episode.encode())])

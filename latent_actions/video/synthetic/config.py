@@ -1,0 +1,60 @@
+"""What the synthetic videos contain: every number that can change a byte of them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthContent:
+    """Synthetic human video: how much of it, how varied, how fine."""
+
+    seed: int = 0  # all content is a function of the seed and the indices
+    n_train_takes: int = 48  # Ego-Exo4D takes of the training split
+    n_val_takes: int = 12  # Ego-Exo4D takes of the validation split
+    actions_per_take: int = 12  # atomic actions in a take, at least
+    n_train_scenes: int = 8  # places of the training split
+    n_val_scenes: int = 4  # places of the validation split, none of them a training place
+    n_exo: int = 2  # fixed cameras around the table, besides the ego camera
+    ssv2_train: int = 400  # SSV2 clips: training
+    ssv2_val: int = 60  # SSV2 clips: validation, in the places of the validation split
+    ssv2_test: int = 8  # SSV2 clips: test, without labels as in the real release
+    scene_verb_correlation: float = 0.6  # training: share of a scene's favourite actions, 0..1
+    size: int = 112  # side of the square frames, px, even
+    fps: float = 10.0  # Ego-Exo4D videos, frames a second
+    ssv2_fps: float = 12.0  # SSV2 videos, frames a second
+    action_min_s: float = 1.2  # shortest action of a take, seconds; above the loader's 1.0 s
+    action_max_s: float = 1.8  # longest action of a take, seconds
+    crf: int = 23  # quality of H.264 and VP9: higher is smaller and worse
+
+    def __post_init__(self) -> None:
+        counts = (
+            "n_train_takes",
+            "n_val_takes",
+            "actions_per_take",
+            "n_train_scenes",
+            "n_val_scenes",
+            "n_exo",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("ssv2_train", "ssv2_val", "ssv2_test", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.size < 32 or self.size % 16:
+            raise ValueError(f"size must be a multiple of 16, at least 32, got {self.size}")
+        if not 0 <= self.scene_verb_correlation <= 1:
+            raise ValueError(
+                f"scene_verb_correlation must be in [0, 1], got {self.scene_verb_correlation}"
+            )
+        if self.fps <= 0 or self.ssv2_fps <= 0:
+            raise ValueError(f"fps must be positive, got {self.fps} and {self.ssv2_fps}")
+        if not 1.2 <= self.action_min_s <= self.action_max_s:
+            raise ValueError(
+                "expected 1.2 <= action_min_s <= action_max_s (clips of 1 s or less are dropped by "
+                f"the loader), got {self.action_min_s} and {self.action_max_s}"
+            )
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the ground-truth masks, px."""
+        return self.size // 2

@@ -1,0 +1,134 @@
+"""Decoding by index, damaged files, and the frame store."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from invact_vla.data.decode import VideoError, decode_all, decode_frames, probe
+from invact_vla.data.video_io import write_video
+from invact_vla.errors import UserError
+from invact_vla.training.files import hash_file
+from latent_actions.video.records import ClipRecord, PairRecord
+from latent_actions.video.store import FrameStore
+
+
+def ramp(count: int, height: int = 32, width: int = 48) -> np.ndarray:
+    """Frame k is grey of level 8 k."""
+    levels = (8 * np.arange(count)).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
+
+
+def clip(video: Path, number: int, start_s: float = 0.0, end_s: float = 1.0) -> ClipRecord:
+    return ClipRecord(
+        clip_id=f"c{number}", moment_id=f"m{number}", take="t", scene="s", view="ego",
+        camera="aria01", verb="pick", text="picks", split="train", video=video,
+        start_s=start_s, end_s=end_s,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"v{k}.{suffix}" for k, suffix in enumerate(["mp4", "webm", "mp4"])]
+    for path in paths:
+        write_video(path, ramp(20), 10, "vp9" if path.suffix == ".webm" else "h264", 18)
+    return paths
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_probe_and_decode(videos, number):
+    info = probe(videos[number])
+    assert (info.n_frames, info.fps, info.height, info.width) == (20, 10.0, 32, 48)
+    frames = decode_frames(videos[number], [19, 0, 7, 7])
+    assert frames.shape == (4, 32, 48, 3)
+    assert np.abs(frames.mean((1, 2, 3)) - [152, 0, 56, 56]).max() < 5
+    assert len(decode_all(videos[number], size=16)) == 20
+
+
+def test_crop_keeps_and_squash_loses_the_aspect(tmp_path):
+    frames = np.zeros((2, 32, 64, 3), np.uint8)
+    frames[:, :, :16], frames[:, :, 48:] = 255, 255  # white flanks outside the centre square
+    write_video(tmp_path / "wide.mp4", frames, 10, "h264", 10)
+    assert decode_frames(tmp_path / "wide.mp4", [0], 32, "crop")[:, :, 2:-2].mean() < 8
+    assert 110 < decode_frames(tmp_path / "wide.mp4", [0], 32, "squash").mean() < 145
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_truncated_video_is_named(videos, number):
+    path = videos[number]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match=path.name):
+        decode_frames(path, [19])
+
+
+def test_missing_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(VideoError, match=r"nowhere\.mp4"):
+        probe(tmp_path / "nowhere.mp4")
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        probe(tmp_path / "text.mp4")
+
+
+def test_wanting_a_frame_after_the_end(videos):
+    with pytest.raises(VideoError, match="ends after 20 frames, frame 20 was wanted"):
+        decode_frames(videos[0], [20])
+
+
+def test_store_holds_clips_and_pairs(videos, tmp_path):
+    pair = PairRecord(episode="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
+    clips = [clip(videos[0], 0, 0.0, 0.8), clip(videos[0], 1, 1.2, 2.0)]
+    store = FrameStore.build([*clips, pair], tmp_path / "store", frames=2, size=16, workers=1)
+    assert store.frames.shape == (3, 2, 16, 16, 3) and len(store) == 3
+    levels = store.batch([2, 0, 1]).mean((2, 3, 4)) / 8
+    assert np.abs(levels - [[3, 17], [2, 6], [14, 18]]).max() < 0.6
+    assert (store[2] == store.batch([2])[0]).all()
+    assert FrameStore.open(tmp_path / "store").records == [*clips, pair]
+
+
+def test_store_is_built_once_and_the_same_again(videos, tmp_path):
+    records = [clip(path, k) for k, path in enumerate(videos)]
+    first = FrameStore.build(records, tmp_path / "a", frames=4, size=16, workers=1)
+    second = FrameStore.build(records, tmp_path / "b", frames=4, size=16, workers=2)
+    for name in ("frames.npy", "records.json", "store.json"):
+        assert hash_file(first.folder / name) == hash_file(second.folder / name)
+    stamp = (first.folder / "frames.npy").stat().st_mtime_ns
+    FrameStore.build(records, tmp_path / "a", frames=4, size=16, workers=1)
+    assert (first.folder / "frames.npy").stat().st_mtime_ns == stamp
+    FrameStore.build(records, tmp_path / "a", frames=5, size=16, workers=1)
+    assert FrameStore.open(tmp_path / "a").frames.shape[1] == 5
+
+
+def test_damaged_videos_are_skipped_up_to_a_limit(videos, tmp_path):
+    videos[1].write_bytes(videos[1].read_bytes()[:300])
+    records = [clip(path, k) for k, path in enumerate(videos)]
+    with pytest.raises(UserError, match=r"1 of 3 videos are damaged.*v1\.webm"):
+        FrameStore.build(records, tmp_path / "store", frames=2, size=16, workers=1)
+    assert not (tmp_path / "store").exists()
+    store = FrameStore.build(
+        records, tmp_path / "store", frames=2, size=16, workers=1, max_skipped=0.5
+    )
+    assert [record.clip_id for record in store.records] == ["c0", "c2"]
+    assert store.frames.shape[0] == 2 and "v1.webm" in store.skipped[0]
+    whole = FrameStore.build(records[::2], tmp_path / "whole", frames=2, size=16, workers=1)
+    assert (whole.frames == store.frames).all()
+
+
+def test_clip_after_the_end_is_a_damaged_video(videos, tmp_path):
+    with pytest.raises(UserError, match=r"clip c9 starts at 5\.00 s"):
+        FrameStore.build([clip(videos[0], 9, 5.0, 6.0)], tmp_path / "s", workers=1)
+
+
+def test_empty_store_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no clips to decode"):
+        FrameStore.build([], tmp_path / "s", workers=1)
+
+
+def test_records_are_checked():
+    good = clip(Path("v"), 0)
+    with pytest.raises(ValueError, match="start_s < end_s"):
+        replace(good, end_s=0.0)
+    with pytest.raises(ValueError, match="view must be"):
+        replace(good, view="aerial")
+    with pytest.raises(ValueError, match="frame < frame_end"):
+        PairRecord(episode="e", video=Path("v"), text="", frame=3, frame_end=3, fps=10.0)

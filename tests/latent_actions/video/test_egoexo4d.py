@@ -1,0 +1,156 @@
+"""The Ego-Exo4D reader: every trap of the real annotation files, on a hand-made take."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from invact_vla.data.video_io import write_video
+from invact_vla.errors import UserError
+from latent_actions.video.sources import EgoExo4dSource, read_clips
+from latent_actions.video.sources.egoexo4d import as_bool, scene_of
+
+TAKE = {
+    "take_uid": "u1", "take_name": "iiith_cooking_57_2", "best_exo": None, "duration_sec": 20.0,
+    "physical_setting_uid": "ps9", "root_dir": "takes/iiith_cooking_57_2",
+}  # fmt: skip
+
+
+def row(time_s: float, text: str, **fields):
+    base = {"text": text, "timestamp": time_s, "subject": "C", "ego_visible": True}
+    return {**base, "unsure": False, "best_exo": {"cam_id": "cam02"}, **fields}
+
+
+def annotation(rows, **fields):
+    return {"annotator_id": "a", "rejected": False, "descriptions": rows, **fields}
+
+
+def write_tree(root: Path, annotations, segments, take=TAKE, cameras=None) -> EgoExo4dSource:
+    """A take with the given annotations and keystep segments; its videos are 2 frames long."""
+    folder = root / "takes" / take["take_name"] / "frame_aligned_videos/downscaled/448"
+    frames = np.zeros((2, 32, 32, 3), np.uint8)
+    streams = ("aria03_214-1", "aria03_1201-1", "aria03_211-1", "cam01", "cam02")
+    for camera in cameras or streams:
+        write_video(folder / f"{camera}.mp4", frames, 10)
+    (root / "annotations").mkdir()
+    (root / "takes.json").write_text(json.dumps([take]))
+    keysteps = {"annotations": {"u1": {"take_name": take["take_name"], "segments": segments}}}
+    descriptions = {"annotations": {"u1": annotations}, "take_cam_id_map": {}}
+    for name, value in (("keystep", keysteps), ("atomic_descriptions", descriptions)):
+        (root / "annotations" / f"{name}_val.json").write_text(json.dumps(value))
+    return EgoExo4dSource(root=root)
+
+
+SEGMENT = [{"start_time": 1.0, "end_time": 18.0}]
+
+
+def test_clips_run_to_the_next_description_and_are_cut_by_the_keystep(tmp_path):
+    rows = [
+        row(16.0, "C lowers the pan"),  # not sorted by time
+        row(2.0, "C picks up the can"),
+        row(5.0, "C stirs the soup", subject="C"),
+        row(0.5, "C opens the door"),  # before the keystep
+    ]
+    source = write_tree(tmp_path, [annotation(rows)], SEGMENT)
+    clips = [clip for clip in source.clips("val") if clip.view == "ego"]
+    assert [(c.verb, c.start_s, c.end_s) for c in clips] == [
+        ("pick up", 2.0, 5.0), ("stir", 5.0, 16.0), ("lower", 16.0, 18.0),
+    ]  # fmt: skip
+    assert clips[0].text == "picks up the can"
+    assert clips[0].camera == "aria03_214-1" and clips[0].scene == "ps9"
+
+
+def test_one_record_a_camera_share_a_moment(tmp_path):
+    source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], SEGMENT)
+    clips = source.clips("val")
+    assert [clip.camera for clip in clips] == ["aria03_214-1", "cam01", "cam02"]
+    assert [clip.view for clip in clips] == ["ego", "exo", "exo"]
+    assert len({clip.moment_id for clip in clips}) == 1 and len({c.clip_id for c in clips}) == 3
+    best = [clip.camera for clip in replace(source, exo="best").clips("val")]
+    assert best == ["aria03_214-1", "cam02"]
+
+
+@pytest.mark.parametrize(
+    ("of_row", "of_take", "camera"),
+    [
+        ("cam02", None, "cam02"),
+        (None, "cam02", "cam02"),
+        (None, None, "cam01"),
+        ("cam09", None, "cam01"),
+    ],
+)
+def test_best_exo_falls_back(tmp_path, of_row, of_take, camera):
+    chosen = {"cam_id": of_row} if of_row else None
+    rows = [row(2.0, "C picks it", best_exo=chosen)]
+    source = write_tree(tmp_path, [annotation(rows)], SEGMENT, {**TAKE, "best_exo": of_take})
+    assert replace(source, exo="best").clips("val")[1].camera == camera
+
+
+def test_dropped_descriptions_are_counted(tmp_path):
+    rows = [
+        row(2.0, "C picks it"),
+        row(4.0, "The man X waves", subject="O"),
+        row(6.0, "The woman Y waves"),  # another person, though no subject says so
+        {**row(8.0, "C places it"), "narration_subject": "O"},
+        row(10.0, "C pours", unsure="1"),
+        row(12.0, "C taps it"),
+        row(12.9, "C shakes it", unsure="0", ego_visible="0"),
+        row(19.0, "C wipes it"),
+    ]
+    second = annotation([row(3.0, "C lifts it")])
+    rejected = annotation([row(3.0, "C jumps")] * 9, rejected=True)
+    source = write_tree(tmp_path, [rejected, second, annotation(rows, rejected="0")], SEGMENT)
+    clips, dropped = read_clips(source, "val")
+    assert [clip.verb for clip in clips] == ["pick"] * 3 + ["shake"] * 3
+    assert dropped.counts == {
+        "of rejected annotations": 9, "of further annotators": 1, "about another person": 3,
+        "marked unsure": 1, "not longer than 1.0 s": 1, "outside every keystep segment": 1,
+    }  # fmt: skip
+    visible = replace(source, need_ego_visible=True)
+    assert {clip.verb for clip in visible.clips("val")} == {"pick"}
+    unsure = replace(source, drop_unsure=False)
+    assert {clip.verb for clip in unsure.clips("val")} == {"pick", "pour", "shake"}
+
+
+def test_a_clip_of_exactly_the_minimum_is_dropped(tmp_path):
+    rows = [row(2.0, "C picks it"), row(3.0, "C places it"), row(4.25, "C taps it")]
+    source = write_tree(tmp_path, [annotation(rows)], SEGMENT)
+    assert {clip.verb for clip in source.clips("val")} == {"place", "tap"}
+
+
+def test_takes_without_keysteps_or_videos(tmp_path):
+    source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], SEGMENT)
+    path = tmp_path / "annotations" / "keystep_val.json"
+    whole = path.read_text()
+    path.write_text(json.dumps({"annotations": {}}))
+    assert read_clips(source, "val")[1].counts == {"takes without keysteps": 1}
+    path.write_text(whole)
+    for video in tmp_path.rglob("*.mp4"):
+        video.unlink()
+    assert read_clips(source, "val")[1].counts == {"takes without videos": 1}
+
+
+def test_missing_files_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match=r"no folder .*expected an Ego-Exo4D folder"):
+        EgoExo4dSource(root=tmp_path / "nowhere").clips("val")
+    with pytest.raises(UserError, match=r"takes\.json"):
+        EgoExo4dSource(root=tmp_path).clips("val")
+
+
+def test_mixed_truth_values():
+    assert [as_bool(value) for value in (True, "1", 1, "true")] == [True] * 4
+    assert [as_bool(value) for value in (False, "0", 0, None, "")] == [False] * 5
+    with pytest.raises(UserError, match="maybe"):
+        as_bool("maybe")
+
+
+def test_scene_keys():
+    scenes = {
+        "physical_setting": "ps9", "institution_activity": "iiith_cooking", "keyword": "cooking",
+        "capture": "iiith_cooking_57", "take": "iiith_cooking_57_2",
+    }  # fmt: skip
+    assert {key: scene_of(TAKE, key) for key in scenes} == scenes
+    assert scene_of({**TAKE, "physical_setting_uid": None}, "physical_setting") == "iiith_cooking"
+    assert scene_of({"take_name": "sfu_cooking015_2"}, "institution_activity") == "sfu_cooking"

@@ -1,0 +1,111 @@
+"""Every registered source keeps the same contract; SSV2 and plain folders besides."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from invact_vla.data.decode import probe
+from invact_vla.errors import UserError
+from latent_actions.video.records import ClipRecord, PairRecord
+from latent_actions.video.sources import FolderSource, SourceConfig, Ssv2Source
+
+CLIPLESS = {"ssv2"}
+
+
+@pytest.fixture(scope="session")
+def roots(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Root folder of a small data set for every source."""
+    folder = tmp_path_factory.mktemp("folder")
+    videos = sorted((tree / "ssv2").rglob("*.webm"))
+    for number, video in enumerate(videos[:4]):
+        verb = ("pick_up", "push")[number % 2]
+        camera = ("ego", "side")[number // 2]
+        target = folder / "train" / "kitchen" / verb / f"first.{camera}.webm"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, target)
+    return {"egoexo4d": tree / "egoexo4d", "ssv2": tree / "ssv2", "folder": folder}
+
+
+@pytest.mark.parametrize("name", sorted(SourceConfig.get_known_choices()))
+class TestContract:
+    def test_clips(self, name, roots):
+        source = SourceConfig.get_choice_class(name)(root=roots[name])
+        if name in CLIPLESS:
+            with pytest.raises(UserError, match="no clips"):
+                source.clips("train")
+            return
+        clips = source.clips("train")
+        assert clips and clips == source.clips("train")
+        assert len({clip.clip_id for clip in clips}) == len(clips)
+        for clip in clips:
+            assert isinstance(clip, ClipRecord)
+            info = probe(clip.video)
+            assert clip.split == "train" and clip.verb and clip.scene and clip.text
+            assert clip.end_s <= info.n_frames / info.fps + 1e-6
+
+    def test_pairs(self, name, roots):
+        source = SourceConfig.get_choice_class(name)(root=roots[name])
+        pairs = source.pairs("train", 0.5, 3, seed=1)
+        assert pairs and pairs == source.pairs("train", 0.5, 3, seed=1)
+        assert pairs != source.pairs("train", 0.5, 3, seed=2)
+        for pair in pairs:
+            assert isinstance(pair, PairRecord) and pair.text
+            assert pair.frame_end - pair.frame == round(0.5 * pair.fps)
+            assert pair.frame_end <= probe(pair.video).n_frames - 1
+        starts = [(pair.episode, pair.frame) for pair in pairs]
+        assert len(set(starts)) == len(starts)
+        assert source.pairs("train", 999.0, 3, seed=1) == []
+
+    def test_missing_root(self, name, tmp_path):
+        source = SourceConfig.get_choice_class(name)(root=tmp_path / "nowhere")
+        with pytest.raises(UserError, match=r"no folder .*nowhere"):
+            source.pairs("train", 0.5, 3, seed=1)
+
+
+def test_folder_layout(roots):
+    clips = FolderSource(root=roots["folder"]).clips("train")
+    assert {(c.verb, c.scene, c.view, c.camera) for c in clips} == {
+        ("pick up", "kitchen", "ego", "ego"), ("pick up", "kitchen", "exo", "side"),
+        ("push", "kitchen", "ego", "ego"), ("push", "kitchen", "exo", "side"),
+    }  # fmt: skip
+    assert len({clip.moment_id for clip in clips}) == 2
+    with pytest.raises(UserError, match="expected <split>/<scene>/<verb>"):
+        FolderSource(root=roots["folder"]).clips("val")
+
+
+def test_ssv2_labels_and_templates(tree):
+    rows = Ssv2Source(root=tree / "ssv2").rows("train")
+    classes = json.loads((tree / "ssv2" / "labels" / "labels.json").read_text())
+    assert len(rows) == 4 and all(row["class_index"] < len(classes) for row in rows)
+    for row in rows:
+        assert "[something]" in row["template"] and "[" not in row["label"]
+    hidden = Ssv2Source(root=tree / "ssv2", text="template").rows("train")
+    assert all("something" in row["text"] for row in hidden)
+    assert json.loads((tree / "ssv2" / "labels" / "test.json").read_text()) == [{"id": "300001"}]
+
+
+def test_ssv2_old_file_names_and_damage(tree, tmp_path):
+    root = tmp_path / "ssv2"
+    shutil.copytree(tree / "ssv2", root)
+    for path in list((root / "labels").glob("*.json")):
+        path.rename(path.with_name(f"something-something-v2-{path.name}"))
+    source = Ssv2Source(root=root)
+    assert source.pairs("val", 0.5, 2, seed=0)
+    video = source.rows("train")[0]["video"]
+    video.write_bytes(video.read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"1 of 4 videos .* {video}"):
+        source.pairs("train", 0.5, 2, seed=0)
+    lenient = Ssv2Source(root=root, max_skipped=0.25).pairs("train", 0.5, 2, seed=0)
+    assert len({pair.episode for pair in lenient}) == 3
+
+
+def test_ssv2_unknown_template_is_named(tree, tmp_path):
+    shutil.copytree(tree / "ssv2", tmp_path / "ssv2")
+    path = tmp_path / "ssv2" / "labels" / "train.json"
+    rows = json.loads(path.read_text())
+    rows[0]["template"] = "Juggling [something]"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(UserError, match="Juggling"):
+        Ssv2Source(root=tmp_path / "ssv2").rows("train")

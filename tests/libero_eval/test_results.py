@@ -1,0 +1,91 @@
+"""Rows survive kills, are never doubled, and are read strictly."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from invact_vla.errors import UserError
+from libero_eval.results import EpisodeLog, by_task, read_episodes
+from tests.libero_eval.rows import make_row, make_rows
+
+
+def write(path: Path, *rows: object) -> None:
+    with EpisodeLog(path) as log:
+        for row in rows:
+            log.append(row)  # type: ignore[arg-type]
+
+
+def test_round_trip_sorted_by_key(tmp_path: Path) -> None:
+    rows = [make_row(task_id=t, init_index=i, closest_m=None) for t in (1, 0) for i in (2, 0)]
+    write(tmp_path / "episodes.jsonl", *rows)
+    assert read_episodes(tmp_path) == sorted(rows, key=lambda row: row.key)
+    assert list(by_task(rows)) == [("libero_10", 0), ("libero_10", 1)]
+
+
+@pytest.mark.parametrize("cut", [1, 40, 300])
+def test_a_torn_last_line_is_dropped_and_overwritten(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "episodes.jsonl"
+    rows = make_rows([True, False, True])
+    write(path, *rows)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert read_episodes(path) == rows[:2]
+    write(path, rows[2])
+    assert read_episodes(path) == rows
+
+
+def test_an_error_may_be_repeated_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    error = make_row(outcome="error", reason="worker died")
+    good = make_row(outcome="success")
+    with EpisodeLog(path) as log:
+        log.append(error)
+        assert not log.done(good.key)
+        log.append(good)
+        assert log.done(good.key)
+        with pytest.raises(ValueError, match="already"):
+            log.append(good)
+    assert read_episodes(path) == [good]
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(good)) + "\n")
+    with pytest.raises(UserError, match=r"jsonl:3: episode .* is recorded twice"):
+        read_episodes(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": "170"}, "'steps' must be"),
+        ({"steps": True}, "'steps' must be"),
+        ({"outcome": "crash"}, "outcome must be one of"),
+        ({"extra": 1}, "unknown fields ..extra"),
+        ({"goals_met": 3}, "goals_met"),
+    ],
+)
+def test_a_damaged_row_is_named(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / "episodes.jsonl"
+    path.write_text(json.dumps({**asdict(make_row()), **change}) + "\n")
+    with pytest.raises(UserError, match=rf"episodes.jsonl:1: .*{message}"):
+        read_episodes(path)
+
+
+def test_garbage_in_the_middle_and_missing_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    with pytest.raises(UserError, match="no episodes at"):
+        read_episodes(path)
+    path.write_text('{"arm": \n' + json.dumps(asdict(make_row())) + "\n")
+    with pytest.raises(UserError, match="jsonl:1: not a JSON line"):
+        read_episodes(path)
+    path.write_text("{}\n")
+    with pytest.raises(UserError, match=r"missing fields .*'arm'"):
+        read_episodes(path)
+
+
+def test_rows_of_equal_runs_are_equal_without_their_duration() -> None:
+    assert make_row(wall_s=1.0).without_time() == make_row(wall_s=2.0).without_time()
+
+
+def test_an_error_needs_a_reason() -> None:
+    with pytest.raises(ValueError, match="needs a reason"):
+        make_row(outcome="error", reason=" ")

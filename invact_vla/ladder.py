@@ -110,7 +110,7 @@ class Scheduler:
         logs = self.config.out / "logs"
         logs.mkdir(exist_ok=True)
         self._say(f"{name}: started (log {logs / name}.log)")
-        with open(logs / f"{name}.log", "a") as log:
+        with open(logs / f"{name}.log", "w") as log:
             self.running[name] = subprocess.Popen(
                 self._command(name),
                 stdout=log,

@@ -132,12 +132,13 @@ def first_frames(
 
 
 def find_video(folder: Path, episode: str) -> Path:
-    """The video file of an episode, whatever its container."""
+    """The video file of an episode, `<source>/<id>` or `<id>`, whatever its container."""
+    name = episode.rpartition("/")[2]
     for suffix in (".webm", ".mp4", ".avi", ".mkv"):
-        path = folder / f"{episode}{suffix}"
+        path = folder / f"{name}{suffix}"
         if path.exists():
             return path
-    raise UserError(f"no video of episode {episode} in {folder}: expected {episode}.webm or .mp4")
+    raise UserError(f"no video of episode {episode} in {folder}: expected {name}.webm or .mp4")
 
 
 @torch.no_grad()

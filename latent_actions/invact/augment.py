@@ -1,0 +1,90 @@
+"""One random view and one colour change for a whole clip. Never a flip: left and right are actions.
+
+B clips, T frames, H W pixels of the stored frames, S pixels of the model's input.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Strength of the augmentation; every draw holds for the whole clip."""
+
+    smallest_crop: float = 0.6  # side of the crop as a share of the frame, drawn in [this, largest]
+    largest_crop: float = 1.1  # above 1 the frame's border is repeated around it
+    rotation: float = 15.0  # degrees, drawn in [-this, this]
+    stretch: float = 0.15  # width over height drawn in [1 - this, 1 + this]
+    shortest_span: float = 0.8  # part of the clip's time that is kept, drawn in [this, 1]
+    brightness: float = 0.2  # added to all pixels, drawn in [-this, this]
+    contrast: float = 0.3  # factor drawn in [1 - this, 1 + this]
+    colour: float = 0.3  # factor of each channel, drawn in [1 - this, 1 + this]
+    shuffle_channels: float = 0.3  # probability of the colour channels in another order
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest_crop <= self.largest_crop:
+            raise ValueError(
+                "expected 0 < smallest_crop <= largest_crop, got "
+                f"{self.smallest_crop} and {self.largest_crop}"
+            )
+        if not 0 < self.shortest_span <= 1 or not 0 <= self.shuffle_channels <= 1:
+            raise ValueError("shortest_span must be in (0, 1] and shuffle_channels in [0, 1]")
+        if self.brightness < 0 or not all(
+            0 <= x < 1 for x in (self.contrast, self.colour, self.stretch)
+        ):
+            raise ValueError("brightness must be >= 0; contrast, colour and stretch in [0, 1)")
+
+
+def augment(
+    frames: np.ndarray, size: int, config: AugmentConfig, rng: np.random.Generator
+) -> Tensor:
+    """uint8 (B, T, H, W, 3) -> float32 (B, T, S, S, 3) in [0, 1], bilinear."""
+    count, times = frames.shape[:2]
+    frames = _shuffle_channels(frames, config.shuffle_channels, rng)
+    flat = rearrange(torch.from_numpy(frames), "b t h w c -> b (t c) h w").float()
+    theta = torch.from_numpy(_view(count, config, rng))
+    grid = F.affine_grid(theta, [count, 1, size, size], align_corners=False)
+    pixels = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+    pixels = rearrange(pixels, "b (t c) h w -> b t h w c", t=times, c=3) / 255
+    return _recolour(pixels, config, rng)
+
+
+def _view(count: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Affine maps from the input's to the frame's coordinates in [-1, 1]: float32 (B, 2, 3)."""
+    side = rng.uniform(config.smallest_crop, config.largest_crop, count)
+    stretch = np.sqrt(rng.uniform(1 - config.stretch, 1 + config.stretch, count))
+    angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, count))
+    cos, sin = np.cos(angle), np.sin(angle)
+    theta = np.empty((count, 2, 3), np.float32)
+    theta[:, 0, 0], theta[:, 0, 1] = side * stretch * cos, -side / stretch * sin
+    theta[:, 1, 0], theta[:, 1, 1] = side * stretch * sin, side / stretch * cos
+    theta[:, :, 2] = rng.uniform(-1, 1, (count, 2)) * np.abs(1 - side)[:, None]
+    return theta
+
+
+def _shuffle_channels(
+    frames: np.ndarray, probability: float, rng: np.random.Generator
+) -> np.ndarray:
+    shuffled = frames.copy()
+    for index in np.flatnonzero(rng.random(len(frames)) < probability):
+        shuffled[index] = frames[index][..., rng.permutation(3)]
+    return shuffled
+
+
+def _recolour(pixels: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    count = len(pixels)
+    contrast = rng.uniform(1 - config.contrast, 1 + config.contrast, (count, 1))
+    channel = rng.uniform(1 - config.colour, 1 + config.colour, (count, 3))
+    shift = rng.uniform(-config.brightness, config.brightness, (count, 1))
+    gain = _per_clip(contrast * channel)
+    return (pixels * gain + _per_clip(0.5 - 0.5 * contrast + shift)).clamp_(0, 1)
+
+
+def _per_clip(values: np.ndarray) -> Tensor:
+    """(B, C) -> float32 (B, 1, 1, 1, C)."""
+    return torch.from_numpy(values.astype(np.float32))[:, None, None, None]

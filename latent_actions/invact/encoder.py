@@ -1,0 +1,251 @@
+"""The InvAct encoder: tubelets, an action token and registers, plain then commit blocks, a vector.
+
+B clips, T frames, N patch tokens on the grid (T', H', W'), R registers, S = 1 + R, d width, D
+embedding. At inference the embedding needs no text and the registers are dropped.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import draccus
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from invact_vla.errors import UserError
+from invact_vla.training.files import atomic_folder, read_json
+from latent_actions.invact.attention import Block, Kernel
+from latent_actions.invact.commit import CommitBlock, CommitConfig
+from latent_actions.invact.embedder import STREAMS, Stem, Stream, TubeletEmbedder
+from latent_actions.invact.routing import Routing, Rows
+
+FORMAT = "invact-encoder/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Shape of the encoder."""
+
+    frames: int = 8  # T, frames of a clip
+    size: int = 48  # H = W in pixels; other sizes are resized
+    tubelet: int = 2  # frames of a token
+    patch: int = 8  # pixels of a token's side
+    streams: tuple[Stream, ...] = STREAMS  # rgb, diff (frame difference)
+    stem: Stem = "conv"  # tubelet embedder: conv (patch a power of 2) | linear (as published)
+    width: int = 128  # d
+    depth: int = 4  # blocks, commit blocks included
+    heads: int = 4  # attention heads
+    mlp_ratio: float = 4.0  # hidden width of the MLP over d
+    embedding: int = 128  # D
+    kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
+    commit: CommitConfig = field(default_factory=CommitConfig)  # routing
+
+    def __post_init__(self) -> None:
+        if self.frames % self.tubelet or self.size % self.patch or self.width % self.heads:
+            raise ValueError(
+                f"frames {self.frames} / tubelet {self.tubelet}, size {self.size} / patch "
+                f"{self.patch} and width {self.width} / heads {self.heads} must divide evenly"
+            )
+        if self.stem == "conv" and (self.patch < 2 or self.patch & (self.patch - 1)):
+            raise ValueError(f"stem conv needs a patch that is a power of 2, got {self.patch}")
+        if self.frames < 2 or not self.streams or set(self.streams) - set(STREAMS):
+            raise ValueError(f"frames must be >= 2 and streams among {STREAMS}, got {self.streams}")
+        if self.commit.estimator != "none" and self.commit.start >= self.depth:
+            raise ValueError(
+                f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
+            )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, d);
+    registers: (B, R, d); rows: one Rows a commit block; motion: (B, N) standardised |frame
+    difference|.
+    """
+
+    embedding: Tensor
+    action: Tensor
+    registers: Tensor
+    rows: list[Rows]
+    motion: Tensor
+
+
+class InvActEncoder(nn.Module):
+    """Clip to action embedding. `commit.estimator none` makes it a plain video ViT with a class
+    token.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, routed = config, config.commit.estimator != "none"
+        self.embedder = TubeletEmbedder(
+            width=c.width,
+            frames=c.frames,
+            size=c.size,
+            tubelet=c.tubelet,
+            patch=c.patch,
+            streams=c.streams,
+            stem=c.stem,
+        )
+        self.special_tokens = nn.Parameter(torch.empty(1, 1 + c.commit.registers, c.width))
+        plain = (c.width, c.heads, c.mlp_ratio, c.kernel)
+        self.plain_blocks = nn.ModuleList(
+            Block(*plain) for _ in range(c.commit.start if routed else c.depth)
+        )
+        self.commit_blocks = nn.ModuleList(
+            CommitBlock(*plain, c.commit) for _ in range(c.depth - len(self.plain_blocks))
+        )
+        self.norm = nn.LayerNorm(c.width)
+        self.head = nn.Linear(c.width, c.embedding)
+        self.apply(_initialise)
+        nn.init.trunc_normal_(
+            self.special_tokens, std=0.2
+        )  # wide: columns must differ for routing to start
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Patch tokens in time, rows, columns."""
+        return self.embedder.grid
+
+    def forward(self, frames: Tensor, routing: Routing | None = None) -> Encoded:
+        """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard rows without
+        noise.
+        """
+        routing = routing or Routing()
+        pixels = self.prepare(frames)
+        patches = self.embedder(pixels)
+        motion = self.embedder.motion(pixels.detach())
+        specials = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
+        patches, specials = self._before(patches, specials)
+        rows: list[Rows] = []
+        for block in self.commit_blocks:
+            last = rows[-1] if rows else None
+            patches, specials, chosen = block(patches, specials, routing, motion, last)
+            rows.append(chosen)
+        embedding = self.head(self.norm(specials[:, 0]))
+        return Encoded(
+            embedding=F.normalize(embedding.float(), dim=-1),
+            action=specials[:, 0],
+            registers=specials[:, 1:],
+            rows=rows,
+            motion=motion,
+        )
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Any frames -> (B, T, size, size, 3) float in [0, 1]; raises ValueError on a wrong T."""
+        if frames.ndim != 5 or frames.shape[1] != self.config.frames or frames.shape[-1] != 3:
+            raise ValueError(
+                f"expected (B, {self.config.frames}, H, W, 3), got {tuple(frames.shape)}"
+            )
+        pixels = frames.float() / 255 if frames.dtype == torch.uint8 else frames
+        if pixels.shape[2] != self.config.size or pixels.shape[3] != self.config.size:
+            flat = rearrange(pixels, "b t h w c -> (b t) c h w")
+            size = (self.config.size, self.config.size)
+            flat = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=True)
+            pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
+        return pixels
+
+    def _before(self, patches: Tensor, specials: Tensor) -> tuple[Tensor, Tensor]:
+        """The plain blocks, over the patches alone or over all tokens."""
+        if self.commit_blocks and self.config.commit.before == "idle":
+            for block in self.plain_blocks:
+                patches = block(patches)
+            return patches, specials
+        tokens = torch.cat([specials, patches], dim=1)
+        for block in self.plain_blocks:
+            tokens = block(tokens)
+        count = specials.shape[1]
+        return tokens[:, count:], tokens[:, :count]
+
+    @torch.no_grad()
+    def embed(self, frames: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Embed clips, uint8 (N, T, H, W, 3) -> float32 (N, D) of unit length; hard rows, no noise,
+        fp32.
+
+        The batch size does not change a clip's vector but by rounding (1e-6)."""
+        found = [self._evaluate(batch).embedding.numpy() for batch in _batches(frames, batch_size)]
+        return np.concatenate(found) if found else np.zeros((0, self.config.embedding), np.float32)
+
+    @torch.no_grad()
+    def committed(self, frames: np.ndarray) -> np.ndarray:
+        """Special token of every patch in the last commit block: uint8 (N, T, H, W, 3) -> int64
+        (N, T', H', W'), 0 = action, j = register j. Raises ValueError for an encoder without
+        commitment.
+        """
+        if not self.commit_blocks:
+            raise ValueError("this encoder has no commit blocks (estimator none)")
+        rows = [
+            self._evaluate(batch).rows[-1].used.argmax(dim=-1) for batch in _batches(frames, 64)
+        ]
+        t, h, w = self.grid
+        return rearrange(torch.cat(rows), "b (t h w) -> b t h w", t=t, h=h, w=w).numpy()
+
+    def _evaluate(self, frames: Tensor) -> Encoded:
+        was_training = self.training
+        self.eval()
+        try:
+            return self(frames, Routing(hard=True, noise=False))
+        finally:
+            self.train(was_training)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into a folder, atomically."""
+        with atomic_folder(Path(folder)) as temporary:
+            config = {"format": FORMAT, **asdict(self.config)}
+            (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+            save_file(
+                {n: t.contiguous() for n, t in self.state_dict().items()},
+                temporary / "model.safetensors",
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "InvActEncoder":
+        """Read what save_pretrained wrote, strictly; UserError on anything missing or left over."""
+        folder = Path(folder)
+        config = read_json(folder / "config.json")
+        if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+            raise UserError(
+                f"{folder}/config.json is not an InvAct encoder ({FORMAT}); give an encoder folder"
+            )
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            raise UserError(f"no model.safetensors in {folder}: the encoder folder is incomplete")
+        model = cls(draccus.decode(EncoderConfig, config))
+        _load_strictly(model, load_file(weights), weights)
+        return model.eval()
+
+
+def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if expected != found:
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
+        raise UserError(
+            f"{path} does not fit its config.json: {len(wrong)} entries differ, such as {wrong[:5]}"
+        )
+    model.load_state_dict(state)
+
+
+def _batches(frames: np.ndarray, batch_size: int) -> list[Tensor]:
+    """uint8 (N, T, H, W, 3) cut into tensors of at most batch_size clips."""
+    if frames.dtype != np.uint8:
+        raise ValueError(
+            f"expected uint8 frames (N, T, H, W, 3), got {frames.dtype} {frames.shape}"
+        )
+    starts = range(0, len(frames), batch_size)
+    return [torch.from_numpy(np.array(frames[i : i + batch_size])) for i in starts]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

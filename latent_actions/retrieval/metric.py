@@ -1,0 +1,176 @@
+"""Precision@K of retrieval with whole groups (a scene, a take, a moment) left out of each gallery.
+
+A hit is a gallery clip of the same label. The score of a query is hits / K, the divisor K even
+where fewer positives exist, and the mean runs over all queries: queries without any positive stay
+in as 0. N queries and gallery rows (row i of both is the same moment), D embedding width, K hits
+looked at.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+TOP = 10  # the benchmark's K
+_BLOCK = 1024  # queries a matrix product: bounds memory at 1024 x N similarities
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """What a data set allows, whatever the encoder; all in percent but n and groups."""
+
+    chance: float  # expected precision@K of a random order, mean_i R_i / |G_i|
+    oracle: float  # precision@K of a perfect order, mean_i min(R_i, K) / K
+    answerable: float  # share of queries with at least one positive in their gallery
+    n: int  # queries
+    groups: int  # distinct groups
+
+
+def levels(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> Levels:
+    """Levels of a data set from counts[group][label], each query's own group left out.
+
+    A gallery smaller than K is retrieved whole, so chance there is R_i / K.
+    """
+    per_label: Counter = Counter()
+    for group in counts.values():
+        per_label.update(group)
+    total = sum(per_label.values())
+    if total == 0:
+        raise ValueError("no clips: every count is zero")
+    chance = oracle = answerable = 0.0
+    for group in counts.values():
+        gallery = total - sum(group.values())
+        for label, count in group.items():
+            positives = per_label[label] - count
+            chance += count * positives / max(gallery, top)
+            oracle += count * min(positives, top) / top
+            answerable += count * (positives > 0)
+    scale = 100.0 / total
+    return Levels(
+        chance=chance * scale,
+        oracle=oracle * scale,
+        answerable=answerable * scale,
+        n=total,
+        groups=len(counts),
+    )
+
+
+def levels_of(labels: Sequence[Hashable], groups: Sequence[Hashable], top: int = TOP) -> Levels:
+    """Levels of N clips given their labels and groups (equal length)."""
+    counts: dict[Hashable, Counter] = {}
+    for label, group in zip(labels, groups, strict=True):
+        counts.setdefault(group, Counter())[label] += 1
+    return levels(counts, top)
+
+
+def precision_at(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    labels: Sequence[Hashable],
+    groups: Sequence[Hashable],
+    *,
+    top: int = TOP,
+    seed: int = 0,
+) -> np.ndarray:
+    """Score every query: (N, D) float against (N, D) float -> (N,) float64 in [0, 1].
+
+    Similarity is the cosine. Gallery rows of the query's own group are left out (give every row its
+    own group to leave out only itself). Ties are broken by index after a shuffle fixed by `seed`.
+    """
+    label_ids, group_ids = _as_ids(labels), _as_ids(groups)
+    n = len(label_ids)
+    if queries.shape != gallery.shape or queries.shape[:1] != (n,) or len(group_ids) != n:
+        raise ValueError(
+            f"expected queries and gallery (N, D) with N labels and N groups, got {queries.shape}, "
+            f"{gallery.shape}, {n} labels, {len(group_ids)} groups"
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    unit_queries, unit_gallery = _normalise(queries), _normalise(gallery)[order]
+    gallery_labels, gallery_groups = label_ids[order], group_ids[order]
+    scores = np.zeros(n)
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, n))
+        similarity = unit_queries[rows] @ unit_gallery.T
+        left_out = group_ids[rows, None] == gallery_groups[None]
+        best, valid = _best(similarity, left_out, top)
+        hit = (gallery_labels[best] == label_ids[rows, None]) & valid
+        scores[rows] = hit.sum(axis=1) / top
+    return scores
+
+
+def top_indices(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    groups: Sequence[Hashable],
+    *,
+    top: int = TOP,
+    seed: int = 0,
+) -> np.ndarray:
+    """Gallery rows retrieved for every query, best first: (N, top) int64, -1 where the gallery is
+    too small.
+    """
+    group_ids = _as_ids(groups)
+    order = np.random.default_rng(seed).permutation(len(gallery))
+    unit_queries, unit_gallery = _normalise(queries), _normalise(gallery)[order]
+    found = []
+    for start in range(0, len(queries), _BLOCK):
+        similarity = unit_queries[start : start + _BLOCK] @ unit_gallery.T
+        left_out = group_ids[start : start + _BLOCK, None] == group_ids[order][None]
+        best, valid = _best(similarity, left_out, top)
+        found.append(np.where(valid, order[best], -1))
+    return np.concatenate(found)
+
+
+def bootstrap_interval(
+    scores: np.ndarray, clusters: Sequence[Hashable], *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of 100 * mean(scores), whole clusters (takes) drawn with
+    replacement.
+
+    Clips of one take share people, light and objects, so single clips are no independent draws.
+    """
+    ids = _as_ids(clusters)
+    sums = np.bincount(ids, weights=scores)
+    sizes = np.bincount(ids).astype(float)
+    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
+    means = 100.0 * sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _best(similarity: np.ndarray, left_out: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of the `top` largest allowed similarities, best first, lower column first in a tie.
+
+    Similarity and column are packed into one integer, so that a partial sort has a unique answer.
+    """
+    n = similarity.shape[1]
+    bits = (
+        np.where(left_out, -np.inf, similarity + 0.0)
+        .astype(np.float32)
+        .view(np.int32)
+        .astype(np.int64)
+    )
+    rank = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))  # float order as integer order
+    keys = (-rank << 32) + np.arange(n)
+    width = min(top, n)
+    found = np.argpartition(keys, width - 1, axis=1)[:, :width]
+    found = np.take_along_axis(found, np.argsort(np.take_along_axis(keys, found, 1), axis=1), 1)
+    valid = ~np.take_along_axis(left_out, found, 1)
+    if width < top:
+        found = np.pad(found, ((0, 0), (0, top - width)))
+        valid = np.pad(valid, ((0, 0), (0, top - width)))
+    return found, valid
+
+
+def _normalise(rows: np.ndarray) -> np.ndarray:
+    rows = np.asarray(rows, dtype=np.float32)
+    if not np.isfinite(rows).all():
+        raise ValueError("embeddings hold NaN or infinity")
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _as_ids(values: Sequence[Hashable]) -> np.ndarray:
+    table: dict[Hashable, int] = {}
+    return np.array([table.setdefault(value, len(table)) for value in values], dtype=np.int64)

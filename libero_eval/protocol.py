@@ -1,0 +1,103 @@
+"""Evaluation protocols: named constants with their source, hashed.
+
+Numbers measured under different protocols are not comparable; a result names its protocol and
+carries `Protocol.hash`, and comparisons refuse to mix hashes.
+"""
+
+from dataclasses import asdict, dataclass
+
+from invact_vla.errors import UserError
+from invact_vla.training.files import hash_json
+
+SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+_OPENVLA = (
+    "openvla/experiments/robot/libero/run_libero_eval.py at c8f03f4: env.seed(0), reset, "
+    "set_init_state, 10 dummy steps with the gripper open, then at most max_steps policy steps"
+)
+_OFT = "openvla-oft/experiments/robot/libero/run_libero_eval.py at 213c5ff, horizons as OpenVLA"
+_LIBERO = "LIBERO at 8f1084e, lifelong/evaluate.py: 5 zero-action steps, 600 steps, 20 episodes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What must be equal for two success rates to be comparable.
+
+    suite, name: e.g. libero_10, openvla. max_steps: policy steps, without the settle steps.
+    settle_steps: steps of `settle_action` before the first observation. trials: episodes a task,
+    init states 0..trials-1. render_px: square camera frames. rotate: frames turned by 180 degrees.
+    jpeg: JPEG round trip at quality 95 before resizing. resize_px: the policy's input.
+    centre_crop: share of the area kept, 1.0 for none. reset_seed: what the global NumPy generator
+    is seeded with once a task, before the first reset (fixture poses are drawn from it).
+    """
+
+    suite: str
+    name: str
+    max_steps: int
+    settle_steps: int
+    settle_action: tuple[float, ...]
+    trials: int
+    render_px: int
+    rotate: bool
+    jpeg: bool
+    resize_px: int
+    centre_crop: float
+    cameras: tuple[str, ...]
+    reset_seed: int
+    source: str
+
+    @property
+    def key(self) -> str:
+        """The name it is asked for by: suite/name."""
+        return f"{self.suite}/{self.name}"
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits over every field except the citation."""
+        fields = asdict(self)
+        fields.pop("source")
+        return hash_json(fields)
+
+
+def _openvla_family(
+    suite: str, max_steps: int, name: str, cameras: tuple[str, ...], source: str
+) -> Protocol:
+    return Protocol(
+        suite=suite, name=name, max_steps=max_steps, settle_steps=10, settle_action=SETTLE_ACTION,
+        trials=50, render_px=256, rotate=True, jpeg=True, resize_px=224, centre_crop=0.9,
+        cameras=cameras, reset_seed=0, source=source,
+    )  # fmt: skip
+
+
+def _libero_own(suite: str) -> Protocol:
+    return Protocol(
+        suite=suite, name="libero", max_steps=600, settle_steps=5, settle_action=(0.0,) * 7,
+        trials=20, render_px=128, rotate=False, jpeg=False, resize_px=128, centre_crop=1.0,
+        cameras=("agentview", "wrist"), reset_seed=0, source=_LIBERO,
+    )  # fmt: skip
+
+
+# suite -> max steps without the settle steps (longest training demonstration: 193, 254, 270, 505,
+# 373), from the same file of OpenVLA's
+MAX_STEPS = {
+    "libero_spatial": 220,
+    "libero_object": 280,
+    "libero_goal": 300,
+    "libero_10": 520,
+    "libero_90": 400,
+}
+
+_ROWS = [
+    *(_openvla_family(s, n, "openvla", ("agentview",), _OPENVLA) for s, n in MAX_STEPS.items()),
+    *(_openvla_family(s, n, "oft", ("agentview", "wrist"), _OFT) for s, n in MAX_STEPS.items()),
+    *(_libero_own(s) for s in MAX_STEPS),
+]
+PROTOCOLS: dict[str, Protocol] = {row.key: row for row in _ROWS}
+DEFAULT_PROTOCOL = "libero_10/openvla"
+
+
+def get_protocol(key: str) -> Protocol:
+    """The protocol of a name such as libero_10/openvla; UserError with the known names."""
+    if key not in PROTOCOLS:
+        raise UserError(f"unknown protocol {key!r}; known: {', '.join(sorted(PROTOCOLS))}")
+    return PROTOCOLS[key]

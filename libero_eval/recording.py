@@ -1,0 +1,163 @@
+"""One demonstration: played in the simulator, recorded, and written as LIBERO stores them.
+
+The HDF5 layout is LIBERO's own (robomimic's): see `write_demonstration`. Frames are stored as the
+simulator returns them, which is OpenVLA's upright frame turned by 180 degrees.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invact_vla.training.files import atomic_file
+
+if TYPE_CHECKING:
+    from libero_eval.sim import LiberoSim
+
+
+@dataclass
+class Recording:
+    """What was seen before, and done at, each of T steps. Arrays are stacked when written.
+
+    actions: what the demonstrator chose. executed: the same with the injected noise.
+    """
+
+    actions: list[np.ndarray] = field(default_factory=list)
+    executed: list[np.ndarray] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)
+    robot: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    frames: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+def record_step(recording: Recording, sim: "LiberoSim", cameras: tuple[str, ...]) -> None:
+    """Append what is seen now: state, robot sensors, frames of the cameras."""
+    from libero_eval.sim import axis_angle
+
+    r = sim.readings()
+    angle = axis_angle(r.ee_quat)
+    rows = {
+        "ee_pos": r.ee_pos,
+        "ee_ori": angle,
+        "ee_states": np.concatenate([r.ee_pos, angle]),
+        "gripper_states": r.gripper,
+        "joint_states": r.joints,
+        "robot_states": np.concatenate([r.gripper, r.ee_pos, r.ee_quat]),
+    }
+    for name, row in rows.items():
+        recording.robot.setdefault(name, []).append(row)
+    recording.states.append(sim.state())
+    for camera in cameras:
+        recording.frames.setdefault(camera, []).append(sim.raw_image(camera))
+
+
+def add_noise(
+    action: np.ndarray, rng: np.random.Generator, share: float, scale: float
+) -> np.ndarray:
+    """In a share of the steps, disturb the three translations by normal noise; (7,) in [-1, 1]."""
+    draw, noise = rng.random(), rng.normal(size=3) * scale
+    if draw >= share:
+        return action
+    noisy = action.copy()
+    noisy[:3] = np.clip(noisy[:3] + noise, -1.0, 1.0)
+    return noisy
+
+
+def play(
+    sim: "LiberoSim", rng: np.random.Generator, share: float, scale: float, max_steps: int
+) -> Recording | None:
+    """Let the demonstrator act from the present state; None if it does not end in success."""
+    from libero_eval.demonstrator.demonstrator import Demonstrator
+
+    policy = Demonstrator(sim)
+    policy.reset(0)
+    recording = Recording()
+    for _ in range(max_steps):
+        action = policy.act().values[0].astype(np.float64)
+        executed = add_noise(action, rng, share, scale)
+        record_step(recording, sim, sim.cameras)
+        recording.actions.append(action)
+        recording.executed.append(executed)
+        if sim.step(executed):
+            return recording
+    return None
+
+
+def replays(sim: "LiberoSim", recording: Recording) -> bool:
+    """Whether the executed actions, replayed open loop from the first state, reach the goal.
+
+    As public replay scripts do it: reset, set the state, settle with the gripper open, then the
+    actions (OpenVLA's regeneration of LIBERO's data).
+    """
+    sim.set_state(recording.states[0], settle=True)
+    return any(sim.step(action) for action in recording.executed)
+
+
+DATASET_NAMES = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
+
+
+def write_demonstration(
+    path: Path, recording: Recording, attributes: dict[str, Any], compress: bool
+) -> None:
+    """Write one demonstration as the group `demo` of its own file, atomically.
+
+    actions (T, 7) float64 in env convention, executed_actions alike, states (T, D) float64,
+    robot_states (T, 9), rewards and dones (T,) uint8 with a 1 at the end, obs/{agentview_rgb,
+    eye_in_hand_rgb} (T, H, W, 3) uint8, obs/{ee_pos, ee_ori, ee_states, gripper_states,
+    joint_states} float64. Attributes: num_samples, init_state and those given.
+    """
+    import h5py
+
+    with atomic_file(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+        group = file.create_group("demo")
+        length = len(recording.actions)
+        group.attrs["num_samples"] = length
+        group.attrs["init_state"] = recording.states[0]
+        for name, value in attributes.items():
+            group.attrs[name] = value
+        last = np.zeros(length, dtype=np.uint8)
+        last[-1] = 1
+        arrays = {
+            "actions": np.array(recording.actions),
+            "executed_actions": np.array(recording.executed),
+            "states": np.array(recording.states),
+            "robot_states": np.array(recording.robot["robot_states"]),
+            "rewards": last,
+            "dones": last,
+        }
+        for name in ("ee_pos", "ee_ori", "ee_states", "gripper_states", "joint_states"):
+            arrays[f"obs/{name}"] = np.array(recording.robot[name])
+        for name, array in arrays.items():
+            group.create_dataset(name, data=array, track_times=False)
+        for camera, frames in recording.frames.items():
+            stacked = np.array(frames)
+            options = {"compression": "gzip", "compression_opts": 1} if compress else {}
+            group.create_dataset(
+                f"obs/{DATASET_NAMES[camera]}", data=stacked, track_times=False,
+                chunks=(1, *stacked.shape[1:]), **options,
+            )  # fmt: skip
+
+
+def merge_demonstrations(
+    path: Path, parts: list[Path], task: dict[str, Any], environment: dict[str, Any]
+) -> None:
+    """Write LIBERO's file of one task from the files of its demonstrations, atomically.
+
+    task: attributes of `data` (strings or numbers). environment: what is needed to rebuild the
+    simulator, stored as JSON in `env_args`.
+    """
+    import h5py
+
+    with atomic_file(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+        data = file.create_group("data")
+        total = 0
+        for index, part in enumerate(parts):
+            with h5py.File(part, "r") as source:
+                source.copy("demo", data, name=f"demo_{index}")
+                total += int(source["demo"].attrs["num_samples"])
+        for name, value in task.items():
+            data.attrs[name] = value
+        data.attrs["env_args"] = json.dumps(environment, sort_keys=True)
+        data.attrs["num_demos"] = len(parts)
+        data.attrs["total"] = total

@@ -1,0 +1,190 @@
+"""Results are rows: one EpisodeRow per episode, appended to episodes.jsonl and never changed.
+
+A row is on disk (fsync) before the next episode counts as done, so a killed run loses at most the
+episode it was in. A torn last line, left by a kill inside a write, is dropped on reading and cut
+off on appending; a damaged line anywhere else is an error. An episode that ended as an `error` may
+be run again: the later row then replaces it. Anything else recorded twice is refused.
+"""
+
+import json
+import logging
+import os
+import typing
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from invact_vla.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+EPISODES_FILE = "episodes.jsonl"
+Outcome = Literal["success", "failure", "error"]
+OUTCOMES: tuple[str, ...] = typing.get_args(Outcome)
+Episode = tuple[str, int, int]
+Key = tuple[str, str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRow:
+    """What happened in one episode. All but `wall_s` is a function of config and seed."""
+
+    arm: str  # variant of the experiment, "lapa"
+    suite: str  # "libero_10"
+    task_id: int  # place in the suite's own order
+    task: str  # the task's file name without ending
+    init_index: int  # which of the suite's init states
+    seed: int  # seed of the run; the episode's own seed follows from it
+    outcome: Outcome
+    reason: str  # why it ended: "goal reached", "520 steps", or a traceback
+    steps: int  # policy steps taken, settling not counted
+    goals_met: int  # goal predicates true at the end
+    goals_total: int
+    goals_best: int  # most goal predicates true at once
+    closest_m: float | None  # smallest distance to the unmet goals on the way, metres
+    checkpoint_hash: str
+    protocol: str
+    protocol_hash: str
+    pack: str
+    pack_hash: str
+    manifest_hash: str
+    state_hash: str  # simulator state at the end; "" after an error
+    video: str | None  # path inside the run folder
+    wall_s: float  # duration, the one field that differs between equal runs
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {OUTCOMES}, got {self.outcome!r}")
+        if self.outcome == "error" and not self.reason.strip():
+            raise ValueError("an error needs a reason")
+        if not 0 <= self.goals_met <= self.goals_best <= self.goals_total:
+            raise ValueError(
+                f"need 0 <= goals_met <= goals_best <= goals_total, got {self.goals_met}, "
+                f"{self.goals_best}, {self.goals_total}"
+            )
+
+    @property
+    def episode(self) -> Episode:
+        """(suite, task_id, init_index): what two arms are paired by."""
+        return self.suite, self.task_id, self.init_index
+
+    @property
+    def key(self) -> Key:
+        """(arm, suite, task_id, init_index): what a resumed run goes by."""
+        return (self.arm, *self.episode)
+
+    def without_time(self) -> "EpisodeRow":
+        """The row with the duration set to zero: equal for equal runs."""
+        return replace(self, wall_s=0.0)
+
+
+class EpisodeLog:
+    """Appends rows to one episodes.jsonl; knows which keys are done.
+
+    path: the file, made if missing. A torn last line is cut off first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows = {row.key: row for row in read_episodes(path)} if path.exists() else {}
+        _cut_torn_tail(path)
+        self._file = path.open("ab")
+
+    def done(self, key: Key) -> bool:
+        """Whether this episode has a row that is not an error."""
+        return key in self.rows and self.rows[key].outcome != "error"
+
+    def append(self, row: EpisodeRow) -> None:
+        """Write the row and wait until the disk has it; refuses an episode that is done."""
+        if self.done(row.key):
+            raise ValueError(f"episode {row.key} is already in {self.path}")
+        line = json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows[row.key] = row
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> "EpisodeLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_episodes(path: Path) -> list[EpisodeRow]:
+    """All rows of an episodes.jsonl (or of the run folder holding one), sorted by key.
+
+    Raises UserError for a missing file, a damaged line, unknown or missing fields, wrong types, and
+    an episode recorded twice.
+    """
+    path = path / EPISODES_FILE if path.is_dir() else path
+    if not path.exists():
+        raise UserError(
+            f"no episodes at {path}: expected a file written by `invact libero rollout`"
+        )
+    rows: dict[Key, EpisodeRow] = {}
+    lines = path.read_bytes().split(b"\n")
+    if lines[-1]:
+        logger.warning("%s: the last line is torn (a run was killed while writing), dropped", path)
+    for number, line in enumerate(lines[:-1], start=1):
+        row = _parse(line, f"{path}:{number}")
+        previous = rows.get(row.key)
+        if previous is not None and previous.outcome != "error":
+            raise UserError(f"{path}:{number}: episode {row.key} is recorded twice")
+        rows[row.key] = row
+    return [rows[key] for key in sorted(rows)]
+
+
+def by_task(rows: Iterable[EpisodeRow]) -> dict[tuple[str, int], list[EpisodeRow]]:
+    """Rows grouped by (suite, task_id), in that order."""
+    groups: dict[tuple[str, int], list[EpisodeRow]] = {}
+    for row in sorted(rows, key=lambda row: row.key):
+        groups.setdefault((row.suite, row.task_id), []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def _parse(line: bytes, where: str) -> EpisodeRow:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not a JSON line ({error}); the file is damaged") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected an object, got {type(values).__name__}")
+    missing, unknown = sorted(_TYPES.keys() - values), sorted(values.keys() - _TYPES)
+    if missing or unknown:
+        raise UserError(f"{where}: missing fields {missing}, unknown fields {unknown}")
+    for name, expected in _TYPES.items():
+        if type(values[name]) not in expected:
+            raise UserError(f"{where}: field {name!r} must be {expected}, got {values[name]!r}")
+    try:
+        return EpisodeRow(**values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _field_types() -> dict[str, tuple[type, ...]]:
+    """Field name -> the exact JSON types it may have (an int may stand for a float)."""
+    hints = typing.get_type_hints(EpisodeRow)
+    types = {}
+    for field in fields(EpisodeRow):
+        hint = hints[field.name]
+        options = (str,) if hint == Outcome else typing.get_args(hint) or (hint,)
+        types[field.name] = (*options, int) if float in options else tuple(options)
+    return types
+
+
+_TYPES = _field_types()
+
+
+def _cut_torn_tail(path: Path) -> None:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)

@@ -1,0 +1,51 @@
+"""The tasks of LIBERO's suites: names in benchmark order and their instructions.
+
+Read from the wheel's own table (`libero_suite_task_map.py`) without importing LIBERO's benchmark
+package, which would load torch.
+"""
+
+import ast
+import functools
+
+from invact_vla.errors import UserError
+from libero_eval.libero_home import benchmark_root
+
+SUITES = ("libero_10", "libero_spatial", "libero_object", "libero_goal", "libero_90")
+
+
+@functools.cache
+def _task_map() -> dict[str, tuple[str, ...]]:
+    """Suite -> task names, from the literal in the wheel's table."""
+    path = benchmark_root() / "benchmark" / "libero_suite_task_map.py"
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "libero_task_map":
+            return {suite: tuple(names) for suite, names in ast.literal_eval(node.value).items()}
+    raise UserError(f"{path} has no libero_task_map: install hf-libero 0.1.4")
+
+
+def task_names(suite: str) -> tuple[str, ...]:
+    """Task names of a suite in benchmark order (task order 0; spec of LIBERO's benchmark)."""
+    if suite not in SUITES:
+        raise UserError(f"unknown suite {suite!r}; known: {', '.join(SUITES)}")
+    return _task_map()[suite]
+
+
+def task_name(suite: str, task_id: int) -> str:
+    """The name of one task, which is also the stem of its BDDL and init-state files."""
+    names = task_names(suite)
+    if not 0 <= task_id < len(names):
+        raise UserError(f"{suite} has tasks 0..{len(names) - 1}, got task {task_id}")
+    return names[task_id]
+
+
+def instruction(name: str) -> str:
+    """The task in words, from its file name as LIBERO does (not from the BDDL `:language` field).
+
+    LIBERO-100 names start with a scene prefix in capitals (`KITCHEN_SCENE3_`), which is dropped.
+    """
+    words = name.split("_")
+    for index, word in enumerate(words):
+        if word.startswith("SCENE"):
+            words = words[index + 1 :]
+            break
+    return " ".join(words)

@@ -141,7 +141,9 @@ def as_policy(
     weights = {**model.state_dict(), **pretrained.model.state_dict()}
     weights = {name: weights[name] for name in model.state_dict()}
     model.load_state_dict(weights)
-    return Pretrained(model, pretrained.tokenizer, pretrained.processor)
+    # the centre crop of evaluation belongs to the random crop of training
+    processor = replace(pretrained.processor, crop=config.augment)
+    return Pretrained(model, pretrained.tokenizer, processor)
 
 
 class RobotExamples:

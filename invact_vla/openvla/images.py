@@ -45,15 +45,12 @@ def resize_lanczos3(images: np.ndarray, size: int) -> np.ndarray:
     if (height, width) == (size, size):
         return images
     rows, columns = lanczos3_weights(height, size), lanczos3_weights(width, size)
-    flat = rearrange(images.astype(np.float32), "... h w c -> ... h (w c)")
-    tall = rearrange(rows @ flat, "... s (w c) -> ... s w c", c=3)
-    done = columns @ tall
-    return np.clip(np.rint(done), 0, 255).astype(np.uint8)
-
-
-def to_unit(images: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
+    lead = images.shape[:-3]
+    # two large products: a batch of products with 3 columns each is tens of times slower
+    flat = rearrange(images.reshape(-1, height, width, 3), "b h w c -> h (b w c)")
+    tall = rearrange(rows @ flat.astype(np.float32), "s (b w c) -> w (s b c)", w=width, c=3)
+    done = rearrange(columns @ tall, "t (s b c) -> b s t c", s=size, c=3)
+    return np.clip(np.rint(done), 0, 255).astype(np.uint8).reshape(*lead, size, size, 3)
 
 
 def to_uint8(unit: np.ndarray) -> np.ndarray:

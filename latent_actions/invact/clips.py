@@ -14,10 +14,12 @@ from typing import Literal
 import draccus
 import numpy as np
 
+from latent_actions.video.records import Split
 from latent_actions.video.sources import EgoExo4dSource, SourceConfig
 from latent_actions.video.store import FrameStore
 
 View = Literal["ego", "exo"]
+SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +105,10 @@ class ClipData(draccus.ChoiceRegistry, abc.ABC):
         return "videos"
 
     @abc.abstractmethod
-    def table(self, frames: int, folder: Path, workers: int) -> ClipTable:
-        """Clips of both splits with T = frames; decoded frames may be kept in `folder`."""
+    def table(
+        self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
+    ) -> ClipTable:
+        """Clips of some splits with T = frames; decoded frames may be kept in `folder`."""
 
     @abc.abstractmethod
     def parents(self) -> dict[str, Path]:
@@ -126,8 +130,10 @@ class VideoClips(ClipData):
                 f"size must be >= 8 and oversample >= 1, got {self.size} and {self.oversample}"
             )
 
-    def table(self, frames: int, folder: Path, workers: int) -> ClipTable:
-        records = self.source.clips("train") + self.source.clips("val")
+    def table(
+        self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
+    ) -> ClipTable:
+        records = [record for split in splits for record in self.source.clips(split)]
         store = FrameStore.build(records, folder, frames * self.oversample, self.size, workers)
         return table_of(store, self.oversample)
 

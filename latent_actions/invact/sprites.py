@@ -6,12 +6,15 @@ scenes none. World coordinates run over [-1, 1]; everything is drawn from formul
 exact.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from latent_actions.invact.clips import ClipData, ClipTable, View
+from latent_actions.invact.clips import SPLITS, ClipData, ClipTable, View
+from latent_actions.video.records import Split
 
 MOTIONS = ("left", "right", "up", "down", "approach", "part", "circle", "bounce")
 
@@ -42,8 +45,10 @@ class SpriteConfig(ClipData):
         if not 0 <= self.correlation <= 1:
             raise ValueError(f"correlation must be in [0, 1], got {self.correlation}")
 
-    def table(self, frames: int, folder: Path, workers: int) -> ClipTable:
-        """Rendered in memory: `folder` and `workers` are not used."""
+    def table(
+        self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
+    ) -> ClipTable:
+        """Rendered in memory, both splits; `folder` and `workers` are not used."""
         return sprite_table(self, frames)
 
     def parents(self) -> dict[str, Path]:
@@ -60,7 +65,7 @@ class _Scene:
 
 def sprite_table(config: SpriteConfig, frames: int) -> ClipTable:
     """Render the whole bed. Row order: moment by moment, ego then exo."""
-    columns: dict[str, list] = {name: [] for name in _COLUMNS}
+    columns: dict[str, Any] = {name: [] for name in _COLUMNS}
     n_scenes = config.train_scenes + config.val_scenes
     scenes = [_make_scene(np.random.default_rng([config.seed, 1, i])) for i in range(n_scenes)]
     for index in range(config.moments + config.val_moments):
@@ -82,7 +87,8 @@ def sprite_table(config: SpriteConfig, frames: int) -> ClipTable:
                 columns, index, scene=int(number), view=view, verb=MOTIONS[motion], train=train
             )
     pixels = np.stack(columns.pop("frames"))
-    return ClipTable(frames=pixels, **{name: tuple(values) for name, values in columns.items()})
+    facts: dict[str, Any] = {name: tuple(values) for name, values in columns.items()}
+    return ClipTable(frames=pixels, **facts)
 
 
 def _describe(

@@ -19,6 +19,7 @@ from latent_actions.invact import sprites  # noqa: F401  registers the data sour
 from latent_actions.invact.clips import ClipData, ClipTable, VideoClips, pair_views
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
 from latent_actions.retrieval.protocols import Gallery, format_table, gallery_levels, score_all
+from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -32,7 +33,7 @@ class EvalConfig:
     out: Path  # run folder
     encoder: Path  # encoder folder, or the run folder of its training
     data: ClipData = field(default_factory=VideoClips)  # clips; those of `split` are used
-    split: str = "val"  # split whose clips are queries and gallery
+    split: Split = "val"  # split whose clips are queries and gallery
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     baselines: bool = True  # score random weights and raw pixels too
     draws: int = 1000  # bootstrap draws of the intervals
@@ -55,7 +56,7 @@ def main(config: EvalConfig) -> Path:
     torch.set_num_threads(1)
     encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder))
     store = config.frames or run.folder / "frames"
-    table = config.data.table(encoder.config.frames, store, config.workers)
+    table = config.data.table(encoder.config.frames, store, config.workers, (config.split,))
     rows: dict[str, Embed] = {"encoder": encoder.embed}
     if config.baselines:
         rows |= baselines(encoder.config, config.seed)

@@ -18,7 +18,6 @@ WIDE_OPEN = 0.07  # opening from which a grasp may be tried
 EMPTY = 0.003  # opening of fingers that closed on nothing
 NEAR = 0.035  # an object this near to its place in the hand counts as in the hand
 CLEARANCE = 0.03  # height of a carried object above what it passes
-TRANSIT_Z = 0.64  # height of the empty hand between objects, above the basket's rim at 0.58
 HAND_AND_CARTON = (0.068, 0.131)  # half widths of the hand and of a carton in x, y, and some air
 OFF_CENTRE = 0.0165  # fingers 7.6 cm apart still go around a box of 4.2 cm
 LOW = 0.03  # height above the grasp from which the hand slides in beside a neighbour
@@ -116,11 +115,12 @@ class Demonstrator:
             return toward(error, CLOSE)
         side = self._side(step, grasp)
         if side == 0.0:
-            return hover_down(hand.position, grasp, TRANSIT_Z, OPEN)
+            return hover_down(hand.position, grasp, step.transit_z, OPEN)
         is_beside = -0.02 < -error[0] * np.sign(side) < abs(side) + 0.02
         if is_beside and abs(error[1]) < 0.02 and -error[2] < LOW:
             return toward(error, OPEN)
-        return hover_down(hand.position, grasp + np.array([side, 0.0, 0.0]), TRANSIT_Z, OPEN)
+        beside = grasp + np.array([side, 0.0, 0.0])
+        return hover_down(hand.position, beside, step.transit_z, OPEN)
 
     def _side(self, step: Carry, grasp: np.ndarray) -> float:
         """How far beside the grasp, along x, the hand must come down; 0 if nothing is in its way.

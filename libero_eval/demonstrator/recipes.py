@@ -4,7 +4,7 @@ Offsets are in world axes from the object's body origin and belong to the orient
 LIBERO's init states place the object. The fingers close along y.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Carry:
     drop: bool
     tolerance: float
     neighbour: str | None = None
+    transit_z: float = 0.64  # height of the empty hand on its way, above the basket's rim at 0.58
 
     @property
     def grasp_offset(self) -> np.ndarray:
@@ -39,6 +40,9 @@ class Carry:
         return np.array(self.place)
 
 
+# On the way to a later object the hand travels higher, so that its height alone tells which object is
+# next: a policy that must read it off small images otherwise turns back to the first one.
+LATER_RISE = 0.10
 BASKET_TOP = 0.147  # above its origin
 
 
@@ -80,4 +84,5 @@ def recipe(suite: str, task_id: int) -> tuple[Carry, ...]:
     if (suite, task_id) not in RECIPES:
         known = ", ".join(f"{s} {t}" for s, t in sorted(RECIPES))
         raise UserError(f"no demonstrator for {suite} task {task_id}; there is one for: {known}")
-    return RECIPES[suite, task_id]
+    steps = RECIPES[suite, task_id]
+    return tuple(replace(s, transit_z=s.transit_z + LATER_RISE * i) for i, s in enumerate(steps))

@@ -59,8 +59,7 @@ class Camera:
 
     def __init__(self, model: Any) -> None:
         """model: mujoco.MjModel whose scene is rendered."""
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")
         _make_current()
         self._mujoco = mujoco
         self._model = model

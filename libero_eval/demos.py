@@ -224,7 +224,7 @@ def _finish_task(config: DemosConfig, folder: Path, parts: Path, task: int) -> d
         _merge(config, path, parts, task)
     shutil.rmtree(parts / f"task_{task}", ignore_errors=True)
     with h5py.File(path, "r") as file:
-        attributes = file["data"].attrs
+        attributes: Any = file["data"].attrs
         return {
             "task_id": task,
             "file": path.name,

@@ -6,6 +6,7 @@ second and third time only the part after the velocity stage (actuation, acceler
 solver with its warm start) has to run. Names that robosuite looks up each time are looked up once.
 """
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,7 @@ class Stepper:
 
     def __init__(self, env: Any) -> None:
         """env: LIBERO's problem environment, with one Panda and the OSC_POSE controller."""
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")
         self._mujoco = mujoco
         self._env = env
         self._robot = env.robots[0]

@@ -155,7 +155,8 @@ def merge_demonstrations(
         for index, part in enumerate(parts):
             with h5py.File(part, "r") as source:
                 source.copy("demo", data, name=f"demo_{index}")
-                total += int(source["demo"].attrs["num_samples"])
+                attributes: Any = source["demo"].attrs
+                total += int(attributes["num_samples"])
         for name, value in task.items():
             data.attrs[name] = value
         data.attrs["env_args"] = json.dumps(environment, sort_keys=True)

@@ -7,6 +7,7 @@ in the same bits; and the draws of episode i are those that the public serial lo
 one reset an episode) would have made.
 """
 
+import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -46,12 +47,11 @@ def build_env(suite: str, task: str, assets: Path) -> Any:
     if "MUJOCO_GL" not in os.environ:
         gl.probe()  # robosuite loads a GL library when it is imported
     libero_home.prepare(assets)
-    import mujoco
     import robosuite
     from libero.libero.envs import bddl_utils
     from libero.libero.envs.bddl_base_domain import TASK_MAPPING
 
-    mujoco.set_mju_user_warning(_log_warning)
+    _mujoco().set_mju_user_warning(_log_warning)
     bddl = str(libero_home.bddl_file(suite, task))
     base = TASK_MAPPING[bddl_utils.get_problem_info(bddl)["problem_name"]]
 
@@ -81,6 +81,11 @@ def build_env(suite: str, task: str, assets: Path) -> Any:
     env._observables = {}
     env.property_samplers = list(env.object_property_initializers)
     return env
+
+
+def _mujoco() -> Any:
+    """The extension module `mujoco`, which has no types."""
+    return importlib.import_module("mujoco")
 
 
 def _log_warning(message: str) -> None:

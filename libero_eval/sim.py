@@ -10,6 +10,7 @@ Frames are rendered when `observation()` is called, and only the cameras asked f
 """
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,8 +224,7 @@ class LiberoSim:
         """MjData with the kinematics that robosuite's observables show (see Stepper.step)."""
         if self._sampled is None:
             return self.data
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")
         if self._shown is None:
             self._shown = mujoco.MjData(self.model)
         self._shown.qpos[:] = self._sampled[0]

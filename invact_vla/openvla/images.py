@@ -53,6 +53,11 @@ def resize_lanczos3(images: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.rint(done), 0, 255).astype(np.uint8).reshape(*lead, size, size, 3)
 
 
+def to_unit(images: np.ndarray) -> np.ndarray:
+    """uint8 -> float32 [0, 1]."""
+    return images.astype(np.float32) / np.float32(255)
+
+
 def to_uint8(unit: np.ndarray) -> np.ndarray:
     """float [0, 1] -> uint8 as TensorFlow converts: truncate(255.5 x)."""
     return (unit * np.float32(255.5)).astype(np.uint8)

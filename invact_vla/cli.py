@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "demo": ("invact_vla.ladder", "LadderConfig", "the whole ladder in miniature, ends with a report"),
     "ladder": ("invact_vla.ladder", "LadderConfig", "all stages and arms of one experiment"),
     "report": ("invact_vla.report.stage", "ReportConfig", "the HTML report of a ladder folder"),
+    "bench": ("invact_vla.bench", "BenchConfig", "measured ratios, side by side in one run"),
     "data synth": (
         "latent_actions.video.synthetic.generate", "SynthConfig",
         "render synthetic human video as Ego-Exo4D and SSV2 trees",

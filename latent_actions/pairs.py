@@ -53,9 +53,7 @@ class PairConfig:
 
     def parents(self) -> dict[str, Path]:
         """The run folder that made the videos, if one did."""
-        root = Path(self.source.root)
-        made = [folder for folder in (root, root.parent) if (folder / "provenance.json").exists()]
-        return {"source": made[0]} if made else {}
+        return self.source.parents()
 
 
 def shards(records: Sequence[PairRecord], size: int) -> list[list[PairRecord]]:

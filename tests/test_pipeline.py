@@ -36,7 +36,9 @@ def kill_when(process: subprocess.Popen, log: Path, pattern: str, patience_s: fl
 
 
 def labels(out: Path) -> dict[str, str]:
-    files = [out / name / f"labels_{split}.parquet" for name in STORES for split in ("train", "val")]
+    files = [
+        out / name / f"labels_{split}.parquet" for name in STORES for split in ("train", "val")
+    ]
     return {f"{f.parent.name}/{f.name}": hash_file(f) for f in files}
 
 

@@ -5,6 +5,7 @@ cameras.
 """
 
 import abc
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from latent_actions.video.records import Split
 from latent_actions.video.sources import EgoExo4dSource, SourceConfig
 from latent_actions.video.store import FrameStore
 
+logger = logging.getLogger(__name__)
 View = Literal["ego", "exo"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
@@ -133,12 +135,15 @@ class VideoClips(ClipData):
     def table(
         self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
     ) -> ClipTable:
-        records = [record for split in splits for record in self.source.clips(split)]
+        listed = [record for split in splits for record in self.source.clips(split)]
+        records = [record for record in listed if record.verb]
+        if len(records) < len(listed):
+            logger.info("left out %d clips without a verb", len(listed) - len(records))
         store = FrameStore.build(records, folder, frames * self.oversample, self.size, workers)
         return table_of(store, self.oversample)
 
     def parents(self) -> dict[str, Path]:
-        return {"data": self.source.root} if (self.source.root / "provenance.json").exists() else {}
+        return self.source.parents()
 
 
 def table_of(store: FrameStore, oversample: int = 1) -> ClipTable:

@@ -22,6 +22,12 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
 
     root: Path = Path("data")  # folder that holds the data set
 
+    def parents(self) -> dict[str, Path]:
+        """The run folder that made the videos, if a stage did."""
+        root = Path(self.root)
+        made = [folder for folder in (root, root.parent) if (folder / "provenance.json").exists()]
+        return {"source": made[0]} if made else {}
+
     @abc.abstractmethod
     def clips(self, split: Split) -> list[ClipRecord]:
         """Labelled atomic clips of a split, in a fixed order; what was dropped is logged with

@@ -73,7 +73,7 @@ def rendering() -> None:
 
 
 def test_every_pack_is_named_by_its_type() -> None:
-    assert sorted(AssetPack.get_known_choices()) == ["official", "procedural"]
+    assert {"official", "procedural"} <= set(AssetPack.get_known_choices())
     assert AssetPack.from_type("procedural").name == "procedural"
     config = parse_config(CheckConfig, ["--assets.type", "official", "--assets.folder", "x"])
     assert config.assets == OfficialPack(folder=Path("x"))
@@ -84,7 +84,7 @@ def test_missing_pack_is_one_clear_line(tmp_path: Path) -> None:
         OfficialPack().build()
     with pytest.raises(UserError, match="no assets folder"):
         OfficialPack(folder=tmp_path / "nowhere").build()
-    with pytest.raises(UserError, match="known: official, procedural"):
+    with pytest.raises(UserError, match="known: .*official, procedural"):
         AssetPack.from_type("photographs")
     with pytest.raises(ValueError, match="seed"):
         ProceduralPack(seed=-1)

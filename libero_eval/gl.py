@@ -4,11 +4,13 @@ Each is tried in a child process, because a failed try poisons the process and a
 kill it. The answer is kept in a small file until the machine boots again.
 """
 
+import importlib
 import logging
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,14 @@ def use(backend: str) -> None:
     os.environ["MUJOCO_GL"] = backend
     os.environ["PYOPENGL_PLATFORM"] = backend
     quiet.quiet_gl()
+    _load_triton_first()
+
+
+def _load_triton_first() -> None:
+    """Triton and Mesa's software renderer bring an LLVM each, and a process in which Mesa's came
+    first dies with a segmentation fault when PyTorch later imports Triton."""
+    if find_spec("triton") is not None:
+        importlib.import_module("triton")
 
 
 def _loaded_backend() -> str | None:

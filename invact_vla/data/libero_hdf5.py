@@ -8,6 +8,7 @@ OpenVLA's training convention (1 open, 0 close).
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +57,9 @@ def read_demos(path: Path, limit: int | None = None, wrist: bool = False) -> lis
         raise UserError(f"no demonstrations {path}: make some with `invact libero demos`")
     try:
         with h5py.File(path, "r") as file:
-            names = sorted(file["data"], key=lambda n: int(n.split("_")[1]))[:limit]
-            return [_episode(file["data"][n], n, instruction_of(path), wrist) for n in names]
+            data: Any = file["data"]
+            names = sorted(data, key=lambda n: int(n.split("_")[1]))[:limit]
+            return [_episode(data[n], n, instruction_of(path), wrist) for n in names]
     except (OSError, KeyError) as error:
         raise UserError(
             f"{path} is not a LIBERO demonstration file or is damaged ({error}): expected "
@@ -65,7 +67,7 @@ def read_demos(path: Path, limit: int | None = None, wrist: bool = False) -> lis
         ) from error
 
 
-def _episode(group, name: str, instruction: str, wrist: bool) -> RobotEpisode:
+def _episode(group: Any, name: str, instruction: str, wrist: bool) -> RobotEpisode:
     actions = group["actions"][()].astype(np.float64)
     obs = group["obs"]
     upright = np.ascontiguousarray(obs["agentview_rgb"][()][:, ::-1, ::-1])

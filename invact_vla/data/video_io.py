@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ def write_video(
     One encoder thread and no time stamps of the day: equal frames give equal bytes.
     """
     import av
+    from av.codec.context import Flags
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
         raise ValueError(f"expected uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
@@ -43,11 +44,11 @@ def write_video(
         ) as container,
     ):
         rate = Fraction(fps).limit_denominator(1000)
-        stream = container.add_stream(name, rate=rate, options={**options, "crf": str(crf)})
+        stream: Any = container.add_stream(name, rate=rate, options={**options, "crf": str(crf)})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        stream.codec_context.flags |= Flags.bitexact
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))

@@ -74,7 +74,7 @@ def run(action: Callable[[], Any]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException | None) -> str:
     """The message of an exception and of what led to it, each said once."""
     parts: list[str] = []
     while error is not None:

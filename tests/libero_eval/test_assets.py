@@ -84,7 +84,7 @@ def test_missing_pack_is_one_clear_line(tmp_path: Path) -> None:
         OfficialPack().build()
     with pytest.raises(UserError, match="no assets folder"):
         OfficialPack(folder=tmp_path / "nowhere").build()
-    with pytest.raises(UserError, match="known: .*official, procedural"):
+    with pytest.raises(UserError, match=r"known: .*official, procedural"):
         AssetPack.from_type("photographs")
     with pytest.raises(ValueError, match="seed"):
         ProceduralPack(seed=-1)

@@ -1,0 +1,6 @@
+"""Before any test: Triton must be loaded before Mesa's software renderer (see libero_eval/gl.py)."""
+
+import contextlib
+
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401

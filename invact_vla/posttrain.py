@@ -29,7 +29,7 @@ from invact_vla.openvla.model import build_model
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
 from invact_vla.openvla.prompt import collate
 from invact_vla.training.loop import LoopConfig, fit
-from invact_vla.training.run_folder import open_run
+from invact_vla.training.run_folder import open_run, run_of
 
 logger = logging.getLogger(__name__)
 STATE_SIZE = 8
@@ -62,7 +62,7 @@ class PosttrainConfig:
 
 def main(config: PosttrainConfig) -> Path:
     """Train, measure, save; returns the run folder."""
-    parents = {"model": config.model.parent, "demos": config.demos}
+    parents = {"model": run_of(config.model), "demos": run_of(config.demos)}
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
     if run.finished:
         return run.folder

@@ -29,7 +29,7 @@ from invact_vla.openvla.processor import ImageProcessor
 from invact_vla.openvla.prompt import collate
 from invact_vla.training.files import atomic_file
 from invact_vla.training.loop import LoopConfig, fit
-from invact_vla.training.run_folder import open_run
+from invact_vla.training.run_folder import open_run, run_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class PretrainConfig:
 
 def main(config: PretrainConfig) -> Path:
     """Train, measure, save; returns the run folder."""
-    parents = {"model": config.model.parent, "labels": config.labels.parent}
+    parents = {"model": run_of(config.model), "labels": run_of(config.labels)}
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
     if run.finished:
         return run.folder

@@ -139,6 +139,11 @@ def _lock(folder: Path, patience_s: float = 10.0) -> int:
     raise UserError(f"another process is working in {folder}: wait for it, or give another --out")
 
 
+def run_of(path: Path) -> Path:
+    """The run folder that a product lies in, or the product itself where no stage made it."""
+    return path.parent if (path.parent / "provenance.json").exists() else path
+
+
 def product_key(path: Path) -> str:
     """The key of a finished run, or the content hash of a plain file or folder."""
     path = Path(path)

@@ -80,7 +80,7 @@ def test_recovers_from_a_missed_grasp() -> None:
 
 def test_other_tasks_are_refused() -> None:
     with pytest.raises(UserError, match="libero_10 0"):
-        Demonstrator(LiberoSim("libero_10", 2, Path("unused")))
+        Demonstrator(LiberoSim("libero_spatial", 2, Path("unused")))
 
 
 def test_fields_are_smooth_and_ordered() -> None:

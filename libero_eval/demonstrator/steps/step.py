@@ -1,0 +1,46 @@
+"""The interface of a step: fetch this, turn that, close the other."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from invact_vla.errors import UserError
+from libero_eval.demonstrator.hand import Hand
+from libero_eval.sim import LiberoSim
+
+
+@dataclass
+class Memory:
+    """All that a demonstrator remembers between two actions.
+
+    reopening: the fingers open fully, after a missed grasp, before the next try.
+    """
+
+    reopening: bool = False
+
+
+class Step(ABC):
+    """One thing to do, chosen and steered by the physical state alone, so that the same state
+    always meets the same action."""
+
+    @abstractmethod
+    def is_done(self, sim: LiberoSim) -> bool:
+        """Whether its result holds now."""
+
+    @abstractmethod
+    def act(self, sim: LiberoSim, hand: Hand, memory: Memory) -> np.ndarray:
+        """The next action towards it: float64 (7,), clipped to [-1, 1] by the caller."""
+
+    def leave(self, sim: LiberoSim, hand: Hand) -> np.ndarray | None:
+        """Once it is done: an action that frees the hand, or None when the hand is free."""
+        del sim, hand
+        return None
+
+
+def holds(sim: LiberoSim, item: str) -> bool:
+    """Whether the goal predicate about an object holds now."""
+    for text, value in sim.predicates():
+        if text.split()[1] == item:
+            return value
+    raise UserError(f"{sim.task}: no goal about {item}")

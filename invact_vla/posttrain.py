@@ -9,6 +9,7 @@ the checkpoint, which then is a policy.
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invact_vla.data.action_stats import ActionStats, normalize
+from invact_vla.data.lerobot import is_lerobot, read_lerobot
 from invact_vla.data.libero_hdf5 import ACTION_MASK, RobotEpisode, read_demos
 from invact_vla.errors import UserError
 from invact_vla.init import MODEL
@@ -43,7 +45,7 @@ class PosttrainConfig:
     seed: int = 0  # of what a new camera or state token adds to the model
     overwrite: bool = False  # replace a run with another config
     model: Path = Path("runs/pretrain/model")  # checkpoint to start from
-    demos: Path = Path("runs/demos")  # LIBERO HDF5 file, or a folder of <task>_demo.hdf5
+    demos: Path = Path("runs/demos")  # LIBERO HDF5 file, folder of them, or LeRobot v3 folder
     dataset: str = "libero_10"  # name of the statistics in the checkpoint
     max_demos: int | None = None  # demonstrations per task; null: all
     held_out: int = 2  # last demonstrations of each task kept for measuring
@@ -91,21 +93,35 @@ def main(config: PosttrainConfig) -> Path:
 
 def read_all(config: PosttrainConfig) -> tuple[list[RobotEpisode], list[RobotEpisode]]:
     """(training, held-out) demonstrations of every file."""
-    files = sorted(config.demos.glob("*.hdf5")) if config.demos.is_dir() else [config.demos]
-    if not files:
-        raise UserError(f"no *.hdf5 in {config.demos}: make some with `invact libero demos`")
     training, held_out = [], []
-    for path in files:
-        episodes = read_demos(path, wrist=config.wrist)
+    for name, episodes in read_tasks(config.demos, config.wrist):
         if len(episodes) <= config.held_out:
             raise UserError(
-                f"{path} has {len(episodes)} demonstrations, {config.held_out} of them held out: "
+                f"{name} has {len(episodes)} demonstrations, {config.held_out} of them held out: "
                 "lower --held_out or make more"
             )
         cut = len(episodes) - config.held_out
         training += episodes[:cut][: config.max_demos]
         held_out += episodes[cut:]
     return training, held_out
+
+
+def read_tasks(demos: Path, wrist: bool) -> Iterator[tuple[str, list[RobotEpisode]]]:
+    """(name, episodes) of every task: of LIBERO's files, or of a LeRobot data set by instruction."""
+    if is_lerobot(demos):
+        tasks: dict[str, list[RobotEpisode]] = {}
+        for episode in read_lerobot(demos, wrist):
+            tasks.setdefault(episode.instruction, []).append(episode)
+        yield from tasks.items()
+        return
+    files = sorted(demos.glob("*.hdf5")) if demos.is_dir() else [demos]
+    if not files:
+        raise UserError(
+            f"neither *.hdf5 nor a LeRobot data set in {demos}: make demonstrations with "
+            "`invact libero demos`"
+        )
+    for path in files:
+        yield str(path), read_demos(path, wrist=wrist)
 
 
 def dataset_statistics(episodes: list[RobotEpisode]) -> dict[str, Any]:
@@ -132,6 +148,8 @@ def as_policy(
         old.invact,
         chunk=config.chunk,
         cameras=("agentview", "wrist") if config.wrist else ("agentview",),
+        turns=(),  # demonstrations are read upright, with the gripper 1 open
+        gripper_open=1,
         proprio_dim=STATE_SIZE if config.proprio else 0,
         constrain_actions=True,
     )

@@ -1,6 +1,7 @@
 """`invact libero demos`: scripted demonstrations as LIBERO's own HDF5 files.
 
     <out>/<task name>_demo.hdf5     one file a task, as LIBERO's data sets are named
+    <out>/lerobot/                  the same as one LeRobot v3 data set, if asked for
     <out>/summary.json              demonstrations, attempts and mean steps of each task
 
 Attempt i of a task is a pure function of (seed, task, i). The file holds the first n attempts that
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from invact_vla.data.lerobot_writer import write_lerobot
+from invact_vla.data.libero_hdf5 import read_demos
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json, write_json
 from invact_vla.training.run_folder import open_run
@@ -56,6 +59,7 @@ class DemosConfig:
     max_attempts: int = 4  # attempts a wanted demonstration before giving up
     verify: bool = True  # keep only demonstrations whose replay reaches the goal
     compress: bool = True  # gzip the frames
+    lerobot: bool = False  # write a LeRobot v3 data set too, with the expert's actions
     workers: int = 2  # processes; 0 runs in this one; the files do not depend on it
 
     def __post_init__(self) -> None:
@@ -175,6 +179,10 @@ def main(config: DemosConfig) -> Path:
     rows = []
     for task in tasks:
         rows.append(_finish_task(config, run.folder, make.parts, task))
+    if config.lerobot:
+        files = [_file(config, run.folder, task) for task in tasks]
+        episodes = (e for path in files for e in read_demos(path, wrist=config.wrist))
+        write_lerobot(run.folder / "lerobot", episodes)
     shutil.rmtree(make.parts, ignore_errors=True)
     run.finish({"pack": config.assets.name, "tasks": rows})
     return run.folder

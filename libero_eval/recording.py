@@ -5,6 +5,7 @@ simulator returns them, which is OpenVLA's upright frame turned by 180 degrees.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invact_vla.training.files import atomic_file
+from libero_eval import scene
 
 if TYPE_CHECKING:
     from libero_eval.sim import LiberoSim
@@ -21,11 +23,15 @@ if TYPE_CHECKING:
 class Recording:
     """What was seen before, and done at, each of T steps. Arrays are stacked when written.
 
-    actions: what the demonstrator chose. executed: the same with the injected noise.
+    actions: what was executed, so that they can be replayed. expert: what the demonstrator chose,
+    before noise was added. model_xml, fixture_poses: the scene, of which a state holds only what
+    moves.
     """
 
     actions: list[np.ndarray] = field(default_factory=list)
-    executed: list[np.ndarray] = field(default_factory=list)
+    expert: list[np.ndarray] = field(default_factory=list)
+    model_xml: str = ""
+    fixture_poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 7)))
     states: list[np.ndarray] = field(default_factory=list)
     robot: dict[str, list[np.ndarray]] = field(default_factory=dict)
     frames: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -72,26 +78,35 @@ def play(
 
     policy = Demonstrator(sim)
     policy.reset(0)
-    recording = Recording()
+    recording = Recording(model_xml=model_xml(sim), fixture_poses=scene.fixture_poses(sim.env))
     for _ in range(max_steps):
-        action = policy.act().values[0].astype(np.float64)
-        executed = add_noise(action, rng, share, scale)
+        expert = policy.act().values[0].astype(np.float64)
+        action = add_noise(expert, rng, share, scale)
         record_step(recording, sim, sim.cameras)
         recording.actions.append(action)
-        recording.executed.append(executed)
-        if sim.step(executed):
+        recording.expert.append(expert)
+        if sim.step(action):
             return recording
     return None
 
 
+def model_xml(sim: "LiberoSim") -> str:
+    """The scene as MJCF, fixtures where they are now, for robosuite's `reset_from_xml_string`.
+
+    MuJoCo names the content type of a mesh only if it was loaded before in the same process: left
+    out, so that equal scenes give equal text.
+    """
+    return re.sub(r' content_type="[^"]*"', "", sim.env.sim.model.get_xml())
+
+
 def replays(sim: "LiberoSim", recording: Recording) -> bool:
-    """Whether the executed actions, replayed open loop from the first state, reach the goal.
+    """Whether the actions, replayed open loop from the first state, reach the goal.
 
     As public replay scripts do it: reset, set the state, settle with the gripper open, then the
     actions (OpenVLA's regeneration of LIBERO's data).
     """
     sim.set_state(recording.states[0], settle=True)
-    return any(sim.step(action) for action in recording.executed)
+    return any(sim.step(action) for action in recording.actions)
 
 
 DATASET_NAMES = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
@@ -102,10 +117,12 @@ def write_demonstration(
 ) -> None:
     """Write one demonstration as the group `demo` of its own file, atomically.
 
-    actions (T, 7) float64 in env convention, executed_actions alike, states (T, D) float64,
-    robot_states (T, 9), rewards and dones (T,) uint8 with a 1 at the end, obs/{agentview_rgb,
-    eye_in_hand_rgb} (T, H, W, 3) uint8, obs/{ee_pos, ee_ori, ee_states, gripper_states,
-    joint_states} float64. Attributes: num_samples, init_state and those given.
+    actions (T, 7) float64 in env convention, states (T, D) float64, robot_states (T, 9), rewards
+    and dones (T,) uint8 with a 1 at the end, obs/{agentview_rgb, eye_in_hand_rgb} (T, H, W, 3)
+    uint8, obs/{ee_pos, ee_ori, ee_states, gripper_states, joint_states} float64. Attributes:
+    num_samples, init_state, model_file and those given. Beyond LIBERO's layout: expert_actions, the
+    actions before noise (Laskey et al. 2017, DART: what to learn from), and the attribute
+    fixture_poses (F, 7), which `model_file` holds to six digits.
     """
     import h5py
 
@@ -114,13 +131,15 @@ def write_demonstration(
         length = len(recording.actions)
         group.attrs["num_samples"] = length
         group.attrs["init_state"] = recording.states[0]
+        group.attrs["model_file"] = recording.model_xml
+        group.attrs["fixture_poses"] = recording.fixture_poses
         for name, value in attributes.items():
             group.attrs[name] = value
         last = np.zeros(length, dtype=np.uint8)
         last[-1] = 1
         arrays = {
             "actions": np.array(recording.actions),
-            "executed_actions": np.array(recording.executed),
+            "expert_actions": np.array(recording.expert),
             "states": np.array(recording.states),
             "robot_states": np.array(recording.robot["robot_states"]),
             "rewards": last,

@@ -3,7 +3,8 @@
 Layout (LIBERO, robomimic): `data/demo_<i>/actions` (T, 7) in env convention (-1 open, +1 close),
 `data/demo_<i>/obs/{agentview_rgb, eye_in_hand_rgb, ee_pos, ee_ori, gripper_states}`, images as the
 simulator returns them, that is rotated by 180 degrees. What comes out is upright, with the gripper in
-OpenVLA's training convention (1 open, 0 close).
+OpenVLA's training convention (1 open, 0 close). Where a file also holds `expert_actions` (those that
+were chosen before noise disturbed them, as `invact libero demos` writes), these are learned from.
 """
 
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def read_demos(path: Path, limit: int | None = None, wrist: bool = False) -> lis
 
 
 def _episode(group: Any, name: str, instruction: str, wrist: bool) -> RobotEpisode:
-    actions = group["actions"][()].astype(np.float64)
+    actions = group.get("expert_actions", group["actions"])[()].astype(np.float64)
     obs = group["obs"]
     upright = np.ascontiguousarray(obs["agentview_rgb"][()][:, ::-1, ::-1])
     hand = np.ascontiguousarray(obs["eye_in_hand_rgb"][()][:, ::-1, ::-1]) if wrist else None

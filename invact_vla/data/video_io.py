@@ -25,10 +25,12 @@ def write_video(
     fps: float,
     codec: Literal["h264", "vp9"] = "h264",
     crf: int = 23,
+    gop: int | None = None,
 ) -> None:
     """Write frames, uint8 (T, H, W, 3) RGB with even H and W, atomically and deterministically.
 
-    One encoder thread and no time stamps of the day: equal frames give equal bytes.
+    One encoder thread and no time stamps of the day: equal frames give equal bytes. gop: frames from
+    one key frame to the next, for random access; none given: the codec's own.
     """
     import av
     from av.codec.context import Flags
@@ -48,6 +50,8 @@ def write_video(
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
+        if gop is not None:
+            stream.gop_size = gop
         stream.codec_context.flags |= Flags.bitexact
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")

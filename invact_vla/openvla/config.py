@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
+PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
+TURNS = ("none", "rotate180", "flip", "mirror")  # what may be done to an upright frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,9 @@ class InvActConfig:
     text_pieces: int | None = None  # vocabulary without padding; null: rows - pad_to_multiple_of
     separator_token_id: int | None = None  # lone word boundary before the targets; null: none
     cameras: tuple[str, ...] = ("agentview",)  # images of one observation, in order
+    turns: tuple[str, ...] = ()  # what is done to each camera's upright frame; empty: nothing
+    gripper_open: int = 1  # the gripper value of its training actions that means open, 0 or 1
+    prompt: str = PROMPT  # the text around the instruction, which is in lower case
     proprio_dim: int = 0  # numbers of the state token (OpenVLA-OFT §III); 0: no such token
     action_dim: int = 7  # numbers of one action
     chunk: int = 1  # actions predicted per call
@@ -87,6 +92,10 @@ class InvActConfig:
         unknown = set(self.cameras) - {"agentview", "wrist"}
         if not self.cameras or unknown:
             raise ValueError(f"cameras must be among agentview, wrist; got {list(self.cameras)}")
+        if self.turns and (set(self.turns) - set(TURNS) or len(self.turns) != len(self.cameras)):
+            raise ValueError(f"turns: expected one of {TURNS} a camera, got {list(self.turns)}")
+        if self.gripper_open not in (0, 1):
+            raise ValueError(f"gripper_open must be 0 or 1, got {self.gripper_open}")
         if self.chunk < 1 or self.action_dim < 1 or self.proprio_dim < 0:
             raise ValueError("chunk and action_dim must be at least 1, proprio_dim at least 0")
         if len(set(self.latent_token_ids)) != len(self.latent_token_ids):

@@ -17,6 +17,7 @@ from invact_vla.errors import UserError
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.generate import greedy_decode
+from invact_vla.openvla.images import turn
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.schema import ActionChunk, Observation
 
@@ -28,6 +29,9 @@ class OpenVLAPolicy:
         config = pretrained.config
         self.pretrained = pretrained
         self.needs = tuple(config.invact.cameras)
+        self.turns = config.invact.turns or ("none",) * len(self.needs)
+        self.gripper_open = config.invact.gripper_open
+        self.sequences = pretrained.sequences
         self.chunk = config.invact.chunk
         self.key, statistics = choose_statistics(config.norm_stats, key)
         self.actions = ActionStats.from_json(statistics["action"])
@@ -57,7 +61,7 @@ class OpenVLAPolicy:
 
     def act_batch(self, observations: list[Observation]) -> list[ActionChunk]:
         """One chunk per observation; prompts of one length are decoded together."""
-        prompts = [self.pretrained.sequences.prompt(o.instruction) for o in observations]
+        prompts = [self.sequences.prompt(o.instruction) for o in observations]
         chunks: dict[int, ActionChunk] = {}
         for length in sorted({len(p) for p in prompts}):
             rows = [i for i, p in enumerate(prompts) if len(p) == length]
@@ -79,16 +83,16 @@ class OpenVLAPolicy:
         )
         ids = rearrange(ids.numpy(), "b (n a) -> b n a", n=self.chunk)
         actions = unnormalize(self.tokens.decode(ids), self.actions)
-        return [ActionChunk(values) for values in to_environment(actions)]
+        return [ActionChunk(values) for values in to_environment(actions, self.gripper_open)]
 
     def _pixel_values(self, observations: list[Observation]) -> Tensor:
         """(B, cameras * C, S, S), cameras in the model's order."""
         views = []
-        for camera in self.needs:
+        for camera, how in zip(self.needs, self.turns, strict=True):
             frames = [getattr(o, camera) for o in observations]
             if any(f is None for f in frames):
                 raise UserError(f"this policy reads the {camera} camera, which is not rendered")
-            views.append(torch.cat([self.pretrained.processor(f[None]) for f in frames]))
+            views.append(torch.cat([self.pretrained.processor(turn(f[None], how)) for f in frames]))
         return torch.cat(views, dim=1)
 
     def _state(self, observations: list[Observation]) -> Tensor | None:
@@ -99,10 +103,10 @@ class OpenVLAPolicy:
         return torch.from_numpy(states.astype(np.float32))
 
 
-def to_environment(actions: np.ndarray) -> np.ndarray:
-    """(..., 7) in training convention (gripper 1 open, 0 close) -> float32 in LIBERO's own
-    (-1 open, +1 close), clipped to [-1, 1]. The gripper is made binary."""
-    gripper = -np.sign(2 * actions[..., -1:] - 1)
+def to_environment(actions: np.ndarray, gripper_open: int = 1) -> np.ndarray:
+    """(..., 7) in training convention (gripper 1 open, 0 close, or the reverse) -> float32 in
+    LIBERO's own (-1 open, +1 close), clipped to [-1, 1]. The gripper is made binary."""
+    gripper = (-1 if gripper_open else 1) * np.sign(2 * actions[..., -1:] - 1)
     both = np.concatenate([actions[..., :-1], gripper], axis=-1)
     return np.clip(both, -1, 1).astype(np.float32)
 

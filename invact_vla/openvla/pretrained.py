@@ -37,7 +37,8 @@ class Pretrained:
     @property
     def sequences(self) -> SequenceBuilder:
         """Builder of prompts and training sequences."""
-        return SequenceBuilder(self.tokenizer, self.config.invact.separator_token_id)
+        own = self.config.invact
+        return SequenceBuilder(self.tokenizer, own.separator_token_id, own.prompt)
 
 
 def fresh(

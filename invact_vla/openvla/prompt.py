@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invact_vla.openvla.config import PROMPT
 from invact_vla.openvla.model import IGNORED
 from invact_vla.openvla.tokenizer import EOS, Tokenizer
 
 
-def prompt_of(instruction: str) -> str:
+def prompt_of(instruction: str, template: str = PROMPT) -> str:
     """OpenVLA's prompt: lower case, no full stop added."""
-    return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
+    return template.replace("{instruction}", instruction.lower())
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class SequenceBuilder:
 
     tokenizer: Tokenizer
     separator_id: int | None
+    template: str = PROMPT
 
     def prompt(self, instruction: str) -> list[int]:
         """BOS, the prompt, and the separator unless the prompt ends with it."""
-        ids = self.tokenizer.encode(prompt_of(instruction))
+        ids = self.tokenizer.encode(prompt_of(instruction, self.template))
         if self.separator_id is not None and ids[-1] != self.separator_id:
             ids.append(self.separator_id)
         return ids

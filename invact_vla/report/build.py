@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from invact_vla.errors import UserError
+from invact_vla.html.page import Html, join, page, paragraph
 from invact_vla.report.inputs import ReportInputs
 from invact_vla.report.ladder_section import ladder_section
 from invact_vla.report.method_sections import codes_section, encoder_section, samples_section
-from invact_vla.report.page import Html, join, page, paragraph
 from invact_vla.report.reading import read_optional_json
 from invact_vla.report.run_sections import (
     curves_section,

@@ -5,9 +5,8 @@ from itertools import combinations
 from statistics import mean, median
 
 from invact_vla.errors import UserError
-from invact_vla.report.charts import Interval, interval_chart
-from invact_vla.report.inputs import ReportInputs
-from invact_vla.report.page import (
+from invact_vla.html.charts import Interval, interval_chart
+from invact_vla.html.page import (
     Html,
     Section,
     details,
@@ -17,6 +16,7 @@ from invact_vla.report.page import (
     safe,
     table,
 )
+from invact_vla.report.inputs import ReportInputs
 from libero_eval import stats
 from libero_eval.results import EpisodeRow, by_task
 from libero_eval.tasks import instruction

@@ -8,10 +8,9 @@ from typing import Any
 from invact_vla.data.decode import decode_frames
 from invact_vla.data.label_store import LabelStore, read_labels
 from invact_vla.errors import UserError
-from invact_vla.report import media
-from invact_vla.report.charts import bar_chart
-from invact_vla.report.inputs import ReportInputs, SampleClip
-from invact_vla.report.page import (
+from invact_vla.html import media
+from invact_vla.html.charts import bar_chart
+from invact_vla.html.page import (
     Html,
     Section,
     code_chips,
@@ -24,6 +23,7 @@ from invact_vla.report.page import (
     safe,
     table,
 )
+from invact_vla.report.inputs import ReportInputs, SampleClip
 from invact_vla.report.reading import pictures_of, read_optional_json
 from latent_actions.health import code_counts, code_health
 

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from invact_vla.report import media
-from invact_vla.report.charts import line_chart
-from invact_vla.report.inputs import ReportInputs
-from invact_vla.report.page import (
+from invact_vla.html import media
+from invact_vla.html.charts import line_chart
+from invact_vla.html.page import (
     Html,
     Section,
     details,
@@ -20,6 +19,7 @@ from invact_vla.report.page import (
     table,
     tag,
 )
+from invact_vla.report.inputs import ReportInputs
 from invact_vla.report.reading import curve, read_metrics, read_optional_json
 from libero_eval.results import EpisodeRow
 from libero_eval.rollout import find_video

@@ -5,7 +5,7 @@
     <folder>/metrics.jsonl      one row a logged step
     <folder>/done.json          the run's key and summary; present only when the stage is finished
 
-The key hashes the config (without `out`, `overwrite` and `workers`, which do not change the product)
+The key hashes the config (without `PRODUCT_NEUTRAL`, which do not change the product)
 and the parents' keys: the same key means the same product, so a finished stage is skipped and a killed
 one continues.
 """
@@ -35,7 +35,7 @@ from invact_vla.training.files import (
     write_json,
 )
 
-PRODUCT_NEUTRAL = ("out", "overwrite", "workers")
+PRODUCT_NEUTRAL = ("out", "overwrite", "workers", "executor", "in_flight", "max_errors")
 RECORDED_PACKAGES = (
     "torch", "transformers", "timm", "accelerate", "numpy", "mujoco", "robosuite", "hf-libero",
 )  # fmt: skip

@@ -17,6 +17,7 @@ if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 import h5py
 
+from invact_vla.data.lerobot import read_lerobot
 from invact_vla.data.libero_hdf5 import read_demos
 from invact_vla.errors import UserError
 from invact_vla.training.files import hash_file
@@ -61,7 +62,7 @@ def test_layout_is_liberos(made: Path) -> None:
         assert demo["actions"].dtype == np.float64 and demo["obs/agentview_rgb"].dtype == np.uint8
         assert demo["dones"][()].tolist() == [0] * (length - 1) + [1]
         np.testing.assert_array_equal(demo.attrs["init_state"], demo["states"][0])
-        changed = np.any(demo["actions"][()] != demo["executed_actions"][()], axis=1)
+        changed = np.any(demo["actions"][()] != demo["expert_actions"][()], axis=1)
         assert 0.15 < changed.mean() < 0.45, "noise in about 30 % of the steps"
 
 
@@ -70,6 +71,17 @@ def test_read_by_post_training(made: Path) -> None:
     assert first.instruction.startswith("put both the alphabet soup")
     assert set(np.unique(first.actions[:, 6])) == {0.0, 1.0}
     assert not first.actions[:, 3:6].any()
+
+
+def test_lerobot_holds_the_same(tmp_path: Path) -> None:
+    run = main(config(tmp_path / "run", n_per_task=1, wrist=True, lerobot=True))
+    (ours,) = read_demos(run / NAME, wrist=True)
+    (theirs,) = read_lerobot(run / "lerobot", wrist=True)
+    assert theirs.instruction == ours.instruction
+    np.testing.assert_allclose(theirs.actions, ours.actions, atol=1e-7)
+    np.testing.assert_array_equal(theirs.state, ours.state)
+    assert np.abs(theirs.agentview.astype(int) - ours.agentview).mean() < 8
+    assert theirs.wrist is not None and theirs.wrist.shape == theirs.agentview.shape
 
 
 def test_frames_and_states_belong_together(made: Path) -> None:
@@ -136,7 +148,7 @@ def test_verified_demonstrations_replay(tmp_path: Path) -> None:
         demo = file["data/demo_0"]
         sim.reset(5)
         sim.set_state(demo["states"][0], settle=True)
-        assert any([sim.step(action) for action in demo["executed_actions"][()]])
+        assert any([sim.step(action) for action in demo["actions"][()]])
 
 
 @pytest.mark.slow

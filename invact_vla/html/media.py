@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from invact_vla.report.page import Html
+from invact_vla.html.page import Html
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
 MAX_PICTURE_PX = 1100  # wider pictures are scaled down

@@ -1,0 +1,1 @@
+"""Pages of one file without script: tables, charts, pictures. Knows nothing of the project."""

@@ -10,7 +10,7 @@ one reset an episode) would have made.
 import importlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,12 @@ def numpy_seed(seed: int | None) -> Iterator[None]:
         np.random.set_state(before)
 
 
-def build_env(suite: str, task: str, assets: Path) -> Any:
+def build_env(
+    suite: str, task: str, assets: Path, edit_model: Callable[[str], str] | None = None
+) -> Any:
     """LIBERO's problem environment of a task, with the settings of its OffScreenRenderEnv.
+
+    edit_model: changes the scene's MJCF before it is compiled.
 
     No renderer and no observables: frames come from `camera.Camera`, and reading robosuite's
     observables at every physics step is a tenth of its time.
@@ -56,6 +60,8 @@ def build_env(suite: str, task: str, assets: Path) -> Any:
     base = TASK_MAPPING[bddl_utils.get_problem_info(bddl)["problem_name"]]
 
     def initialize_sim(self: Any, xml_string: str | None = None) -> None:
+        if edit_model is not None:
+            xml_string = edit_model(xml_string or self.model.get_xml())
         base._initialize_sim(self, xml_string)
         self.sim.forward()  # robosuite's render context does so: it warms up the contact solver
         model = self.sim.model._model

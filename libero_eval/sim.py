@@ -11,7 +11,7 @@ Frames are rendered when `observation()` is called, and only the cameras asked f
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,11 @@ class LiberoSim:
         settle_steps: int = 10,
         settle_action: Sequence[float] = SETTLE_ACTION,
         reset_seed: int = 0,
+        edit_model: Callable[[str], str] | None = None,
     ) -> None:
         """assets: folder of an asset pack. cameras: of "agentview" and "wrist", rendered by
-        `observation()`. image_size: pixels, square. The rest: fields of the protocol."""
+        `observation()`. image_size: pixels, square. edit_model: changes the scene's MJCF before it
+        is compiled; the flat state must keep its length. The rest: fields of the protocol."""
         unknown = set(cameras) - set(CAMERA_NAMES)
         if unknown:
             raise UserError(f"unknown cameras {sorted(unknown)}; known: {', '.join(CAMERA_NAMES)}")
@@ -79,9 +81,11 @@ class LiberoSim:
         self.assets = Path(assets)
         self.cameras, self.image_size = tuple(cameras), image_size
         self.episode = "no episode yet"
+        self.init_index: int | None = None  # of the running episode, if it began in an init state
         self._settle_steps = settle_steps
         self._settle_action = np.array(settle_action)
         self._reset_seed = reset_seed
+        self._edit_model = edit_model
         self._init_states = init_states(suite, task_id)
         self._env: Any = None
         self._resets: Any = None
@@ -95,7 +99,7 @@ class LiberoSim:
     def env(self) -> Any:
         """LIBERO's problem environment, built at the first use."""
         if self._env is None:
-            self._env = scene.build_env(self.suite, self.task, self.assets)
+            self._env = scene.build_env(self.suite, self.task, self.assets, self._edit_model)
             self._resets = scene.SerialResets(self._env, self._reset_seed)
             self._stepper = Stepper(self._env)
         return self._env
@@ -117,15 +121,22 @@ class LiberoSim:
 
         Equal, bit for bit, to the init_index-th episode of the public serial loop.
         """
-        if not 0 <= init_index < len(self._init_states):
-            raise UserError(
-                f"{self.task}: init states 0..{len(self._init_states) - 1}, got {init_index}"
-            )
-        self.episode = f"init state {init_index}"
+        self._check_index(init_index)
+        self.episode, self.init_index = f"init state {init_index}", init_index
         assert self.env is not None  # builds it
         self._resets.run(init_index)
         self._set_physics(self._init_states[init_index])
         self._begin(settle)
+
+    def _check_index(self, init_index: int) -> None:
+        if not 0 <= init_index < len(self._init_states):
+            raise UserError(
+                f"{self.task}: init states 0..{len(self._init_states) - 1}, got {init_index}"
+            )
+
+    def settle(self) -> None:
+        """Let the scene come to rest after a reset that did not."""
+        self._begin(settle=True)
 
     def reset_random(self, seed: int, settle: bool = True) -> None:
         """Start an episode with a random layout drawn from the BDDL regions.
@@ -133,7 +144,7 @@ class LiberoSim:
         A pure function of the seed: object and fixture poses, and the arm's joints with the spread
         of LIBERO's init states.
         """
-        self.episode = f"layout seed {seed}"
+        self.episode, self.init_index = f"layout seed {seed}", None
         env = self.env
         with scene.numpy_seed(seed):
             scene.soft_reset(env)
@@ -228,6 +239,7 @@ class LiberoSim:
         if self._shown is None:
             self._shown = mujoco.MjData(self.model)
         self._shown.qpos[:] = self._sampled[0]
+        self._shown.mocap_pos[:] = self.data.mocap_pos
         mujoco.mj_kinematics(self.model, self._shown)
         mujoco.mj_comPos(self.model, self._shown)
         mujoco.mj_camlight(self.model, self._shown)

@@ -138,7 +138,10 @@ def _frames(
         starts = [
             round(episodes[n][f"videos/{camera}/from_timestamp"] * info["fps"]) for n in numbers
         ]
-        spans = [np.arange(episodes[n]["length"]) + start for n, start in zip(numbers, starts)]
+        spans = [
+            np.arange(episodes[n]["length"]) + start
+            for n, start in zip(numbers, starts, strict=True)
+        ]
         decoded = decode_frames(path, np.concatenate(spans))
         ends = np.cumsum([len(span) for span in spans])[:-1]
         frames.update(zip(numbers, np.split(decoded, ends), strict=True))

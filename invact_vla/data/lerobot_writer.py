@@ -154,7 +154,7 @@ def _cameras(episode: RobotEpisode) -> Iterator[tuple[str, np.ndarray]]:
         yield WRIST, episode.wrist
 
 
-def _statistics(values: np.ndarray) -> dict[str, list[float]]:
+def _statistics(values: np.ndarray) -> dict[str, Any]:
     """LeRobot's measures of a column (N,) or (N, D), one number a dimension."""
     rows = values.reshape(len(values), -1).astype(np.float64)
     measures = {

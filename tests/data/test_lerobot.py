@@ -101,7 +101,7 @@ def test_theirs_is_read() -> None:
 def test_bad_data_sets_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no LeRobot data set"):
         read_lerobot(tmp_path)
-    with pytest.raises(UserError, match="expected observation.images.front"):
+    with pytest.raises(UserError, match=r"expected observation\.images\.front"):
         read_lerobot(folder, cameras=("observation.images.front", ""))
     info = json.loads((folder / INFO).read_text())
     (tmp_path / "meta").mkdir()

@@ -27,6 +27,15 @@ TASKS = range(10)
 # task -> numbers in its init states: 1 + nq + nv
 SIZES = dict(zip(TASKS, (123, 123, 47, 51, 84, 45, 71, 84, 47, 47), strict=True))
 OBJECTS = (
+    "stable_hope_objects/bbq_sauce",
+    "stable_hope_objects/cookies",
+    "stable_hope_objects/new_salad_dressing",
+    "stable_hope_objects/salad_dressing",
+    "stable_scanned_objects/glazed_rim_porcelain_ramekin",
+    "stable_scanned_objects/white_bowl",
+    "turbosquid_objects/wooden_tray",
+    "turbosquid_objects/wooden_two_layer_shelf",
+    "turbosquid_objects/yellow_book",
     "stable_hope_objects/alphabet_soup",
     "stable_hope_objects/butter",
     "stable_hope_objects/chocolate_pudding",
@@ -49,7 +58,7 @@ OBJECTS = (
     "turbosquid_objects/wine_rack",
 )
 FIXTURES = ("articulated_objects/flat_stove", "articulated_objects/microwave")
-FIXTURES += ("articulated_objects/white_cabinet",)
+FIXTURES += ("articulated_objects/white_cabinet", "articulated_objects/wooden_cabinet")
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +267,16 @@ def test_task_loads_settles_and_renders(task_id: int, procedural: Path) -> None:
 
 
 @needs_libero_assets
+@pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_90"])
+def test_other_suites_load_and_settle(suite: str, procedural: Path) -> None:
+    """One task each here; `invact libero check --suite NAME` tries all."""
+    from libero_eval.sim import LiberoSim
+
+    sim = LiberoSim(suite, 4, procedural, image_size=32)
+    assert not check_task(sim, CheckConfig(suite=suite, init_states=1, image_size=32)).faults
+    sim.close()
+
+
 @pytest.mark.parametrize("task_id", [0, 3, 4])
 def test_objects_rest_where_liberos_rest(task_id: int, procedural: Path) -> None:
     from libero_eval.sim import LiberoSim

@@ -1,4 +1,4 @@
-"""The three arenas of LIBERO-10 (`scenes/`), the floor and wall pictures, and two small objects.
+"""The five arenas (`scenes/`), the floor and wall pictures, and two small objects.
 
 LIBERO's arena classes look up by name: texture `texplane` and `tex-wall` (whose file name they
 replace by that of a style), the bodies of the tables, and in the kitchen the table's geoms.
@@ -41,6 +41,7 @@ SURFACES: dict[str, Callable[[Style], Image.Image]] = {
     "kitchen_table.png": lambda style: textures.wood(style, "kitchen_table", 12),
     "living_table.png": lambda style: textures.wood(style, "living_table", 32),
     "study_table.png": lambda style: textures.wood(style, "study_table", 24),
+    "table_top.png": lambda style: textures.wood(style, "table_top", 20),
 }
 CAMERAS: tuple[tuple[str, Vector, Vector], ...] = (
     ("frontview", (1.0, 0, 1.45), (0.56, 0.43, 0.43, 0.56)),
@@ -64,6 +65,8 @@ def write_arenas(folder: Path, style: Style) -> None:
     _kitchen(folder / FOLDER, style)
     _living_room(folder / FOLDER, style)
     _study(folder / FOLDER, style)
+    _tabletop(folder / FOLDER)
+    _floor(folder / FOLDER)
     _small_boxes(folder)
 
 
@@ -111,6 +114,26 @@ def _kitchen(folder: Path, style: Style) -> None:
     light = {"name": "light_kitchen", "pos": "-1.75 0 1.6", "dir": "0 0 -1", "castshadow": "false"}
     light |= {"diffuse": ".8 .8 .8", "specular": ".8 .8 .8", "directional": "true"}
     ET.SubElement(model.world, "light", light)
+    _square_table(world)
+    model.write(folder / "libero_kitchen_tabletop_base_style.xml")
+
+
+def _tabletop(folder: Path) -> None:
+    """A bare room with a wooden table: LIBERO-Spatial and LIBERO-Goal."""
+    model, world = _room("table_arena", "table_top.png")
+    model.material("table_legs", texture="tex-table")
+    _square_table(world)
+    model.write(folder / "libero_tabletop_base_style.xml")
+
+
+def _floor(folder: Path) -> None:
+    """A bare room without a table: LIBERO-Object."""
+    model, _ = _room("table_arena", "table_top.png", floor_body=True)
+    model.write(folder / "libero_floor_base_style.xml")
+
+
+def _square_table(world: Part) -> None:
+    """The table whose size and legs LIBERO's arena class sets."""
     table = world.child("table", (0, 0, 0.4))
     collision = {"name": "table_collision", "type": "box", "pos": "0 0 0", "size": "0.4 0.4 0.4"}
     ET.SubElement(table.body, "geom", collision | {"group": "0", "friction": "1 0.005 0.0001"})
@@ -118,7 +141,6 @@ def _kitchen(folder: Path, style: Style) -> None:
     table.site("table_top", (0.001,) * 3, (0, 0, 0.4), rgba=(0, 0, 0, 0), kind="sphere")
     for index in range(1, 5):
         table.look("cylinder", (0.05, 0.1), "table_legs", name=f"table_leg{index}_visual")
-    model.write(folder / "libero_kitchen_tabletop_base_style.xml")
 
 
 # The low table, in its own frame (x of the room is -y here): half sizes and places.

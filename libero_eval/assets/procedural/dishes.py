@@ -18,11 +18,13 @@ TURBOSQUID = "turbosquid_objects"
 
 
 def write_dishes(folder: Path, style: Style) -> None:
-    """Write the six objects below `folder`."""
+    """Write the objects below `folder`."""
     _basket(folder / SCANNED / "basket", style)
     _plate(folder / SCANNED / "plate", style)
     _pan(folder / SCANNED / "chefmate_8_frypan", style)
     _bowl(folder / SCANNED / "akita_black_bowl", style)
+    _ramekin(folder / SCANNED / "glazed_rim_porcelain_ramekin", style)
+    _white_bowl(folder / SCANNED / "white_bowl", style)
     _moka_pot(folder / TURBOSQUID / "moka_pot", style)
     _bottle(folder / TURBOSQUID / "wine_bottle", style)
 
@@ -93,6 +95,33 @@ def _bowl(folder: Path, style: Style) -> None:
     inside = [(0.0505, 0.0521), (0.0490, 0.0480), (0.0405, 0.0180), (0.024, 0.0068), (0, 0.0068)]
     part.mesh(model.mesh("bowl", lathe([*outline, *inside])), glaze)
     model.write(folder / "akita_black_bowl.xml")
+
+
+def _ramekin(folder: Path, style: Style) -> None:
+    """A small porcelain dish with a steep wall, 82 mm across and 42 mm high."""
+    model, part = object_model("glazed_rim_porcelain_ramekin")
+    part.weight(0.0097, (0, 0, 0.0168), (7.7e-6, 7.7e-6, 1.22e-5))
+    prism(part, 0.0340, 0.0032, (0, 0, 0.0041))
+    ring(part, (0.0026, 0.0095, 0.0209), 0.0382, (0, 0, 0.0217), lean=0.149, count=16)
+    glaze = model.material("glaze", style.rgba("ramekin"), specular="0.6")
+    outline = [(0, 0.0009), (0.0340, 0.0009), (0.0362, 0.0040), (0.0430, 0.0424)]
+    inside = [(0.0385, 0.0424), (0.0335, 0.0073), (0, 0.0073)]
+    part.mesh(model.mesh("dish", lathe([*outline, *inside])), glaze)
+    model.write(folder / "glazed_rim_porcelain_ramekin.xml")
+
+
+def _white_bowl(folder: Path, style: Style) -> None:
+    """A small white bowl, 79 mm across and 35 mm high."""
+    model, part = object_model("white_bowl")
+    part.weight(0.0021, (0, 0, 0.0156), (1.2e-6, 1.2e-6, 1.97e-6))
+    part.solid("box", (0.0173, 0.0165, 0.0018), (0, 0, 0.0024))
+    ring(part, (0.0005, 0.0071, 0.0085), 0.0239, (0, 0, 0.0070), lean=1.047, count=15)
+    ring(part, (0.0010, 0.0071, 0.0127), 0.0357, (0, 0, 0.0226), lean=0.288, count=18)
+    glaze = model.material("glaze", style.rgba("white_bowl"), specular="0.6")
+    outline = [(0, 0.0006), (0.0170, 0.0006), (0.0315, 0.0108), (0.0395, 0.0350)]
+    inside = [(0.0372, 0.0350), (0.0300, 0.0125), (0.0165, 0.0042), (0, 0.0042)]
+    part.mesh(model.mesh("bowl", lathe([*outline, *inside])), glaze)
+    model.write(folder / "white_bowl.xml")
 
 
 def _moka_pot(folder: Path, style: Style) -> None:

@@ -1,4 +1,4 @@
-"""The articulated fixtures: cabinet with three drawers, stove with a knob, microwave with a door.
+"""The articulated fixtures: cabinets with three drawers, stove with a knob, microwave with a door.
 
 Bodies, joints and region sites have LIBERO's names and order: predicates look them up by name,
 and init states store the joints in the order of the file.
@@ -22,8 +22,9 @@ OVEN_CONTACT = PLAIN | {
 
 
 def write_fixtures(folder: Path, style: Style) -> None:
-    """Write the three fixtures below `folder`."""
-    _cabinet(folder / FOLDER, style)
+    """Write the fixtures below `folder`."""
+    _cabinet(folder / FOLDER, style, "white_cabinet", "cabinet")
+    _cabinet(folder / FOLDER, style, "wooden_cabinet", "dark_wood")
     _stove(folder / FOLDER, style)
     _microwave(folder / FOLDER, style)
 
@@ -60,11 +61,11 @@ DRAWERS: tuple[tuple[str, float, float, float], ...] = (
 )
 
 
-def _cabinet(folder: Path, style: Style) -> None:
-    """A white cabinet with three drawers that slide along y (open: towards -y)."""
-    model, part = object_model("white_cabinet", -0.045, 0.045, 0.045)
-    white = model.material("white", style.rgba("cabinet"))
-    front = model.material("front", (*(0.93 * c for c in style.colour("cabinet")), 1))
+def _cabinet(folder: Path, style: Style, name: str, colour: str) -> None:
+    """A cabinet with three drawers that slide along y (open: towards -y)."""
+    model, part = object_model(name, -0.045, 0.045, 0.045)
+    white = model.material("white", style.rgba(colour))
+    front = model.material("front", (*(0.93 * c for c in style.colour(colour)), 1))
     metal = model.material("metal", style.rgba("handle"), specular="0.7")
     base = part.child("base")
     base.weight(0.1762, (0.0035, 0.0383, 0.1078), (1.57e-3, 2.45e-3, 2.21e-3))
@@ -86,7 +87,7 @@ def _cabinet(folder: Path, style: Style) -> None:
             drawer.block(size, front, (x, y, z - drop))
         for size, (x, y, z) in DRAWER_HANDLE:
             drawer.block(size, metal, (x, y, z - handle_drop))
-    model.write(folder / "white_cabinet.xml")
+    model.write(folder / f"{name}.xml")
 
 
 def _stove(folder: Path, style: Style) -> None:

@@ -1,4 +1,4 @@
-"""The eight packets and tins of LIBERO-10 (`stable_hope_objects/`).
+"""Packets, tins and bottles (`stable_hope_objects/`).
 
 Sizes, masses and inertias are those of LIBERO's objects (collision geometry only, as robosuite
 weighs them). Most of these stand with their y axis up: `UPRIGHT` lets us describe them with z up.
@@ -31,7 +31,7 @@ class Label:
 
 
 def write_food(folder: Path, style: Style) -> None:
-    """Write the eight objects below `folder`."""
+    """Write the objects below `folder`."""
     root = folder / FOLDER
     _tin(root, style, "alphabet_soup", Label(base="soup", band="soup_label", words="SOUP"))
     _tin(root, style, "tomato_sauce", Label(base="tomato", band="tomato_label", words="TOMATO"))
@@ -45,6 +45,13 @@ def write_food(folder: Path, style: Style) -> None:
     _packet(root, style, "butter", butter, (0.0381, 0.0198, 0.0087))
     pudding = Label(base="pudding", band="pudding_label", words="CHOCO", ink="pudding")
     _packet(root, style, "chocolate_pudding", pudding, (0.0401, 0.0232, 0.0137))
+    cookies = Label(base="cookies", band="cookies_label", words="COOKIES", ink="cookies")
+    _packet(root, style, "cookies", cookies, (0.0310, 0.0413, 0.0094))
+    _bbq(root, style)
+    salad = Label(base="dressing", band="dressing_label", words="SALAD")
+    _dressing(root, style, "salad_dressing", salad)
+    new = Label(base="new_dressing", band="new_dressing_label", words="NEW", ink="bbq")
+    _dressing(root, style, "new_salad_dressing", new, inner="sald_dressing_body")
 
 
 # Mass (kg), centre of mass (m), inertia (kg m2) about the axes of the body.
@@ -57,6 +64,10 @@ WEIGHTS: dict[str, tuple[float, Vector, Vector]] = {
     "cream_cheese": (0.0062, (0, 0, 0), (1.10e-6, 3.57e-6, 4.34e-6)),
     "butter": (0.0052, (0, 0, 0), (8.16e-7, 2.67e-6, 3.22e-6)),
     "chocolate_pudding": (0.0102, (-0.0005, 0, 0.0006), (2.46e-6, 6.10e-6, 7.28e-6)),
+    "cookies": (0.0096, (0, 0, 0), (5.77e-6, 3.38e-6, 8.58e-6)),
+    "bbq_sauce": (0.0122, (0, 0, -0.0076), (1.12e-5, 1.21e-5, 2.60e-6)),
+    "salad_dressing": (0.0218, (-0.0005, -0.0056, 0.0002), (3.40e-5, 5.19e-6, 3.52e-5)),
+    "new_salad_dressing": (0.0218, (-0.0005, -0.0056, 0.0002), (3.40e-5, 5.19e-6, 3.52e-5)),
 }
 # Heights of the bottom site (m), radius of the placement circle (m).
 PLACEMENT: dict[str, tuple[float, float, float]] = {
@@ -64,13 +75,19 @@ PLACEMENT: dict[str, tuple[float, float, float]] = {
     "cream_cheese": (-0.025, 0.025, 0.03),
     "butter": (-0.02, 0.02, 0.02),
     "milk": (-0.06, 0.04, 0.03),
+    "bbq_sauce": (-0.06, 0.06, 0.015),
 }
 
 
-def _start(name: str, upright: bool) -> tuple[Model, Part]:
-    """The file and its body, weighed, in the frame in which we describe it."""
+def _start(name: str, upright: bool, inner: str | None = None) -> tuple[Model, Part]:
+    """The file and its body, weighed, in the frame in which we describe it.
+
+    inner: name of a body 5 cm above the object's origin that holds everything.
+    """
     bottom, top, radius = PLACEMENT.get(name, (-0.06, 0.04, 0.025))
     model, part = object_model(name, bottom, top, radius)
+    if inner is not None:
+        part = part.child(inner, (0, 0.05, 0))
     part.weight(*WEIGHTS[name])
     return model, Part(body=part.body, frame=UPRIGHT) if upright else part
 
@@ -138,6 +155,51 @@ def _ketchup(root: Path, style: Style) -> None:
     top = [(0.0, 0.036), (0.0165, 0.036), (0.0155, 0.066), (0.010, 0.0735), (0.0, 0.0735)]
     part.mesh(model.mesh("cap", lathe(top)), cap, (*middle, 0))
     model.write(root / "ketchup" / "ketchup.xml")
+
+
+def _bbq(root: Path, style: Style) -> None:
+    """A squat brown bottle, 107 mm high; it stands with z up."""
+    model, part = _start("bbq_sauce", upright=False)
+    label = Label(base="bbq", band="bbq_label", words="BBQ", ink="bbq", repeats=2)
+    printed = _print(root, style, "bbq_sauce", model, label)
+    part.solid("box", (0.0235, 0.0145, 0.0268), (0, 0, -0.0278))
+    part.solid("box", (0.0181, 0.0143, 0.0146), (0, 0, 0.0123))
+    part.solid("box", (0.0145, 0.0147, 0.0134), (0, 0, 0.0391))
+    outline = [(0, -0.0545), (0.0238, -0.0545), (0.0245, -0.008), (0.018, 0.020), (0.012, 0.027)]
+    body = lathe([*outline, (0, 0.027)], printed=True)
+    body.vertices[:, 1] *= 0.62
+    part.mesh(model.mesh("body", body), printed)
+    cap = lathe([(0.0145, 0.027), (0.0140, 0.0525), (0, 0.0525)])
+    part.mesh(model.mesh("cap", cap), model.material("cap", style.rgba("cap")))
+    model.write(root / "bbq_sauce" / "bbq_sauce.xml")
+
+
+# Half sizes (width, depth, height), offset and height of the boxes of a dressing bottle.
+DRESSING_BOXES: tuple[tuple[Vector, float, float], ...] = (
+    ((0.0173, 0.0173, 0.0032), -0.001, -0.0695),
+    ((0.0222, 0.0173, 0.0056), -0.001, -0.0572),
+    ((0.0264, 0.0173, 0.0210), -0.001, -0.0314),
+    ((0.0229, 0.0173, 0.0056), -0.001, -0.0043),
+    ((0.0171, 0.0173, 0.0056), -0.001, 0.0072),
+    ((0.0129, 0.0149, 0.0274), 0.0005, 0.0084),
+)
+
+
+def _dressing(root: Path, style: Style, name: str, label: Label, inner: str | None = None) -> None:
+    """A round-shouldered bottle with a cap, 146 mm high."""
+    model, part = _start(name, upright=True, inner=inner)
+    printed = _print(root, style, name, model, label)
+    for half, x, z in DRESSING_BOXES:
+        part.solid("box", half, (x, -0.0002, z))
+    prism(part, 0.0165, 0.0186, (0, -0.0004, 0.0542))
+    outline = [(0, -0.0727), (0.020, -0.0727), (0.0265, -0.055), (0.0265, -0.012), (0.0150, 0.016)]
+    body = lathe([*outline, (0.0128, 0.036), (0, 0.036)], printed=True)
+    body.vertices[:, 1] *= 0.68
+    part.mesh(model.mesh("body", body), printed, (-0.001, -0.0002, 0))
+    top = [(0, 0.0356), (0.0165, 0.0356), (0.0160, 0.0728), (0, 0.0728)]
+    cap = model.material("cap", style.rgba(label.band))
+    part.mesh(model.mesh("cap", lathe(top)), cap, (0, -0.0004, 0))
+    model.write(root / name / f"{name}.xml")
 
 
 def _packet(root: Path, style: Style, name: str, label: Label, half: Vector) -> None:

@@ -1,4 +1,4 @@
-"""Generate a procedural pack: 18 objects, 5 fixtures and 3 arenas of LIBERO-10, and the robot."""
+"""Generate a procedural pack: objects, fixtures and arenas of LIBERO's five suites, and the robot."""
 
 import hashlib
 import os

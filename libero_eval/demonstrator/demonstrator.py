@@ -2,7 +2,7 @@
 
 It chooses what to do from the physical state alone (where the objects and the hand are, how hard
 the fingers press), so that the same state always meets the same action and a small network can
-imitate it. What little it remembers is in `steps.step.Memory`.
+imitate it. What little it remembers is in `steps.step.Memory`; pace and arcs are its `Style`.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from libero_eval.demonstrator.hand import read_hand
 from libero_eval.demonstrator.recipes import recipe
 from libero_eval.demonstrator.skills import OPEN, toward
 from libero_eval.demonstrator.steps.step import Memory
+from libero_eval.demonstrator.style import PLAIN, Style
 from libero_eval.sim import LiberoSim
 
 
@@ -21,9 +22,10 @@ class Demonstrator:
     needs: tuple[str, ...] = ()
     chunk = 1
 
-    def __init__(self, sim: LiberoSim) -> None:
+    def __init__(self, sim: LiberoSim, style: Style = PLAIN) -> None:
         self.sim = sim
-        self.steps = recipe(sim.suite, sim.task_id)
+        self.style = style
+        self.steps = tuple(step.styled(style) for step in recipe(sim.suite, sim.task_id))
         self._memory = Memory()
 
     def reset(self, seed: int) -> None:
@@ -34,7 +36,7 @@ class Demonstrator:
     def act(self, observation: Observation | None = None) -> ActionChunk:
         """One action for the simulator's present state."""
         del observation
-        action = np.clip(self._action(), -1.0, 1.0)
+        action = np.clip(self.style.paced(self._action()), -1.0, 1.0)
         return ActionChunk(action[None].astype(np.float32))
 
     def _action(self) -> np.ndarray:

@@ -5,7 +5,6 @@
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -18,8 +17,9 @@ from invact_vla.training.run_folder import open_run
 from libero_eval import gl
 from libero_eval.assets.pack import AssetPack, ProceduralPack
 from libero_eval.demonstrator.recipes import RECIPES, recipe
+from libero_eval.episode import Job
+from libero_eval.executors import OneByOne, run_all
 from libero_eval.protocol import DEFAULT_PROTOCOL, get_protocol
-from libero_eval.spawn import run_jobs
 from libero_eval.stats import wilson
 from libero_eval.tasks import instruction, task_name
 
@@ -65,8 +65,8 @@ class MakeTrial:
     protocol: str
     assets: Path
 
-    def __call__(self) -> "TrialRunner":
-        return TrialRunner(self.protocol, self.assets)
+    def __call__(self) -> OneByOne[Job, Trial]:
+        return OneByOne(TrialRunner(self.protocol, self.assets))
 
 
 class TrialRunner:
@@ -78,11 +78,11 @@ class TrialRunner:
         self._assets = assets
         self._sim: LiberoSim | None = None
 
-    def __call__(self, job: tuple[int, int]) -> Trial:
+    def __call__(self, job: Job) -> Trial:
         from libero_eval.demonstrator.demonstrator import Demonstrator
         from libero_eval.sim import LiberoSim
 
-        task_id, init_index = job
+        task_id, init_index = job.task_id, job.init_index
         p = self._protocol
         if self._sim is None or self._sim.task_id != task_id:
             if self._sim is not None:
@@ -90,6 +90,7 @@ class TrialRunner:
             self._sim = LiberoSim(
                 p.suite, task_id, self._assets, cameras=(), settle_steps=p.settle_steps,
                 settle_action=p.settle_action, reset_seed=p.reset_seed,
+                reseed=p.reseed,
             )  # fmt: skip
         self._sim.reset(init_index)
         policy = Demonstrator(self._sim)
@@ -112,10 +113,9 @@ def main(config: DemonstrateConfig) -> Path:
         print((run.folder / "table.txt").read_text(), end="")
         return run.folder
     inits = range(config.first_init, config.first_init + config.init_states)
-    jobs: Iterator[tuple[int, int]] = iter(list(product(tasks, inits)))
-    results = run_jobs(MakeTrial(config.protocol, assets), jobs, config.workers)
-    total = len(tasks) * len(inits)
-    trials = [t for _, t in tqdm(results, total=total, desc="demonstrate", unit="episode")]
+    jobs = [Job(task, init) for task, init in product(tasks, inits)]
+    results = run_all(MakeTrial(config.protocol, assets), jobs, config.workers)
+    trials = list(tqdm(results, total=len(jobs), desc="demonstrate", unit="episode"))
     trials.sort(key=lambda t: (t.task_id, t.init_index))
     rows = [_task_row(protocol.suite, task, trials) for task in tasks]
     text = _table(rows, config.assets.name)

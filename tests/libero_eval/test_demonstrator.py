@@ -14,11 +14,14 @@ from invact_vla.schema import ActionChunk
 from libero_eval.assets.pack import OfficialPack, ProceduralPack
 from libero_eval.demonstrator import RECIPES, Demonstrator
 from libero_eval.demonstrator.evaluate import DemonstrateConfig, main
+from libero_eval.demonstrator.hand import position_of
 from libero_eval.demonstrator.skills import CLOSE, OPEN, hover_down, lift_over, smoothstep
+from libero_eval.demonstrator.steps.neighbour import Neighbour
 from libero_eval.sim import LiberoSim
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 
 TASKS = sorted(task for _, task in RECIPES)
+TURNED = (3, 5, 9)  # the others are solved without turning the hand
 
 
 def play(sim: LiberoSim, limit: int = 520) -> np.ndarray:
@@ -40,8 +43,8 @@ def test_solves_its_tasks_smoothly(task: int) -> None:
     sim = LiberoSim("libero_10", task, ProceduralPack().build())
     sim.reset(0)
     taken = play(sim)
-    assert len(taken) < 250
-    assert not taken[:, 3:6].any(), "rotations are exactly zero"
+    assert len(taken) < 350
+    assert taken[:, 3:6].any() == (task in TURNED), "else rotations are exactly zero"
     assert set(taken[:, 6]) == {OPEN, CLOSE}
     still = np.linalg.norm(taken[1:, :6], axis=1) < 1e-4
     assert not np.any(still & (taken[1:, 6] == taken[:-1, 6])), "no no-ops"
@@ -75,6 +78,30 @@ def test_recovers_from_a_missed_grasp() -> None:
         elif sim.step(action):
             break
     play(sim)
+    sim.close()
+
+
+def test_half_closed_fingers_open_before_the_next_try() -> None:
+    """The carton that the hand pushes aside tilts the hand, the butter slips: it used to close and
+    open a little above the butter for ever."""
+    sim = LiberoSim("libero_10", 1, ProceduralPack().build())
+    sim.reset(43)
+    assert len(play(sim)) < 300
+    sim.close()
+
+
+def test_the_hand_makes_way_for_the_basket() -> None:
+    sim = LiberoSim("libero_10", 1, ProceduralPack().build())
+    sim.reset(2)
+    basket = Neighbour("basket_1", (0.079, 0.085), gives_way=False)
+    carton = Neighbour("milk_1", (0.026, 0.026), gives_way=True)
+    place, milk = position_of(sim, "basket_1"), position_of(sim, "milk_1")
+    assert basket.dodge(sim, place - [0, 0.18, 0]) == pytest.approx(-0.01)
+    assert basket.dodge(sim, place - [0, 0.15, 0]) == pytest.approx(-0.0165), "as far as it can"
+    assert basket.dodge(sim, place - [0, 0.2, 0]) == basket.side(sim, place) == 0.0
+    assert carton.dodge(sim, milk - [0.01, -0.125, 0]) == pytest.approx(0.006)
+    assert carton.dodge(sim, milk) == 0.0, "too near to dodge"
+    assert carton.side(sim, milk - [0.02, 0, 0]) == pytest.approx(-0.048), "so pushed away"
     sim.close()
 
 

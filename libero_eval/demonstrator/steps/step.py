@@ -7,6 +7,7 @@ import numpy as np
 
 from invact_vla.errors import UserError
 from libero_eval.demonstrator.hand import Hand
+from libero_eval.demonstrator.style import Style
 from libero_eval.sim import LiberoSim
 
 
@@ -36,6 +37,11 @@ class Step(ABC):
         """Once it is done: an action that frees the hand, or None when the hand is free."""
         del sim, hand
         return None
+
+    def styled(self, style: Style) -> "Step":
+        """The same step along the arcs of a style; the demonstrator sees to its speed."""
+        del style
+        return self
 
 
 def holds(sim: LiberoSim, item: str) -> bool:

@@ -1,9 +1,13 @@
-"""One episode: reset, act, step, until success or the last step; and what is recorded of it."""
+"""One episode: reset, act, step, until success or the last step; and what is recorded of it.
+
+An episode is a generator: it yields what its policy is to be asked, and is sent the answer. So one
+process can hold several, and ask their policy for all of them in one batched call.
+"""
 
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol as Interface
@@ -11,10 +15,24 @@ from typing import Protocol as Interface
 import numpy as np
 
 from invact_vla.errors import UserError
-from invact_vla.schema import Observation, Policy
+from invact_vla.schema import ActionChunk, Observation, Policy
 from libero_eval.film import Film
+from libero_eval.policy_source import EachEpisode, Request
 from libero_eval.protocol import Protocol
 from libero_eval.results import EpisodeRow, Outcome
+from libero_eval.tasks import task_name
+
+Answer = ActionChunk | Exception  # of a policy; an exception ends the episode as an error
+Game = Generator[Request, Answer | None, EpisodeRow]  # a running episode; first sent None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to run. film: keep a video of it."""
+
+    task_id: int
+    init_index: int
+    film: bool = False
 
 
 class ProgressLike(Interface):
@@ -53,6 +71,15 @@ class Simulator(Interface):
     def state_hash(self) -> str: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one episode is played with."""
+
+    sim: Simulator
+    policy: Policy
+    film: Film | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +144,33 @@ def episode_seed(seed: int, task_id: int, init_index: int) -> int:
     return int(np.random.default_rng([seed, task_id, init_index]).integers(2**31))
 
 
+def play(
+    job: Job, labels: RunLabels, set_stage: Callable[[], Stage], video_root: Path | None = None
+) -> Game:
+    """Play one episode of at most `labels.protocol.max_steps` policy steps; returns its row.
+
+    Yields (policy, observation) whenever the policy must be asked. Chunks are executed open loop.
+    Frames are rendered when the policy reads them or the film keeps them. The row names the video
+    relative to video_root. Whatever goes wrong, in setting the stage too, becomes the outcome
+    "error", with the episode, the step and the traceback as reason.
+    """
+    started = time.perf_counter()
+    task = task_name(labels.protocol.suite, job.task_id)
+    count = _Count()
+    video = None
+    try:
+        stage = set_stage()
+        row = yield from _steps(job, labels, stage, count)
+        if stage.film is not None:
+            stage.film.save(row.outcome)
+            path = stage.film.path
+            video = str(path.relative_to(video_root) if video_root else path)
+    except Exception as error:  # noqa: BLE001
+        reason = _reason(error, f"{task}, init state {job.init_index}, step {count.steps}")
+        return labels.error_row(job.task_id, task, job.init_index, reason)
+    return replace(row, video=video, wall_s=round(time.perf_counter() - started, 3))
+
+
 def run_episode(
     sim: Simulator,
     policy: Policy,
@@ -126,58 +180,84 @@ def run_episode(
     film: Film | None = None,
     video_root: Path | None = None,
 ) -> EpisodeRow:
-    """Run one episode of at most `labels.protocol.max_steps` policy steps and return its row.
-
-    Chunks are executed open loop. Frames are rendered when the policy reads them or the film keeps
-    them. The row names the video relative to video_root. Whatever goes wrong inside becomes the
-    outcome "error", with the traceback as reason; nothing else in the package catches everything.
-    """
-    started = time.perf_counter()
-    try:
-        row = _play(sim, policy, init_index, labels, film)
-        if film is not None:
-            film.save(row.outcome)
-    except Exception as error:  # noqa: BLE001
-        reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        return labels.error_row(sim.task_id, sim.task, init_index, reason or repr(error))
-    video = None
-    if film is not None:
-        video = str(film.path.relative_to(video_root) if video_root else film.path)
-    return replace(row, video=video, wall_s=round(time.perf_counter() - started, 3))
+    """Play one episode alone, see `play`."""
+    job = Job(sim.task_id, init_index)
+    game = play(job, labels, lambda: Stage(sim, policy, film), video_root)
+    source = EachEpisode(lambda: policy)
+    answer: Answer | None = None
+    while True:
+        try:
+            request = game.send(answer)
+        except StopIteration as end:
+            return end.value
+        [answer] = source.act_apart([request])
 
 
-def _play(
-    sim: Simulator, policy: Policy, init_index: int, labels: RunLabels, film: Film | None
-) -> EpisodeRow:
+@dataclass
+class _Count:
+    steps: int = 0
+
+
+def _steps(job: Job, labels: RunLabels, stage: Stage, count: _Count) -> Game:
+    sim, policy, film = stage.sim, stage.policy, stage.film
     limit = labels.protocol.max_steps
-    sim.reset(init_index)
-    policy.reset(episode_seed(labels.seed, sim.task_id, init_index))
+    _check_cameras(policy, labels.protocol)
+    sim.reset(job.init_index)
+    if film is not None:
+        film.instruction = sim.instruction  # an axis may have changed the words
+    policy.reset(episode_seed(labels.seed, job.task_id, job.init_index))
     queue: deque[np.ndarray] = deque()
     outcome: Outcome
-    outcome, reason, steps = "failure", f"goal not reached in {limit} steps", limit
-    for step in range(limit):
+    outcome, reason = "failure", f"goal not reached in {limit} steps"
+    while count.steps < limit and outcome == "failure":
         seen = None
         if not queue:
             observation = sim.observation(policy.needs)
-            queue.extend(policy.act(observation).values)
+            queue.extend(_actions((yield policy, observation)))
             seen = observation.agentview if "agentview" in policy.needs else None
-        if film is not None and film.wants(step):
-            film.add(step, sim.image("agentview", film.size_px) if seen is None else seen)
+        if film is not None and film.wants(count.steps):
+            film.add(count.steps, sim.image("agentview", film.size_px) if seen is None else seen)
         if sim.step(queue.popleft()):
-            outcome, reason, steps = "success", "goal reached", step + 1
-            break
+            outcome, reason = "success", "goal reached"
+        count.steps += 1
     if film is not None:
-        film.add(steps, sim.image("agentview", film.size_px))
+        film.add(count.steps, sim.image("agentview", film.size_px))
     return labels.row(
         sim.task_id,
         sim.task,
-        init_index,
+        job.init_index,
         outcome=outcome,
         reason=reason,
-        steps=steps,
+        steps=count.steps,
         progress=sim.progress(),
         state_hash=sim.state_hash(),
     )
+
+
+def _check_cameras(policy: Policy, protocol: Protocol) -> None:
+    hidden = sorted(set(policy.needs) - set(protocol.cameras))
+    if hidden:
+        raise UserError(
+            f"the policy reads the {' and '.join(hidden)} camera, which {protocol.key} does not "
+            f"show: choose a protocol that does, such as {protocol.suite}/oft"
+        )
+
+
+def _actions(answer: Answer | None) -> np.ndarray:
+    """(N, 7) of an answer; a chunk was checked when it was made."""
+    if isinstance(answer, Exception):
+        raise answer
+    assert answer is not None
+    return answer.values
+
+
+def _reason(error: Exception, where: str) -> str:
+    """One line that names the episode; below it, unless the mistake is a user's, the traceback."""
+    what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    line = " ".join(f"{where}: {what}".split())
+    if isinstance(error, UserError):
+        return line
+    return line + "\n" + "".join(traceback.format_exception(error)).strip()
 
 
 def _metres(progress: ProgressLike | None) -> float | None:

@@ -25,16 +25,17 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 class Film:
     """Collects the frames of one episode and writes an mp4 when its outcome is known.
 
-    path: where to. instruction: written under the picture. stride: film every n-th step, so that
-    the video plays n times as fast as the robot moved. size_px: width and height of the picture.
+    path: where to. instruction: written under the picture; may be set until then. stride: film
+    every n-th step, so that the video plays n times as fast as the robot moved. size_px: width and
+    height of the picture.
     """
 
     def __init__(self, path: Path, instruction: str, stride: int = 1, size_px: int = 160) -> None:
         if stride < 1 or size_px < 32 or size_px % 2:
             raise ValueError(f"need stride >= 1 and an even size_px >= 32: {stride}, {size_px}")
         self.path, self.stride, self.size_px = path, stride, size_px
+        self.instruction = instruction
         self._font = ImageFont.load_default(size=FONT_PX)
-        self._lines = wrap(instruction, width=round(size_px / (FONT_PX * 0.52)))
         self._frames: list[tuple[int, np.ndarray]] = []
 
     def wants(self, step: int) -> bool:
@@ -59,14 +60,15 @@ class Film:
 
     def _compose(self, step: int, frame: np.ndarray, outcome: Outcome | None) -> np.ndarray:
         """The frame above a strip of text. Returns uint8 (H, W, 3) with even H and W."""
-        height = self.size_px + LINE_PX * (len(self._lines) + 1) + 5
+        lines = wrap(self.instruction, width=round(self.size_px / (FONT_PX * 0.52)))
+        height = self.size_px + LINE_PX * (len(lines) + 1) + 5
         canvas = Image.new("RGB", (self.size_px, height + height % 2), PAPER)
         canvas.paste(Image.fromarray(frame), (0, 0))
         draw = ImageDraw.Draw(canvas)
-        for number, line in enumerate(self._lines):
+        for number, line in enumerate(lines):
             draw.text((4, self.size_px + 2 + LINE_PX * number), line, INK, self._font)
         speed = f"  {self.stride}x" if self.stride > 1 else ""
-        y = self.size_px + 2 + LINE_PX * len(self._lines)
+        y = self.size_px + 2 + LINE_PX * len(lines)
         draw.text((4, y), f"step {step}{speed}", (120, 120, 125), self._font)
         if outcome is not None:
             width = draw.textlength(outcome, self._font)

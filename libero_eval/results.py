@@ -10,18 +10,23 @@ import json
 import logging
 import os
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from invact_vla.errors import UserError
+from libero_eval.shard import Shard, missing_shards
 
 logger = logging.getLogger(__name__)
 
 EPISODES_FILE = "episodes.jsonl"
 Outcome = Literal["success", "failure", "error"]
 OUTCOMES: tuple[str, ...] = typing.get_args(Outcome)
+# fields that are equal in all rows of one run
+ONE_RUN = ("arm", "seed", "checkpoint_hash", "protocol_hash", "pack_hash", "manifest_hash")
 Episode = tuple[str, int, int]
 Key = tuple[str, str, int, int]
 
@@ -90,20 +95,31 @@ class EpisodeLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.rows = {row.key: row for row in read_episodes(path)} if path.exists() else {}
         _cut_torn_tail(path)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # a failed write must not be tried again later
 
     def done(self, key: Key) -> bool:
         """Whether this episode has a row that is not an error."""
         return key in self.rows and self.rows[key].outcome != "error"
 
     def append(self, row: EpisodeRow) -> None:
-        """Write the row and wait until the disk has it; refuses an episode that is done."""
+        """Write the row and wait until the disk has it.
+
+        Refuses an episode that is done (ValueError). If the disk is full, no part of the row stays
+        and UserError is raised.
+        """
         if self.done(row.key):
             raise ValueError(f"episode {row.key} is already in {self.path}")
-        line = json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps(asdict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            _write(self._file.fileno(), line)
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), size)
+            raise UserError(
+                f"could not record {row.suite} task {row.task_id}, init state {row.init_index} in "
+                f"{self.path} ({error.strerror}): the file ends with the episode before; make room, "
+                "and the same command goes on from there"
+            ) from error
         self.rows[row.key] = row
 
     def close(self) -> None:
@@ -114,6 +130,12 @@ class EpisodeLog:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run folder holds any row."""
+    path = folder / EPISODES_FILE
+    return path.exists() and path.stat().st_size > 0
 
 
 def read_episodes(path: Path) -> list[EpisodeRow]:
@@ -138,6 +160,36 @@ def read_episodes(path: Path) -> list[EpisodeRow]:
             raise UserError(f"{path}:{number}: episode {row.key} is recorded twice")
         rows[row.key] = row
     return [rows[key] for key in sorted(rows)]
+
+
+def merge(folders: Sequence[Path], may_differ: Collection[str] = ()) -> list[EpisodeRow]:
+    """The rows of one run from the run folders of its shards, sorted by key.
+
+    may_differ: fields of `ONE_RUN` that need not agree, e.g. manifest_hash for shards of unequal
+    machines. Raises UserError for an unfinished folder, a missing shard, an episode that is in two
+    folders, and fields that disagree.
+    """
+    rows: dict[Key, EpisodeRow] = {}
+    owner: dict[Key, Path] = {}
+    for folder in folders:
+        if not (folder / "done.json").exists():
+            raise UserError(f"{folder} is not a finished rollout: run its command to the end first")
+        for row in read_episodes(folder):
+            if row.key in rows:
+                raise UserError(f"episode {row.key} is in both {owner[row.key]} and {folder}")
+            rows[row.key], owner[row.key] = row, folder
+    missing = missing_shards(_shard_of(folder) for folder in folders)
+    if missing:
+        raise UserError(f"these folders lack the shards {', '.join(missing)}: run or give them too")
+    for name in sorted(set(ONE_RUN) - set(may_differ)):
+        values = sorted({str(getattr(row, name)) for row in rows.values()})
+        if len(values) > 1:
+            raise UserError(f"these folders are not one run: {name} is {' and '.join(values)}")
+    return [rows[key] for key in sorted(rows)]
+
+
+def _shard_of(folder: Path) -> Shard:
+    return Shard.parse(yaml.safe_load((folder / "config.yaml").read_text())["shard"])
 
 
 def by_task(rows: Iterable[EpisodeRow]) -> dict[tuple[str, int], list[EpisodeRow]]:
@@ -179,6 +231,13 @@ def _field_types() -> dict[str, tuple[type, ...]]:
 
 
 _TYPES = _field_types()
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    """Write all of it and wait until the disk has it."""
+    while content:
+        content = content[os.write(descriptor, content) :]
+    os.fsync(descriptor)
 
 
 def _cut_torn_tail(path: Path) -> None:

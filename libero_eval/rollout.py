@@ -3,6 +3,7 @@
     <out>/episodes.jsonl    one row an episode, appended as they end
     <out>/videos/           mp4s: the first episodes of each task, and its first success
     <out>/manifest.json     the environment they ran in
+    <out>/early_stop.json   what a rule that may end the run says, if one was given
     <out>/summary.json      counts of each task, and the rate unless an episode ended as an error
 
 A killed run goes on where it was, and repeats episodes that ended as errors.
@@ -10,44 +11,30 @@ A killed run goes on where it was, and repeats episodes that ended as errors.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import write_json
 from invact_vla.training.run_folder import open_run
 from libero_eval.assets.pack import AssetPack, ProceduralPack
-from libero_eval.episode import RunLabels, Simulator, run_episode
-from libero_eval.film import Film
+from libero_eval.axes import AxesConfig
+from libero_eval.early_stop import STOP_FILE, EarlyStop, Stopper, balanced_order
+from libero_eval.engine import film_successes, roll_out
+from libero_eval.episode import Job, RunLabels
+from libero_eval.executors import Executor, ExecutorConfig, HereConfig, by_workers
 from libero_eval.manifest import environment_manifest, manifest_hash
-from libero_eval.policies import PolicyConfig
+from libero_eval.policies import PolicyConfig, RemoteConfig
 from libero_eval.protocol import DEFAULT_PROTOCOL, Protocol, get_protocol
-from libero_eval.results import EPISODES_FILE, EpisodeLog, EpisodeRow, by_task
-from libero_eval.stats import RateRefused, rate
+from libero_eval.results import EpisodeRow, by_task, is_begun
+from libero_eval.runner import MakeEpisodeRunner, OpenLibero, VideoConfig, video_name
+from libero_eval.shard import Shard
+from libero_eval.stats import Interval, RateRefused, rate, rate_sequence, wilson
 from libero_eval.tasks import task_name, task_names
-from libero_eval.workers import Job, run_jobs
 
 logger = logging.getLogger(__name__)
-
-OpenSimulator = Callable[[int], Simulator]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoConfig:
-    """Which episodes are filmed, and how. Filming changes no outcome."""
-
-    per_task: int = 1  # the first episodes of each task; 0 films none of them
-    first_success: bool = True  # and the first success of each task (that episode is played again)
-    stride: int = 2  # film every n-th step; the video plays n times as fast as the robot moved
-    size_px: int = 160  # width and height of the picture
-
-    def __post_init__(self) -> None:
-        if self.per_task < 0 or self.stride < 1 or self.size_px < 32 or self.size_px % 2:
-            raise ValueError("videos: need per_task >= 0, stride >= 1, an even size_px >= 32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +48,7 @@ class RolloutConfig:
     overwrite: bool = False  # replace a run of another config in `out`
     protocol: str = DEFAULT_PROTOCOL  # suite/name, see libero_eval/protocol.py
     assets: AssetPack = field(default_factory=ProceduralPack)  # what the world is drawn with
+    axes: AxesConfig = field(default_factory=AxesConfig)  # perturbations; in the protocol's name
     tasks: tuple[int, ...] = ()  # places in the suite; none given: all
     first_init: int = 0  # first init state of each task
     episodes: int | None = None  # init states a task; none given: the protocol's trials
@@ -68,14 +56,25 @@ class RolloutConfig:
     max_steps: int | None = None  # other horizon than the protocol's; becomes part of its name
     render_px: int | None = None  # other frame size than the protocol's; becomes part of its name
     videos: VideoConfig = field(default_factory=VideoConfig)  # which episodes are filmed
-    workers: int = 0  # processes; 0 runs in this one; outcomes do not depend on it
+    early_stop: EarlyStop | None = None  # a rule to end the run by, with an interval that holds
+    shard: str = "0/1"  # i/n runs the i-th of n equal parts; `results.merge` puts them together
+    executor: ExecutorConfig = field(default_factory=HereConfig)  # where the episodes run
+    workers: int = 0  # short for --executor.type processes --executor.workers N; 0 leaves executor
+    in_flight: int = 1  # episodes side by side in a process, their policy calls in one batch
+    inference: str = "worker"  # worker: a policy in each process; central: one serves them all
     max_errors: int = 5  # stop the run after this many episodes that ended as errors
 
     def __post_init__(self) -> None:
         if self.first_init < 0 or (self.episodes is not None and self.episodes < 1):
             raise ValueError("need first_init >= 0 and episodes >= 1")
-        if self.workers < 0 or self.max_errors < 1:
-            raise ValueError("need workers >= 0 and max_errors >= 1")
+        if self.workers < 0 or self.max_errors < 1 or self.in_flight < 1:
+            raise ValueError("need workers >= 0, max_errors >= 1 and in_flight >= 1")
+        if self.inference not in ("worker", "central"):
+            raise ValueError(f"inference must be worker or central, got {self.inference!r}")
+        if self.workers and not isinstance(self.executor, HereConfig):
+            raise ValueError("give either workers or an executor, not both")
+        if Shard.parse(self.shard).of > 1 and self.early_stop is not None:
+            raise ValueError("a shard sees a part of the run only: early_stop cannot judge by it")
         for name in ("max_steps", "render_px"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -90,11 +89,16 @@ def protocol_of(config: RolloutConfig) -> Protocol:
         if value is not None and value != getattr(protocol, field_name):
             name = f"{protocol.name}, {field_name} {value}"
             protocol = replace(protocol, name=name, **{field_name: value})
+    if config.axes.label:
+        protocol = replace(protocol, name=f"{protocol.name}, {config.axes.label}")
     return protocol
 
 
 def jobs_of(config: RolloutConfig) -> list[Job]:
-    """All episodes of the config, task by task. Raises UserError for an unknown task."""
+    """The shard's episodes, task by task, or in the rounds of early_stop.
+
+    Raises UserError for an unknown task.
+    """
     protocol = get_protocol(config.protocol)
     tasks = config.tasks or tuple(range(len(task_names(protocol.suite))))
     if len(set(tasks)) != len(tasks):
@@ -110,171 +114,30 @@ def jobs_of(config: RolloutConfig) -> list[Job]:
         inits = range(config.first_init, config.first_init + config.more.get(task, count))
         filmed = set(inits[: config.videos.per_task])
         jobs += [Job(task, init, init in filmed) for init in inits]
-    return jobs
+    if config.early_stop is not None:
+        return balanced_order(jobs, config.early_stop.per_round)
+    part = Shard.parse(config.shard).part(jobs)
+    if not part:
+        raise UserError(f"shard {config.shard} of {len(jobs)} episodes is empty: make fewer shards")
+    return part
 
 
-@dataclass(frozen=True)
-class OpenLibero:
-    """Opens LiberoSim for a task of a protocol; picklable, so that workers can."""
-
-    protocol: Protocol
-    assets: Path
-    gl_backend: str
-
-    def __call__(self, task_id: int) -> Simulator:
-        from libero_eval import gl
-
-        gl.use(self.gl_backend)
-        from libero_eval.sim import LiberoSim
-
-        return LiberoSim(
-            self.protocol.suite,
-            task_id,
-            self.assets,
-            image_size=self.protocol.render_px,
-            settle_steps=self.protocol.settle_steps,
-            settle_action=self.protocol.settle_action,
-            reset_seed=self.protocol.reset_seed,
-        )
+def executor_of(config: RolloutConfig) -> Executor:
+    """Where the config's episodes run."""
+    return (by_workers(config.workers) if config.workers else config.executor).build()
 
 
-@dataclass(frozen=True)
-class MakeEpisodeRunner:
-    """What a worker process is started with; calling it loads the policy there."""
-
-    policy: PolicyConfig
-    open_simulator: OpenSimulator
-    labels: RunLabels
-    videos: VideoConfig
-    folder: Path
-
-    def __call__(self) -> "EpisodeRunner":
-        return EpisodeRunner(self)
-
-
-class EpisodeRunner:
-    """Runs episodes in one process with one policy and one simulator at a time."""
-
-    def __init__(self, make: MakeEpisodeRunner) -> None:
-        self._make = make
-        self._source = make.policy.load()
-        self._sim: Simulator | None = None
-
-    def __call__(self, job: Job) -> EpisodeRow:
-        make = self._make
-        try:
-            sim = self._simulator(job.task_id)
-        except UserError as error:
-            name = task_name(make.labels.protocol.suite, job.task_id)
-            return make.labels.error_row(job.task_id, name, job.init_index, str(error))
-        film = None
-        if job.film:
-            path = make.folder / video_name(job.task_id, job.init_index)
-            film = Film(path, sim.instruction, make.videos.stride, make.videos.size_px)
-        policy = self._source.for_simulator(sim)
-        row = run_episode(
-            sim, policy, job.init_index, make.labels, film=film, video_root=make.folder
-        )
-        if row.outcome == "error":
-            self.close()  # the simulator may be in any state
-        return row
-
-    def close(self) -> None:
-        """Free the simulator."""
-        if self._sim is not None:
-            self._sim.close()
-        self._sim = None
-
-    def _simulator(self, task_id: int) -> Simulator:
-        if self._sim is None or self._sim.task_id != task_id:
-            self.close()
-            self._sim = self._make.open_simulator(task_id)
-        return self._sim
-
-
-def video_name(task_id: int, init_index: int) -> str:
-    """Where the video of an episode lies inside the run folder."""
-    return f"videos/task{task_id:02d}_init{init_index:03d}.mp4"
-
-
-def roll_out(
-    make: MakeEpisodeRunner, jobs: Sequence[Job], workers: int, max_errors: int
-) -> list[EpisodeRow]:
-    """Run the jobs that are not done yet and return the rows of all.
-
-    Stops with UserError when max_errors episodes ended as errors. Everything recorded stays.
-    """
-    labels = make.labels
-    suite = labels.protocol.suite
-
-    def error_row(job: Job, reason: str) -> EpisodeRow:
-        return labels.error_row(job.task_id, task_name(suite, job.task_id), job.init_index, reason)
-
-    with EpisodeLog(make.folder / EPISODES_FILE) as log:
-        todo = [j for j in jobs if not log.done((labels.arm, suite, j.task_id, j.init_index))]
-        outcomes: Counter[str] = Counter()
-        progress = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=labels.arm)
-        # closing: on Ctrl-C the workers end now, not when the generator is collected
-        with progress, closing(run_jobs(make, todo, error_row, workers)) as ended:
-            for row in ended:
-                log.append(row)
-                outcomes[row.outcome] += 1
-                progress.set_postfix(outcomes)
-                progress.update()
-                if outcomes["error"] >= max_errors:
-                    raise UserError(
-                        f"{labels.arm}: {outcomes['error']} episodes ended as errors, the last in "
-                        f"task {row.task_id}, init state {row.init_index}: "
-                        f"{_last_line(row.reason)}; see {log.path}, fix the cause and run again"
-                    )
-        return sorted(log.rows.values(), key=lambda row: row.key)
-
-
-def film_successes(make: MakeEpisodeRunner, rows: Sequence[EpisodeRow], workers: int) -> None:
-    """Play the first success of each task again with a camera, unless it has a video.
-
-    Episodes are deterministic: the film is kept only if the episode ends in the recorded state.
-    """
-    wanted: dict[Job, EpisodeRow] = {}
-    for task_rows in by_task(rows).values():
-        first = next((row for row in task_rows if row.outcome == "success"), None)
-        if first and not (make.folder / video_name(first.task_id, first.init_index)).exists():
-            wanted[Job(first.task_id, first.init_index, film=True)] = first
-
-    def error_row(job: Job, reason: str) -> EpisodeRow:
-        row = wanted[job]
-        return make.labels.error_row(row.task_id, row.task, row.init_index, reason)
-
-    recorded = {row.episode: row for row in wanted.values()}
-    for row in tqdm(
-        run_jobs(make, wanted, error_row, workers),
-        total=len(wanted),
-        desc=f"{make.labels.arm} on film",
-        disable=not wanted,
-    ):
-        if row.state_hash != recorded[row.episode].state_hash:
-            (make.folder / video_name(row.task_id, row.init_index)).unlink(missing_ok=True)
-            logger.warning(
-                "%s task %d, init state %d ended otherwise when played again (%s); not filmed",
-                make.labels.arm,
-                row.task_id,
-                row.init_index,
-                _last_line(row.reason),
-            )
-
-
-def summary_of(rows: Sequence[EpisodeRow]) -> dict[str, object]:
-    """Counts in all and a task; the rate only if there is one."""
+def summary_of(rows: Sequence[EpisodeRow], interval: Interval = wilson) -> dict[str, object]:
+    """Counts in all and a task; the rate with its interval only if there is one."""
     tasks = {
         task_id: dict(Counter(row.outcome for row in group))
         for (_, task_id), group in by_task(rows).items()
     }
     try:
-        total = rate(rows)
+        total = rate(rows, interval=interval)
     except RateRefused as refused:
         return {"episodes": len(rows), "tasks": tasks, "rate": None, "why": str(refused)}
-    interval = [total.low, total.high]
-    counts = {"k": total.k, "n": total.n, "rate": total.value, "interval": interval}
+    counts = {"k": total.k, "n": total.n, "rate": total.value, "interval": [total.low, total.high]}
     return {"episodes": len(rows), "tasks": tasks, **counts}
 
 
@@ -285,8 +148,11 @@ def main(config: RolloutConfig) -> Path:
     raised and the run is not finished: the next one repeats those.
     """
     jobs, protocol = jobs_of(config), protocol_of(config)
+    config.policy.check_suite(protocol.suite)
     assets = config.assets.build()
     parents = {"assets": assets, **config.policy.parents()}
+    if config.early_stop is not None and config.early_stop.baseline is not None:
+        parents["baseline"] = config.early_stop.baseline
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
     if run.finished:
         return run.folder
@@ -294,31 +160,70 @@ def main(config: RolloutConfig) -> Path:
 
     backend = gl.probe()
     manifest = environment_manifest(backend)
-    write_json(run.folder / "manifest.json", manifest)
-    labels = RunLabels(
+    if not is_begun(run.folder):  # what the rows say stays; others are refused
+        write_json(run.folder / "manifest.json", manifest)
+    stopper = None if config.early_stop is None else Stopper(config.early_stop, jobs)
+    with serving(config) as policy:
+        make = MakeEpisodeRunner(
+            policy,
+            OpenLibero(protocol, assets, backend, config.axes),
+            _labels(config, protocol, manifest_hash(manifest)),
+            config.videos,
+            run.folder,
+            config.in_flight,
+        )
+        rows = _run_all(config, make, jobs, stopper)
+    if _errors(rows):
+        write_json(run.folder / "summary.json", summary_of(rows))
+    interval = wilson if stopper is None else rate_sequence
+    total = rate(rows, interval=interval)  # refuses errors: the next run repeats them
+    run.finish(summary_of(rows, interval))
+    logger.info("%s: %s", config.arm, total)
+    return run.folder
+
+
+@contextmanager
+def serving(config: RolloutConfig) -> Iterator[PolicyConfig]:
+    """The policy that workers load: the config's own, or a link to one process that serves it."""
+    if config.inference == "worker":
+        yield config.policy
+        return
+    from libero_eval.remote.local import local_server
+
+    most = max(1, config.workers or getattr(config.executor, "workers", 1)) * config.in_flight
+    with local_server(config.policy, max_batch=most) as url:
+        yield RemoteConfig(url=url)
+
+
+def _run_all(
+    config: RolloutConfig, make: MakeEpisodeRunner, jobs: list[Job], stopper: Stopper | None
+) -> list[EpisodeRow]:
+    """Run the jobs, once more those that ended as errors, and film; returns the rows that count."""
+    executor = executor_of(config)
+    rows = roll_out(make, jobs, executor, config.max_errors, stopper)
+    if _errors(rows):
+        logger.warning("%s: %d episodes ended as errors, repeated once", config.arm, _errors(rows))
+        rows = roll_out(make, jobs, executor, config.max_errors, stopper)
+    if stopper is not None:
+        verdict = stopper.verdict()
+        write_json(make.folder / STOP_FILE, verdict)
+        if verdict["stopped"]:  # else an error may be among those that it does not count
+            rows = [row for row in rows if (row.task_id, row.init_index) in verdict["counted"]]
+    if config.videos.first_success:
+        film_successes(make, rows, executor)
+    return rows
+
+
+def _labels(config: RolloutConfig, protocol: Protocol, manifest: str) -> RunLabels:
+    return RunLabels(
         arm=config.arm,
         seed=config.seed,
         checkpoint_hash=config.policy.hash(),
         protocol=protocol,
         pack=config.assets.name,
         pack_hash=config.assets.hash(),
-        manifest_hash=manifest_hash(manifest),
+        manifest_hash=manifest,
     )
-    make = MakeEpisodeRunner(
-        config.policy, OpenLibero(protocol, assets, backend), labels, config.videos, run.folder
-    )
-    rows = roll_out(make, jobs, config.workers, config.max_errors)
-    if _errors(rows):
-        logger.warning("%s: %d episodes ended as errors, repeated once", config.arm, _errors(rows))
-        rows = roll_out(make, jobs, config.workers, config.max_errors)
-    if config.videos.first_success:
-        film_successes(make, rows, config.workers)
-    if _errors(rows):
-        write_json(run.folder / "summary.json", summary_of(rows))
-    total = rate(rows)  # refuses errors: the run stays unfinished, the next one repeats them
-    run.finish(summary_of(rows))
-    logger.info("%s: %s", config.arm, total)
-    return run.folder
 
 
 def _errors(rows: Sequence[EpisodeRow]) -> int:
@@ -329,7 +234,3 @@ def find_video(folder: Path, row: EpisodeRow) -> Path | None:
     """The video of a row in its run folder, if there is one."""
     path = folder / video_name(row.task_id, row.init_index)
     return path if path.exists() else None
-
-
-def _last_line(reason: str) -> str:
-    return reason.strip().splitlines()[-1]

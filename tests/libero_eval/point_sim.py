@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 
 from invact_vla.schema import ActionChunk, Observation
 from libero_eval.episode import RunLabels, Simulator
-from libero_eval.policies import PolicyConfig, PolicySource, SamePolicy
+from libero_eval.policies import EachEpisode, PolicyConfig, PolicySource
 from libero_eval.protocol import Protocol
-from libero_eval.rollout import MakeEpisodeRunner, VideoConfig
+from libero_eval.runner import MakeEpisodeRunner, VideoConfig
 
 PROTOCOL = Protocol(
     suite="libero_10", name="point", max_steps=12, settle_steps=0, settle_action=(0.0,) * 7,
@@ -83,8 +84,8 @@ class Walker:
 
     needs: tuple[str, ...] = ("agentview",)
 
-    def __init__(self, fault: str, chunk: int = 4) -> None:
-        self.chunk, self.calls = chunk, 0
+    def __init__(self, fault: str, chunk: int = 4, pause_s: float = 0.0) -> None:
+        self.chunk, self.calls, self._pause_s = chunk, 0, pause_s
         self._fault, self._pace = fault, 1.0
 
     def reset(self, seed: int) -> None:
@@ -92,6 +93,7 @@ class Walker:
 
     def act(self, observation: Observation) -> ActionChunk:
         self.calls += 1
+        time.sleep(self._pause_s)
         x = float(observation.state[0])
         if self._fault == "raise" and 0.015 < x < 0.025:
             raise RuntimeError("lost <the> way")
@@ -109,6 +111,7 @@ class WalkerConfig(PolicyConfig):
 
     fault: str = ""
     marker: Path | None = None
+    pause_s: float = 0.0  # of each call
 
     def load(self) -> PolicySource:
         if self.fault == "start":
@@ -118,12 +121,15 @@ class WalkerConfig(PolicyConfig):
             fault = "" if self.marker.exists() else fault
             if self.fault == "die":
                 self.marker.touch()
-        return SamePolicy(Walker(fault))
+        return EachEpisode(lambda: Walker(fault, pause_s=self.pause_s))
 
 
 def make_runner(
-    folder: Path, policy: PolicyConfig | None = None, videos: VideoConfig | None = None
+    folder: Path,
+    policy: PolicyConfig | None = None,
+    videos: VideoConfig | None = None,
+    in_flight: int = 1,
 ) -> MakeEpisodeRunner:
-    return MakeEpisodeRunner(
-        policy or WalkerConfig(), open_point_sim, LABELS, videos or VideoConfig(per_task=0), folder
-    )
+    videos = videos or VideoConfig(per_task=0)
+    policy = policy or WalkerConfig()
+    return MakeEpisodeRunner(policy, open_point_sim, LABELS, videos, folder, in_flight)

@@ -1,6 +1,8 @@
 """Rows survive kills, are never doubled, and are read strictly."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from invact_vla.errors import UserError
 from libero_eval.results import EpisodeLog, by_task, read_episodes
 from tests.libero_eval.rows import make_row, make_rows
+from tests.paths import REPOSITORY
 
 
 def write(path: Path, *rows: object) -> None:
@@ -89,3 +92,36 @@ def test_rows_of_equal_runs_are_equal_without_their_duration() -> None:
 def test_an_error_needs_a_reason() -> None:
     with pytest.raises(ValueError, match="needs a reason"):
         make_row(outcome="error", reason=" ")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from libero_eval.results import EpisodeLog
+from tests.libero_eval.rows import make_rows
+path, room = Path(sys.argv[1]), int(sys.argv[2])
+rows = make_rows([True, False, True])
+with EpisodeLog(path) as log:
+    log.append(rows[0])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, -1))
+    log.append(rows[1])
+"""
+
+
+@pytest.mark.parametrize("room", [0, 1, 300])
+def test_a_full_disk_leaves_no_part_of_a_row(tmp_path: Path, room: int) -> None:
+    """The system itself cuts the write off after `room` bytes."""
+    path = tmp_path / "episodes.jsonl"
+    rows = make_rows([True, False, True])
+    write(path, rows[0])
+    size = path.stat().st_size
+    path.unlink()
+    run = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(room)],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 1 and "UserError: could not record libero_10 task 0" in run.stderr
+    assert "File too large" in run.stderr and "init state 1" in run.stderr
+    assert path.stat().st_size == size and read_episodes(path) == rows[:1]
+    write(path, *rows[1:])
+    assert read_episodes(path) == rows

@@ -2,47 +2,50 @@
 
 import logging
 import multiprocessing
-from dataclasses import dataclass, replace
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
 from invact_vla.errors import UserError
-from invact_vla.training import run_folder
-from invact_vla.training.files import read_json
-from libero_eval import gl, rollout
-from libero_eval.assets.pack import AssetPack
-from libero_eval.episode import run_episode
+from libero_eval.episode import Job, run_episode
+from libero_eval.executors import Executor, HereConfig, ProcessesConfig
 from libero_eval.film import Film
 from libero_eval.policies import NoopPolicy, RandomPolicy
 from libero_eval.results import EpisodeLog, EpisodeRow, read_episodes
 from libero_eval.rollout import (
-    RolloutConfig,
     VideoConfig,
     film_successes,
     find_video,
-    jobs_of,
-    protocol_of,
     roll_out,
     summary_of,
 )
-from libero_eval.workers import Job
 from tests.libero_eval.point_sim import (
     LABELS,
     PointSim,
     Walker,
     WalkerConfig,
     make_runner,
-    open_point_sim,
 )
+from tests.paths import REPOSITORY
 
+HERE = HereConfig().build()
 JOBS = [Job(task, init) for task in (0, 1, 2) for init in range(4)]
 
 
+def workers(count: int) -> Executor:
+    return ProcessesConfig(workers=count).build()
+
+
 def rows_of(folder: Path, **options: object) -> list[EpisodeRow]:
-    roll_out(make_runner(folder), JOBS, workers=0, max_errors=1, **options)  # type: ignore[arg-type]
+    roll_out(make_runner(folder), JOBS, executor=HERE, max_errors=1, **options)  # type: ignore[arg-type]
     return [row.without_time() for row in read_episodes(folder)]
 
 
@@ -77,6 +80,13 @@ def test_an_exception_is_an_error_and_never_a_failure() -> None:
     assert row.outcome == "error" and "NaN" in row.reason
 
 
+def test_a_camera_that_the_protocol_does_not_show_is_refused() -> None:
+    policy = Walker("")
+    policy.needs = ("agentview", "wrist")
+    row = run_episode(PointSim(0), policy, 0, LABELS)
+    assert row.outcome == "error" and "reads the wrist camera" in row.reason
+
+
 def test_seeds_differ_by_episode_and_not_by_order() -> None:
     policy, sim = RandomPolicy(1), PointSim(0)
     first = [run_episode(sim, policy, i, LABELS) for i in (0, 1, 2)]
@@ -101,25 +111,28 @@ def test_resumed_after_any_cut_gives_the_same_rows(tmp_path: Path) -> None:
 
 def test_workers_and_order_change_nothing(tmp_path: Path) -> None:
     serial = rows_of(tmp_path / "serial")
-    roll_out(make_runner(tmp_path / "two"), JOBS, workers=2, max_errors=1)
-    roll_out(make_runner(tmp_path / "back"), JOBS[::-1], workers=0, max_errors=1)
-    for name in ("two", "back"):
+    roll_out(make_runner(tmp_path / "two"), JOBS, executor=workers(2), max_errors=1)
+    roll_out(make_runner(tmp_path / "back"), JOBS[::-1], executor=HERE, max_errors=1)
+    roll_out(make_runner(tmp_path / "three", in_flight=3), JOBS, executor=HERE, max_errors=1)
+    for name in ("two", "back", "three"):
         assert [r.without_time() for r in read_episodes(tmp_path / name)] == serial
 
 
 def test_a_killed_worker_costs_one_retry(tmp_path: Path) -> None:
     policy = WalkerConfig(fault="die", marker=tmp_path / "marker")
-    rows = roll_out(make_runner(tmp_path / "a", policy), JOBS[:4], workers=1, max_errors=1)
+    rows = roll_out(
+        make_runner(tmp_path / "a", policy), JOBS[:4], executor=workers(1), max_errors=1
+    )
     assert [row.outcome for row in rows] == ["success"] * 4
 
 
 def test_a_worker_killed_twice_leaves_an_error_row(tmp_path: Path) -> None:
     make = make_runner(tmp_path, WalkerConfig(fault="die"))
-    rows = roll_out(make, JOBS[:4], workers=2, max_errors=9)
+    rows = roll_out(make, JOBS[:4], executor=workers(2), max_errors=9)
     assert [row.outcome for row in rows] == ["success", "success", "error", "success"]
-    assert "died twice" in rows[2].reason and "-9" in rows[2].reason
+    assert "lost twice" in rows[2].reason and "-9 (SIGKILL" in rows[2].reason
     assert summary_of(rows)["rate"] is None
-    repaired = roll_out(make_runner(tmp_path), JOBS[:4], workers=0, max_errors=9)
+    repaired = roll_out(make_runner(tmp_path), JOBS[:4], executor=HERE, max_errors=9)
     assert [row.outcome for row in repaired] == ["success"] * 4
 
 
@@ -133,21 +146,87 @@ def test_stopping_early_ends_the_workers_and_keeps_the_rows(
     append = EpisodeLog.append
     monkeypatch.setattr(EpisodeLog, "append", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        roll_out(make_runner(tmp_path), JOBS, workers=1, max_errors=1)
+        roll_out(make_runner(tmp_path), JOBS, executor=workers(1), max_errors=1)
     assert not multiprocessing.active_children()
     assert len(read_episodes(tmp_path)) == 1
+
+
+def test_the_first_interrupt_lets_running_episodes_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(log: EpisodeLog, row: EpisodeRow) -> None:
+        append(log, row)
+        if len(log.rows) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    append = EpisodeLog.append
+    with monkeypatch.context() as inside, pytest.raises(KeyboardInterrupt):
+        inside.setattr(EpisodeLog, "append", interrupted)
+        roll_out(make_runner(tmp_path, in_flight=2), JOBS, workers(1), max_errors=1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(read_episodes(tmp_path)) in (2, 3)
+    assert len(roll_out(make_runner(tmp_path), JOBS, HERE, max_errors=1)) == len(JOBS)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from invact_vla.training.cli import run
+from libero_eval.rollout import roll_out
+from tests.libero_eval.point_sim import WalkerConfig, make_runner
+from tests.libero_eval.test_rollout import JOBS, workers
+make = make_runner(Path(sys.argv[1]), WalkerConfig(pause_s=float(sys.argv[2])))
+sys.exit(run(lambda: roll_out(make, JOBS, workers(int(sys.argv[3])), 1)))
+"""
+
+
+def interruptible(folder: Path, pause_s: float, count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(folder), str(pause_s), str(count)],
+        cwd=REPOSITORY, start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_ctrl_c_while_workers_start(tmp_path: Path) -> None:
+    process = interruptible(tmp_path, 0.1, 4)
+    until = time.monotonic() + 60
+    while len(psutil.Process(process.pid).children()) < 4:
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in messages, messages
+
+
+@pytest.mark.parametrize(("pause_s", "interrupts"), [(0.1, 1), (0.4, 2)])
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, pause_s: float, interrupts: int) -> None:
+    process = interruptible(tmp_path, pause_s, 2)
+    log = tmp_path / "episodes.jsonl"
+    until = time.monotonic() + 60
+    while not log.exists() or not log.read_bytes():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.02)
+    before = len(read_episodes(tmp_path))
+    for _ in range(interrupts):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+        time.sleep(0.2)
+    _, messages = process.communicate(timeout=20)
+    assert process.returncode == 130, messages
+    assert "run the same command again" in messages and "Traceback" not in messages
+    after = len(read_episodes(tmp_path))
+    assert before < after < len(JOBS) if interrupts == 1 else after <= before + 1
 
 
 def test_workers_that_cannot_start_are_an_error_of_the_run(tmp_path: Path) -> None:
     make = make_runner(tmp_path, WalkerConfig(fault="start"))
     with pytest.raises(UserError, match="exit code 7"):
-        roll_out(make, JOBS, workers=1, max_errors=1)
+        roll_out(make, JOBS, executor=workers(1), max_errors=1)
 
 
 def test_too_many_errors_stop_the_run_and_keep_its_rows(tmp_path: Path) -> None:
     make = make_runner(tmp_path, WalkerConfig(fault="raise"))
     with pytest.raises(UserError, match=r"2 episodes ended as errors.*task 1.*lost <the> way"):
-        roll_out(make, JOBS, workers=0, max_errors=2)
+        roll_out(make, JOBS, executor=HERE, max_errors=2)
     assert [row.outcome for row in read_episodes(tmp_path)].count("success") == 5
 
 
@@ -157,11 +236,11 @@ def test_film_shows_the_episode_and_a_first_success_is_filmed_later(
     videos = VideoConfig(per_task=1, stride=1, size_px=64)
     make = make_runner(tmp_path, videos=videos)
     jobs = [Job(0, 0, film=True), Job(1, 3)]
-    rows = roll_out(make, jobs, workers=0, max_errors=1)
+    rows = roll_out(make, jobs, executor=HERE, max_errors=1)
     assert rows[0].video == "videos/task00_init000.mp4" and rows[1].video is None
     assert find_video(tmp_path, rows[1]) is None
     with caplog.at_level(logging.WARNING):
-        film_successes(make, rows, workers=0)
+        film_successes(make, rows, HERE)
     assert not caplog.records
     video = find_video(tmp_path, rows[1])
     assert video is not None and video.stat().st_size < 40_000
@@ -175,80 +254,6 @@ def test_a_replay_that_ends_otherwise_is_not_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make = make_runner(tmp_path)
-    rows = roll_out(make, [Job(0, 0)], workers=0, max_errors=1)
-    film_successes(make, [EpisodeRow(**{**rows[0].__dict__, "state_hash": "x"})], workers=0)
+    rows = roll_out(make, [Job(0, 0)], executor=HERE, max_errors=1)
+    film_successes(make, [EpisodeRow(**{**rows[0].__dict__, "state_hash": "x"})], HERE)
     assert "ended otherwise" in caplog.text and find_video(tmp_path, rows[0]) is None
-
-
-def test_config_lists_episodes_and_names_deviations(tmp_path: Path) -> None:
-    config = RolloutConfig(
-        out=tmp_path, policy=WalkerConfig(), tasks=(4, 0), episodes=2, max_steps=100, first_init=5
-    )
-    assert [(job.task_id, job.init_index, job.film) for job in jobs_of(config)] == [
-        (4, 5, True), (4, 6, False), (0, 5, True), (0, 6, False),
-    ]  # fmt: skip
-    protocol = protocol_of(config)
-    assert protocol.key == "libero_10/openvla, max_steps 100" and protocol.max_steps == 100
-    standard = RolloutConfig(out=tmp_path, policy=WalkerConfig(), max_steps=520)
-    assert protocol_of(standard).key == "libero_10/openvla"
-    assert len(jobs_of(standard)) == 500
-    for bad in ({"tasks": (10,)}, {"tasks": (1, 1)}):
-        with pytest.raises(UserError):
-            jobs_of(RolloutConfig(out=tmp_path, policy=WalkerConfig(), **bad))  # type: ignore[arg-type]
-
-
-@AssetPack.register_subclass("blank")
-@dataclass(frozen=True, kw_only=True)
-class BlankPack(AssetPack):
-    """An empty assets folder."""
-
-    folder: Path
-
-    def build(self) -> Path:
-        self.folder.mkdir(exist_ok=True)
-        return self.folder
-
-
-def config_of(tmp_path: Path, **options: object) -> RolloutConfig:
-    return RolloutConfig(
-        out=tmp_path / "run", assets=BlankPack(folder=tmp_path / "blank"), tasks=(0, 1),
-        episodes=4, max_steps=12, **options,  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-@pytest.fixture
-def toy_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "OpenLibero", lambda *_: open_point_sim)
-    monkeypatch.setattr(gl, "probe", lambda: "egl")
-    # held until the process ends, and here one process plays the killed run and its successor
-    monkeypatch.setattr(run_folder, "_lock", lambda folder: None)
-
-
-@pytest.mark.usefixtures("toy_world")
-def test_a_finished_run_is_skipped_and_its_key_names_what_matters(tmp_path: Path) -> None:
-    config = config_of(tmp_path, policy=WalkerConfig())
-    folder = rollout.main(config)
-    content = (folder / "episodes.jsonl").read_bytes()
-    summary = read_json(folder / "summary.json")
-    assert (summary["k"], summary["n"], summary["tasks"]["1"]) == (8, 8, {"success": 4})
-    assert read_json(folder / "manifest.json")["packages"]["mujoco"]
-    assert len(list((folder / "videos").iterdir())) == 2
-    assert rollout.main(replace(config, workers=2)) == folder
-    assert (folder / "episodes.jsonl").read_bytes() == content
-    with pytest.raises(UserError, match="another config"):
-        rollout.main(replace(config, seed=1))
-
-
-@pytest.mark.usefixtures("toy_world")
-def test_a_run_with_errors_is_not_finished_and_goes_on_later(tmp_path: Path) -> None:
-    marker = tmp_path / "repaired"
-    config = config_of(tmp_path, policy=WalkerConfig(fault="raise", marker=marker))
-    with pytest.raises(UserError, match="2 of 8 episodes ended as errors"):
-        rollout.main(config)
-    assert not (tmp_path / "run" / "done.json").exists()
-    assert read_json(tmp_path / "run" / "summary.json")["rate"] is None
-    marker.touch()
-    folder = rollout.main(config)
-    assert (folder / "done.json").exists()
-    lines = (folder / "episodes.jsonl").read_text().splitlines()
-    assert len(read_episodes(folder)) == 8 and len(lines) == 8 + 2 + 2

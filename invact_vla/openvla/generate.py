@@ -1,4 +1,4 @@
-"""Greedy decoding with cached keys and values, batched over prompts of one length.
+"""Greedy decoding with cached keys and values, batched over prompts of any length.
 
 It gives what repeated full forward passes and argmax give. The original is limited to batch 1 and,
 on recent transformers, loses the image (openvla issue 346): the sequence is therefore driven here.
@@ -6,6 +6,7 @@ on recent transformers, loses the image (openvla issue 346): the sequence is the
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from invact_vla.openvla.model import OpenVLA
@@ -18,23 +19,30 @@ def greedy_decode(
     n_tokens: int,
     pixel_values: Tensor | None = None,
     *,
+    attention_mask: Tensor | None = None,
     proprio: Tensor | None = None,
     allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode `n_tokens` after each prompt.
 
-    input_ids: (B, L), the separator included, none padded; pixel_values: (B, C, H, W); allowed: ids
-    to choose among (all when None). Returns ids (B, n_tokens) and logits (B, n_tokens, V).
+    input_ids: (B, L), the separator included; attention_mask: (B, L), 0 where a shorter prompt is
+    padded on the right; pixel_values: (B, C, H, W); allowed: ids to choose among (all when None).
+    The ids of a row stand behind the padding in the cache, but have the places of the unpadded row.
+    Returns ids (B, n_tokens) and logits (B, n_tokens, V).
     """
     if n_tokens < 1:
         raise ValueError(f"n_tokens must be at least 1, got {n_tokens}")
     out = model(
         input_ids,
-        pixel_values=pixel_values,
+        attention_mask,
+        pixel_values,
         proprio=proprio,
         cache=DynamicCache(config=model.language_model.config),
         last_only=True,
     )
+    mask = attention_mask
+    if mask is not None:  # the image stands behind BOS
+        mask = pad(mask, (out.cache.get_seq_length() - mask.shape[1], 0), value=1)
     ids, logits = [], []
     while True:
         last = out.logits[:, -1]
@@ -42,7 +50,8 @@ def greedy_decode(
         logits.append(last)
         if len(ids) == n_tokens:
             return torch.stack(ids, dim=1), torch.stack(logits, dim=1)
-        out = model(ids[-1][:, None], cache=out.cache)
+        mask = None if mask is None else pad(mask, (0, 1), value=1)
+        out = model(ids[-1][:, None], mask, cache=out.cache)
 
 
 def choose(logits: Tensor, allowed: Tensor | None) -> Tensor:

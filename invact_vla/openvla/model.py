@@ -82,7 +82,7 @@ class OpenVLA(nn.Module):
         shifted (the shift is made here); proprio: (B, S) normalised state.
 
         labels_only: compute logits only where a label exists (same loss, much less work).
-        last_only: compute logits of the last place only.
+        last_only: compute logits of the last real place of each row only.
         cache: transformers' DynamicCache to continue and fill; with a filled one, input_ids are the
         new ids only, and attention_mask, if given, covers all places.
         """
@@ -94,13 +94,19 @@ class OpenVLA(nn.Module):
             embedded, attention_mask, labels = _insert(extra, embedded, attention_mask, labels)
         past = 0 if cache is None else cache.get_seq_length()
         mask = causal_mask(attention_mask, embedded.shape[1], past, embedded)
+        places = None  # 0, 1, ...; only what follows a padded prompt must be told its own
+        if cache is not None and attention_mask is not None:
+            places = (attention_mask.cumsum(1) - 1)[:, past:]
         out = self.language_model.model(
             inputs_embeds=embedded,
             attention_mask=mask,
+            position_ids=places,
             past_key_values=cache,
             use_cache=cache is not None,
         )
-        hidden = out.last_hidden_state[:, -1:] if last_only else out.last_hidden_state
+        hidden = out.last_hidden_state
+        if last_only:
+            hidden = _last_real(hidden, attention_mask)
         loss, logits, targets = self._head(hidden, labels, labels_only)
         shown = projected if self.config.output_projector_states else None
         return OpenVLAOutput(loss, logits, targets, shown, out.past_key_values)
@@ -149,6 +155,15 @@ def _insert(
         ignored = labels.new_full(places, IGNORED)
         labels = torch.cat([labels[:, :1], ignored, labels[:, 1:]], dim=1)
     return embedded, mask, labels
+
+
+def _last_real(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, N, D) -> (B, 1, D): the last place of each row that the mask (B, >= N) calls real."""
+    if mask is None:
+        return hidden[:, -1:]
+    size = hidden.shape[1]
+    last = size - 1 - mask[:, -size:].flip(1).argmax(1)
+    return hidden[torch.arange(len(hidden)), last][:, None]
 
 
 def build_model(config: OpenVLAConfig, seed: int, attention: Attention = "auto") -> OpenVLA:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
 from invact_vla.errors import UserError
@@ -60,32 +61,23 @@ class OpenVLAPolicy:
         return self.act_batch([observation])[0]
 
     def act_batch(self, observations: list[Observation]) -> list[ActionChunk]:
-        """One chunk per observation; prompts of one length are decoded together."""
+        """One chunk per observation, decoded together."""
         prompts = [self.sequences.prompt(o.instruction) for o in observations]
-        chunks: dict[int, ActionChunk] = {}
-        for length in sorted({len(p) for p in prompts}):
-            rows = [i for i, p in enumerate(prompts) if len(p) == length]
-            decoded = self._decode([observations[i] for i in rows], [prompts[i] for i in rows])
-            chunks.update(zip(rows, decoded, strict=True))
-        return [chunks[i] for i in range(len(observations))]
-
-    def _decode(
-        self, observations: list[Observation], prompts: list[list[int]]
-    ) -> list[ActionChunk]:
-        count = self.chunk * self.pretrained.config.invact.action_dim
+        input_ids, attention_mask = pad_prompts(prompts, self.pretrained.config.pad_token_id)
         ids, _ = greedy_decode(
             self.pretrained.model,
-            torch.tensor(prompts),
-            count,
-            self._pixel_values(observations),
-            proprio=self._state(observations),
+            input_ids,
+            self.chunk * self.pretrained.config.invact.action_dim,
+            self.pixel_values(observations),
+            attention_mask=attention_mask,
+            proprio=self.state(observations),
             allowed=self.allowed,
         )
         ids = rearrange(ids.numpy(), "b (n a) -> b n a", n=self.chunk)
         actions = unnormalize(self.tokens.decode(ids), self.actions)
         return [ActionChunk(values) for values in to_environment(actions, self.gripper_open)]
 
-    def _pixel_values(self, observations: list[Observation]) -> Tensor:
+    def pixel_values(self, observations: list[Observation]) -> Tensor:
         """(B, cameras * C, S, S), cameras in the model's order."""
         views = []
         for camera, how in zip(self.needs, self.turns, strict=True):
@@ -95,12 +87,22 @@ class OpenVLAPolicy:
             views.append(torch.cat([self.pretrained.processor(turn(f[None], how)) for f in frames]))
         return torch.cat(views, dim=1)
 
-    def _state(self, observations: list[Observation]) -> Tensor | None:
+    def state(self, observations: list[Observation]) -> Tensor | None:
         """(B, S) normalised state, or None for a model without a state token."""
         if self.proprio is None:
             return None
         states = normalize(np.stack([o.state for o in observations]), self.proprio)
         return torch.from_numpy(states.astype(np.float32))
+
+
+def pad_prompts(prompts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor | None]:
+    """Prompts -> ids (B, L), padded on the right, and the mask of what is real, if any is not."""
+    ids = [torch.tensor(prompt) for prompt in prompts]
+    padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
+    if len({len(prompt) for prompt in prompts}) == 1:
+        return padded, None
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).long()
 
 
 def to_environment(actions: np.ndarray, gripper_open: int = 1) -> np.ndarray:

@@ -1,0 +1,41 @@
+"""What can be rolled out: a file a policy, each a member of the registry `PolicyConfig`.
+
+--policy.type checkpoint --policy.folder runs/posttrain    --policy.type demonstrator
+--policy.type noop                                         --policy.type random
+--policy.type replay --policy.folder runs/demos            --policy.type selftest
+--policy.type remote --policy.url ws://127.0.0.1:8000
+"""
+
+from libero_eval.policies.checkpoint import MODEL, CheckpointConfig
+from libero_eval.policies.config import PolicyConfig
+from libero_eval.policies.controls import (
+    NOOP_ACTION,
+    NoopConfig,
+    NoopPolicy,
+    RandomConfig,
+    RandomPolicy,
+)
+from libero_eval.policies.demonstrator import DemonstratorConfig
+from libero_eval.policies.remote import RemoteConfig
+from libero_eval.policies.replay import ReplayConfig
+from libero_eval.policies.selftest import SelftestConfig, SelftestPolicy
+from libero_eval.policy_source import EachEpisode, PolicySource, Privileged
+
+__all__ = [
+    "MODEL",
+    "NOOP_ACTION",
+    "CheckpointConfig",
+    "DemonstratorConfig",
+    "EachEpisode",
+    "NoopConfig",
+    "NoopPolicy",
+    "PolicyConfig",
+    "PolicySource",
+    "Privileged",
+    "RandomConfig",
+    "RandomPolicy",
+    "RemoteConfig",
+    "ReplayConfig",
+    "SelftestConfig",
+    "SelftestPolicy",
+]

@@ -1,0 +1,82 @@
+"""A post-trained OpenVLA checkpoint."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invact_vla.errors import UserError
+from invact_vla.schema import ActionChunk, Policy
+from invact_vla.training.files import hash_json, hash_tree
+from libero_eval.policies.config import PolicyConfig
+from libero_eval.policy_source import PolicySource, Request
+from libero_eval.tasks import SUITES
+
+if TYPE_CHECKING:
+    from invact_vla.openvla.policy import OpenVLAPolicy
+
+MODEL = "model"  # where a post-training run keeps its checkpoint
+
+
+@PolicyConfig.register_subclass("checkpoint")
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(PolicyConfig):
+    """A post-trained OpenVLA checkpoint folder."""
+
+    folder: Path  # a checkpoint folder, or the post-training run that holds one
+    statistics: str | None = None  # which of its action statistics; none given: the only ones
+
+    def load(self) -> PolicySource:
+        """Load the model with one torch thread, so that results do not depend on the machine's."""
+        import torch
+
+        from invact_vla.openvla.policy import OpenVLAPolicy
+
+        torch.set_num_threads(1)
+        folder = self.checkpoint_folder()
+        return CheckpointSource(OpenVLAPolicy.from_pretrained(folder, self.statistics))
+
+    def parents(self) -> dict[str, Path]:
+        return {"policy": self.folder}
+
+    def hash(self) -> str:
+        """Hash of the files of the checkpoint, and of the statistics if they were chosen."""
+        files = hash_tree(self.checkpoint_folder())
+        return hash_json([files, self.statistics]) if self.statistics else files
+
+    def check_suite(self, suite: str) -> None:
+        """By the names of its action statistics, unless one is chosen."""
+        from invact_vla.openvla.config_file import read_config
+
+        known = read_config(self.checkpoint_folder()).norm_stats
+        suites = {name.removesuffix("_no_noops") for name in known} & set(SUITES)
+        if suites and suite not in suites and self.statistics is None:
+            raise UserError(
+                f"{self.folder} was post-trained on {', '.join(sorted(suites))}, the protocol is of "
+                f"{suite}: choose --protocol {min(suites)}/openvla, or, to see how far it carries, "
+                f"say so with --policy.statistics {min(known)}"
+            )
+
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoint lies; UserError if there is no such folder."""
+        inside = self.folder / MODEL
+        folder = inside if inside.is_dir() else self.folder
+        if not folder.is_dir():
+            raise UserError(f"no checkpoint folder {folder}: give that of a post-training run")
+        return folder
+
+
+class CheckpointSource(PolicySource):
+    """One model for all episodes, which it answers together."""
+
+    batched = True
+
+    def __init__(self, model: "OpenVLAPolicy") -> None:
+        self._model = model
+
+    def open(self, sim: Any) -> Policy:
+        return copy.copy(self._model)  # shallow: weights are shared, what an episode sets is not
+
+    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
+        return self._model.act_batch([observation for _, observation in requests])

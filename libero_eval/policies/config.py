@@ -1,0 +1,31 @@
+"""The registry of policies: `--policy.type NAME` and the options of that one."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import draccus
+
+from invact_vla.training.files import hash_json
+from libero_eval.policy_source import PolicySource
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig(draccus.ChoiceRegistry):
+    """Which policy acts."""
+
+    @abstractmethod
+    def load(self) -> PolicySource:
+        """Load it in this process. Raises UserError for a folder that is no checkpoint."""
+
+    def parents(self) -> dict[str, Path]:
+        """The finished stages it comes from."""
+        return {}
+
+    def check_suite(self, suite: str) -> None:
+        """Raises UserError if the policy was made for other suites only."""
+
+    def hash(self) -> str:
+        """Identity of the policy, in every row as `checkpoint_hash`."""
+        name = self.get_choice_name(type(self))
+        return hash_json({"policy": name, **draccus.encode(self)})

@@ -1,0 +1,46 @@
+"""A policy behind a server: in another environment, on another machine, or shared by workers."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from libero_eval.policies.config import PolicyConfig
+from libero_eval.policy_source import PolicySource
+from libero_eval.remote import missing_package
+
+if TYPE_CHECKING:
+    from libero_eval.remote.client import RemoteSource
+
+
+@PolicyConfig.register_subclass("remote")
+@dataclass(frozen=True, kw_only=True)
+class RemoteConfig(PolicyConfig):
+    """A policy that `invact libero serve` or libero_eval/remote/server.py serves."""
+
+    url: str = "ws://127.0.0.1:8000"  # where the server listens
+    timeout_s: float = 60.0  # longest time an answer may take
+    connect_timeout_s: float = 10.0  # longest time a connection may take
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("ws://", "wss://")):
+            raise ValueError(f"url must start with ws:// or wss://, got {self.url!r}")
+        if self.timeout_s <= 0 or self.connect_timeout_s <= 0:
+            raise ValueError("timeout_s and connect_timeout_s must be positive")
+
+    def load(self) -> PolicySource:
+        """Connect. Raises UserError if no policy server answers."""
+        return self._connect()
+
+    def hash(self) -> str:
+        """What the server says: the hash of the policy that it serves."""
+        source = self._connect()
+        try:
+            return source.card.hash or super().hash()
+        finally:
+            source.close()
+
+    def _connect(self) -> "RemoteSource":
+        try:
+            from libero_eval.remote.client import Link, RemoteSource
+        except ModuleNotFoundError as error:
+            raise missing_package(error) from error
+        return RemoteSource(Link(self.url, self.timeout_s, self.connect_timeout_s))

@@ -1,0 +1,91 @@
+"""Where policies come from: weights loaded once in a process, a policy object for each episode.
+
+Needs NumPy only, so that a policy server can use it in an environment without the simulator.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from invact_vla.errors import UserError
+from invact_vla.schema import ActionChunk, Observation, Policy
+
+logger = logging.getLogger(__name__)
+
+Request = tuple[Policy, Observation]  # an opened policy, and what its episode shows now
+
+
+class PolicySource(ABC):
+    """A policy loaded once in a process. It opens one policy object for each episode.
+
+    reads_simulator: `open` looks at the simulator, so the policy can only live beside it.
+    batched: `act` answers many requests together, and one that fails has changed nothing.
+    """
+
+    reads_simulator = False
+    batched = False
+
+    @abstractmethod
+    def open(self, sim: Any) -> Policy:
+        """A policy for one episode, with its own state, never shared with another episode.
+
+        sim: the episode's simulator; a source with `reads_simulator` False ignores it.
+        """
+
+    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
+        """The next chunk of each request, in their order; at most one request an episode."""
+        return [policy.act(observation) for policy, observation in requests]
+
+    def act_apart(self, requests: Sequence[Request]) -> list[ActionChunk | Exception]:
+        """As `act`, but what goes wrong for one request is the answer to that one alone."""
+        if self.batched and len(requests) > 1:
+            try:
+                return _checked(self.act(requests), len(requests))
+            except Exception as error:  # noqa: BLE001 - found out below, one by one
+                logger.debug("a batch of %d failed (%s): one by one", len(requests), error)
+        return [_answer(self, request) for request in requests]
+
+    def release(self, policy: Policy) -> None:  # noqa: B027 - most hold nothing for an episode
+        """The episode of an opened policy is over."""
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing but memory
+        """No more episodes."""
+
+
+class EachEpisode(PolicySource):
+    """A source whose policies are cheap: it makes a new one for each episode."""
+
+    def __init__(self, make: Callable[[], Policy]) -> None:
+        self._make = make
+
+    def open(self, sim: Any) -> Policy:
+        return self._make()
+
+
+class Privileged(PolicySource):
+    """A source whose policies read the simulator that they act in."""
+
+    reads_simulator = True
+
+    def __init__(self, make: Callable[[Any], Policy]) -> None:
+        self._make = make
+
+    def open(self, sim: Any) -> Policy:
+        if sim is None:
+            raise UserError("this policy reads the simulator: it cannot act behind a connection")
+        return self._make(sim)
+
+
+def _answer(source: PolicySource, request: Request) -> ActionChunk | Exception:
+    try:
+        return _checked(source.act([request]), 1)[0]
+    except Exception as error:  # noqa: BLE001 - it is the answer, and its reader raises it
+        return error
+
+
+def _checked(answers: Sequence[Any], count: int) -> list[Any]:
+    if len(answers) != count or not all(isinstance(a, ActionChunk) for a in answers):
+        kinds = sorted({type(a).__name__ for a in answers})
+        raise TypeError(f"expected {count} ActionChunks of a policy, got {len(answers)} of {kinds}")
+    return list(answers)

@@ -1,0 +1,239 @@
+"""The client of a policy server: a source whose policies live elsewhere."""
+
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.sync.client import ClientConnection, connect
+
+from invact_vla.errors import UserError
+from invact_vla.schema import LIBERO_ACTIONS, ActionChunk, Observation, Policy
+from libero_eval.policy_source import PolicySource, Request
+from libero_eval.remote import MAX_BYTES, messages
+from libero_eval.remote.messages import PolicyCard, WireError
+
+logger = logging.getLogger(__name__)
+TOO_BIG = 1009  # websocket's close code for a message over the limit
+
+
+class Link:
+    """One connection to a server, made again once if it breaks. Not thread-safe."""
+
+    def __init__(self, url: str, timeout_s: float, connect_timeout_s: float) -> None:
+        """Connect. Raises UserError if nobody answers, or if it is not a server of ours."""
+        self.url = url
+        self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
+        self._client = uuid.uuid4().hex
+        self._ids = itertools.count()
+        self._socket, self._close, self.card = self._connect()
+
+    def ask(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Send calls together and return their answers, in the order of the calls.
+
+        After a broken connection, calls without an answer are sent once more with their old ids, by
+        which the server knows those it has already done. Raises UserError when that fails as well,
+        when an answer takes longer than the timeout, or when a message is too big.
+        """
+        waiting = {next(self._ids): call for call in calls}
+        order = list(waiting)
+        packets = {n: messages.encode({"id": n, **call}) for n, call in waiting.items()}
+        for packet in packets.values():
+            if len(packet) > self.card.max_bytes:
+                raise UserError(
+                    f"{self.url} takes messages of at most {self.card.max_bytes} bytes, this "
+                    f"one has {len(packet)}: raise its --max_bytes, or render smaller frames"
+                )
+        answers: dict[int, dict[str, Any]] = {}
+        try:
+            self._exchange(packets, answers)
+        except ConnectionClosed as broken:
+            self._reconnect(broken)
+            left = {n: packet for n, packet in packets.items() if n not in answers}
+            try:
+                self._exchange(left, answers)
+            except ConnectionClosed as again:
+                raise UserError(
+                    f"{self.url} closed the connection twice ({again}): see the server's messages"
+                ) from again
+        return [answers[n] for n in order]
+
+    def close(self) -> None:
+        """Tell the server that we go."""
+        self._close()
+
+    def _exchange(self, packets: dict[int, bytes], answers: dict[int, dict[str, Any]]) -> None:
+        """Send packets, and fill `answers` until each has its own."""
+        for packet in packets.values():
+            self._socket.send(packet)
+        deadline = time.monotonic() + self._timeout_s
+        while any(n not in answers for n in packets):
+            answer = self._receive(deadline)
+            number = answer.get("id")
+            if isinstance(number, int) and number in packets:
+                answers[number] = answer
+            elif number is None:
+                raise UserError(f"{self.url} does not understand us: {_error_of(answer)}")
+
+    def _receive(self, deadline: float) -> dict[str, Any]:
+        try:
+            return messages.decode(self._socket.recv(max(0.0, deadline - time.monotonic())))
+        except TimeoutError as error:
+            raise UserError(
+                f"{self.url} gave no answer within {self._timeout_s:g} s: raise --policy.timeout_s "
+                "if the policy needs longer, else see the server's messages"
+            ) from error
+        except WireError as error:
+            raise UserError(f"{self.url} answered with {error}") from error
+
+    def _reconnect(self, broken: ConnectionClosed) -> None:
+        if broken.rcvd is not None and broken.rcvd.code == TOO_BIG:
+            raise UserError(f"{self.url} refused a message as too big: {broken}") from broken
+        logger.warning("%s: the connection broke (%s), connecting again", self.url, broken)
+        self._close()
+        self._socket, self._close, card = self._connect()
+        if card != self.card:
+            raise UserError(
+                f"{self.url} serves another policy than before the connection broke: "
+                f"{card.name} {card.hash}, was {self.card.name} {self.card.hash}"
+            ) from broken
+
+    def _connect(self) -> tuple[ClientConnection, Callable[[], None], PolicyCard]:
+        """The connection, what closes it, and what the server says of its policy."""
+        opened = ExitStack()
+        try:
+            socket = opened.enter_context(
+                connect(
+                    self.url, compression=None, proxy=None, open_timeout=self._connect_timeout_s,
+                    max_size=MAX_BYTES, close_timeout=1,
+                )
+            )  # fmt: skip
+        except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
+            raise UserError(
+                f"no policy server at {self.url} ({_words(error)}): start one with `invact libero "
+                "serve`, or correct --policy.url"
+            ) from error
+        hello = {"call": "hello", "version": messages.VERSION, "client": self._client}
+        try:
+            with opened:  # closes what is left in it
+                socket.send(messages.encode(hello))
+                card = self._card(messages.decode(socket.recv(self._connect_timeout_s)))
+                return socket, opened.pop_all().close, card
+        except (TimeoutError, ConnectionClosed, WireError) as error:
+            raise UserError(
+                f"{self.url} does not answer as a policy server does: {_words(error)}"
+            ) from error
+
+    def _card(self, answer: dict[str, Any]) -> PolicyCard:
+        if "error" in answer:
+            raise UserError(f"{self.url} refuses us: {_error_of(answer)}")
+        if answer.get("version") != messages.VERSION:
+            raise UserError(
+                f"{self.url} speaks version {answer.get('version')!r}, this client "
+                f"{messages.VERSION}: install the same release on both sides"
+            )
+        card = PolicyCard.from_message(answer)
+        if card.actions != LIBERO_ACTIONS:
+            raise UserError(f"{self.url} acts in {card.actions}, LIBERO in {LIBERO_ACTIONS}")
+        return card
+
+
+class RemoteSource(PolicySource):
+    """Policies of one server, over one connection."""
+
+    batched = True
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._episodes = itertools.count()
+
+    @property
+    def card(self) -> PolicyCard:
+        """What the server says of its policy."""
+        return self._link.card
+
+    def open(self, sim: Any) -> Policy:
+        return RemotePolicy(self._link, next(self._episodes))
+
+    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
+        """Send all observations together, so that the server can answer them together."""
+        return [_or_raise(answer) for answer in self.act_apart(requests)]
+
+    def act_apart(self, requests: Sequence[Request]) -> list[ActionChunk | Exception]:
+        """The same; each request is sent once, since the server's policies have a memory."""
+        calls = [_act_call(policy, observation) for policy, observation in requests]
+        try:
+            return [_chunk(self._link, answer) for answer in self._link.ask(calls)]
+        except UserError as error:
+            return [error for _ in requests]
+
+    def release(self, policy: Policy) -> None:
+        """Tell the server; one that cannot be reached forgets by itself."""
+        assert isinstance(policy, RemotePolicy)
+        try:
+            self._link.ask([{"call": "release", "episode": policy.episode}])
+        except UserError as error:
+            logger.debug("episode %d was not released: %s", policy.episode, error)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class RemotePolicy:
+    """One episode of a policy on a server."""
+
+    def __init__(self, link: Link, episode: int) -> None:
+        self.needs, self.chunk = link.card.needs, link.card.chunk
+        self.episode = episode
+        self._link = link
+
+    def reset(self, seed: int) -> None:
+        call = {"call": "reset", "episode": self.episode, "seed": seed}
+        answer = self._link.ask([call])[0]
+        if "error" in answer:
+            raise UserError(f"{self._link.url}: {_error_of(answer)}")
+
+    def act(self, observation: Observation) -> ActionChunk:
+        answer = self._link.ask([_act_call(self, observation)])[0]
+        return _or_raise(_chunk(self._link, answer))
+
+
+def _act_call(policy: Policy, observation: Observation) -> dict[str, Any]:
+    assert isinstance(policy, RemotePolicy)
+    seen = messages.observation_to_message(observation)
+    return {"call": "act", "episode": policy.episode, "observation": seen}
+
+
+def _chunk(link: Link, answer: dict[str, Any]) -> ActionChunk | UserError:
+    """The actions of an answer, or what is wrong with it."""
+    if "error" in answer:
+        return UserError(f"{link.url}: {_error_of(answer)}")
+    values = answer.get("actions")
+    if not isinstance(values, np.ndarray):
+        return UserError(f"{link.url} answered without actions: {sorted(map(str, answer))}")
+    try:
+        return ActionChunk(values)
+    except ValueError as error:
+        return UserError(f"{link.url} answered with a wrong {error}")
+
+
+def _or_raise(answer: ActionChunk | Exception) -> ActionChunk:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _error_of(answer: dict[str, Any]) -> str:
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        return f"an error that is none of ours: {error!r}"
+    return f"{error.get('kind')} error: {error.get('message')}"
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

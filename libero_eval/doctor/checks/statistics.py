@@ -1,0 +1,94 @@
+"""The action statistics that a checkpoint decodes with."""
+
+from typing import Any
+
+import numpy as np
+
+from invact_vla.data.action_stats import ActionStats
+from invact_vla.data.libero_hdf5 import gripper_to_training
+from invact_vla.errors import UserError
+from invact_vla.schema import LIBERO_ACTIONS
+from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned
+from libero_eval.doctor.patient import Patient
+
+FEW_TRANSITIONS = 100
+OFF = 0.35  # a quantile may differ from the demonstrations' by this share of their range
+LEAST_RANGE = 0.05  # of an action
+NAMES = LIBERO_ACTIONS.names
+WRITE = (
+    "copy dataset_statistics.json of the post-training into the checkpoint folder, or post-train "
+    "again with `invact vla posttrain`, which writes it"
+)
+
+
+def chosen(patient: Patient) -> tuple[str, dict[str, Any]]:
+    """(key, statistics): the only ones, or those of the suite; UserError if there are none."""
+    from invact_vla.openvla.policy import choose_statistics
+
+    known = patient.config.norm_stats
+    return choose_statistics(known, patient.protocol.suite if len(known) > 1 else None)
+
+
+def action_statistics(patient: Patient) -> Finding:
+    """Present, finite, in order, in the environment's range."""
+    expected = "finite q01 < q99 (or constant) inside [-1, 1], gripper not normalised"
+    try:
+        key, values = chosen(patient)
+        stats = ActionStats.from_json(values["action"])
+    except UserError as error:
+        return failed(expected, str(error), WRITE)
+    faults = list(_faults(stats))
+    if faults:
+        return failed(expected, f"{key}: {'; '.join(faults)}", WRITE)
+    count = values.get("num_transitions")
+    found = f"{key}, {count if count is not None else 'unknown number of'} transitions"
+    if count is None or count < FEW_TRANSITIONS:
+        return warned(
+            f"statistics of at least {FEW_TRANSITIONS} transitions", found,
+            "quantiles of so few steps cut off real actions: compute them over the whole data set",
+        )  # fmt: skip
+    return passed(expected, found)
+
+
+def _faults(stats: ActionStats) -> list[str]:
+    low, high, mask = stats.q01, stats.q99, stats.mask
+    if len(low) != len(NAMES):
+        return [f"{len(low)} dimensions, expected {len(NAMES)}"]
+    if not np.all(np.isfinite([low, high])):
+        return ["quantiles that are not finite"]
+    faults = [f"q01 > q99 in {NAMES[i]}" for i in np.flatnonzero(low > high)]
+    wide = np.flatnonzero(mask & (np.maximum(np.abs(low), np.abs(high)) > 1 + 1e-6))
+    faults += [f"{NAMES[i]} in [{low[i]:.3g}, {high[i]:.3g}], outside [-1, 1]" for i in wide]
+    if mask[6]:
+        faults.append("the gripper is normalised (mask true)")
+    elif low[6] < -1e-6 or high[6] > 1 + 1e-6:
+        faults.append(f"the gripper in [{low[6]:.3g}, {high[6]:.3g}], expected 0 and 1")
+    return faults
+
+
+def quantiles(patient: Patient) -> Finding:
+    """Statistics like those of the demonstrations: otherwise they are another data set's."""
+    key, values = chosen(patient)
+    stats, demos = ActionStats.from_json(values["action"]), patient.demos
+    actions = demos.all_actions.copy()
+    actions[:, 6] = gripper_to_training(actions[:, 6])
+    own = ActionStats.of(actions, stats.mask.tolist())
+    span = np.maximum(own.q99 - own.q01, LEAST_RANGE)
+    gaps = np.maximum(np.abs(stats.q01 - own.q01), np.abs(stats.q99 - own.q99)) / span
+    gaps[~stats.mask] = 0.0
+    expected = f"q01 and q99 of {key} within {OFF:.0%} of the range of the demonstrations' own"
+    worst = int(gaps.argmax())
+    found = (
+        f"{NAMES[worst]}: [{stats.q01[worst]:.3f}, {stats.q99[worst]:.3f}], demonstrations "
+        f"[{own.q01[worst]:.3f}, {own.q99[worst]:.3f}]"
+    )
+    if gaps[worst] <= OFF:
+        return passed(expected, found)
+    if demos.scripted:
+        return skipped(f"{found}; those were made by the doctor: give --demos of the training")
+    wrong = ", ".join(NAMES[i] for i in np.flatnonzero(gaps > OFF))
+    return failed(
+        expected, found,
+        f"these are another data set's statistics ({wrong} differ): {WRITE}; or the demonstrations "
+        "are not those it was trained on",
+    )  # fmt: skip

@@ -1,0 +1,144 @@
+"""`invact libero doctor CHECKPOINT`: why would it score 0 %? In under two minutes, before any rollout.
+
+    <out>/doctor.json    every check: status, expected, found, advice
+
+Prints a line a check, failures last with what to do. Exit code 0, or 1 if a check failed.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tqdm import tqdm
+
+from invact_vla.errors import UserError
+from invact_vla.training.cli import parse_config
+from invact_vla.training.files import write_json
+from libero_eval.assets.pack import AssetPack, ProceduralPack
+from libero_eval.doctor.checks import CHECKS
+from libero_eval.doctor.checks.rendering import write
+from libero_eval.doctor.finding import Check, Finding, blocked, failed, skipped
+from libero_eval.doctor.fingerprints import REFERENCES
+from libero_eval.doctor.patient import Patient, Subject
+from libero_eval.doctor.table import table
+from libero_eval.policies import CheckpointConfig, NoopConfig
+from libero_eval.protocol import DEFAULT_PROTOCOL
+from libero_eval.rollout import RolloutConfig, protocol_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Who is examined, and on what."""
+
+    POSITIONAL: ClassVar[str] = "subject"  # a word without a flag
+
+    subject: Path | None = None  # checkpoint, post-training run, rollout .yaml; none: the setup
+    out: Path = Path("runs/doctor")  # folder for doctor.json, which is replaced
+    demos: Path | None = None  # HDF5 file or folder it was trained on; none given: two are made
+    protocol: str = DEFAULT_PROTOCOL  # of the rollout to come; a rollout config brings its own
+    max_steps: int | None = None  # other horizon than the protocol's, as for a rollout
+    render_px: int | None = None  # other frame size than the protocol's, as for a rollout
+    assets: AssetPack = field(default_factory=ProceduralPack)  # a rollout config brings its own
+    checks: tuple[str, ...] = ()  # only these; none given: all
+    frames: int = 40  # frames of demonstrations that the policy is asked about
+    seconds: float = 40.0  # time for comparing first frames; tasks beyond it are left out
+    seed: int = 0  # which frames are chosen
+    write_fingerprints: bool = False  # write down how tasks look here, and examine nothing
+
+    def __post_init__(self) -> None:
+        unknown = set(self.checks) - {check.name for check in CHECKS}
+        if unknown:
+            known = ", ".join(check.name for check in CHECKS)
+            raise ValueError(f"unknown checks {sorted(unknown)}; known: {known}")
+        if self.frames < 8 or self.seconds <= 0:
+            raise ValueError("need frames >= 8 and seconds > 0")
+
+
+def main(config: DoctorConfig) -> int:
+    """Examine; print the table, write doctor.json. Returns 1 if a check failed, else 0."""
+    patient = Patient(subject_of(config))
+    started = time.perf_counter()
+    if config.write_fingerprints:
+        count = write(patient)
+        print(f"{count} fingerprints with {patient.backend} written to {REFERENCES}")
+        return 0
+    examine(patient, [c for c in CHECKS if not config.checks or c.name in config.checks])
+    patient.close()
+    seconds = time.perf_counter() - started
+    print(table(patient.findings, seconds))
+    write_json(config.out / "doctor.json", report(patient, config, seconds))
+    return int(any(finding.status == "fail" for finding in patient.findings.values()))
+
+
+def subject_of(config: DoctorConfig) -> Subject:
+    """What a config asks about; UserError for a path that is neither checkpoint nor config."""
+    common: dict[str, Any] = {
+        "demos": config.demos, "frames": config.frames, "seconds": config.seconds,
+        "seed": config.seed,
+    }  # fmt: skip
+    path = config.subject
+    if path is not None and path.suffix in (".yaml", ".yml"):
+        arguments = ["--config_path", str(path), "--out", str(config.out)]
+        rollout = parse_config(RolloutConfig, arguments, "invact libero rollout")
+        protocol, assets = protocol_of(rollout), rollout.assets
+        return Subject(policy=rollout.policy, protocol=protocol, assets=assets, **common)
+    if path is not None and not path.is_dir():
+        raise UserError(
+            f"no checkpoint folder {path}: give that of a checkpoint or of a post-training run, or "
+            "a rollout config (.yaml)"
+        )
+    policy = None if path is None else CheckpointConfig(folder=path)
+    rollout = RolloutConfig(
+        out=config.out, policy=policy or NoopConfig(), protocol=config.protocol,
+        max_steps=config.max_steps, render_px=config.render_px,
+    )  # fmt: skip
+    return Subject(
+        policy=policy, protocol=protocol_of(rollout), assets=config.assets, **common
+    )  # fmt: skip
+
+
+def examine(patient: Patient, checks: list[Check]) -> None:
+    """Ask every question, in order; the answers go into `patient.findings`."""
+    for check in tqdm(checks, desc="doctor", mininterval=5, leave=False):
+        patient.findings[check.name] = ask(check, patient)
+
+
+def ask(check: Check, patient: Patient) -> Finding:
+    """The answer to one question; what cannot be loaded is a failure that says why."""
+    for name in check.needs:
+        if name in patient.findings and patient.findings[name].status in ("fail", "blocked"):
+            return blocked(name)
+    reason = _not_asked(check, patient)
+    if reason:
+        return skipped(reason)
+    try:
+        return check.run(patient)
+    except UserError as error:
+        return failed("it can be examined", "an error, see the advice", str(error))
+
+
+def _not_asked(check: Check, patient: Patient) -> str:
+    """Why a question does not arise; empty if it does."""
+    if check.of != "setup" and patient.subject.policy is None:
+        return "no policy given"
+    if check.of == "checkpoint" and patient.folder is None:
+        return "the policy is no checkpoint folder"
+    if check.of == "policy" and patient.folder is None and patient.source.reads_simulator:
+        return "the policy reads the simulator, not observations"
+    return ""
+
+
+def report(patient: Patient, config: DoctorConfig, seconds: float) -> dict[str, Any]:
+    """What doctor.json holds."""
+    findings = patient.findings
+    return {
+        "subject": None if config.subject is None else str(config.subject),
+        "healthy": not any(f.status == "fail" for f in findings.values()),
+        "failed": [name for name, f in findings.items() if f.status == "fail"],
+        "protocol": {"key": patient.protocol.key, "hash": patient.protocol.hash},
+        "packages": dict(patient.manifest["packages"]),
+        "seconds": round(seconds, 1),
+        "checks": json.loads(json.dumps({name: asdict(f) for name, f in findings.items()})),
+    }

@@ -1,0 +1,181 @@
+"""Demonstrations as the doctor needs them: few frames, all actions, and the scene they began in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invact_vla.data.libero_hdf5 import instruction_of
+from invact_vla.errors import UserError
+from libero_eval.recording import DATASET_NAMES
+from libero_eval.tasks import task_names
+
+if TYPE_CHECKING:
+    from libero_eval.sim import LiberoSim
+
+FILES = 4  # read at most
+FRAMES = 24  # read of each demonstration, evenly spread
+PER_FILE = 3  # demonstrations whose frames and states are read
+STATISTICS_DEMOS = 200  # a file, whose actions are read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """One demonstration of T steps, F of whose frames were read.
+
+    actions: float64 (T, 7) to learn from, env convention. executed: the same with what noise was
+    added. fingers: (T,) distance of the fingers, m. ee_pos: (T, 3), m. times: int (F,), steps of
+    the frames. frames: camera -> uint8 (F, H, W, 3) as stored. robot: float32 (F, 8), the state of
+    Observation. states: float64 (F, D), or None. start: float64 (D,), or None. layout_seed,
+    init_index: how the scene was made, where the file says so. poses: fixtures (N, 7), or None.
+    """
+
+    suite: str
+    task_id: int
+    name: str
+    instruction: str
+    actions: np.ndarray
+    executed: np.ndarray
+    fingers: np.ndarray
+    ee_pos: np.ndarray
+    times: np.ndarray
+    frames: dict[str, np.ndarray]
+    robot: np.ndarray
+    states: np.ndarray | None
+    start: np.ndarray | None
+    layout_seed: int | None
+    init_index: int | None
+    poses: np.ndarray | None
+
+    @property
+    def scene(self) -> str:
+        """E.g. LIVING_ROOM_SCENE2; the task itself where names have no scene."""
+        words = task_names(self.suite)[self.task_id].split("_")
+        last = next((i for i, word in enumerate(words) if word.startswith("SCENE")), len(words) - 1)
+        return "_".join(words[: last + 1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """What was read. all_actions: float64 (N, 7) of many demonstrations, env convention. longest:
+    steps of the longest of them. scripted: made by the doctor itself, so not trained on."""
+
+    demos: tuple[Demonstration, ...]
+    all_actions: np.ndarray
+    longest: int
+    scripted: bool
+
+    @property
+    def instructions(self) -> list[str]:
+        """Different ones, in order."""
+        return list(dict.fromkeys(d.instruction for d in self.demos))
+
+
+def read_demonstrations(source: Path, suite: str, scripted: bool = False) -> Demonstrations:
+    """Read a file, or the first files of a folder. Raises UserError for anything unreadable."""
+    files = sorted(source.glob("*.hdf5")) if source.is_dir() else [source]
+    if not files or not all(path.is_file() for path in files):
+        raise UserError(f"no demonstrations {source}: expected <task>_demo.hdf5, or a folder of it")
+    demos: list[Demonstration] = []
+    actions: list[np.ndarray] = []
+    for path in files[:FILES]:
+        found, of_file = _read_file(path, suite)
+        demos += found
+        actions += of_file
+    longest = max(len(a) for a in actions)
+    return Demonstrations(
+        demos=tuple(demos), all_actions=np.concatenate(actions), longest=longest, scripted=scripted
+    )
+
+
+def _read_file(path: Path, suite: str) -> tuple[list[Demonstration], list[np.ndarray]]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            data: Any = file["data"]
+            names = sorted(data, key=lambda n: int(n.split("_")[1]))[:STATISTICS_DEMOS]
+            demos = [_read(path, data[n], n, suite) for n in names[:PER_FILE]]
+            return demos, [_learned(data[n]) for n in names]
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{path} is not a LIBERO demonstration file or is damaged ({error}): expected "
+            "data/demo_<i>/{actions, states, obs/...}"
+        ) from error
+
+
+def _learned(group: Any) -> np.ndarray:
+    return group.get("expert_actions", group["actions"])[()].astype(np.float64)
+
+
+def _read(path: Path, group: Any, name: str, suite: str) -> Demonstration:
+    task = path.stem.removesuffix("_demo")
+    if task not in task_names(suite):
+        raise UserError(f"{path}: {task!r} is no task of {suite}: give --protocol of its suite")
+    obs, attributes = group["obs"], group.attrs
+    learned = _learned(group)
+    executed = group.get("executed_actions", group["actions"])[()].astype(np.float64)
+    times = np.unique(np.linspace(0, len(learned) - 1, FRAMES).astype(int))
+    parts = [obs[n][()] for n in ("ee_pos", "ee_ori", "gripper_states")]
+    states = group.get("states")
+    return Demonstration(
+        suite=suite,
+        task_id=task_names(suite).index(task),
+        name=f"{task}/{name}",
+        instruction=instruction_of(path),
+        actions=learned,
+        executed=executed,
+        fingers=parts[2][:, 0] - parts[2][:, 1],
+        ee_pos=parts[0],
+        times=times,
+        frames={c: obs[n][times] for c, n in DATASET_NAMES.items() if n in obs},
+        robot=np.concatenate(parts, axis=1)[times].astype(np.float32),
+        states=None if states is None else states[times],
+        start=None if states is None else states[0],
+        layout_seed=_number(attributes, "layout_seed"),
+        init_index=_number(attributes, "init_index"),
+        poses=np.array(attributes["fixture_poses"]) if "fixture_poses" in attributes else None,
+    )
+
+
+def _number(attributes: Any, name: str) -> int | None:
+    return int(attributes[name]) if name in attributes else None
+
+
+def restore(sim: "LiberoSim", demo: Demonstration, state: np.ndarray, settle: bool = False) -> None:
+    """Place the simulator in a stored state, with the demonstration's fixtures where the file says
+    how they stood, else with those of the first episode (they differ by up to a centimetre)."""
+    from libero_eval import scene
+
+    if demo.layout_seed is not None:
+        sim.reset_random(demo.layout_seed, settle=False)
+    else:
+        sim.reset(demo.init_index or 0, settle=False)
+    if demo.poses is not None and demo.poses.shape == scene.fixture_poses(sim.env).shape:
+        scene.set_fixture_poses(sim.env, demo.poses)
+    sim.set_state(state, settle=settle)
+
+
+def make_demonstrations(out: Path, suite: str, pack: Any, image_size: int) -> Path:
+    """Have the scripted demonstrator make one demonstration of each of two tasks; the folder."""
+    from libero_eval.demonstrator.recipes import RECIPES
+    from libero_eval.demos import DemosConfig
+    from libero_eval.demos import main as make_demos
+
+    tasks = tuple(sorted(task for s, task in RECIPES if s == suite)[:2])
+    if not tasks:
+        raise UserError(f"no demonstrations of {suite} can be made: give --demos FILE or folder")
+    return make_demos(
+        DemosConfig(
+            out=out,
+            suite=suite,
+            tasks=tasks,
+            n_per_task=1,
+            assets=pack,
+            image_size=image_size,
+            wrist=True,
+            workers=0,
+            overwrite=True,
+        )
+    )

@@ -1,0 +1,106 @@
+"""Looking inside an OpenVLA policy: what it was trained on, and the same policy otherwise declared.
+
+Variants are shallow copies that share the weights.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from invact_vla.schema import ActionChunk, Observation
+from libero_eval.doctor.answers import Ask
+
+if TYPE_CHECKING:
+    from invact_vla.data.action_stats import ActionStats
+    from invact_vla.openvla.policy import OpenVLAPolicy
+
+LONGEST_SEARCH = 16  # actions
+MOST = 0.8
+
+
+def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) -> int | None:
+    """After how many actions EOS is the most probable id (in most answers); None if it never is.
+
+    Only observations with the first one's instruction are used: they are decoded together.
+    """
+    import torch
+
+    from invact_vla.openvla.generate import greedy_decode
+    from invact_vla.openvla.tokenizer import EOS
+
+    same = [o for o in observations if o.instruction == observations[0].instruction]
+    size = policy.pretrained.config.invact.action_dim
+    prompt = policy.sequences.prompt(observations[0].instruction)
+    longest = max(LONGEST_SEARCH, policy.chunk)
+    _, logits = greedy_decode(
+        policy.pretrained.model,
+        torch.tensor([prompt] * len(same)),
+        longest * size + 1,
+        policy.pixel_values(same),
+        proprio=policy.state(same),
+        allowed=torch.arange(policy.tokens.first_id, policy.pretrained.config.vocab_size),
+    )
+    ends = (logits.argmax(-1) == EOS).float().mean(0).numpy()
+    counts = [n for n in range(1, longest + 1) if ends[n * size] > MOST]
+    return counts[0] if counts else None
+
+
+def with_statistics(policy: "OpenVLAPolicy", stats: "ActionStats") -> Ask:
+    """The same policy decoding with other action statistics."""
+    other = copy.copy(policy)
+    other.actions = stats
+    return _ask(other)
+
+
+def with_cameras(policy: "OpenVLAPolicy", cameras: tuple[str, ...]) -> Ask:
+    """The same policy reading other cameras, or the same ones in another order, unturned."""
+    other = copy.copy(policy)
+    other.needs, other.turns = cameras, ("none",) * len(cameras)
+    return _ask(other)
+
+
+def with_prompt(policy: "OpenVLAPolicy", template: str) -> Ask:
+    """The same policy with another text around the instruction."""
+    other = copy.copy(policy)
+    other.sequences = replace(policy.sequences, template=template)
+    return _ask(other)
+
+
+def _ask(policy: "OpenVLAPolicy") -> Ask:
+    def ask(observations: Sequence[Observation]) -> list[ActionChunk]:
+        return policy.act_batch(list(observations))
+
+    return ask
+
+
+def same_length(policy: "OpenVLAPolicy", instruction: str, words: Sequence[str]) -> str | None:
+    """Another text of `words` whose prompt has as many ids as that of the instruction, so that a
+    change of the answer is due to the words, not to their number; None if none is found."""
+    goal = len(policy.sequences.prompt(instruction))
+    for start in range(len(words)):
+        ring = [*words[start:], *words[:start]] * 8
+        for count in range(1, len(ring)):
+            text = " ".join(ring[:count])
+            length = len(policy.sequences.prompt(text))
+            if length == goal and text != instruction:
+                return text
+            if length > goal:
+                break
+    return None
+
+
+def round_trip(policy: "OpenVLAPolicy", actions: np.ndarray) -> np.ndarray:
+    """(T, 7) in env convention -> tokens of the policy's statistics -> (T, 7) in env convention."""
+    from invact_vla.data.action_stats import normalize, unnormalize
+    from invact_vla.data.libero_hdf5 import gripper_to_training
+    from invact_vla.openvla.policy import to_environment
+
+    trained = actions.copy()
+    opened = gripper_to_training(trained[:, 6])
+    trained[:, 6] = opened if policy.gripper_open else 1 - opened
+    ids = policy.tokens.encode(normalize(trained, policy.actions))
+    values = unnormalize(policy.tokens.decode(ids), policy.actions)
+    return to_environment(values, policy.gripper_open).astype(np.float64)

@@ -16,6 +16,17 @@ _OPENVLA = (
     "set_init_state, 10 dummy steps with the gripper open, then at most max_steps policy steps"
 )
 _OFT = "openvla-oft/experiments/robot/libero/run_libero_eval.py at 213c5ff, horizons as OpenVLA"
+_UNIVLA = (
+    "UniVLA (OpenDriveLab), experiments/robot/libero/run_libero_eval.py and libero_utils.py, read in "
+    "the public copies EmbodiedAILab/UniVLA at 865b149, 2012geek/UniVLA at d447430 and "
+    "Nemo-1024/UniVLA at 87f21ce, which agree: OpenVLA's loop and images, longer horizons"
+)
+_LEROBOT = (
+    "huggingface/lerobot: src/lerobot/envs/libero.py at 0b2d0d3 (horizons, 10 settle steps, both "
+    "cameras, seed given at every reset), envs/configs.py at 7427f31, v0.6.2 (frames of 360 px; "
+    "evaluation seed 1000 plus the episode; the processor turns frames by 180 degrees), "
+    "docs/source/libero.mdx at 0669082 (10 episodes a task). Resizing is the policy's own"
+)
 _LIBERO = "LIBERO at 8f1084e, lifelong/evaluate.py: 5 zero-action steps, 600 steps, 20 episodes"
 
 
@@ -28,7 +39,8 @@ class Protocol:
     init states 0..trials-1. render_px: square camera frames. rotate: frames turned by 180 degrees.
     jpeg: JPEG round trip at quality 95 before resizing. resize_px: the policy's input.
     centre_crop: share of the area kept, 1.0 for none. reset_seed: what the global NumPy generator
-    is seeded with once a task, before the first reset (fixture poses are drawn from it).
+    is seeded with once a task, before the first reset (fixture poses are drawn from it). reseed:
+    seeded before every reset instead, with reset_seed plus the episode's number.
     """
 
     suite: str
@@ -44,6 +56,7 @@ class Protocol:
     centre_crop: float
     cameras: tuple[str, ...]
     reset_seed: int
+    reseed: bool = False
     source: str
 
     @property
@@ -53,9 +66,15 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits over every field except the citation."""
+        """16 hexadecimal digits over every field except the citation.
+
+        A field that came later counts only where it is not False, so that the hashes of results
+        from before stay what they were.
+        """
         fields = asdict(self)
         fields.pop("source")
+        if not self.reseed:
+            fields.pop("reseed")
         return hash_json(fields)
 
 
@@ -77,6 +96,15 @@ def _libero_own(suite: str) -> Protocol:
     )  # fmt: skip
 
 
+def _lerobot(suite: str, max_steps: int) -> Protocol:
+    return Protocol(
+        suite=suite, name="lerobot", max_steps=max_steps, settle_steps=10,
+        settle_action=SETTLE_ACTION, trials=10, render_px=360, rotate=True, jpeg=False,
+        resize_px=360, centre_crop=1.0, cameras=("agentview", "wrist"), reset_seed=1000,
+        reseed=True, source=_LEROBOT,
+    )  # fmt: skip
+
+
 # suite -> max steps without the settle steps (longest training demonstration: 193, 254, 270, 505,
 # 373), from the same file of OpenVLA's
 MAX_STEPS = {
@@ -87,9 +115,23 @@ MAX_STEPS = {
     "libero_90": 400,
 }
 
+UNIVLA_MAX_STEPS = {
+    "libero_spatial": 240,
+    "libero_object": 300,
+    "libero_goal": 320,
+    "libero_10": 550,
+    "libero_90": 420,
+}
+LEROBOT_MAX_STEPS = {**MAX_STEPS, "libero_spatial": 280}
+
 _ROWS = [
     *(_openvla_family(s, n, "openvla", ("agentview",), _OPENVLA) for s, n in MAX_STEPS.items()),
     *(_openvla_family(s, n, "oft", ("agentview", "wrist"), _OFT) for s, n in MAX_STEPS.items()),
+    *(
+        _openvla_family(s, n, "univla", ("agentview",), _UNIVLA)
+        for s, n in UNIVLA_MAX_STEPS.items()
+    ),
+    *(_lerobot(s, n) for s, n in LEROBOT_MAX_STEPS.items()),
     *(_libero_own(s) for s in MAX_STEPS),
 ]
 PROTOCOLS: dict[str, Protocol] = {row.key: row for row in _ROWS}

@@ -109,6 +109,52 @@ def interval_chart(rows: Sequence[Interval], title: str) -> Html:
     return _svg(width, height, title, parts, "chart wide")
 
 
+def interval_bar(value: float, low: float, high: float) -> Html:
+    """A dot with a whisker on a line from 0 to 100 %, small enough for a table's cell.
+
+    value, low, high: fractions in [0, 1].
+    """
+    width, height = 120, 14
+    x, left, right = (3 + (width - 6) * part for part in (value, low, high))
+    middle = height / 2
+    parts = [
+        f'<line class="grid" x1="3" x2="{width - 3}" y1="{middle}" y2="{middle}"/>',
+        f'<line class="whisker" style="stroke:var(--c2)" x1="{left:.1f}" x2="{right:.1f}" '
+        f'y1="{middle}" y2="{middle}"/>',
+        f'<circle cx="{x:.1f}" cy="{middle}" r="3.5" style="fill:var(--c2)"/>',
+    ]
+    title = f"{value:.1%}, interval {low:.1%} to {high:.1%}"
+    return _svg(width, height, title, parts, "inline")
+
+
+def cell_matrix(
+    rows: Sequence[tuple[str, Sequence[str]]], colours: Mapping[str, str], title: str
+) -> Html:
+    """Small squares in rows, e.g. the outcome of each episode of each task.
+
+    rows: label and the kinds of its cells; colours: kind -> CSS colour; the legend lists them.
+    """
+    cell, gap, label_px = 11, 2, 26
+    width = label_px + (cell + gap) * max(len(kinds) for _, kinds in rows)
+    height = (cell + gap) * len(rows)
+    parts = []
+    for number, (label, kinds) in enumerate(rows):
+        y = (cell + gap) * number
+        parts.append(f'<text class="end" x="{label_px - 6}" y="{y + 10}">{escape(label)}</text>')
+        for place, kind in enumerate(kinds):
+            parts.append(
+                f'<rect x="{label_px + (cell + gap) * place}" y="{y}" width="{cell}" '
+                f'height="{cell}" rx="2" style="fill:{colours[kind]}">'
+                f"<title>{escape(f'{label}, {place}: {kind}')}</title></rect>"
+            )
+    chart = _svg(width, height, title, parts, f'matrix" style="max-width:{2 * width}px')
+    items = "".join(
+        f'<span><i class="box" style="background:{colour}"></i>{escape(kind)}</span>'
+        for kind, colour in colours.items()
+    )
+    return join(chart, Html(f'<p class="legend">{items}</p>'))
+
+
 def colour_numbers(names: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
     """Name -> number of its colour: its place in `order`, then the next ones; one alone is blue."""
     if not order and len(names) == 1:

@@ -1,9 +1,10 @@
-"""Pictures and videos as data URIs, so that the report is one file."""
+"""Pictures and videos as data URIs, so that the report is one file; long lists of videos as links."""
 
 import base64
 import io
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ from invact_vla.html.page import Html
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
 MAX_PICTURE_PX = 1100  # wider pictures are scaled down
 JPEG_QUALITY = 82
+POSTER_QUALITY = 60  # hundreds of them may be on one page
 
 
 def data_uri(content: bytes, suffix: str) -> str:
@@ -42,6 +44,24 @@ def video(path: Path, label: str) -> Html:
         f'<video controls loop muted playsinline preload="metadata" aria-label="{escape(label)}" '
         f'src="{uri}"></video>'
     )
+
+
+def linked_video(href: str, poster: np.ndarray | None, label: str) -> Html:
+    """A <video> that is loaded from beside the page when the reader starts it.
+
+    href: path relative to the page. poster: uint8 (H, W, 3), shown until then, inside the page.
+    """
+    shown = "" if poster is None else f' poster="{_jpeg_uri(poster)}"'
+    return Html(
+        f'<video controls loop muted playsinline preload="none" aria-label="{escape(label)}"'
+        f'{shown} src="{escape(quote(href))}"></video>'
+    )
+
+
+def _jpeg_uri(array: np.ndarray) -> str:
+    encoded = io.BytesIO()
+    Image.fromarray(array).save(encoded, "JPEG", quality=POSTER_QUALITY, optimize=True)
+    return data_uri(encoded.getvalue(), ".jpg")
 
 
 def _img(image: Image.Image, alt: str) -> Html:

@@ -46,12 +46,18 @@ code, .mono { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, monospa
   text-align: center; border-radius: 4px; font-weight: 600; color: #fff; }
 .grid-of { display: grid; gap: 1.1rem; margin: .9rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--cell, 170px)), 1fr)); }
+.row-of { display: flex; flex-wrap: wrap; gap: .4rem 1.6rem; }
+.row-of > div { flex: 0 1 auto; min-width: min(100%, 165px); }
+.row-of h3 { font-size: .92rem; margin: 1rem 0 0; }
 figure { margin: 0; }
 figure img, figure video { display: block; width: 100%; height: auto; border-radius: 6px;
   background: var(--card); }
 figcaption { padding-top: .3rem; line-height: 1.35; }
 .pair { display: grid; grid-template: 1fr 1fr / 1fr 2fr; gap: 4px; }
 .pair video { grid-area: 1 / 2 / 3 / 3; }
+figure.success { --frame: var(--c3); } figure.failure { --frame: var(--c5); }
+figure.error { --frame: var(--c4); }
+figure[class] video { border: 3px solid var(--frame); }
 .tag { display: inline-block; font-size: .78rem; font-weight: 650; padding: 0 .45em;
   border-radius: 4px; border: 1px solid currentColor; }
 .tag.success { color: var(--c3); } .tag.failure { color: var(--c5); }
@@ -59,6 +65,10 @@ figcaption { padding-top: .3rem; line-height: 1.35; }
 svg.chart { width: 100%; height: auto; max-width: 35rem; display: block; margin: .6rem 0 0; }
 svg.wide { max-width: 42rem; } svg.small { max-width: 15rem; }
 svg text { fill: var(--soft); font-size: 12px; text-anchor: middle; }
+svg.inline { width: 120px; height: 14px; vertical-align: middle; }
+svg.matrix { width: 100%; height: auto; display: block; margin: .8rem 0 .2rem; }
+svg.matrix text { font-size: 10px; }
+.legend i.box { width: .8em; height: .8em; }
 svg .end { text-anchor: end; } svg .start { text-anchor: start; }
 svg.wide text { fill: var(--ink); font-size: 13px; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
@@ -149,14 +159,21 @@ def table(
     )
 
 
-def figure(media: Html, caption: str) -> Html:
-    """A picture, video or chart with a caption."""
-    return Html(f"<figure>{media}<figcaption>{safe(caption)}</figcaption></figure>")
+def figure(media: Html, caption: str, kind: str = "") -> Html:
+    """A picture, video or chart with a caption; kind: "" or an outcome, which frames it."""
+    mark = f' class="{escape(kind)}"' if kind else ""
+    return Html(f"<figure{mark}>{media}<figcaption>{safe(caption)}</figcaption></figure>")
 
 
 def grid(items: Sequence[Html], cell_px: int = 170) -> Html:
     """Items side by side, as many as fit."""
     return Html(f'<div class="grid-of" style="--cell:{cell_px}px">{"".join(items)}</div>')
+
+
+def blocks(items: Sequence[tuple[Html, int]]) -> Html:
+    """Blocks side by side, each as wide as it needs (in pixels) if the page is."""
+    parts = "".join(f'<div style="flex-basis:{width}px">{body}</div>' for body, width in items)
+    return Html(f'<div class="row-of">{parts}</div>')
 
 
 def details(title: str, body: Html) -> Html:

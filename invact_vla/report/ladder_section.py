@@ -141,9 +141,9 @@ def _differences(arms: Rows) -> Html:
         return join(*refusals)
     head = ["difference", "points [95 %]", "won : lost", "p", "told apart at 5 %"]
     caption = (
-        "Differences of success, paired by (task, init state): bootstrap over pairs, McNemar's "
-        "exact test on the pairs that one arm won and the other lost. Not corrected for several "
-        "comparisons."
+        "Differences of success, paired by (task, init state): bootstrap over pairs (Tango's score "
+        "interval where fewer than ten pairs differ), McNemar's exact test on the pairs that one "
+        "arm won and the other lost. Not corrected for several comparisons."
     )
     return join(table(head, lines, caption=caption), *refusals)
 

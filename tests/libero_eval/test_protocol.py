@@ -6,6 +6,7 @@ import pytest
 
 from invact_vla.errors import UserError
 from libero_eval.protocol import DEFAULT_PROTOCOL, PROTOCOLS, get_protocol
+from libero_eval.tasks import SUITES
 
 
 def test_default_is_libero_10_as_openvla_evaluates_it() -> None:
@@ -27,6 +28,41 @@ def test_default_is_libero_10_as_openvla_evaluates_it() -> None:
 )
 def test_horizons(suite: str, steps: int) -> None:
     assert get_protocol(f"{suite}/openvla").max_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("key", "steps", "trials", "px", "jpeg"),
+    [
+        ("libero_spatial/univla", 240, 50, 256, True),
+        ("libero_object/univla", 300, 50, 256, True),
+        ("libero_goal/univla", 320, 50, 256, True),
+        ("libero_10/univla", 550, 50, 256, True),
+        ("libero_90/univla", 420, 50, 256, True),
+        ("libero_spatial/lerobot", 280, 10, 360, False),
+        ("libero_object/lerobot", 280, 10, 360, False),
+        ("libero_goal/lerobot", 300, 10, 360, False),
+        ("libero_10/lerobot", 520, 10, 360, False),
+        ("libero_90/lerobot", 400, 10, 360, False),
+        ("libero_10/libero", 600, 20, 128, False),
+    ],
+)
+def test_published_numbers(key: str, steps: int, trials: int, px: int, jpeg: bool) -> None:
+    p = get_protocol(key)
+    assert (p.max_steps, p.trials, p.render_px, p.jpeg) == (steps, trials, px, jpeg)
+
+
+def test_every_suite_has_every_protocol_and_hashes_stay_what_they_were() -> None:
+    names = {"openvla", "oft", "univla", "lerobot", "libero"}
+    assert {(p.suite, p.name) for p in PROTOCOLS.values()} == {
+        (s, n) for s in SUITES for n in names
+    }
+    # recorded in results before `reseed` was added
+    assert get_protocol("libero_10/openvla").hash == "77c11ffaaa362445"
+    assert get_protocol("libero_10/oft").hash == "2635d13b7c2e66c8"
+    assert get_protocol("libero_10/libero").hash == "529a0648a10b28a9"
+    p = get_protocol("libero_10/openvla")
+    assert replace(p, reseed=True).hash != p.hash
+    assert [p.name for p in PROTOCOLS.values() if p.reseed] == ["lerobot"] * 5
 
 
 def test_hash_is_of_what_is_measured_not_of_the_citation() -> None:

@@ -90,3 +90,98 @@ def test_paired_mean_difference_of_progress() -> None:
     assert (result.difference, result.low, result.high) == (0.5, 0.5, 0.5)
     with pytest.raises(UserError, match="same episodes"):
         stats.compare_means(first, second[:2], lambda row: row.steps)
+
+
+def test_impossible_rates_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="k=21, n=20"):
+        stats.Rate(k=21, n=20, low=0.9, high=1.0)
+    with pytest.raises(ValueError, match="lies outside"):
+        stats.Rate(k=10, n=20, low=0.9, high=1.0)
+    for k, n in [(0, 3), (3, 3), (1, 7), (499, 500)]:
+        stats.Rate(k=k, n=n, low=stats.wilson(k, n)[0], high=stats.wilson(k, n)[1])
+
+
+def test_holm_corrects_step_by_step() -> None:
+    # Holm 1979: 4 p1, 3 p2, ..., never below one before
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, 0.6]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(0, 0, 19), (1, 5, 30), (4, 2, 50), (0, 9, 9)])
+def test_tango_is_the_score_interval_of_the_trinomial(lost: int, won: int, n: int) -> None:
+    """The rate q of losses that maximises the likelihood given d, found on a grid instead."""
+    low, high = stats.tango(lost, won, n)
+    for edge in (low, high):
+        if abs(edge) == 1:
+            continue
+        q = np.linspace(max(0.0, -edge), (1 - edge) / 2, 400_001)[1:-1]
+        log_likelihood = (
+            lost * np.log(q) + won * np.log(q + edge) + (n - lost - won) * np.log1p(-2 * q - edge)
+        )
+        best = q[np.nanargmax(log_likelihood)]
+        score = (won - lost - n * edge) / np.sqrt(n * (2 * best + edge * (1 - edge)))
+        assert abs(score) == pytest.approx(1.959964, abs=2e-3)
+    assert low <= (won - lost) / n <= high
+    mirrored = stats.tango(won, lost, n)
+    assert mirrored == pytest.approx((-high, -low), abs=1e-6)
+
+
+def test_few_discordant_pairs_do_not_give_a_narrow_interval() -> None:
+    rng = np.random.default_rng(0)
+    none = stats.compare_paired([False] * 19, [False] * 19, rng)
+    assert none.low < -0.15 and none.high > 0.15 and "Tango" in none.method
+    many = stats.compare_paired([True] * 20 + [False] * 80, [False] * 20 + [True] * 80, rng)
+    assert "bootstrap" in many.method and many.agreement == 0
+
+
+def test_exact_power_agrees_with_simulated_tests() -> None:
+    rng = np.random.default_rng(0)
+    n, p1, p2 = 40, 0.3, 0.6
+    k1, k2 = rng.binomial(n, p1, 1500), rng.binomial(n, p2, 1500)
+    found = [
+        stats.compare_unpaired(a, n, b, n).p_value <= 0.05 for a, b in zip(k1, k2, strict=True)
+    ]
+    assert np.mean(found) == pytest.approx(stats.power_fisher(p1, p2, n), abs=0.035)
+    lost, won = 0.1, 0.25
+    counts = rng.multinomial(120, [lost, won, 1 - lost - won], 4000)
+    found = [stats.mcnemar(int(b), int(c)) <= 0.05 for b, c, _ in counts]
+    assert np.mean(found) == pytest.approx(stats.power_mcnemar(lost, won, 120), abs=0.022)
+
+
+def test_exact_power_of_fisher_is_the_sum_over_all_tables() -> None:
+    from scipy import stats as scipy_stats
+
+    n, p1, p2 = 12, 0.2, 0.7
+    expected = sum(
+        scipy_stats.binom.pmf(a, n, p1) * scipy_stats.binom.pmf(b, n, p2)
+        for a in range(n + 1)
+        for b in range(n + 1)
+        if stats.compare_unpaired(a, n, b, n).p_value <= 0.05
+    )
+    assert stats.power_fisher(p1, p2, n) == pytest.approx(expected, abs=1e-9)
+
+
+def test_smallest_n_reaches_the_power_and_less_does_not() -> None:
+    def power_of(n: int) -> float:
+        return stats.power_mcnemar(0.11, 0.19, n)
+
+    n = stats.smallest_n(power_of, 0.8, stats.required_pairs(0.11, 0.19))
+    assert n is not None and all(power_of(m) >= 0.8 for m in range(n, n + 10))
+    assert power_of(n - 1) < 0.8 and abs(n - stats.required_pairs(0.11, 0.19)) < 30
+    assert stats.smallest_n(lambda n: 0.1, 0.8, 100) is None
+
+
+def test_detectable_difference_is_the_smallest_one_with_that_power() -> None:
+    gap = stats.detectable_paired(500, 0.3)
+    assert gap is not None
+    assert stats.power_mcnemar((0.3 - gap) / 2, (0.3 + gap) / 2, 500) >= 0.8
+    smaller = gap - 0.001
+    assert stats.power_mcnemar((0.3 - smaller) / 2, (0.3 + smaller) / 2, 500) < 0.8
+    assert stats.detectable_paired(19, 0.05) is None
+
+
+def test_compare_across_settings_says_what_differs() -> None:
+    second = make_rows([True, True], protocol_hash="other")
+    result = stats.compare(make_rows([True, False], arm="a"), second, across=True)
+    assert result.is_paired and result.differs == ("protocol_hash ['p0'] against ['other']",)

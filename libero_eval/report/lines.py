@@ -1,0 +1,170 @@
+"""Numbers of one task, of a whole run, and of how fast it went."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from libero_eval.report.arms import Arm
+from libero_eval.results import EpisodeRow, by_task
+from libero_eval.stats import Interval, Rate, RateRefused, rate, wilson
+from libero_eval.tasks import instruction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A task, or all of them. rate and goals: None while an episode is an error.
+
+    goals_best: share of goal predicates true at once at the best moment, in [0, 1]; goals_met: at
+    the end; both are means over episodes. steps: mean policy steps of the successes, None without
+    any.
+    """
+
+    label: str
+    instruction: str
+    n: int
+    successes: int
+    errors: int
+    rate: Rate | None
+    goals_best: float | None
+    goals_met: float | None
+    steps: float | None
+
+    @property
+    def counts(self) -> str:
+        """k/n, or k/n with the errors that forbid a rate."""
+        if not self.errors:
+            return f"{self.successes}/{self.n}"
+        return f"{self.successes}/{self.n}, {self.errors} error{'s' * (self.errors > 1)}"
+
+    @property
+    def rate_text(self) -> str:
+        """Percent with the interval, or why there is none."""
+        if self.rate is None:
+            return "no rate"
+        low, high = 100 * self.rate.low, 100 * self.rate.high
+        return f"{100 * self.rate.value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Speed. Per process from the rows' own durations; of the run from its wall clock.
+
+    The run's includes loading, filming and pauses, and is None while it is not finished.
+    """
+
+    episodes_per_hour: float
+    steps_per_s: float
+    run_episodes_per_hour: float | None
+
+
+def line(label: str, rows: Sequence[EpisodeRow], interval: Interval = wilson) -> Line:
+    """Numbers of these rows; the instruction if they are of one task."""
+    outcomes = Counter(row.outcome for row in rows)
+    ended = [] if outcomes["error"] else [row for row in rows if row.goals_total]
+    steps = [row.steps for row in rows if row.outcome == "success"]
+    tasks = {row.task for row in rows}
+    try:
+        found = rate(rows, interval=interval)
+    except RateRefused:
+        found = None
+    return Line(
+        label=label,
+        instruction=instruction(tasks.pop()) if len(tasks) == 1 else "",
+        n=len(rows),
+        successes=outcomes["success"],
+        errors=outcomes["error"],
+        rate=found,
+        goals_best=mean(r.goals_best / r.goals_total for r in ended) if ended else None,
+        goals_met=mean(r.goals_met / r.goals_total for r in ended) if ended else None,
+        steps=mean(steps) if steps else None,
+    )
+
+
+def lines_of(arm: Arm) -> list[Line]:
+    """A line a task, and the total as the last."""
+    groups = by_task(arm.rows)
+    several = len({suite for suite, _ in groups}) > 1
+    lines = [
+        line(f"{suite} {task}" if several else str(task), rows, arm.interval)
+        for (suite, task), rows in groups.items()
+    ]
+    return [*lines, line("all", arm.rows, arm.interval)]
+
+
+def throughput(arm: Arm) -> Throughput | None:
+    """How fast the episodes went; None if no row has a duration."""
+    timed = [row for row in arm.rows + arm.left_out if row.wall_s > 0]
+    seconds = sum(row.wall_s for row in timed)
+    if not seconds:
+        return None
+    total = len(arm.rows) + len(arm.left_out)
+    return Throughput(
+        episodes_per_hour=3600 * len(timed) / seconds,
+        steps_per_s=sum(row.steps for row in timed) / seconds,
+        run_episodes_per_hour=3600 * total / arm.seconds if arm.seconds else None,
+    )
+
+
+def throughput_text(arm: Arm) -> str:
+    """A sentence on speed."""
+    speed = throughput(arm)
+    if speed is None:
+        return "Throughput unknown: no episode has a duration."
+    words = (
+        f"An episode at a time: {speed.episodes_per_hour:.0f} episodes/h, "
+        f"{speed.steps_per_s:.1f} steps/s (from the rows' wall_s)."
+    )
+    if speed.run_episodes_per_hour is not None:
+        words += (
+            f" The whole run, loading and filming included: {speed.run_episodes_per_hour:.0f} "
+            "episodes/h (from done.json)."
+        )
+    return words
+
+
+def origin(arm: Arm) -> list[tuple[str, str]]:
+    """What the run was made with: name -> value and hash."""
+
+    def all_of(*names: str) -> str:
+        values = sorted({" ".join(str(getattr(row, n)) for n in names) for row in arm.rows})
+        return ", ".join(values)
+
+    return [
+        ("protocol", all_of("protocol", "protocol_hash")),
+        ("assets", all_of("pack", "pack_hash")),
+        ("environment", all_of("manifest_hash")),
+        ("checkpoint", all_of("checkpoint_hash")),
+        ("seed", all_of("seed")),
+    ]
+
+
+def caveats(arm: Arm) -> list[str]:
+    """What a reader must know before quoting the rate; empty if nothing."""
+    found = []
+    errors = [row for row in arm.rows if row.outcome == "error"]
+    if errors:
+        reason = errors[0].reason.strip().splitlines()[0]
+        found.append(
+            f"No rate: {len(errors)} of {len(arm.rows)} episodes ended as errors, which are "
+            f"neither success nor failure (first: task {errors[0].task_id}, init state "
+            f"{errors[0].init_index}: {reason}). Run the same command again: only those are repeated."
+        )
+    if not arm.is_finished:
+        found.append(
+            "The run is not finished: episodes that succeed end sooner, so what is here so far "
+            "may show too many successes."
+        )
+    if arm.verdict is not None:
+        found.append(
+            f"Early stop: {arm.verdict['why']}. Intervals are those of a confidence sequence, valid "
+            f"although the run could stop at any round; {len(arm.left_out)} episodes beyond the "
+            "last whole round are not counted."
+        )
+    counts = {line.n for line in lines_of(arm)[:-1]}
+    if len(counts) > 1:
+        found.append(
+            f"Tasks have unequal numbers of episodes ({min(counts)} to {max(counts)}): the total "
+            "weighs tasks by them."
+        )
+    return found

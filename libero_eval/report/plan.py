@@ -1,0 +1,210 @@
+"""`invact libero plan --detect 8pp`: how many episodes a difference takes, and how many hours.
+
+Power is exact for the tests that `invact libero compare` runs (McNemar on pairs, Fisher without);
+the textbook's normal approximation stands beside them.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from invact_vla.errors import UserError
+from libero_eval.report.arms import read_arm
+from libero_eval.report.lines import throughput
+from libero_eval.report.text import percent, text_table, whole_percent
+from libero_eval.stats import (
+    detectable_gap,
+    detectable_paired,
+    power,
+    power_fisher,
+    power_mcnemar,
+    required_n,
+    required_pairs,
+    smallest_n,
+)
+
+INIT_STATES = 50  # that LIBERO ships a task
+LADDER = (50, 100, 200, 500, 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """The difference to see, and what is known beforehand."""
+
+    detect: str = "8pp"  # difference in success: 8pp, 0.08 or "8 %" are the same
+    base: float = 0.5  # success rate of the arm that is worse, in [0, 1]
+    power: float = 0.8  # chance of seeing the difference if it is there
+    alpha: float = 0.05  # chance of seeing one that is not there
+    agreement: float = 0.7  # share of episodes that both arms end alike; `compare` prints it
+    tasks: int = 10  # tasks a suite
+    suites: int = 1  # suites that are run
+    arms: int = 2  # arms to run; 1 if the other one is there already
+    run: Path | None = None  # a finished rollout, for its episodes an hour
+
+    def __post_init__(self) -> None:
+        gap = fraction(self.detect)
+        if not (self.base >= 0 and self.base + gap <= 1):
+            raise ValueError(
+                f"base {self.base:g} plus {gap:g} must stay in [0, 1]: give the worse arm's rate"
+            )
+        if not (0 < self.alpha < 1 and self.alpha < self.power < 1):
+            raise ValueError("need 0 < alpha < power < 1")
+        if self.tasks < 1 or self.suites < 1 or self.arms < 1:
+            raise ValueError("need tasks, suites and arms of at least 1")
+        most = 1 - gap
+        if not self.least_agreement - 1e-9 <= self.agreement <= most + 1e-9:
+            raise ValueError(
+                f"agreement {self.agreement:g} is impossible with rates {self.base:g} and "
+                f"{self.base + gap:g}: between {self.least_agreement:.2f} and {most:.2f}"
+            )
+
+    @property
+    def gap(self) -> float:
+        """The difference as a fraction."""
+        return fraction(self.detect)
+
+    @property
+    def least_agreement(self) -> float:
+        """What two arms of these rates agree on at least."""
+        return abs(1 - 2 * self.base - self.gap)
+
+    @property
+    def independent_agreement(self) -> float:
+        """What two arms agree on whose outcomes have nothing to do with each other."""
+        first, second = self.base, self.base + self.gap
+        return first * second + (1 - first) * (1 - second)
+
+
+def fraction(text: str) -> float:
+    """A difference in (0, 1) from "8pp", "8 %" or "0.08". ValueError for anything else."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(pp|%)?\s*", text)
+    try:
+        value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise ValueError(f"detect: expected a difference such as 8pp or 0.08, got {text!r}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """A way of comparing, and the episodes an arm that it takes; None: more than can be run."""
+
+    name: str
+    episodes: int | None
+    power_of: Callable[[int], float]
+
+
+def needs(config: PlanConfig) -> list[Need]:
+    """Paired and unpaired, what `compare` runs first."""
+    first, second = config.base, config.base + config.gap
+    alpha, target = config.alpha, config.power
+
+    def paired(agreement: float) -> Need:
+        lost, won = (1 - agreement - config.gap) / 2, (1 - agreement + config.gap) / 2
+        lost = max(0.0, lost)
+        power_of = lambda n: power_mcnemar(lost, won, n, alpha)
+        guess = required_pairs(lost, won, target, alpha)
+        name = f"paired, {whole_percent(agreement)} alike"
+        return Need(name=name, episodes=smallest_n(power_of, target, guess), power_of=power_of)
+
+    z_n = required_n(first, second, target, alpha)
+    fisher = lambda n: power_fisher(first, second, n, alpha)
+    agreements = sorted({config.agreement, config.independent_agreement}, reverse=True)
+    return [
+        *(paired(agreement) for agreement in agreements),
+        Need(name="unpaired", episodes=smallest_n(fisher, target, z_n), power_of=fisher),
+        Need(
+            name="unpaired (z)",
+            episodes=z_n,
+            power_of=lambda n: power(first, second, n, alpha),
+        ),
+    ]
+
+
+def main(config: PlanConfig) -> list[Need]:
+    """Print the plan and return it."""
+    found = needs(config)
+    per_hour = _episodes_per_hour(config.run) if config.run else None
+    print(text(config, found, per_hour))
+    return found
+
+
+def text(config: PlanConfig, found: list[Need], per_hour: float | None) -> str:
+    """The plan for a terminal."""
+    first, second = config.base, config.base + config.gap
+    parts = [
+        f"To tell {percent(first)} from {percent(second)} with a chance of "
+        f"{whole_percent(config.power)} at {whole_percent(config.alpha)} (two-sided), each arm needs:",
+        _need_table(config, found, per_hour),
+        _ladder_table(config, found),
+        *_remarks(config, found, per_hour),
+    ]
+    return "\n\n".join(parts)
+
+
+def trials(config: PlanConfig, episodes: int) -> int:
+    """Episodes a task, rounded up so that every task has equally many."""
+    return math.ceil(episodes / (config.tasks * config.suites))
+
+
+def _need_table(config: PlanConfig, found: list[Need], per_hour: float | None) -> str:
+    head = ["comparison", "episodes", "a task", "episodes in all"] + ["hours"] * bool(per_hour)
+    rows = []
+    for need in found:
+        if need.episodes is None:
+            rows.append([need.name, "> 20000"] + ["–"] * (len(head) - 2))
+            continue
+        a_task = trials(config, need.episodes)
+        total = a_task * config.tasks * config.suites * config.arms
+        hours = [f"{total / per_hour:.1f}"] if per_hour else []
+        rows.append([need.name, str(need.episodes), str(a_task), str(total), *hours])
+    return text_table(head, rows, left=(0,))
+
+
+def _ladder_table(config: PlanConfig, found: list[Need]) -> str:
+    head = ["chance of seeing it with episodes an arm", *(str(n) for n in LADDER)]
+    rows = [[need.name, *(f"{need.power_of(n):.2f}" for n in LADDER)] for need in found]
+    return text_table(head, rows, left=(0,))
+
+
+def _remarks(config: PlanConfig, found: list[Need], per_hour: float | None) -> list[str]:
+    available = INIT_STATES * config.tasks * config.suites
+    unpaired = detectable_gap(
+        lambda gap: power_fisher(config.base, config.base + gap, available, config.alpha),
+        1 - config.base,
+        config.power,
+    )
+    paired = detectable_paired(available, 1 - config.agreement, config.power, config.alpha)
+    remarks = [
+        f"LIBERO ships {INIT_STATES} init states a task: {available} episodes an arm here. They "
+        f"show a difference of {_points(paired)} paired at {whole_percent(config.agreement)} "
+        f"agreement, of {_points(unpaired)} unpaired."
+    ]
+    if (found[0].episodes or math.inf) > available:
+        remarks.append(
+            "That is too few for this difference: run more suites (--suites), or settle for less."
+        )
+    if per_hour is None:
+        remarks.append("Hours: give a finished rollout with --run.")
+    else:
+        remarks.append(f"Hours: at {per_hour:.0f} episodes/h, measured in {config.run}.")
+    remarks.append(
+        "Noise of training seeds comes on top: episodes of one checkpoint say nothing about it."
+    )
+    return remarks
+
+
+def _points(gap: float | None) -> str:
+    return "no size" if gap is None else f"{100 * gap:.1f} points"
+
+
+def _episodes_per_hour(folder: Path) -> float:
+    """Measured in a finished run; UserError if there is nothing to measure."""
+    speed = throughput(read_arm(folder))
+    if speed is None or speed.run_episodes_per_hour is None:
+        raise UserError(f"{folder} has no duration: give a finished rollout as --run")
+    return speed.run_episodes_per_hour

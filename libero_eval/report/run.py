@@ -1,0 +1,105 @@
+"""`invact libero report RUN...`: what a rollout showed, and how sure that is.
+
+    <run>/report.html       the page, with videos beside it
+    <run>/episodes.parquet  the rows as a table; episodes.csv the same for spreadsheets
+
+The table is printed too. A run may still be going on; the report then says so.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import ClassVar
+
+from invact_vla.training.files import atomic_file
+from libero_eval.report.arms import Arm, read_arms
+from libero_eval.report.lines import Line, caveats, lines_of, origin, throughput_text
+from libero_eval.report.run_page import run_page
+from libero_eval.report.text import percent, text_table
+from libero_eval.results import OUTCOMES, EpisodeRow
+
+REPORT_FILE = "report.html"
+HEAD = ("task", "k/n", "success [95 %]", "goals best", "at the end", "steps", "instruction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Which rollouts to report on."""
+
+    POSITIONAL: ClassVar[str] = "runs"  # words without a flag
+
+    runs: tuple[Path, ...]  # run folders of `invact libero rollout`; also without the flag
+    tables: bool = True  # write episodes.parquet and episodes.csv
+    videos: int = 10  # videos shown of each task, failures that came nearest first
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("runs: give at least one run folder")
+        if self.videos < 0:
+            raise ValueError(f"videos must not be negative, got {self.videos}")
+
+
+def main(config: ReportConfig) -> list[Path]:
+    """Report on every run; prints tables and the pages' paths, which it returns."""
+    pages = []
+    for arm in read_arms(config.runs):
+        path = arm.folder / REPORT_FILE
+        with atomic_file(path) as temporary:
+            temporary.write_text(run_page(arm, config.videos))
+        if config.tables:
+            write_tables(arm)
+        print(text_report(arm), end=f"\n{path}\n\n")
+        pages.append(path)
+    return pages
+
+
+def text_report(arm: Arm) -> str:
+    """The report for a terminal."""
+    lines = lines_of(arm)
+    outcomes = Counter(row.outcome for row in arm.rows)
+    return "\n".join(
+        [
+            f"{arm.name}: {lines[-1].counts}, {lines[-1].rate_text}",
+            *(f"! {caveat}" for caveat in caveats(arm)),
+            text_table(HEAD, [cells(line) for line in lines], left=(6,)),
+            "Outcomes: " + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES) + ". "
+            f"Brackets: 95 % {arm.interval_name} intervals.",
+            throughput_text(arm),
+            *(f"{name}: {value}" for name, value in origin(arm)),
+        ]
+    )
+
+
+def cells(line: Line) -> list[str]:
+    """A line of the table, for HEAD."""
+    return [
+        line.label,
+        line.counts,
+        line.rate_text,
+        percent(line.goals_best),
+        percent(line.goals_met),
+        "–" if line.steps is None else f"{line.steps:.0f}",
+        line.instruction,
+    ]
+
+
+def write_tables(arm: Arm) -> None:
+    """All rows as Parquet and CSV, a column a field; `counted` says whether the rates use it."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{**asdict(row), "counted": True} for row in arm.rows]
+    rows += [{**asdict(row), "counted": False} for row in arm.left_out]
+    with atomic_file(arm.folder / "episodes.parquet") as temporary:
+        parquet.write_table(pa.Table.from_pylist(rows), temporary)
+    with atomic_file(arm.folder / "episodes.csv") as temporary, temporary.open("w") as file:
+        writer = csv.DictWriter(file, fieldnames=column_names())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def column_names() -> Sequence[str]:
+    """Columns of the tables."""
+    return [field.name for field in fields(EpisodeRow)] + ["counted"]

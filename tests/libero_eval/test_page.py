@@ -1,0 +1,115 @@
+"""`invact libero report`: the table, the page with linked videos, Parquet and CSV."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from invact_vla.errors import UserError
+from invact_vla.training.cli import parse_config
+from invact_vla.training.files import write_json
+from libero_eval.report import run
+from libero_eval.report.arms import read_arm
+from libero_eval.report.lines import caveats, lines_of, throughput
+from libero_eval.report.run_page import nearness
+from libero_eval.results import EPISODES_FILE, EpisodeLog
+from libero_eval.stats import rate_sequence
+from tests.libero_eval.rows import make_row
+from tests.report.fixture import rollouts
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished run of three tasks, six init states each, the first of each filmed."""
+    rollouts(tmp_path / "run", "invact", 6)
+    write_json(tmp_path / "run" / "done.json", {"key": "0", "seconds": 100.0})
+    return tmp_path / "run"
+
+
+def test_report_is_printed_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [page] = run.main(parse_config(run.ReportConfig, [str(folder)]))
+    printed = capsys.readouterr().out
+    rows = read_arm(folder).rows
+    solved = sum(row.outcome == "success" for row in rows)
+    assert f"invact: {solved}/18" in printed and str(page) in printed
+    assert re.search(r"all +\d+/18 +\d+\.\d % \[\d+\.\d, \d+\.\d\]", printed)
+    assert "libero_10/openvla p0" in printed and "episodes/h" in printed
+    html = page.read_text()
+    assert page == folder / "report.html" and "<script" not in html
+    assert "<b>_mug" not in html  # instructions are escaped
+    for source in re.findall(r'<video[^>]* src="([^"]+)"', html):
+        assert (folder / source).exists()
+    assert html.count("<video") == 3 == html.count('poster="data:image/jpeg')
+    assert html.count('<figure class="success"') + html.count('<figure class="failure"') == 3
+    assert html.count('svg class="inline"') == 4  # a bar a task, and of all
+
+
+def test_tables_hold_every_row(folder: Path) -> None:
+    run.main(run.ReportConfig(runs=(folder,)))
+    rows = read_arm(folder).rows
+    table = parquet.read_table(folder / "episodes.parquet").to_pylist()
+    assert [row["outcome"] for row in table] == [row.outcome for row in rows]
+    assert all(row["counted"] for row in table)
+    with (folder / "episodes.csv").open() as file:
+        assert [int(row["init_index"]) for row in csv.DictReader(file)] == [
+            row.init_index for row in rows
+        ]
+
+
+def test_throughput_comes_from_the_rows_and_the_wall_clock(folder: Path) -> None:
+    speed = throughput(read_arm(folder))
+    assert speed is not None
+    assert speed.episodes_per_hour == pytest.approx(3600 / 1.5)
+    assert speed.run_episodes_per_hour == pytest.approx(18 * 36)
+    rows = read_arm(folder).rows
+    assert speed.steps_per_s == pytest.approx(sum(row.steps for row in rows) / (18 * 1.5))
+
+
+def test_no_rate_while_errors_exist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EpisodeLog(folder / EPISODES_FILE) as log:
+        log.append(make_row(arm="invact", task_id=9, outcome="error", reason="GL is gone\nxyz"))
+    [page] = run.main(run.ReportConfig(runs=(folder,), tables=False))
+    total = lines_of(read_arm(folder))[-1]
+    assert total.rate is None and total.errors == 1
+    assert total.goals_best is None and total.goals_met is None
+    for shown in (capsys.readouterr().out, page.read_text()):
+        assert "GL is gone" in shown and "/19, 1 error" in shown and "no rate" in shown
+    assert "xyz" in page.read_text()  # the whole reason
+    assert not (folder / "episodes.csv").exists()
+
+
+def test_unfinished_and_early_stopped_runs_say_so(folder: Path) -> None:
+    counted = [(task, init) for task in range(3) for init in range(2)]
+    write_json(folder / "early_stop.json", {"why": "the interval is narrow", "counted": counted})
+    arm = read_arm(folder)
+    total = lines_of(arm)[-1]
+    assert len(arm.rows) == 6 and len(arm.left_out) == 12 and total.rate is not None
+    assert (total.rate.low, total.rate.high) == rate_sequence(total.successes, 6)
+    assert "12 episodes beyond the last whole round are not counted" in caveats(arm)[0]
+    (folder / "early_stop.json").unlink()
+    (folder / "done.json").unlink()
+    assert "not finished" in caveats(read_arm(folder))[0]
+
+
+def test_failures_are_sorted_by_how_near_they_came() -> None:
+    far = make_row(goals_best=0, closest_m=0.3)
+    near = make_row(goals_best=0, closest_m=0.02)
+    half = make_row(goals_best=1, closest_m=0.5)
+    unknown = make_row(goals_best=0, closest_m=None)
+    assert sorted([unknown, far, half, near], key=nearness) == [half, near, far, unknown]
+
+
+def test_damaged_video_has_no_poster_but_a_link(folder: Path) -> None:
+    for path in (folder / "videos").glob("*.mp4"):
+        path.write_bytes(b"not a video")
+    html = run.main(run.ReportConfig(runs=(folder,)))[0].read_text()
+    assert html.count("<video") == 3 and "poster=" not in html
+
+
+def test_folder_without_episodes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no episodes at"):
+        run.main(run.ReportConfig(runs=(tmp_path,)))
+    with pytest.raises(ValueError, match="at least one run"):
+        run.ReportConfig(runs=())

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from libero_eval import gl, libero_home
+from libero_eval.reset_store import Before, ResetStore
 
 logger = logging.getLogger(__name__)
 
@@ -151,25 +152,44 @@ class SerialResets:
     """The reset before episode i, as the public serial loop makes it: seed once, then reset.
 
     The draws place fixtures, and the objects' drawn places warm up the contact solver before the
-    init state replaces them. The generator's state before every reset is kept, so that a reset
-    runs alone, in any order; the first time, the resets before it are run.
+    init state replaces them. The generator's state before every reset is kept, also on disk, so
+    that a reset runs alone, in any order; only the first time are the resets before it run.
     """
 
     def __init__(self, env: Any, reset_seed: int) -> None:
         self._env = env
+        self._store = ResetStore(env, reset_seed)
         with numpy_seed(reset_seed):
-            self._before = [(np.random.get_state(), 0)]  # generator state, rebuilds so far
+            self._before = self._store.load() or [Before.now(rebuilds=0)]
 
     def run(self, episode: int) -> None:
         """Leave the environment as after the episode-th reset (from 0)."""
+        known = len(self._before)
         with numpy_seed(None):
             while len(self._before) <= episode:
                 self._reset(len(self._before) - 1)
             self._reset(episode)
+        if len(self._before) > known:
+            self._store.save(self._before)
 
     def _reset(self, episode: int) -> None:
-        state, rebuilds = self._before[episode]
-        np.random.set_state(state)
-        rebuilds = soft_reset(self._env, rebuilds + 1)
+        before = self._before[episode]
+        before.restore()
+        rebuilds = soft_reset(self._env, before.rebuilds + 1)
         if len(self._before) == episode + 1:
-            self._before.append((np.random.get_state(), rebuilds))
+            self._before.append(Before.now(rebuilds))
+
+
+class SeededResets:
+    """The reset before episode i of a loop that gives the seed at every reset: reset_seed + i.
+
+    Each is drawn as a new environment would draw it.
+    """
+
+    def __init__(self, env: Any, reset_seed: int) -> None:
+        self._env, self._reset_seed = env, reset_seed
+
+    def run(self, episode: int) -> None:
+        """Leave the environment as after the episode-th reset (from 0)."""
+        with numpy_seed(self._reset_seed + episode):
+            soft_reset(self._env)

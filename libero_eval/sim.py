@@ -21,10 +21,10 @@ import numpy as np
 from invact_vla.errors import UserError
 from invact_vla.schema import Observation
 from libero_eval import scene
-from libero_eval.camera import CAMERA_NAMES, Camera
 from libero_eval.init_states import init_states
 from libero_eval.physics import Stepper
 from libero_eval.protocol import SETTLE_ACTION
+from libero_eval.render.camera import CAMERA_NAMES, Camera
 from libero_eval.tasks import instruction, task_name
 
 ARM_NOISE_RAD = 0.02  # spread of the arm joints in LIBERO's own init states
@@ -67,6 +67,7 @@ class LiberoSim:
         settle_steps: int = 10,
         settle_action: Sequence[float] = SETTLE_ACTION,
         reset_seed: int = 0,
+        reseed: bool = False,
         edit_model: Callable[[str], str] | None = None,
     ) -> None:
         """assets: folder of an asset pack. cameras: of "agentview" and "wrist", rendered by
@@ -84,7 +85,7 @@ class LiberoSim:
         self.init_index: int | None = None  # of the running episode, if it began in an init state
         self._settle_steps = settle_steps
         self._settle_action = np.array(settle_action)
-        self._reset_seed = reset_seed
+        self._reset_seed, self._reseed = reset_seed, reseed
         self._edit_model = edit_model
         self._init_states = init_states(suite, task_id)
         self._env: Any = None
@@ -100,7 +101,8 @@ class LiberoSim:
         """LIBERO's problem environment, built at the first use."""
         if self._env is None:
             self._env = scene.build_env(self.suite, self.task, self.assets, self._edit_model)
-            self._resets = scene.SerialResets(self._env, self._reset_seed)
+            resets = scene.SeededResets if self._reseed else scene.SerialResets
+            self._resets = resets(self._env, self._reset_seed)
             self._stepper = Stepper(self._env)
         return self._env
 

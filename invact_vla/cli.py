@@ -38,12 +38,23 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "vla verify": (
         "invact_vla.openvla.verify", None, "hold an OpenVLA folder against its expected outputs",
     ),
+    "libero doctor": (
+        "libero_eval.doctor.command", "DoctorConfig", "why would this checkpoint score 0 %?",
+    ),
     "libero check": ("libero_eval.assets.check", "CheckConfig", "load, settle and render all tasks"),
     "libero demos": ("libero_eval.demos", "DemosConfig", "scripted demonstrations as LIBERO HDF5"),
     "libero demonstrate": (
         "libero_eval.demonstrator.evaluate", "DemonstrateConfig", "success of the demonstrator",
     ),
     "libero rollout": ("libero_eval.rollout", "RolloutConfig", "a policy in LIBERO, episode by episode"),
+    "libero serve": ("libero_eval.remote.serve", "ServeConfig", "a policy for rollouts elsewhere"),
+    "libero merge": ("libero_eval.merge", "MergeConfig", "the shards of a rollout as one run"),
+    "libero report": ("libero_eval.report.run", "ReportConfig", "tables and a page of a rollout"),
+    "libero compare": ("libero_eval.report.compare", "CompareConfig", "paired tests between rollouts"),
+    "libero plan": ("libero_eval.report.plan", "PlanConfig", "how many episodes a difference needs"),
+    "bench rollout": (
+        "libero_eval.bench", "BenchRolloutConfig", "simulator speed beside the public loop",
+    ),
 }  # fmt: skip
 DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
 

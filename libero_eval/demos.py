@@ -12,7 +12,7 @@ interruption changes a byte of it.
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,11 @@ from invact_vla.training.files import read_json, write_json
 from invact_vla.training.run_folder import open_run
 from libero_eval import gl, libero_home
 from libero_eval.assets.pack import AssetPack, ProceduralPack
-from libero_eval.demonstrator.recipes import RECIPES, recipe
+from libero_eval.demonstrator import RECIPES, Demonstrator
+from libero_eval.demonstrator.recipes import recipe
+from libero_eval.demonstrator.style import PLAIN, random_style
+from libero_eval.executors import OneByOne, run_all
 from libero_eval.recording import merge_demonstrations, play, replays, write_demonstration
-from libero_eval.spawn import run_jobs
 from libero_eval.tasks import instruction, task_name
 
 if TYPE_CHECKING:
@@ -53,9 +55,10 @@ class DemosConfig:
     wrist: bool = False  # store the hand camera too (rendering time doubles)
     init: str = "random"  # "random" layouts from the BDDL regions, or LIBERO's "init_states"
     first_init: int = 0  # first init state, when init is init_states
+    styles: bool = False  # draw pace, height and approach of the hand for each demonstration
     noise_share: float = 0.0  # share of steps whose executed action is disturbed
     noise_scale: float = 0.3  # spread of that noise, in units of the action
-    max_steps: int = 350  # an attempt that takes longer is skipped
+    max_steps: int = 400  # an attempt that takes longer is skipped
     max_attempts: int = 4  # attempts a wanted demonstration before giving up
     verify: bool = True  # keep only demonstrations whose replay reaches the goal
     compress: bool = True  # gzip the frames
@@ -108,8 +111,8 @@ class MakeAttempt:
     assets: Path
     parts: Path
 
-    def __call__(self) -> "AttemptRunner":
-        return AttemptRunner(self)
+    def __call__(self) -> "OneByOne[Attempt, tuple[Attempt, bool]]":
+        return OneByOne(AttemptRunner(self))
 
 
 class AttemptRunner:
@@ -120,7 +123,10 @@ class AttemptRunner:
         self._make = make
         self._sim: LiberoSim | None = None
 
-    def __call__(self, attempt: Attempt) -> bool:
+    def __call__(self, attempt: Attempt) -> tuple[Attempt, bool]:
+        return attempt, self._succeeds(attempt)
+
+    def _succeeds(self, attempt: Attempt) -> bool:
         config, parts = self._make.config, self._make.parts
         sim = self._simulator(attempt.task_id)
         rng = np.random.default_rng([config.seed, attempt.task_id, attempt.number])
@@ -131,14 +137,16 @@ class AttemptRunner:
         else:
             sim.reset(config.first_init + attempt.number)
             where = {"init_index": config.first_init + attempt.number}
-        recording = play(sim, rng, config.noise_share, config.noise_scale, config.max_steps)
+        style = random_style(rng) if config.styles else PLAIN
+        policy = Demonstrator(sim, style)
+        recording = play(sim, policy, rng, config.noise_share, config.noise_scale, config.max_steps)
         reason = "not solved" if recording is None else ""
         if recording is not None and config.verify and not replays(sim, recording):
             reason = "not solved by replay"
         if recording is None or reason:
             write_json(attempt.failure(parts), {"reason": reason, **where})
             return False
-        attributes = {"attempt": attempt.number, **where}
+        attributes = {"attempt": attempt.number, **where, **asdict(style)}
         write_demonstration(attempt.part(parts), recording, attributes, config.compress)
         return True
 
@@ -172,7 +180,7 @@ def main(config: DemosConfig) -> Path:
     bar = tqdm(total=config.n_per_task * len(tasks), desc="demos", unit="demo")
     bar.update(config.n_per_task * (len(tasks) - len(todo)))
     bar.update(sum(book.successes(t) for t in todo))
-    for attempt, success in run_jobs(make, book.attempts(), config.workers):
+    for attempt, success in run_all(make, book.attempts(), config.workers):
         book.note(attempt, success)
         bar.update(int(success and book.successes(attempt.task_id) <= config.n_per_task))
     bar.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from invact_vla.schema import Policy
 from invact_vla.training.files import atomic_file
 from libero_eval import scene
 
@@ -71,16 +72,14 @@ def add_noise(
 
 
 def play(
-    sim: "LiberoSim", rng: np.random.Generator, share: float, scale: float, max_steps: int
-) -> Recording | None:
-    """Let the demonstrator act from the present state; None if it does not end in success."""
-    from libero_eval.demonstrator.demonstrator import Demonstrator
-
-    policy = Demonstrator(sim)
+    sim: "LiberoSim", policy: Policy, rng: np.random.Generator, share: float, scale: float,
+    max_steps: int,
+) -> Recording | None:  # fmt: skip
+    """Let a scripted policy act from the present state; None if it does not end in success."""
     policy.reset(0)
     recording = Recording(model_xml=model_xml(sim), fixture_poses=scene.fixture_poses(sim.env))
     for _ in range(max_steps):
-        expert = policy.act().values[0].astype(np.float64)
+        expert = policy.act(sim.observation(())).values[0].astype(np.float64)
         action = add_noise(expert, rng, share, scale)
         record_step(recording, sim, sim.cameras)
         recording.actions.append(action)

@@ -23,9 +23,15 @@ CONFIG_COMMANDS = {
     "vla/pretrain": "vla pretrain",
     "vla/posttrain": "vla posttrain",
     "libero/check": "libero check",
+    "libero/doctor": "libero doctor",
     "libero/demos": "libero demos",
     "libero/demonstrate": "libero demonstrate",
     "libero/rollout": "libero rollout",
+    "libero/serve": "libero serve",
+    "libero/report": "libero report",
+    "libero/compare": "libero compare",
+    "libero/plan": "libero plan",
+    "libero/bench": "bench rollout",
     "ladder/": "ladder",
 }
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))

@@ -3,10 +3,13 @@
 import contextlib
 import difflib
 import io
+import itertools
+import json
 import logging
 import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,9 +19,11 @@ from invact_vla.errors import UserError
 def parse_config(config_class: type, args: Sequence[str], program: str = "invact") -> Any:
     """Parse `--config_path file.yaml --field value ...` into a dataclass.
 
+    Leading words without a flag become the field that the class names as its POSITIONAL.
     Unknown keys and flags, bad values and missing files raise UserError naming the cause. `--help`
     prints every field with its comment and exits with 0.
     """
+    args = _name_words(args, config_class)
     import draccus
     import yaml
     from draccus.utils import DraccusException
@@ -35,6 +40,18 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
         if stop.code in (0, None):
             raise
         raise UserError(_explain(complaints.getvalue(), program)) from stop
+
+
+def _name_words(args: Sequence[str], config_class: type) -> list[str]:
+    """`a b --x 1` becomes `--name ["a", "b"] --x 1` if POSITIONAL names a tuple; other fields take
+    the first word alone."""
+    name = getattr(config_class, "POSITIONAL", None)
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), args))
+    if name is None or not words:
+        return list(args)
+    if typing.get_origin(typing.get_type_hints(config_class)[name]) is tuple:
+        return [f"--{name}", json.dumps(words), *args[len(words) :]]
+    return [f"--{name}", *args]
 
 
 @contextlib.contextmanager

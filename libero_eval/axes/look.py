@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from libero_eval.camera import CAMERA_NAMES
+from libero_eval.render.camera import CAMERA_NAMES
 
 LOOK_FIELDS = (
     "cam_pos", "cam_quat", "light_diffuse", "light_ambient", "light_dir", "mat_rgba", "mat_texid",

@@ -102,11 +102,11 @@ def test_interrupted_run_gives_the_same_bytes(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def first_only(*args: object) -> Iterator[tuple[Attempt, bool]]:
-        yield next(run_jobs(*args))
+        yield next(run_all(*args))
         raise KeyboardInterrupt
 
-    run_jobs = demos.run_jobs
-    monkeypatch.setattr(demos, "run_jobs", first_only)
+    run_all = demos.run_all
+    monkeypatch.setattr(demos, "run_all", first_only)
     with pytest.raises(KeyboardInterrupt):
         main(config(tmp_path / "run"))
     assert not (tmp_path / "run" / NAME).exists()

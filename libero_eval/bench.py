@@ -1,4 +1,4 @@
-"""`invact libero bench`: environment steps a second, beside the public evaluation loop, in one run.
+"""`invact bench rollout`: environment steps a second, beside the public evaluation loop, in one run.
 
 - public: OpenVLA's loop in one process; both cameras at every step by robosuite's own renderer,
   hard reset each episode, no thread variables
@@ -193,16 +193,16 @@ def report(config: BenchRolloutConfig, rounds: list[Round], numbers: dict[str, A
         f"{os.cpu_count()} cores, load {first:.1f} before and {last:.1f} after",
         f"{len(rounds)} rounds; a mode and round: {rounds[0].steps[0]} public steps, "
         f"{rounds[0].steps[1]} of ours by {config.workers} workers; median (smallest - largest)",
-        f"{'':24}{'unit':>8}{'public':>24}{'ours':>24}{'times faster':>24}",
+        f"{'':24}{'unit':>8}{'public':>28}{'ours':>28}{'times faster':>28}",
     ]
     for name, (key, unit) in ROWS.items():
         public, ours = zip(*(getattr(r, key) for r in rounds), strict=True)
         pairs = zip(public, ours, strict=True)
         ratios = [b / a if unit == "steps/s" else a / b for a, b in pairs]
-        cells = "".join(f"{spread(values):>24}" for values in (public, ours, ratios))
+        cells = "".join(f"{spread(values):>28}" for values in (public, ours, ratios))
         lines.append(f"{name:24}{unit:>8}{cells}")
     limit = spread([r.physics for r in rounds])
-    return "\n".join([*lines, f"{'no frames (the limit)':24}{'steps/s':>8}{'':24}{limit:>24}"])
+    return "\n".join([*lines, f"{'no frames (the limit)':24}{'steps/s':>8}{'':28}{limit:>28}"])
 
 
 def spread(values: Sequence[float]) -> str:

@@ -1,11 +1,10 @@
 """The scripted demonstrator as a policy: an upper bound that reads the simulator's state."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from invact_vla.schema import Policy
+from invact_vla.training.files import hash_file, hash_json
 from libero_eval.policies.config import PolicyConfig
-from libero_eval.policies.controls import NoopPolicy
 from libero_eval.policy_source import PolicySource, Privileged
 
 
@@ -14,14 +13,14 @@ from libero_eval.policy_source import PolicySource, Privileged
 class DemonstratorConfig(PolicyConfig):
     """The scripted expert with access to the simulator's state: an upper bound, not a policy."""
 
-    hold_still: bool = False  # stand still in tasks without a script, instead of refusing them
-
     def load(self) -> PolicySource:
         from libero_eval.demonstrator import Demonstrator
-        from libero_eval.demonstrator.recipes import RECIPES
 
-        def make(sim: Any) -> Policy:
-            has_script = (sim.suite, sim.task_id) in RECIPES
-            return Demonstrator(sim) if has_script or not self.hold_still else NoopPolicy()
+        return Privileged(Demonstrator)
 
-        return Privileged(make)
+    def hash(self) -> str:
+        """Hash of its source: another script is another policy."""
+        folder = Path(__file__).parents[1] / "demonstrator"
+        return hash_json(
+            {str(p.relative_to(folder)): hash_file(p) for p in sorted(folder.rglob("*.py"))}
+        )

@@ -135,8 +135,8 @@ def test_demonstrate_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @needs_libero_assets
 def test_at_least_four_of_five(pack: str, tmp_path: Path) -> None:
     assets = ProceduralPack() if pack == "procedural" else OfficialPack(folder=LIBERO_ASSETS)
-    run = main(DemonstrateConfig(out=tmp_path / "run", assets=assets, init_states=20, workers=2))
+    run = main(DemonstrateConfig(out=tmp_path / "run", assets=assets, init_states=5, workers=2))
     import json
 
     for row in json.loads((run / "summary.json").read_text())["tasks"]:
-        assert row["successes"] >= 16, row
+        assert row["successes"] >= 4, row

@@ -5,6 +5,7 @@ LIBERO's data: reset, set the first state, ten steps with the gripper open, then
 without the no-ops.
 """
 
+import importlib
 import importlib.util
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +23,8 @@ import h5py
 from libero_eval import gl, libero_home
 from libero_eval.assets.pack import ProceduralPack
 from libero_eval.demos import DemosConfig, main
+from libero_eval.recording import model_xml
+from libero_eval.sim import LiberoSim
 
 SETTLE = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
 SUITE = "libero_10"
@@ -83,6 +86,17 @@ def test_public_replay_reaches_success(task: int, tmp_path: Path) -> None:
         assert process.submit(replay_file, path, True).result() == [True, True]
         if task == 7:
             assert process.submit(replay_file, path, False).result() == [True, True]
+
+
+@pytest.mark.parametrize("task", [2, 5, 9])
+def test_the_stored_scene_can_be_loaded(task: int) -> None:
+    sim = LiberoSim("libero_10", task, ProceduralPack().build())
+    sim.reset(1)
+    mujoco: Any = importlib.import_module("mujoco")  # after the choice of a GL backend
+    model = mujoco.MjModel.from_xml_string(model_xml(sim))
+    assert (model.nq, model.nv) == (sim.model.nq, sim.model.nv)
+    np.testing.assert_allclose(model.body_pos, sim.model.body_pos, atol=1e-5)
+    sim.close()
 
 
 def test_no_ops_are_rare(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def _stove(folder: Path, style: Style) -> None:
     red = (0.9, 0.05, 0.05, 1)
     burner.site("burner", (0.0625, 0.0005), (0, 0, 0.022), rgba=red, kind="cylinder")
     plate = burner.child("burner_plate")
+    plate.weight(0.05, (0, 0, 0.0222), (6e-5, 6e-5, 1.2e-4))
     for index, radius in enumerate((0.062, 0.046, 0.030, 0.014)):
         inner = max(0.0, radius - 0.010)
         outline = [(radius, 0.0195), (radius, 0.0250), (inner, 0.0250), (inner, 0.0195)]

@@ -5,6 +5,7 @@ for videos) under the same paths. An actor that dies, whose node dies, or that s
 for `hang_s`, costs its episode one retry and then an error row, as in `processes`.
 """
 
+import importlib
 import logging
 import math
 import os
@@ -45,13 +46,18 @@ class RayConfig(ExecutorConfig):
 
     def build(self) -> Executor:
         """Raises UserError if Ray is not installed."""
-        try:
-            import ray  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise UserError(
-                "the executor `ray` needs Ray: pip install 'invact-vla[ray]', or use --workers"
-            ) from error
+        _ray()
         return RayExecutor(self)
+
+
+def _ray() -> Any:
+    """The module, which may be missing."""
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the executor `ray` needs Ray: pip install 'invact-vla[ray]', or use --workers"
+        ) from error
 
 
 class RayExecutor:
@@ -67,8 +73,7 @@ class RayExecutor:
         error_row: Callable[[Job, str], Result],
     ) -> Generator[Result, None, None]:
         """See `Executor.run`."""
-        import ray
-
+        ray = _ray()
         if queue.is_empty():
             return
         is_ours = not ray.is_initialized()
@@ -84,8 +89,7 @@ class RayExecutor:
 
 
 def _connect(config: RayConfig) -> None:
-    import ray
-
+    ray = _ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
     if config.address == LOCAL:
@@ -156,9 +160,7 @@ class _Pool(Generic[Job, Result]):
         queue: JobQueue[Job],
         error_row: Callable[[Job, str], Result],
     ) -> None:
-        import ray
-
-        self._ray: Any = ray
+        self._ray = ray = _ray()
         self._config, self._make_runner = config, make_runner
         self._queue, self._error_row = queue, error_row
         self._actors: list[_Actor[Job]] = []

@@ -266,7 +266,6 @@ def test_task_loads_settles_and_renders(task_id: int, procedural: Path) -> None:
     sim.close()
 
 
-@needs_libero_assets
 @pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_90"])
 def test_other_suites_load_and_settle(suite: str, procedural: Path) -> None:
     """One task each here; `invact libero check --suite NAME` tries all."""
@@ -277,6 +276,7 @@ def test_other_suites_load_and_settle(suite: str, procedural: Path) -> None:
     sim.close()
 
 
+@needs_libero_assets
 @pytest.mark.parametrize("task_id", [0, 3, 4])
 def test_objects_rest_where_liberos_rest(task_id: int, procedural: Path) -> None:
     from libero_eval.sim import LiberoSim

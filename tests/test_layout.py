@@ -168,6 +168,7 @@ def test_every_config_has_a_header_and_parses(path: Path) -> None:
         "latent_actions.methods:LabellerConfig",
         "latent_actions.quantize:QuantizerConfig",
         "libero_eval.policies:PolicyConfig",
+        "libero_eval.executors:ExecutorConfig",
         "libero_eval.assets.pack:AssetPack",
     ],
 )

@@ -4,6 +4,7 @@
 configs it is the field `assets`, on the command line `--assets.type procedural`.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ class AssetPack(draccus.ChoiceRegistry):
         """The registered name of the pack."""
         return self.get_choice_name(type(self))
 
+    @abstractmethod
     def build(self) -> Path:
         """Return the assets folder in LIBERO's own layout, making it if it can be made."""
-        raise NotImplementedError
 
     def hash(self) -> str:
         """SHA-256 (16 digits) over all names and bytes of the built folder."""

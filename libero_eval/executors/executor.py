@@ -10,6 +10,7 @@ process, and then its result is `error_row(job, reason)`. Results never depend o
     for row in executor.run(make_runner, queue, error_row): ...
 """
 
+from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -98,8 +99,9 @@ class Executor(Protocol):
 class ExecutorConfig(draccus.ChoiceRegistry):
     """Where the episodes run; results do not depend on it."""
 
+    @abstractmethod
     def build(self) -> Executor:
-        raise NotImplementedError
+        """The executor. Raises UserError if what it needs is missing."""
 
 
 class JobQueue(Generic[Job]):

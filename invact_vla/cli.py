@@ -22,8 +22,27 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
         "latent_actions.video.synthetic.generate", "SynthConfig",
         "render synthetic human video as Ego-Exo4D and SSV2 trees",
     ),
+    "data index": (
+        "latent_actions.video.index", "IndexConfig", "the clips of a source, and what was dropped",
+    ),
+    "data phyworld": (
+        "latent_actions.video.phyworld.generate", "PhyWorldConfig",
+        "balls that move, fall and collide, drawn from formulas in PhyWorld's layout",
+    ),
     "encoder train": ("latent_actions.invact.train", "EncoderTrainConfig", "train InvAct"),
     "encoder eval": ("latent_actions.retrieval.evaluate", "EvalConfig", "retrieval P@10 of encoders"),
+    "encoder compare": (
+        "latent_actions.retrieval.compare", "CompareConfig", "arms side by side, several seeds each",
+    ),
+    "encoder search": (
+        "latent_actions.retrieval.search", "SearchConfig", "clips nearest to a clip or a video",
+    ),
+    "encoder baseline": (
+        "latent_actions.retrieval.baselines.check", "BaselineCheckConfig", "a baseline and its vectors",
+    ),
+    "encoder vila": (
+        "latent_actions.retrieval.baselines.vila_train", "VilaTrainConfig", "train our VILA",
+    ),
     "encoder levels": (
         "latent_actions.retrieval.levels", None, "chance and oracle of a verb histogram (JSON file)",
     ),
@@ -52,6 +71,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "libero report": ("libero_eval.report.run", "ReportConfig", "tables and a page of a rollout"),
     "libero compare": ("libero_eval.report.compare", "CompareConfig", "paired tests between rollouts"),
     "libero plan": ("libero_eval.report.plan", "PlanConfig", "how many episodes a difference needs"),
+    "bench encoder": ("latent_actions.bench", "BenchEncoderConfig", "time of block commitment, ratios"),
     "bench rollout": (
         "libero_eval.bench", "BenchRolloutConfig", "simulator speed beside the public loop",
     ),

@@ -1,9 +1,11 @@
 """The matched-arm experiment: all stages of all arms, from one YAML, side by side where they can be.
 
 A stage is a command of `invact` with a config file and some settings; `{name}` in a setting stands for
-the folder of another stage, and that is all the dependency graph there is. Each stage runs in a process
-of its own with its own log. A finished stage whose config and inputs are unchanged is skipped without
-starting anything; a killed one continues where its last checkpoint or file left it.
+the folder of another stage, and that is all the dependency graph there is. A stage with `seeds: [0, 1]`
+stands for the stages <name>_0 and <name>_1, and `{<name>}` for both folders, with a comma between.
+Each stage runs in a process of its own with its own log. A finished stage whose config and inputs are
+unchanged is skipped without starting anything; a killed one continues where its last checkpoint or file
+left it.
 """
 
 import ctypes
@@ -13,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from invact_vla.errors import UserError
@@ -31,6 +33,7 @@ class StageSpec:
     config: Path | None = None  # its YAML, relative to the repository or the working directory
     settings: dict[str, str] = field(default_factory=dict)  # overrides; {name} = folder of a stage
     cores: int = 1  # cores it keeps busy
+    seeds: tuple[int, ...] = ()  # repeat the stage with each as its `seed`; none: once, as it is
 
     @property
     def needs(self) -> set[str]:
@@ -49,12 +52,38 @@ class LadderConfig:
     product: str = "report/report.html"  # what to look at in the end, inside `out`
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", repeated(self.stages))
         for name, stage in self.stages.items():
             unknown = stage.needs - set(self.stages)
             if unknown:
                 raise ValueError(f"stage {name} needs {sorted(unknown)}, which are not stages")
             if not stage.cores >= 1:
                 raise ValueError(f"stage {name}: cores must be at least 1")
+
+
+def repeated(stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
+    """Stages with `seeds` written out, a stage a seed; ValueError if a name comes up twice.
+
+    A reference to a repeated stage becomes one to each of its repetitions, "{a_0}, {a_1}".
+    """
+    lists = {
+        name: ", ".join(f"{{{name}_{seed}}}" for seed in stage.seeds)
+        for name, stage in stages.items()
+        if stage.seeds
+    }
+    found: dict[str, StageSpec] = {}
+    for name, stage in stages.items():
+        settings = {
+            key: re.sub(r"{(\w+)}", lambda match: lists.get(match[1], match[0]), value)
+            for key, value in stage.settings.items()
+        }
+        for seed in stage.seeds or (None,):
+            own = name if seed is None else f"{name}_{seed}"
+            if own in found:
+                raise ValueError(f"two stages are called {own}: rename one, or give a seed once")
+            given = settings if seed is None else {**settings, "seed": str(seed)}
+            found[own] = replace(stage, settings=given, seeds=())
+    return found
 
 
 def main(config: LadderConfig) -> Path:

@@ -71,7 +71,9 @@ def decoded(
     records: Sequence[PairRecord], config: PairConfig, folder: Path, workers: int, keep: bool
 ) -> Iterator[FrameStore]:
     """Frames of one shard, decoded into `folder` if need be; kept, or removed after use."""
-    yield FrameStore.build(records, folder, config.frames, config.size, workers)
+    yield FrameStore.build(
+        records, folder, config.frames, config.size, workers, max_skipped=config.source.max_skipped
+    )
     if not keep:
         shutil.rmtree(folder)
 

@@ -1,10 +1,12 @@
 """The scheduler: order, skipping, resuming, failure; with stages that are small scripts."""
 
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
+from invact_vla.cli import COMMANDS
 from invact_vla.errors import UserError
 from invact_vla.ladder import LadderConfig, Scheduler, StageSpec, find_config
 from invact_vla.training.cli import parse_config
@@ -66,6 +68,44 @@ def test_a_failing_stage_is_named_and_what_finished_is_kept(tmp_path, capsys):
 def test_unknown_inputs_are_refused():
     with pytest.raises(ValueError, match="needs"):
         LadderConfig(stages={"a": StageSpec(command="x", settings={"from": "{b}"})})
+
+
+def test_a_stage_is_repeated_over_seeds():
+    stages = {
+        "data": StageSpec(command="x"),
+        "train": StageSpec(command="t", settings={"data": "{data}"}, seeds=(0, 2)),
+        "table": StageSpec(command="c", settings={"arms": "{ours: [{train}], first: [{train_0}]}"}),
+    }
+    found = LadderConfig(stages=stages).stages
+    assert list(found) == ["data", "train_0", "train_2", "table"]
+    assert found["train_2"] == StageSpec(command="t", settings={"data": "{data}", "seed": "2"})
+    assert found["table"].settings == {"arms": "{ours: [{train_0}, {train_2}], first: [{train_0}]}"}
+    assert found["table"].needs == {"train_0", "train_2"}
+    assert LadderConfig(stages=found).stages == found
+
+
+def test_repetitions_have_names_of_their_own():
+    stages = {"a_1": StageSpec(command="x"), "a": StageSpec(command="x", seeds=(1,))}
+    with pytest.raises(ValueError, match="two stages are called a_1"):
+        LadderConfig(stages=stages)
+    del stages["a_1"]
+    stages["b"] = StageSpec(command="x", settings={"from": "{a_7}"})
+    with pytest.raises(ValueError, match="needs"):
+        LadderConfig(stages=stages)
+
+
+def test_every_stage_of_the_retrieval_ladder_parses():
+    """Settings and configs of each stage make a config, and the comparison gets all three seeds."""
+    path = REPOSITORY / "configs" / "ladder" / "retrieval.yaml"
+    ladder = parse_config(LadderConfig, ["--config_path", str(path)])
+    scheduler = Scheduler(ladder)
+    for name, stage in ladder.stages.items():
+        module, config_name, _ = COMMANDS[stage.command]
+        words = scheduler._command(name)[3 + len(stage.command.split()) :]
+        config = parse_config(getattr(importlib.import_module(module), str(config_name)), words)
+        assert config.out == Path("runs/retrieval") / name
+    assert {len(runs) for runs in {**config.arms, **config.baselines}.values()} == {3}
+    assert config.arms["invact"] == tuple(Path(f"runs/retrieval/invact_{n}") for n in range(3))
 
 
 LADDERS = [p for p in (REPOSITORY / "configs/ladder").glob("*.yaml") if "report" not in p.stem]

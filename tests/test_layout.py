@@ -16,7 +16,16 @@ from tests.paths import REPOSITORY
 # configs/<folder>/<prefix>_*.yaml -> the command that reads it
 CONFIG_COMMANDS = {
     "data/synth": "data synth",
+    "data/index": "data index",
+    "data/phyworld": "data phyworld",
     "encoder/encoder": "encoder train",
+    "encoder/baseline_train_vila": "encoder vila",
+    "encoder/baseline_train": "encoder train",
+    "encoder/baseline": "encoder baseline",
+    "encoder/bench": "bench encoder",
+    "encoder/eval": "encoder eval",
+    "encoder/search": "encoder search",
+    "encoder/compare": "encoder compare",
     "latent/laq": "latent train",
     "latent/label": "latent label",
     "vla/init": "vla init",
@@ -34,7 +43,10 @@ CONFIG_COMMANDS = {
     "libero/bench": "bench rollout",
     "ladder/": "ladder",
 }
-CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+# configs/accelerate are read by `accelerate launch`
+CONFIGS = sorted(
+    path for path in (REPOSITORY / "configs").rglob("*.yaml") if path.parent.name != "accelerate"
+)
 PACKAGES = ("invact_vla", "latent_actions", "libero_eval")
 # A module may import from its own level and from lower ones.
 LEVELS = {
@@ -65,8 +77,19 @@ DOORS = {
     "ray": {"invact_vla/training", "libero_eval"},
     "accelerate": {"invact_vla/training"},
     "timm": {"invact_vla/openvla"},
+    "faiss": {"latent_actions/retrieval"},
 }
-LAZY = {"av", "h5py", "robosuite", "libero", "mujoco", "tensorflow_datasets", "peft", "ray"}
+LAZY = {
+    "av",
+    "h5py",
+    "robosuite",
+    "libero",
+    "mujoco",
+    "tensorflow_datasets",
+    "peft",
+    "ray",
+    "faiss",
+}
 
 
 def modules() -> list[Path]:
@@ -167,6 +190,9 @@ def test_every_config_has_a_header_and_parses(path: Path) -> None:
         "latent_actions.video.sources:SourceConfig",
         "latent_actions.methods:LabellerConfig",
         "latent_actions.quantize:QuantizerConfig",
+        "latent_actions.invact.train:ClipData",
+        "latent_actions.retrieval.evaluate:Benchmark",
+        "latent_actions.retrieval.baselines:BaselineConfig",
         "libero_eval.policies:PolicyConfig",
         "libero_eval.executors:ExecutorConfig",
         "libero_eval.assets.pack:AssetPack",

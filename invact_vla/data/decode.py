@@ -1,8 +1,10 @@
 """Decoding video: the only door to PyAV for reading. Frames come out as uint8 (T, H, W, 3) RGB.
 
-Frame indices count the frames that the decoder puts out, in display order, from 0.
+Frame indices count the frames that the decoder puts out, in display order, from 0. A video may lie
+inside an HDF5 file (see hdf5_video.py): its path then goes on into that file.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from invact_vla.data.hdf5_video import read_embedded
 from invact_vla.errors import UserError
 
 Fit = Literal["crop", "squash"]
@@ -46,13 +49,19 @@ def probe(path: Path) -> VideoInfo:
 
 
 def decode_frames(
-    path: Path, indices: Sequence[int] | np.ndarray, size: int | None = None, fit: Fit = "crop"
+    path: Path,
+    indices: Sequence[int] | np.ndarray,
+    size: int | None = None,
+    fit: Fit = "crop",
+    seek: bool = False,
 ) -> np.ndarray:
     """Decode the frames with the given indices (any order, repeats allowed), in one pass.
 
     size: side of the square output, or None for the video's own size. fit: "crop" scales the short
-    side to `size` and cuts the centre, "squash" ignores the aspect ratio. Returns uint8 (T, H, W,
-    3). Raises VideoError if the file is damaged or ends before the last wanted frame.
+    side to `size` and cuts the centre, "squash" ignores the aspect ratio. seek: start at the key
+    frame before the first wanted frame and number frames by their time stamps, which is right for
+    videos of constant frame rate. Returns uint8 (T, H, W, 3). Raises VideoError if the file is
+    damaged or ends before the last wanted frame.
     """
     wanted = np.asarray(indices, np.int64)
     if wanted.ndim != 1 or not wanted.size or wanted.min() < 0:
@@ -61,18 +70,32 @@ def decode_frames(
     frames: dict[int, np.ndarray] = {}
     with _opened(path) as (container, stream):
         count = 0
-        for frame in container.decode(stream):
-            if count in needed:
-                frames[count] = _to_array(frame, size, fit)
-            count += 1
+        numbered = (
+            _from_key_frame(container, stream, int(wanted.min()))
+            if seek
+            else enumerate(container.decode(stream))
+        )
+        for number, frame in numbered:
+            if number in needed:
+                frames[number] = _to_array(frame, size, fit)
+            count = number + 1
             if count > last:
                 break
-    if count <= last:
+    if len(frames) < len(needed):
         raise VideoError(
             f"{path} ends after {count} frames, frame {last} was wanted: "
             "the file is truncated; fetch it again"
         )
     return np.stack([frames[int(index)] for index in wanted])
+
+
+def _from_key_frame(container: Any, stream: Any, first: int) -> Iterator[tuple[int, Any]]:
+    """(index, frame) from the last key frame at or before frame `first`, by time stamps."""
+    start = stream.start_time or 0
+    per_frame = 1 / float(stream.time_base * (stream.average_rate or stream.guessed_rate))
+    container.seek(start + int(first * per_frame), stream=stream)
+    for frame in container.decode(stream):
+        yield round((frame.pts - start) / per_frame), frame
 
 
 def decode_all(path: Path, size: int | None = None, fit: Fit = "crop") -> np.ndarray:
@@ -89,10 +112,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open a video and its first picture stream; every complaint of FFmpeg becomes a VideoError."""
     import av
 
-    if not Path(path).is_file():
-        raise VideoError(f"no video file {path}: correct the path, or fetch the file")
     try:
-        with av.open(str(path)) as container:
+        with av.open(_file_of(path)) as container:
             if not container.streams.video:
                 raise VideoError(f"no picture stream in {path}: expected a video file")
             stream = container.streams.video[0]
@@ -103,6 +124,19 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise VideoError(
             f"cannot decode {path} ({error}): the file is truncated or corrupt; fetch it again"
         ) from error
+
+
+def _file_of(path: Path) -> str | io.BytesIO:
+    """What PyAV opens: the path of a file, or the bytes of a video inside an HDF5 file."""
+    if Path(path).is_file():
+        return str(path)
+    try:
+        embedded = read_embedded(path)
+    except LookupError as error:
+        raise VideoError(str(error.args[0])) from error
+    if embedded is None:
+        raise VideoError(f"no video file {path}: correct the path, or fetch the file")
+    return io.BytesIO(embedded)
 
 
 def _to_array(frame: Any, size: int | None, fit: Fit) -> np.ndarray:

@@ -30,6 +30,17 @@ class Interval:
     text: str
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A mean with its interval and the values that it is the mean of, all in one unit."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    points: tuple[float, ...]
+
+
 def line_chart(
     series: Mapping[str, Points], x_label: str, y_label: str, order: Sequence[str] = ()
 ) -> Html:
@@ -125,6 +136,42 @@ def interval_bar(value: float, low: float, high: float) -> Html:
     ]
     title = f"{value:.1%}, interval {low:.1%} to {high:.1%}"
     return _svg(width, height, title, parts, "inline")
+
+
+def bars_with_points(bars: Sequence[Bar], reference: float, title: str) -> Html:
+    """Bars from 0 to the means, a row each, with whiskers, points and a dashed line at `reference`.
+
+    Values are >= 0; the first bar has another colour than the rest.
+    """
+    row_px, label_px, text_px = 28, 150, 70
+    width, height = 620, row_px * len(bars) + 30
+    axis = _Axis(0.0, 1.02 * max(max(b.high, b.value, *b.points, reference) for b in bars))
+    scale = (width - label_px - text_px) / (WIDTH - LEFT - RIGHT)
+
+    def x(value: float) -> float:
+        return label_px + scale * (axis.x(value) - LEFT)
+
+    parts = []
+    for tick in axis.ticks():
+        place = f'x1="{x(tick):.1f}" x2="{x(tick):.1f}"'
+        parts.append(f'<line class="grid" {place} y1="0" y2="{height - 26}"/>')
+        parts.append(f'<text x="{x(tick):.1f}" y="{height - 8}">{tick:g}</text>')
+    for number, bar in enumerate(bars):
+        y, colour = row_px * (number + 0.5), f"var(--c{1 if number == 0 else SINGLE_COLOUR})"
+        parts.append(
+            f'<text class="end" x="{label_px - 12}" y="{y + 4}">{escape(bar.label)}</text>'
+            f'<rect x="{x(0):.1f}" y="{y - 9}" width="{x(bar.value) - x(0):.1f}" height="18" '
+            f'style="fill:{colour};opacity:.35"/><line class="whisker" style="stroke:{colour}" '
+            f'x1="{x(bar.low):.1f}" x2="{x(bar.high):.1f}" y1="{y}" y2="{y}"/>'
+            f'<text class="start" x="{width - text_px + 14}" y="{y + 4}">{bar.value:.1f}</text>'
+        )
+        parts += [
+            f'<circle cx="{x(point):.1f}" cy="{y}" r="3.5" style="fill:{colour}"/>'
+            for point in bar.points
+        ]
+    mark = f'x1="{x(reference):.1f}" x2="{x(reference):.1f}"'
+    parts.append(f'<line class="mark" {mark} y1="0" y2="{height - 26}"/>')
+    return _svg(width, height, title, parts, "chart wide")
 
 
 def cell_matrix(

@@ -3,6 +3,9 @@
 Everything is a pure function of (seed, step): `batch_at(step)` gives the batch, torch is re-seeded
 with (seed, step) before each step, and the learning rate is computed from the step. So a run that is
 killed and started again ends with the same weights, bit for bit, on the same machine and threads.
+
+With several processes (`accelerate launch`, DDP or FSDP) each takes its part of the batch, gradients
+are averaged, and rank 0 alone writes.
 """
 
 import json
@@ -14,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from invact_vla.errors import UserError
-from invact_vla.training.files import atomic_file, atomic_folder, read_json, write_json
+from invact_vla.training.checkpoint import TrainState
+from invact_vla.training.distributed import is_main, mean_over_processes, together_on_cpu
+from invact_vla.training.files import atomic_file
 
 LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
 
@@ -75,42 +79,43 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place and return it; resumes from `folder`/checkpoint when there is one.
 
-    loss_fn(model, batch, step) -> (loss, metrics); after_step(model, step, metrics) may change buffers
-    or raise UserError (collapse). Rows of metrics go to `folder`/metrics.jsonl. A loss that is not
-    finite is a UserError naming the step; the last checkpoint stays.
+    loss_fn(model, batch, step) -> (loss, metrics); with several processes `batch_at` gives this
+    process's part. after_step(model, step, metrics) may change buffers or raise UserError (collapse).
+    Rows of metrics go to `folder`/metrics.jsonl. A loss or gradient that is not finite is a UserError
+    naming the step and the figures that broke; the last checkpoint stays.
     """
-    from accelerate import Accelerator
+    from accelerate.utils import send_to_device
 
     torch.set_num_threads(config.threads)
-    accelerator = Accelerator()
+    accelerator = _accelerator()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay),
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         foreach=True,
     )
-    state = _State(model, optimizer, config.ema)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    state = TrainState(model, optimizer, config.ema)
     first = state.load(folder / "checkpoint")
     log = _Log(folder / "metrics.jsonl", first, config)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
     wrapped.train()
-    bar = tqdm(range(first, config.steps), description, config.steps, initial=first, mininterval=5)
+    steps = range(first, config.steps)
+    bar = tqdm(
+        steps, description, config.steps, initial=first, mininterval=5, disable=not is_main()
+    )
     for step in bar:
         torch.manual_seed((config.seed << 32) + step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, step)
+        batch = send_to_device(batch_at(step), accelerator.device)
         with torch.autocast(accelerator.device.type, torch.bfloat16, config.precision == "bf16"):
-            loss, metrics = loss_fn(wrapped, batch_at(step), step)
+            loss, metrics = loss_fn(wrapped, batch, step)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.gradient_clip)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"loss is {loss.item()} at step {step}: lower loop.learning_rate or check the data; "
-                f"the last checkpoint is kept in {folder}"
-            )
+        _check_finite({"loss": loss, "gradient_norm": norm, **metrics}, step, first, config, folder)
         optimizer.step()
         optimizer.zero_grad()
-        state.average(model)
+        state.average(step)
         row = log.add(step, loss, norm, metrics)
         if row:
             bar.set_postfix(loss=f"{row['loss']:.4f}")
@@ -118,9 +123,43 @@ def fit(
             after_step(model, step, row)
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state.save(folder / "checkpoint", step + 1)
-    state.use_average(model)
+    state.use_average()
     model.eval()
     return model
+
+
+def _accelerator():
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # a schedule may leave parameters unused, such as the later routers of commit.schedule once
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=together_on_cpu(), kwargs_handlers=[unused])
+
+
+def _check_finite(
+    values: Mapping[str, Any], step: int, first: int, config: LoopConfig, folder: Path
+) -> None:
+    """UserError that names the step, the figures that are not finite, and what to try."""
+    if all(math.isfinite(_number(values[name])) for name in ("loss", "gradient_norm")):
+        return
+    broken = [name for name, value in values.items() if not math.isfinite(_number(value))]
+    kept = (step // config.checkpoint_every) * config.checkpoint_every
+    kept_in = f"the checkpoint of step {kept} stays in {folder}" if kept else "no checkpoint yet"
+    causes = ["the learning rate is too high (loop.learning_rate, loop.warmup_steps)"]
+    if config.precision == "bf16":
+        causes.append("bf16 overflows (loop.precision fp32)")
+    causes.append("the data holds values that are not finite")
+    if step == first:
+        causes.reverse()
+    raise UserError(
+        f"{', '.join(broken)} not finite at step {step} (loss {_number(values['loss'])}); likely "
+        f"causes: {'; '.join(causes)}; {kept_in}, and the same command continues from it"
+    )
+
+
+def _number(value: float | Tensor | None) -> float:
+    return value.detach().item() if isinstance(value, Tensor) else float(value or 0.0)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -137,57 +176,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-class _State:
-    """Model, optimiser, averaged weights and step: what a resume needs."""
-
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ema: float) -> None:
-        self.model, self.optimizer, self.ema = model, optimizer, ema
-        self.averaged = {n: p.detach().clone() for n, p in model.named_parameters()} if ema else {}
-
-    def average(self, model: nn.Module) -> None:
-        if self.averaged:
-            parameters = dict(model.named_parameters())
-            values = [parameters[n].detach() for n in self.averaged]
-            torch._foreach_lerp_(list(self.averaged.values()), values, 1 - self.ema)
-
-    def use_average(self, model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            if name in self.averaged:
-                parameter.data.copy_(self.averaged[name])
-
-    def save(self, folder: Path, step: int) -> None:
-        with atomic_folder(folder) as temporary:
-            model = {n: t.contiguous().clone() for n, t in self.model.state_dict().items()}
-            save_file(model, temporary / "model.safetensors")
-            if self.averaged:
-                save_file(self.averaged, temporary / "average.safetensors")
-            save_file(self._moments(), temporary / "optimizer.safetensors")
-            write_json(temporary / "step.json", {"step": step})
-
-    def load(self, folder: Path) -> int:
-        if not folder.exists():
-            return 0
-        self.model.load_state_dict(load_file(folder / "model.safetensors"))
-        if self.averaged:
-            self.averaged = load_file(folder / "average.safetensors")
-        moments = load_file(folder / "optimizer.safetensors")
-        for index, parameter in enumerate(self._parameters()):
-            keys = {k.split(".", 1)[1]: k for k in moments if k.startswith(f"{index}.")}
-            if keys:
-                self.optimizer.state[parameter] = {n: moments[k] for n, k in keys.items()}
-        return int(read_json(folder / "step.json")["step"])
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def _moments(self) -> dict[str, Tensor]:
-        return {
-            f"{index}.{name}": value.contiguous()
-            for index, parameter in enumerate(self._parameters())
-            for name, value in self.optimizer.state.get(parameter, {}).items()
-        }
-
-
 class _Log:
     """metrics.jsonl: means over the steps since the last row; rows past a resume point are dropped."""
 
@@ -195,7 +183,7 @@ class _Log:
         self.path, self.config = path, config
         self.sums: dict[str, float] = {}
         self.count, self.elapsed = 0, 0.0
-        if path.exists():
+        if path.exists() and is_main():
             kept = [r for r in map(json.loads, _whole_lines(path)) if r.get("step", -1) < first]
             with atomic_file(path) as temporary:
                 temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
@@ -208,18 +196,19 @@ class _Log:
         """Collect one step; returns the row when one is due, else an empty dict."""
         values = {"loss": loss, "gradient_norm": norm, **metrics}
         for name, value in values.items():
-            number = value.detach().item() if isinstance(value, Tensor) else float(value or 0.0)
-            self.sums[name] = self.sums.get(name, 0.0) + number
+            self.sums[name] = self.sums.get(name, 0.0) + _number(value)
         self.count += 1
         if (step + 1) % self.config.log_every and step + 1 != self.config.steps:
             return {}
-        row = {"step": step, **{n: v / self.count for n, v in self.sums.items()}}
+        means = mean_over_processes({n: v / self.count for n, v in self.sums.items()})
+        row = {"step": step, **means}
         row["learning_rate"] = learning_rate_at(self.config, step)
         row["samples"] = (step + 1) * self.config.batch_size
         row["seconds"] = round(self.elapsed + time.perf_counter() - self.started, 2)
         self.sums, self.count = {}, 0
-        with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        if is_main():
+            with open(self.path, "a") as file:
+                file.write(json.dumps(row) + "\n")
         return row
 
 

@@ -6,7 +6,6 @@ B clips, N queries, M keys, h heads, e head width, d = h e width.
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -35,15 +34,10 @@ def attend(
     return F.softmax(logits, dim=-1) @ v
 
 
-def gate_bias(gate: Tensor, hard: bool) -> Tensor:
-    """Log of a gate in [0, 1], so that softmax(logits + bias) is the gated and renormalised
+def gate_bias(gate: Tensor) -> Tensor:
+    """Log of a soft gate in [0, 1], so that softmax(logits + bias) is the gated and renormalised
     softmax.
-
-    hard: the gate is 0 or 1 and is taken as a mask without gradient; its closed entries are -inf,
-    so nothing passes them in either direction.
     """
-    if hard:
-        return torch.zeros_like(gate).masked_fill_(gate.detach() < 0.5, float("-inf"))
     return gate.clamp_min(_SMALLEST_GATE).log()
 
 
@@ -63,15 +57,18 @@ class Block(nn.Module):
             nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
-        q, k, v = self.project(tokens)
+    def forward(self, tokens: Tensor, specials: int = 0) -> Tensor:
+        """(B, N, d) -> (B, N, d). Which tokens are special makes no difference here."""
+        q, k, v = self.split_heads(self.project(tokens))
         tokens = tokens + self.out(merge_heads(attend(q, k, v, kernel=self.kernel)))
         return tokens + self.mlp(self.norm_mlp(tokens))
 
-    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of normalised tokens: (B, N, d) -> three (B, h, N, e)."""
-        packed = self.qkv(self.norm_attention(tokens))
+    def project(self, tokens: Tensor) -> Tensor:
+        """Queries, keys and values of normalised tokens: (B, N, d) -> (B, N, 3 d)."""
+        return self.qkv(self.norm_attention(tokens))
+
+    def split_heads(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, 3 d) -> queries, keys and values, each (B, h, N, e)."""
         q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=self.heads)
         return q, k, v
 

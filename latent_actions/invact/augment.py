@@ -25,6 +25,9 @@ class AugmentConfig:
     contrast: float = 0.3  # factor drawn in [1 - this, 1 + this]
     colour: float = 0.3  # factor of each channel, drawn in [1 - this, 1 + this]
     shuffle_channels: float = 0.3  # probability of the colour channels in another order
+    # largest weight of a still frame of another clip of the group, added to all frames of this one:
+    # the place changes, the motion stays (Wang et al. 2021, arxiv.org/abs/2009.05769)
+    still_frame: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest_crop <= self.largest_crop:
@@ -34,23 +37,26 @@ class AugmentConfig:
             )
         if not 0 < self.shortest_span <= 1 or not 0 <= self.shuffle_channels <= 1:
             raise ValueError("shortest_span must be in (0, 1] and shuffle_channels in [0, 1]")
-        if self.brightness < 0 or not all(
-            0 <= x < 1 for x in (self.contrast, self.colour, self.stretch)
-        ):
-            raise ValueError("brightness must be >= 0; contrast, colour and stretch in [0, 1)")
+        shares = (self.contrast, self.colour, self.stretch, self.still_frame)
+        if self.brightness < 0 or not all(0 <= x < 1 for x in shares):
+            raise ValueError(
+                "brightness must be >= 0; contrast, colour, stretch and still_frame in [0, 1)"
+            )
 
 
 def augment(
     frames: np.ndarray, size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> Tensor:
     """uint8 (B, T, H, W, 3) -> float32 (B, T, S, S, 3) in [0, 1], bilinear."""
-    count, times = frames.shape[:2]
-    frames = _shuffle_channels(frames, config.shuffle_channels, rng)
-    flat = rearrange(torch.from_numpy(frames), "b t h w c -> b (t c) h w").float()
+    count = len(frames)
+    planes = torch.from_numpy(frames).movedim(-1, 2).contiguous().float()
+    _shuffle_channels(planes, config.shuffle_channels, rng)
     theta = torch.from_numpy(_view(count, config, rng))
     grid = F.affine_grid(theta, [count, 1, size, size], align_corners=False)
-    pixels = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
-    pixels = rearrange(pixels, "b (t c) h w -> b t h w c", t=times, c=3) / 255
+    pixels = F.grid_sample(planes.flatten(1, 2), grid, padding_mode="border", align_corners=False)
+    pixels = rearrange(pixels, "b (t c) h w -> b t h w c", c=3)
+    if config.still_frame:
+        pixels = _on_a_still_frame(pixels, config.still_frame, rng)
     return _recolour(pixels, config, rng)
 
 
@@ -67,22 +73,28 @@ def _view(count: int, config: AugmentConfig, rng: np.random.Generator) -> np.nda
     return theta
 
 
-def _shuffle_channels(
-    frames: np.ndarray, probability: float, rng: np.random.Generator
-) -> np.ndarray:
-    shuffled = frames.copy()
-    for index in np.flatnonzero(rng.random(len(frames)) < probability):
-        shuffled[index] = frames[index][..., rng.permutation(3)]
-    return shuffled
+def _shuffle_channels(planes: Tensor, probability: float, rng: np.random.Generator) -> None:
+    """Of the chosen clips of (B, T, 3, H, W), in place."""
+    for index in np.flatnonzero(rng.random(len(planes)) < probability):
+        planes[index] = planes[index][:, rng.permutation(3)]
+
+
+def _on_a_still_frame(pixels: Tensor, largest: float, rng: np.random.Generator) -> Tensor:
+    """Each clip mixed with one frame of another, by weights drawn in [0, largest]."""
+    count, times = pixels.shape[:2]
+    other = (np.arange(count) + rng.integers(1, max(2, count), count)) % count
+    still = pixels[torch.from_numpy(other), torch.from_numpy(rng.integers(times, size=count))]
+    return torch.lerp(pixels, still[:, None], _per_clip(rng.uniform(0, largest, (count, 1))))
 
 
 def _recolour(pixels: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """pixels: 0 to 255 -> [0, 1]."""
     count = len(pixels)
     contrast = rng.uniform(1 - config.contrast, 1 + config.contrast, (count, 1))
     channel = rng.uniform(1 - config.colour, 1 + config.colour, (count, 3))
     shift = rng.uniform(-config.brightness, config.brightness, (count, 1))
-    gain = _per_clip(contrast * channel)
-    return (pixels * gain + _per_clip(0.5 - 0.5 * contrast + shift)).clamp_(0, 1)
+    gain = _per_clip(contrast * channel / 255)
+    return torch.addcmul(_per_clip(0.5 - 0.5 * contrast + shift), pixels, gain).clamp_(0, 1)
 
 
 def _per_clip(values: np.ndarray) -> Tensor:

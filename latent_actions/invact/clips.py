@@ -7,7 +7,7 @@ cameras.
 import abc
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 import draccus
 import numpy as np
 
+from latent_actions.video.index import build_index
 from latent_actions.video.records import Split
 from latent_actions.video.sources import EgoExo4dSource, SourceConfig
 from latent_actions.video.store import FrameStore
@@ -42,10 +43,13 @@ class ClipTable:
     text: tuple[str, ...]  # description
     split: tuple[str, ...]  # train | val
     oversample: int = 1  # stored frames for each frame that is read
+    best: tuple[bool, ...] = ()  # the best exo camera of its moment; empty: all are alike
 
     def __post_init__(self) -> None:
-        names = [name for name in self.__dataclass_fields__ if name != "oversample"]
-        sizes = {name: len(getattr(self, name)) for name in names}
+        names = set(self.__dataclass_fields__) - {"oversample"}
+        sizes = {name: len(getattr(self, name)) for name in sorted(names)}
+        if not self.best:
+            del sizes["best"]
         if len(set(sizes.values())) != 1:
             raise ValueError(f"columns of a clip table differ in length: {sizes}")
 
@@ -75,6 +79,10 @@ class ClipTable:
         """Rows of one split, int64."""
         return np.flatnonzero(np.array([s == split for s in self.split], dtype=bool))
 
+    def is_best(self, row: int) -> bool:
+        """Whether a row is of the best exo camera of its moment, as far as that is used."""
+        return bool(self.best) and self.best[row]
+
 
 @dataclass(frozen=True)
 class PairedMoments:
@@ -85,7 +93,9 @@ class PairedMoments:
 
 
 def pair_views(table: ClipTable, rows: Sequence[int] | np.ndarray) -> PairedMoments:
-    """One ego and one exo clip (first camera name) of every moment among `rows` that has both."""
+    """One ego and one exo clip of every moment among `rows` that has both: the best exo camera if
+    the table knows it, else the first by name.
+    """
     ego: dict[str, int] = {}
     exo: dict[str, list[int]] = defaultdict(list)
     for row in map(int, rows):
@@ -94,8 +104,8 @@ def pair_views(table: ClipTable, rows: Sequence[int] | np.ndarray) -> PairedMome
         else:
             exo[table.moment[row]].append(row)
     both = [m for m in ego if m in exo]
-    first = [min(exo[m], key=lambda row: table.camera[row]) for m in both]
-    return PairedMoments(np.array([ego[m] for m in both], np.int64), np.array(first, np.int64))
+    seen = [min(exo[m], key=lambda row: (not table.is_best(row), table.camera[row])) for m in both]
+    return PairedMoments(np.array([ego[m] for m in both], np.int64), np.array(seen, np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +130,18 @@ class ClipData(draccus.ChoiceRegistry, abc.ABC):
 @ClipData.register_subclass("videos")
 @dataclass(frozen=True, kw_only=True)
 class VideoClips(ClipData):
-    """Clips of a video source, decoded once into a frame store."""
+    """Clips of a video source, decoded once into a frame store or whenever they are read.
+
+    exo: which exo camera shows a moment that several see. random: any in training, the first by
+    name in tests. best: in tests the one that the annotators named best (the first if they named
+    none), in training that one with probability 0.5, else any.
+    """
 
     source: SourceConfig = field(default_factory=EgoExo4dSource)  # where the videos are
     size: int = 64  # H = W of the stored frames, pixels; crops are taken from these
     oversample: int = 2  # stored frames for each frame that is read; training draws among them
+    decode: Literal["once", "on_the_fly"] = "once"  # into a store on disk, or at every reading
+    exo: Literal["random", "best"] = "random"  # exo camera of a moment: random | best (annotators')
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.oversample < 1:
@@ -135,21 +152,30 @@ class VideoClips(ClipData):
     def table(
         self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
     ) -> ClipTable:
-        listed = [record for split in splits for record in self.source.clips(split)]
-        records = [record for record in listed if record.verb]
-        if len(records) < len(listed):
-            logger.info("left out %d clips without a verb", len(listed) - len(records))
-        store = FrameStore.build(records, folder, frames * self.oversample, self.size, workers)
-        return table_of(store, self.oversample)
+        index = build_index(self.source, splits)
+        make = FrameStore.build if self.decode == "once" else FrameStore.on_the_fly
+        store = make(
+            index.records, folder, frames * self.oversample, self.size, workers,
+            max_skipped=self.source.max_skipped, index=index.report,
+        )  # fmt: skip
+        if self.exo == "random":
+            return table_of(store, self.oversample)
+        best = {record.clip_id for record in index.records if record.best}
+        if not best:
+            logger.warning("%s names no best exo camera: all are alike", self.source.name)
+        return table_of(store, self.oversample, best)
 
     def parents(self) -> dict[str, Path]:
         return self.source.parents()
 
 
-def table_of(store: FrameStore, oversample: int = 1) -> ClipTable:
-    """The clip table of a frame store of clip records."""
+def table_of(store: FrameStore, oversample: int = 1, best: Collection[str] = ()) -> ClipTable:
+    """The clip table of a frame store of clip records. best: ids of clips of best exo cameras."""
     records = store.records
     names = ("take", "scene", "view", "camera", "verb", "text", "split")
     columns = {name: tuple(getattr(record, name) for record in records) for name in names}
     moments = tuple(record.moment_id for record in records)
-    return ClipTable(frames=store.frames, moment=moments, oversample=oversample, **columns)
+    flags = tuple(record.clip_id in best for record in records) if best else ()
+    return ClipTable(
+        frames=store.frames, moment=moments, oversample=oversample, best=flags, **columns
+    )

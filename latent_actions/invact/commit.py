@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latent_actions.invact.attention import Block, Kernel, attend, gate_bias, merge_heads
+from latent_actions.invact.grouped import grouped_attention
 from latent_actions.invact.routing import Estimator, Routing, Rows, choose_rows
 
 PatchAttention = Literal["block", "full", "none"]
@@ -26,8 +28,10 @@ Schedule = Literal["per_block", "once", "sticky"]
 class CommitConfig:
     """Structured token commitment."""
 
-    estimator: Estimator = "st_gumbel"  # st_gumbel | st_argmax | soft | none (a plain ViT)
-    registers: int = 4  # register tokens R that take what is not action
+    # st_gumbel | st_argmax | topk | sparsemax | soft | none (off: a plain ViT; YAML reads off as no)
+    estimator: Estimator = "st_gumbel"
+    topk_share: float = 0.3  # patches of a clip that topk commits to the action token (BYOV's 30 %)
+    registers: int = 4  # register tokens R that take what is not action; 0: all patches are action
     start: int = 2  # blocks before the first commit block; their special tokens stay as below
     before: Literal["idle", "read_all"] = (
         "idle"  # specials in those blocks: untouched, or ordinary tokens
@@ -46,10 +50,10 @@ class CommitConfig:
     def __post_init__(self) -> None:
         if self.registers < 0 or self.start < 0 or self.router_width < 1:
             raise ValueError("registers and start must be >= 0 and router_width >= 1")
-        if self.estimator != "none" and self.registers == 0:
-            raise ValueError(
-                "commitment needs at least one register; use estimator none for a plain ViT"
-            )
+        if self.estimator == "topk" and self.registers == 0:
+            raise ValueError("topk needs at least one register for the patches that it leaves")
+        if not 0 < self.topk_share < 1:
+            raise ValueError(f"topk_share must be in (0, 1), got {self.topk_share}")
 
 
 class CommitBlock(Block):
@@ -64,7 +68,7 @@ class CommitBlock(Block):
         self.norm_column = nn.LayerNorm(width)
         self.row = nn.Linear(width, config.router_width, bias=False)
         self.column = nn.Linear(width, config.router_width, bias=False)
-        self.action_bias = nn.Parameter(torch.zeros(()))
+        self.action_bias = nn.Parameter(torch.zeros(1))  # FSDP shards no scalars
         self.null_key = nn.Parameter(torch.zeros(heads, 1, width // heads))
         self.null_value = nn.Parameter(torch.zeros(heads, 1, width // heads))
 
@@ -82,7 +86,7 @@ class CommitBlock(Block):
         rows = last if last is not None and self.config.schedule == "once" else None
         if rows is None:
             logits = self.row_logits(patches, specials, motion, last)
-            rows = choose_rows(logits, self.config.estimator, routing)
+            rows = choose_rows(logits, self.config.estimator, routing, self.config.topk_share)
         specials, patches = self._mix(patches, specials, rows)
         return patches, specials, rows
 
@@ -108,44 +112,63 @@ class CommitBlock(Block):
         """
         count = specials.shape[1]
         tokens = torch.cat([specials, patches], dim=1)
-        q, k, v = self.project(tokens)
-        read = self._read(q, k, v, rows.used)
+        packed = self.project(tokens)
+        q, k, v = self.split_heads(packed)
+        read = merge_heads(self._read(q, k, v, rows)).to(packed.dtype)
         if self.config.patch_attention == "none":
-            specials = specials + self.out(merge_heads(read.to(q.dtype)))
+            specials = specials + self.out(read)
             return specials + self.mlp(self.norm_mlp(specials)), patches
-        bias = None
-        if self.config.patch_attention == "block":
-            bias = _block_bias(rows)[:, None]
-        kept = attend(q[:, :, count:], k, v, bias, self.kernel)
-        mixed = torch.cat([read.to(kept.dtype), kept], dim=2)
-        tokens = tokens + self.out(merge_heads(mixed))
+        if self.config.patch_attention == "block" and rows.hard:
+            kept = grouped_attention(packed, _groups(rows), self.heads, self.kernel)[:, count:]
+        else:
+            bias = _block_bias(rows) if self.config.patch_attention == "block" else None
+            kept = merge_heads(attend(q[:, :, count:], k, v, bias, self.kernel))
+        tokens = tokens + self.out(torch.cat([read, kept.to(read.dtype)], dim=1))
         tokens = tokens + self.mlp(self.norm_mlp(tokens))
         return tokens[:, :count], tokens[:, count:]
 
-    def _read(self, q: Tensor, k: Tensor, v: Tensor, used: Tensor) -> Tensor:
-        """What the specials read (fp32). q k v (B, h, S + N, e), used (B, N, S) -> (B, h, S, e)."""
-        count = used.shape[-1]
+    def _read(self, q: Tensor, k: Tensor, v: Tensor, rows: Rows) -> Tensor:
+        """What the specials read (fp32). q k v (B, h, S + N, e) -> (B, h, S, e)."""
+        count = rows.used.shape[-1]
         with torch.autocast(q.device.type, enabled=False):
             q, k, v = q[:, :, :count].float(), k.float(), v.float()
-            null = [t.float().expand(len(q), -1, -1, -1) for t in (self.null_key, self.null_value)]
-            others = _special_gate(count, self.config.special_attention, used)
-            gate = torch.cat(
-                [torch.ones_like(others[..., :1]), others, used.transpose(1, 2)], dim=-1
-            )
-            keys, values = torch.cat([null[0], k], dim=2), torch.cat([null[1], v], dim=2)
-            return gated_read(q, keys, values, gate[:, None])
+            others = _special_gate(count, self.config.special_attention, rows.used)
+            gate = torch.cat([others, rows.used.transpose(1, 2)], dim=-1)
+            null = self.null_key.float(), self.null_value.float()
+            return gated_read(q, k, v, gate[:, None], *null, hard=rows.hard)
 
 
-def gated_read(q: Tensor, k: Tensor, v: Tensor, gate: Tensor) -> Tensor:
-    """Gated attention: sum_i g_i e_i v_i / sum_i g_i e_i with e_i = exp(q k_i / sqrt(e) - c).
+def gated_read(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    null_key: Tensor,
+    null_value: Tensor,
+    *,
+    hard: bool = True,
+) -> Tensor:
+    """Gated attention: r = sum_i g_i e_i v_i / sum_i g_i e_i with e_i = exp(q k_i / sqrt(e) - c).
 
-    q (B, h, S, e), k v (B, h, M, e), gate (B, 1, S, M). c is the maximum over all keys, gated or
-    not, so a closed gate (0) still gets a gradient: the router learns what reading that key would
-    have done (a mask of -inf would not tell it).
+    q (B, h, S, e), k v (B, h, M, e), gate (B, 1, S, M); the null key and value (h, 1, e) are always
+    open, so that the set is never empty. c is the maximum over all keys, gated or not, so a closed
+    gate (0) still gets a gradient: the router learns what reading that key would have done (a mask
+    of -inf would not tell it).
+
+    That gradient is e_i (v_i - r) / sum_i g_i e_i, which is without bound when the open keys are
+    the unlikely ones; gates of 0 and 1 (hard) get e_i (v_i - r) / sum_i e_i instead, the sum over
+    all keys: what reading key i would do beside all of them.
     """
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    weight = gate * (logits - logits.detach().amax(dim=-1, keepdim=True)).exp()
-    return (weight / weight.sum(dim=-1, keepdim=True).clamp_min(1e-30)) @ v
+    q = q * q.shape[-1] ** -0.5
+    logits = torch.cat([q @ null_key.transpose(-1, -2), q @ k.transpose(-1, -2)], dim=-1)
+    weight = (logits - logits.detach().amax(dim=-1, keepdim=True)).exp()
+    opened = F.pad(gate.detach() if hard else gate, (1, 0), value=1.0) * weight
+    share = opened / opened.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+    read = share[..., :1] * null_value + share[..., 1:] @ v
+    if not hard or not gate.requires_grad:
+        return read
+    change = (gate - gate.detach()) * (weight / weight.sum(dim=-1, keepdim=True))[..., 1:].detach()
+    return read + change @ v.detach() - change.sum(dim=-1, keepdim=True) * read.detach()
 
 
 def _special_gate(count: int, kind: SpecialAttention, like: Tensor) -> Tensor:
@@ -158,8 +181,15 @@ def _special_gate(count: int, kind: SpecialAttention, like: Tensor) -> Tensor:
     return gate.expand(len(like), -1, -1)
 
 
+def _groups(rows: Rows) -> Tensor:
+    """Group of [specials, patches] under hard rows: a special and what is committed to it: (B, S +
+    N).
+    """
+    specials = torch.arange(rows.used.shape[-1], device=rows.used.device)
+    return torch.cat([specials.expand(len(rows.used), -1), rows.used.argmax(dim=-1)], dim=1)
+
+
 def _block_bias(rows: Rows) -> Tensor:
-    """Log gate of patches for [specials, patches]: own special, own group: (B, N, S + N)."""
+    """Log gate of patches for [specials, patches] under soft rows: (B, 1, N, S + N)."""
     used = rows.used
-    gate = torch.cat([used, used @ used.transpose(1, 2)], dim=-1)
-    return gate_bias(gate, rows.hard)
+    return gate_bias(torch.cat([used, used @ used.transpose(1, 2)], dim=-1))[:, None]

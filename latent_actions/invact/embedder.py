@@ -4,25 +4,31 @@ B clips, T frames, H W pixels, N = (T/t) (H/p) (W/p) tokens ordered time, row, c
 Two stems: `linear`, one map of cut tubelets (a 3-D convolution with stride = kernel, and the faster
 of the two on a CPU), and `conv`, a few strided convolutions over the frames of a tubelet, which
 learns much faster from few clips (early convolutions: Xiao et al. 2021, arxiv.org/abs/2106.14881).
+Several streams meet as channels of one stem, or, with a stem each, as tokens (Fusion).
 """
 
 import math
 from typing import Literal
 
 import torch
-from einops import rearrange, reduce
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-Stream = Literal["rgb", "diff"]
+from latent_actions.invact.features import FrozenFeatures
+from latent_actions.invact.streams import stream
+
+Stream = Literal["rgb", "diff", "flow", "features"]
 Stem = Literal["linear", "conv"]
-STREAMS: tuple[Stream, ...] = ("rgb", "diff")
-_SMALLEST_SPREAD = 0.01  # of full scale: what is stiller than this is not amplified to 1
+Fusion = Literal["channels", "sum", "gated", "tokens"]
 _GROUPS = 8  # of the normalisations between convolutions
 
 
 class TubeletEmbedder(nn.Module):
-    """Tokens of all streams. Streams: `rgb` pixels and `diff`, the change to the next frame (the
-    last pair repeated, so that both have T frames): the cheap stand-in for flow.
+    """Tokens of all streams: those of the frames (streams.py) and frozen `features`.
+
+    fusion: `channels` of one stem; or a stem a stream, whose tokens are summed (`sum`), summed by
+    weights that each token chooses (`gated`), or put one stream after the other (`tokens`).
     """
 
     def __init__(
@@ -35,59 +41,80 @@ class TubeletEmbedder(nn.Module):
         patch: int,
         streams: tuple[Stream, ...],
         stem: Stem,
+        fusion: Fusion = "channels",
+        features: str = "",
     ) -> None:
         super().__init__()
-        self.tubelet, self.patch, self.streams = tubelet, patch, streams
+        self.tubelet, self.patch, self.streams, self.fusion = tubelet, patch, streams, fusion
         self.grid = (frames // tubelet, size // patch, size // patch)
-        channels = 3 * tubelet * len(streams)
-        if stem == "conv":
-            self.stem = _conv_stem(channels, width, patch)
+        self.features = FrozenFeatures(features) if "features" in streams else None
+        if fusion == "channels":
+            self.stem = _stem(stem, 3 * tubelet * len(streams), width, patch)
         else:
-            self.stem = nn.Linear(channels * patch * patch, width)
+            kinds = {n: _stem(stem, 3 * tubelet, width, patch) for n in streams if n != "features"}
+            if self.features is not None:
+                kinds["features"] = nn.Linear(self.features.width, width)
+            self.stems = nn.ModuleDict({name: kinds[name] for name in streams})
+        if fusion == "gated":
+            self.gate = nn.Linear(width, 1)
         self.space_embed = nn.Parameter(torch.empty(1, self.grid[1] * self.grid[2], width))
         self.time_embed = nn.Parameter(torch.empty(self.grid[0], 1, width))
         nn.init.trunc_normal_(self.space_embed, std=0.02)
         nn.init.trunc_normal_(self.time_embed, std=0.02)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (B, T, H, W, 3) float in [0, 1] -> tokens (B, N, d)."""
-        streams = [stream(pixels, name) for name in self.streams]
-        if isinstance(self.stem, nn.Linear):
-            tokens = self.stem(torch.cat([self._cut(values) for values in streams], dim=-1))
-        else:
-            pattern = "b (t a) h w c -> (b t) (a c) h w"
-            pictures = [rearrange(values, pattern, a=self.tubelet) for values in streams]
-            maps = self.stem(torch.cat(pictures, dim=1))
-            tokens = rearrange(maps, "(b t) d h w -> b (t h w) d", b=len(pixels))
+        """pixels: (B, T, H, W, 3) float in [0, 1] -> tokens (B, N, d), or (B, streams N, d) with
+        fusion `tokens`.
+        """
         places = rearrange(self.time_embed + self.space_embed, "t s d -> (t s) d")
-        return tokens + places
+        if self.fusion == "channels":
+            return self._cut(self.stem, [stream(pixels, name) for name in self.streams]) + places
+        tokens = torch.stack([self._stream_tokens(name, pixels) for name in self.streams])
+        if self.fusion == "tokens":
+            return rearrange(tokens + places, "s b n d -> b (s n) d")
+        if self.fusion == "gated":
+            tokens = tokens * self.gate(tokens).softmax(dim=0)
+        return tokens.sum(dim=0) + places
 
     def motion(self, pixels: Tensor) -> Tensor:
-        """Mean |difference| of tubelets, standardised in the clip: (B, T, H, W, 3) -> (B, N)."""
-        pattern, sizes = "b (t a) (h p) (w q) c -> b (t h w)", {"a": self.tubelet, "p": self.patch}
-        change = stream(pixels, "diff").abs()
-        energy = reduce(change, pattern, "mean", q=self.patch, **sizes).float()
+        """Mean |difference| of tubelets, standardised in the clip: (B, T, H, W, 3) -> (B, N), for
+        every stream again with fusion `tokens`.
+        """
+        change = stream(pixels, "diff").abs().mean(dim=-1).float()
+        energy = F.avg_pool3d(change, (self.tubelet, self.patch, self.patch)).flatten(1)
         spread = energy.std(dim=1, keepdim=True) + 1e-6
-        return (energy - energy.mean(dim=1, keepdim=True)) / spread
+        standard = (energy - energy.mean(dim=1, keepdim=True)) / spread
+        return standard.repeat(1, len(self.streams)) if self.fusion == "tokens" else standard
 
-    def _cut(self, pixels: Tensor) -> Tensor:
-        pattern = "b (t a) (h p) (w q) c -> b (t h w) (a p q c)"
-        return rearrange(pixels, pattern, a=self.tubelet, p=self.patch, q=self.patch)
+    def _stream_tokens(self, name: Stream, pixels: Tensor) -> Tensor:
+        if name == "features" and self.features is not None:
+            return self.stems[name](self.features(pixels, self.grid))
+        return self._cut(self.stems[name], [stream(pixels, name)])
+
+    def _cut(self, stem: nn.Module, streams: list[Tensor]) -> Tensor:
+        """Tokens of one stem over the channels of some streams: (B, N, d)."""
+        streams = [_as_computed(s) for s in streams]
+        if isinstance(stem, nn.Linear):
+            pattern = "b (t a) (h p) (w q) c -> b (t h w) (a p q c)"
+            sizes = {"a": self.tubelet, "p": self.patch, "q": self.patch}
+            patches = [rearrange(s.contiguous(), pattern, **sizes) for s in streams]
+            return stem(torch.cat(patches, dim=-1))
+        pattern = "b (t a) h w c -> (b t) (a c) h w"
+        maps = stem(torch.cat([rearrange(s, pattern, a=self.tubelet) for s in streams], dim=1))
+        return rearrange(maps, "(b t) d h w -> b (t h w) d", b=len(streams[0]))
 
 
-def stream(pixels: Tensor, name: Stream) -> Tensor:
-    """One input stream of a clip, (B, T, H, W, 3) in [0, 1] -> same shape, scaled by the clip itself.
+def _as_computed(values: Tensor) -> Tensor:
+    """In the number format of autocast where it is on: cheaper to move than fp32."""
+    device = values.device.type
+    enabled = torch.is_autocast_enabled(device)
+    return values.to(torch.get_autocast_dtype(device)) if enabled else values
 
-    rgb: mean 0 and deviation 1 a clip and channel, so that light and tint drop out. diff: root mean
-    square 1 a clip; a raw difference is a few percent of full scale and would be drowned by rgb.
-    """
-    if name == "rgb":
-        mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
-        spread = pixels.std(dim=(1, 2, 3), keepdim=True)
-        return (pixels - mean) / (spread + _SMALLEST_SPREAD)
-    change = pixels[:, 1:] - pixels[:, :-1]
-    size = change.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
-    return torch.cat([change, change[:, -1:]], dim=1) / (size + _SMALLEST_SPREAD)
+
+def _stem(kind: Stem, channels: int, width: int, patch: int) -> nn.Module:
+    if kind == "conv":
+        return _conv_stem(channels, width, patch)
+    return nn.Linear(channels * patch * patch, width)
 
 
 def _conv_stem(channels: int, width: int, patch: int) -> nn.Sequential:

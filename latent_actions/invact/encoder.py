@@ -7,6 +7,8 @@ embedding. At inference the embedding needs no text and the registers are droppe
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, get_args
 
 import draccus
 import numpy as np
@@ -20,10 +22,15 @@ from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_folder, read_json
 from latent_actions.invact.attention import Block, Kernel
 from latent_actions.invact.commit import CommitBlock, CommitConfig
-from latent_actions.invact.embedder import STREAMS, Stem, Stream, TubeletEmbedder
+from latent_actions.invact.divided import DividedBlock
+from latent_actions.invact.embedder import Fusion, Stem, Stream, TubeletEmbedder
+from latent_actions.invact.hub import fetch_folder, push_folder
 from latent_actions.invact.routing import Routing, Rows
+from latent_actions.invact.streams import planes
+from latent_actions.invact.video_input import as_clips
 
 FORMAT = "invact-encoder/1"
+FEATURES = "features"  # folder of the frozen image model inside an encoder folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +41,17 @@ class EncoderConfig:
     size: int = 48  # H = W in pixels; other sizes are resized
     tubelet: int = 2  # frames of a token
     patch: int = 8  # pixels of a token's side
-    streams: tuple[Stream, ...] = STREAMS  # rgb, diff (frame difference)
+    # among rgb, diff (frame difference), flow (Lucas-Kanade), features (frozen image model)
+    streams: tuple[Stream, ...] = ("rgb", "diff")
+    fusion: Fusion = "channels"  # of streams: channels of one stem | sum | gated | tokens
+    features: str = ""  # folder of the frozen image model (transformers), for the stream `features`
     stem: Stem = "conv"  # tubelet embedder: conv (patch a power of 2) | linear (as published)
     width: int = 128  # d
     depth: int = 4  # blocks, commit blocks included
     heads: int = 4  # attention heads
     mlp_ratio: float = 4.0  # hidden width of the MLP over d
     embedding: int = 128  # D
+    attention: Literal["joint", "divided"] = "joint"  # of plain blocks: all at once | time, space
     kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
     commit: CommitConfig = field(default_factory=CommitConfig)  # routing
 
@@ -52,8 +63,14 @@ class EncoderConfig:
             )
         if self.stem == "conv" and (self.patch < 2 or self.patch & (self.patch - 1)):
             raise ValueError(f"stem conv needs a patch that is a power of 2, got {self.patch}")
-        if self.frames < 2 or not self.streams or set(self.streams) - set(STREAMS):
-            raise ValueError(f"frames must be >= 2 and streams among {STREAMS}, got {self.streams}")
+        known = get_args(Stream)
+        if self.frames < 2 or not self.streams or set(self.streams) - set(known):
+            raise ValueError(f"frames must be >= 2 and streams among {known}, got {self.streams}")
+        if "features" in self.streams and (self.fusion == "channels" or not self.features):
+            raise ValueError(
+                "stream features needs the folder of a frozen model in `features`, and fusion sum, "
+                "gated or tokens: it has no pixels to share a stem with"
+            )
         if self.commit.estimator != "none" and self.commit.start >= self.depth:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
@@ -82,6 +99,7 @@ class InvActEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.card = ""  # README.md of the folder: written by training, saved and pushed with it
         c, routed = config, config.commit.estimator != "none"
         self.embedder = TubeletEmbedder(
             width=c.width,
@@ -91,11 +109,16 @@ class InvActEncoder(nn.Module):
             patch=c.patch,
             streams=c.streams,
             stem=c.stem,
+            fusion=c.fusion,
+            features=c.features,
         )
         self.special_tokens = nn.Parameter(torch.empty(1, 1 + c.commit.registers, c.width))
         plain = (c.width, c.heads, c.mlp_ratio, c.kernel)
         self.plain_blocks = nn.ModuleList(
-            Block(*plain) for _ in range(c.commit.start if routed else c.depth)
+            Block(*plain)
+            if c.attention == "joint"
+            else DividedBlock(*plain, places=self.grid[1] * self.grid[2])
+            for _ in range(c.commit.start if routed else c.depth)
         )
         self.commit_blocks = nn.ModuleList(
             CommitBlock(*plain, c.commit) for _ in range(c.depth - len(self.plain_blocks))
@@ -137,12 +160,14 @@ class InvActEncoder(nn.Module):
         )
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """Any frames -> (B, T, size, size, 3) float in [0, 1]; raises ValueError on a wrong T."""
+        """Any frames -> (B, T, size, size, 3) float in [0, 1], colour after colour in memory
+        (streams.planes); raises ValueError on a wrong T."""
         if frames.ndim != 5 or frames.shape[1] != self.config.frames or frames.shape[-1] != 3:
             raise ValueError(
                 f"expected (B, {self.config.frames}, H, W, 3), got {tuple(frames.shape)}"
             )
-        pixels = frames.float() / 255 if frames.dtype == torch.uint8 else frames
+        pixels = planes(frames)
+        pixels = pixels / 255 if frames.dtype == torch.uint8 else pixels
         if pixels.shape[2] != self.config.size or pixels.shape[3] != self.config.size:
             flat = rearrange(pixels, "b t h w c -> (b t) c h w")
             size = (self.config.size, self.config.size)
@@ -156,25 +181,32 @@ class InvActEncoder(nn.Module):
             for block in self.plain_blocks:
                 patches = block(patches)
             return patches, specials
-        tokens = torch.cat([specials, patches], dim=1)
+        tokens, count = torch.cat([specials, patches], dim=1), specials.shape[1]
         for block in self.plain_blocks:
-            tokens = block(tokens)
-        count = specials.shape[1]
+            tokens = block(tokens, count)
         return tokens[:, count:], tokens[:, :count]
 
     @torch.no_grad()
-    def embed(self, frames: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Embed clips, uint8 (N, T, H, W, 3) -> float32 (N, D) of unit length; hard rows, no noise,
-        fp32.
+    def embed(
+        self, video: np.ndarray | str | Path, batch_size: int = 64, clip_s: float | None = None
+    ) -> np.ndarray:
+        """Vectors of unit length, float32: hard rows, no noise, fp32.
 
-        The batch size does not change a clip's vector but by rounding (1e-6)."""
-        found = [self._evaluate(batch).embedding.numpy() for batch in _batches(frames, batch_size)]
+        video: clips uint8 (N, T, H, W, 3) -> (N, D); one video uint8 (F, H, W, 3) of any length ->
+        (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
+        seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
+        a clip's vector but by rounding (1e-6)."""
+        clips = as_clips(video, self.config.frames, self.config.size, clip_s)
+        found = [
+            self._evaluate(batch).embedding.cpu().numpy() for batch in _batches(clips, batch_size)
+        ]
         return np.concatenate(found) if found else np.zeros((0, self.config.embedding), np.float32)
 
     @torch.no_grad()
     def committed(self, frames: np.ndarray) -> np.ndarray:
         """Special token of every patch in the last commit block: uint8 (N, T, H, W, 3) -> int64
-        (N, T', H', W'), 0 = action, j = register j. Raises ValueError for an encoder without
+        (N, T', H', W'), 0 = action, j = register j; of the first
+        stream with fusion `tokens`. Raises ValueError for an encoder without
         commitment.
         """
         if not self.commit_blocks:
@@ -183,19 +215,27 @@ class InvActEncoder(nn.Module):
             self._evaluate(batch).rows[-1].used.argmax(dim=-1) for batch in _batches(frames, 64)
         ]
         t, h, w = self.grid
-        return rearrange(torch.cat(rows), "b (t h w) -> b t h w", t=t, h=h, w=w).numpy()
+        return (
+            rearrange(torch.cat(rows)[:, : t * h * w], "b (t h w) -> b t h w", t=t, h=h, w=w)
+            .cpu()
+            .numpy()
+        )
 
     def _evaluate(self, frames: Tensor) -> Encoded:
         was_training = self.training
         self.eval()
         try:
-            return self(frames, Routing(hard=True, noise=False))
+            return self(frames.to(self.special_tokens.device), Routing(hard=True, noise=False))
         finally:
             self.train(was_training)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into a folder, atomically."""
+        """Write config.json, model.safetensors and the card README.md into a folder, atomically."""
         with atomic_folder(Path(folder)) as temporary:
+            if self.card:
+                (temporary / "README.md").write_text(self.card)
+            if self.embedder.features is not None:
+                self.embedder.features.save(temporary / FEATURES)
             config = {"format": FORMAT, **asdict(self.config)}
             (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
             save_file(
@@ -203,10 +243,18 @@ class InvActEncoder(nn.Module):
                 temporary / "model.safetensors",
             )
 
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the encoder with its card into "owner/name" on the Hugging Face hub; returns the
+        address."""
+        with TemporaryDirectory() as temporary:
+            self.save_pretrained(Path(temporary) / "encoder")
+            return push_folder(Path(temporary) / "encoder", repo_id, private=private)
+
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "InvActEncoder":
-        """Read what save_pretrained wrote, strictly; UserError on anything missing or left over."""
-        folder = Path(folder)
+    def from_pretrained(cls, folder: Path | str) -> "InvActEncoder":
+        """Read what save_pretrained wrote, from a folder or from "owner/name" on the hub, strictly;
+        UserError on anything missing or left over."""
+        folder = fetch_folder(folder)
         config = read_json(folder / "config.json")
         if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
             raise UserError(
@@ -215,12 +263,18 @@ class InvActEncoder(nn.Module):
         weights = folder / "model.safetensors"
         if not weights.is_file():
             raise UserError(f"no model.safetensors in {folder}: the encoder folder is incomplete")
+        if (folder / FEATURES).is_dir():
+            config["features"] = str(folder / FEATURES)
         model = cls(draccus.decode(EncoderConfig, config))
         _load_strictly(model, load_file(weights), weights)
+        card = folder / "README.md"
+        model.card = card.read_text() if card.is_file() else ""
         return model.eval()
 
 
 def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    # scalars were saved without a dimension before FSDP asked for one
+    state = {name: value.reshape(1) if value.ndim == 0 else value for name, value in state.items()}
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if expected != found:

@@ -1,7 +1,8 @@
 """Row-wise token routing: which special token each patch is committed to.
 
 B clips, N patch tokens (rows), S = 1 + R special tokens (columns; 0 is the action token).
-Straight-through estimators after Bengio 2013 and Jang 2017 (Gumbel-softmax).
+Straight-through estimators after Bengio 2013 and Jang 2017 (Gumbel-softmax), sparsemax after
+Martins & Astudillo 2016 (arxiv.org/abs/1602.02068).
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Estimator = Literal["st_gumbel", "st_argmax", "soft", "none"]
+from invact_vla.training.distributed import gather, part
+
+Estimator = Literal["st_gumbel", "st_argmax", "topk", "sparsemax", "soft", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class Routing:
 
     hard: bool = True  # one-hot rows (with an estimator that has them), else soft rows
     noise: bool = False  # Gumbel noise of st_gumbel: training only
-    temperature: float = 1.0  # of the rows whose gradient is passed straight through
+    temperature: float = 1.0  # of soft rows before they harden, then of straight-through gradients
 
 
 @dataclass(frozen=True)
@@ -37,23 +40,52 @@ class Rows:
     hard: bool
 
 
-def choose_rows(logits: Tensor, estimator: Estimator, routing: Routing) -> Rows:
-    """logits: (B, N, S) -> Rows. Straight-through value onehot(argmax Y) + Y - stopgrad(Y)."""
+def choose_rows(logits: Tensor, estimator: Estimator, routing: Routing, share: float = 0.3) -> Rows:
+    """logits: (B, N, S) -> Rows; share: of the patches that `topk` commits to the action token."""
     logits = logits.float()
     soft = F.softmax(logits, dim=-1)
-    if estimator == "soft" or not routing.hard:
+    if not routing.hard:
+        return Rows(soft, F.softmax(logits / routing.temperature, dim=-1), False)
+    if estimator == "soft":
         return Rows(soft, soft, False)
-    noisy = logits
+    if estimator == "sparsemax":
+        return Rows(soft, sparsemax(logits), False)
     if estimator == "st_gumbel" and routing.noise:
-        noisy = logits + gumbel_like(logits)
-    relaxed = F.softmax(noisy / routing.temperature, dim=-1)
-    chosen = F.one_hot(noisy.argmax(dim=-1), logits.shape[-1]).to(relaxed.dtype)
-    return Rows(soft, chosen + (relaxed - relaxed.detach()), True)
+        logits = logits + gumbel_like(logits)
+    chosen = best_action(logits, share) if estimator == "topk" else logits.argmax(dim=-1)
+    relaxed = F.softmax(logits / routing.temperature, dim=-1)
+    picked = F.one_hot(chosen, logits.shape[-1]).to(relaxed.dtype)
+    return Rows(soft, picked + (relaxed - relaxed.detach()), True)
+
+
+def best_action(logits: Tensor, share: float) -> Tensor:
+    """Each clip's round(share N) patches (at least one) of the largest odds of action go there, the
+    others to their best register: (B, N, S) -> int64 (B, N).
+    """
+    registers = logits[..., 1:]
+    odds = logits[..., 0] - registers.logsumexp(dim=-1)
+    best = odds.topk(max(1, round(share * odds.shape[1])), dim=1).indices
+    return (1 + registers.argmax(dim=-1)).scatter(1, best, 0)
+
+
+def sparsemax(logits: Tensor) -> Tensor:
+    """Projection of each row on the simplex, with exact zeros: (..., S) -> (..., S)."""
+    ordered = logits.sort(dim=-1, descending=True).values
+    places = torch.arange(1, logits.shape[-1] + 1, device=logits.device)
+    sums = ordered.cumsum(dim=-1) - 1
+    support = (places * ordered > sums).sum(dim=-1, keepdim=True)
+    return F.relu(logits - sums.gather(-1, support - 1) / support)
 
 
 def gumbel_like(values: Tensor) -> Tensor:
-    """Standard Gumbel noise of the shape of `values`, from torch's global generator."""
-    return -torch.log(torch.empty_like(values).exponential_().clamp_min(1e-20))
+    """Standard Gumbel noise of the shape of `values`, from torch's global generator.
+
+    With several processes (seeded alike) all draw the noise of the global batch and keep their
+    part, so that a clip's noise does not depend on the number of processes."""
+    here = part()
+    shape = (len(values) * here.count, *values.shape[1:])
+    drawn = values.new_empty(shape).exponential_()[here.slice(shape[0])]
+    return -torch.log(drawn.clamp_min(1e-20))
 
 
 def action_band(soft: Tensor, low: float, high: float) -> Tensor:
@@ -75,22 +107,26 @@ def register_balance(rows: Rows) -> Tensor:
         return rows.soft.new_zeros(())
     picked = F.one_hot(soft.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
     weight = soft.detach().sum(dim=-1, keepdim=True)
-    hard_share = (picked * weight).sum(dim=(0, 1)) / weight.sum().clamp_min(1e-6)
-    soft_share = soft.sum(dim=(0, 1)) / soft.sum().clamp_min(1e-6)
+    # sums of each clip, gathered: shares are of the global batch, whatever its number of processes
+    held = [gather(part_held.sum(dim=1)).sum(dim=0) for part_held in (picked * weight, soft)]
+    hard_share, soft_share = (sums / sums.sum().clamp_min(1e-6) for sums in held)
     return soft.shape[-1] * (hard_share * soft_share).sum()
 
 
 @torch.no_grad()
 def diagnostics(rows: list[Rows], motion: Tensor | None = None) -> dict[str, Tensor]:
-    """Shares by argmax: `action_share`, `register_share_j`, `switch_rate` (patches that change
+    """Shares by argmax: `action_share` and `register_share_j` of the last commit block,
+    `action_share_block_b` of every one, `switch_rate` (patches that change
     their special from one commit block to the next), `row_entropy` (nats), `action_motion`
-    (standardised |difference| of action patches; 0 is the clip's mean).
+    and `register_motion` (standardised |difference| of their patches; 0 is the clip's mean).
     """
     if not rows:
         return {}
     choice = [r.used.argmax(dim=-1) for r in rows]
     last = choice[-1]
     found = {"action_share": (last == 0).float().mean()}
+    for index, chosen in enumerate(choice):
+        found[f"action_share_block_{index}"] = (chosen == 0).float().mean()
     for j in range(1, rows[-1].soft.shape[-1]):
         found[f"register_share_{j}"] = (last == j).float().mean()
     changes = [(a != b).float().mean() for a, b in pairwise(choice)]
@@ -100,4 +136,5 @@ def diagnostics(rows: list[Rows], motion: Tensor | None = None) -> dict[str, Ten
     if motion is not None:
         action = (last == 0).float()
         found["action_motion"] = (action * motion).sum() / action.sum().clamp_min(1)
+        found["register_motion"] = ((1 - action) * motion).sum() / (1 - action).sum().clamp_min(1)
     return found

@@ -1,8 +1,9 @@
 """The group sampler: batches in which every anchor has what the loss compares it with.
 
-One group is an action y in two scenes s and s', and other actions in the same scenes:
-A = (y, s), B = (y, s'), C = (not y, s), D = (not y, s'), each seen by its ego and one exo camera: 8
-clips. A batch is a pure function of (seed, step).
+A quadruplet is an action y in two scenes s and s', and other actions in the same scenes:
+A = (y, s), B = (y, s'), C = (not y, s), D = (not y, s'). A group has 8 clips, As and Bs in its first
+half, Cs and Ds in its second: one quadruplet with each moment seen by its ego and one exo camera, or
+two quadruplets with each moment seen by one of them. A batch is a pure function of (seed, step).
 """
 
 from collections import defaultdict
@@ -15,6 +16,7 @@ from invact_vla.errors import UserError
 from latent_actions.invact.clips import ClipTable
 
 CLIPS_PER_GROUP = 8
+BEST_EXO = 0.5  # probability of a moment's best exo camera, where the table knows it (else any)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,11 @@ class SamplerConfig:
     )
     verb_power: float = 0.5  # an action is drawn with probability ~ (number of its moments) ** this
     same_take: float = 0.5  # probability that C comes from A's own take where it can
+    views: Literal["both", "one"] = "both"  # of a moment: both | one (A, B alike in half)
 
     def __post_init__(self) -> None:
+        if self.views == "one" and self.kind != "groups":
+            raise ValueError("views one needs kind groups: random batches are pairs of views")
         if not 0 <= self.same_take <= 1:
             raise ValueError(f"same_take must be in [0, 1], got {self.same_take}")
 
@@ -44,6 +49,7 @@ class GroupSampler:
         for row in map(int, rows):
             (self.ego if table.view[row] == "ego" else self.exo)[table.moment[row]].append(row)
         self.moments = [m for m in self.ego if m in self.exo]
+        self.best = {table.moment[row]: row for row in map(int, rows) if table.is_best(row)}
         self.by_scene: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.by_take: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.scenes_of: dict[str, list[str]] = defaultdict(list)
@@ -88,15 +94,27 @@ class GroupSampler:
         )
 
     def _group(self, rng: np.random.Generator) -> list[int]:
+        if self.config.views == "both":
+            return [row for moment in self._quadruplet(rng) for row in self._views(moment, rng)]
+        first, second = (self._one_view_each(rng) for _ in range(2))
+        return [*first[:2], *second[:2], *first[2:], *second[2:]]
+
+    def _quadruplet(self, rng: np.random.Generator) -> list[str]:
+        """Moments A, B, C, D."""
         verb = self.verbs[rng.choice(len(self.verbs), p=self.verb_probability)]
         scenes = self.scenes_of[verb]
         first, second = (scenes[i] for i in rng.choice(len(scenes), 2, replace=False))
-        rows: list[int] = []
         anchors = [_pick(self.by_scene[scene][verb], rng) for scene in (first, second)]
-        others = [self._other(verb, anchor, rng) for anchor in anchors]
-        for moment in (*anchors, *others):
-            rows += self._views(moment, rng)
-        return rows
+        return [*anchors, *(self._other(verb, anchor, rng) for anchor in anchors)]
+
+    def _one_view_each(self, rng: np.random.Generator) -> list[int]:
+        """Rows of A, B, C, D: A and B by different views with probability 0.5, C and D by any."""
+        moments, is_ego = self._quadruplet(rng), rng.random(4) < 0.5
+        is_ego[1] = is_ego[0] ^ (rng.random() < 0.5)
+        return [
+            _pick(self.ego[moment], rng) if ego else self._exo(moment, rng)
+            for moment, ego in zip(moments, is_ego, strict=True)
+        ]
 
     def _other(self, verb: str, anchor: str, rng: np.random.Generator) -> str:
         """A moment of another action in the anchor's take or scene."""
@@ -108,20 +126,29 @@ class GroupSampler:
         return _pick(pool[other], rng)
 
     def _views(self, moment: str, rng: np.random.Generator) -> list[int]:
-        return [_pick(self.ego[moment], rng), _pick(self.exo[moment], rng)]
+        return [_pick(self.ego[moment], rng), self._exo(moment, rng)]
+
+    def _exo(self, moment: str, rng: np.random.Generator) -> int:
+        """Row of an exo camera: any, or with probability BEST_EXO the best if it is known."""
+        if moment in self.best and rng.random() < BEST_EXO:
+            return self.best[moment]
+        return _pick(self.exo[moment], rng)
 
 
 def _pick(values: list, rng: np.random.Generator):
     return values[rng.integers(len(values))]
 
 
-def check_groups(table: ClipTable, rows: np.ndarray) -> None:
-    """Assert the sampler's promise: every A and B has a cross-scene positive, a cross-view positive
-    and a same-scene negative in its own group.
+def check_groups(
+    table: ClipTable, rows: np.ndarray, views: Literal["both", "one"] = "both"
+) -> None:
+    """Assert the sampler's promise: every A and B has a cross-scene positive and a same-scene
+    negative in its own group, and with both views a cross-view positive.
     """
     for group in rows.reshape(-1, CLIPS_PER_GROUP):
         facts = [(table.verb[r], table.scene[r], table.view[r]) for r in map(int, group)]
         for verb, scene, view in facts[:4]:
             assert any(v == verb and s != scene for v, s, _ in facts), "no cross-scene positive"
-            assert any(v == verb and w != view for v, _, w in facts), "no cross-view positive"
+            crossed = any(v == verb and w != view for v, _, w in facts)
+            assert crossed or views == "one", "no cross-view positive"
             assert any(v != verb and s == scene for v, s, _ in facts), "no same-scene negative"

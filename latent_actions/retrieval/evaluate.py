@@ -1,40 +1,61 @@
-"""`invact encoder eval`: precision@10 of an encoder on scenes that it was not trained on.
+"""`invact encoder eval`: one table of all benchmarks of an encoder, on scenes it was not trained on.
 
 Beside it stand the same architecture with random weights, and raw pixels: what the numbers are
-worth. Writes retrieval.json.
+worth. A benchmark whose data is missing leaves a row that says why.
+
+<out>/results.parquet   one row a number: value, 95 % interval, chance, oracle, n (results.Row)
+<out>/results.json      the same
+<out>/table.txt         the same, to read
+<out>/frames/           decoded clips, made once
 """
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from invact_vla.errors import UserError
-from invact_vla.training.files import write_json
+from invact_vla.training.files import atomic_file
 from invact_vla.training.run_folder import open_run
 from latent_actions.invact import sprites  # noqa: F401  registers the data source
-from latent_actions.invact.clips import ClipData, ClipTable, VideoClips, pair_views
+from latent_actions.invact.clips import ClipData, ClipTable, VideoClips
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.retrieval.protocols import Gallery, format_table, gallery_levels, score_all
+from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of
+from latent_actions.retrieval.benchmark import Benchmark, Context, moments_of, run_benchmark
+from latent_actions.retrieval.benchmarks import (
+    AtomicBenchmark,
+    ChiralityBenchmark,
+    CommitmentBenchmark,
+    KeystepBenchmark,
+    LanguageBenchmark,
+    SceneBiasBenchmark,
+)
+from latent_actions.retrieval.protocols import Labels, gallery_levels, score_all
+from latent_actions.retrieval.results import Row, format_rows, skipped, write_rows
+from latent_actions.retrieval.scenes import ALONE, OWN, scene_groups
+from latent_actions.retrieval.subjects import Embed, Subject, encoder_folder, references, trained
 from latent_actions.video.records import Split
 
-logger = logging.getLogger(__name__)
-Embed = Callable[[np.ndarray], np.ndarray]
-_PIXEL_GRID = 8  # side of the pictures that the pixel baseline compares
+
+def _default_benchmarks() -> tuple[Benchmark, ...]:
+    """Those that need the clips alone. The zero-shot ones need data sets of their own."""
+    return (
+        AtomicBenchmark(), KeystepBenchmark(), SceneBiasBenchmark(), LanguageBenchmark(),
+        ChiralityBenchmark(), CommitmentBenchmark(),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Retrieval evaluation of one encoder."""
+    """Benchmarks of one encoder."""
 
     out: Path  # run folder
-    encoder: Path  # encoder folder, or the run folder of its training
+    encoder: Path  # run folder of its training (with its text side), or an encoder folder
     data: ClipData = field(default_factory=VideoClips)  # clips; those of `split` are used
     split: Split = "val"  # split whose clips are queries and gallery
+    benchmarks: tuple[Benchmark, ...] = field(default_factory=_default_benchmarks)  # what to run
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
+    others: tuple[BaselineConfig, ...] = ()  # published encoders to show beside it
     baselines: bool = True  # score random weights and raw pixels too
     draws: int = 1000  # bootstrap draws of the intervals
     workers: int = 2  # decoding processes
@@ -44,76 +65,83 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ValueError(f"draws must be >= 1, got {self.draws}")
+        if not self.benchmarks:
+            raise ValueError("benchmarks must name at least one")
 
 
 def main(config: EvalConfig) -> Path:
-    """Evaluate, print the table, write retrieval.json; returns the run folder."""
+    """Evaluate, print the table, write the rows; returns the run folder."""
     run = open_run(
         config.out, config, parents=_parents(config), overwrite=config.overwrite, seed=config.seed
     )
     if run.finished:
         return run.folder
     torch.set_num_threads(1)
-    encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder))
-    store = config.frames or run.folder / "frames"
-    table = config.data.table(encoder.config.frames, store, config.workers, (config.split,))
-    rows: dict[str, Embed] = {"encoder": encoder.embed}
-    if config.baselines:
-        rows |= baselines(encoder.config, config.seed)
-    result = evaluate(rows, table, config.split, config.draws)
-    write_json(run.folder / "retrieval.json", result)
-    print(format_table(result["encoders"], result["levels"]))
-    run.finish(result["encoders"]["encoder"] | {"levels": result["levels"]})
+    subjects, frames, rows = _subjects(config)
+    context = Context(
+        config.data, config.split, frames=frames, folder=config.frames or run.folder / "frames",
+        workers=config.workers, draws=config.draws,
+    )  # fmt: skip
+    for benchmark in config.benchmarks:
+        rows += run_benchmark(benchmark, context, subjects)
+    if all(row.value is None for row in rows):
+        raise UserError(f"no benchmark could run: {rows[0].note}")
+    write_rows(rows, run.folder)
+    table = format_rows(rows)
+    with atomic_file(run.folder / "table.txt") as temporary:
+        temporary.write_text(table + "\n")
+    print(table)
+    run.finish(_summary(rows, subjects[0].name))
     return run.folder
 
 
-def evaluate(embeds: dict[str, Embed], table: ClipTable, split: str, draws: int = 1000) -> dict:
-    """Scores of several encoders on one split: {"encoders": {name: directions}, "levels": levels}.
-
-    UserError if no moment of the split is seen by both views, or all moments are of one scene.
+def _subjects(config: EvalConfig) -> tuple[list[Subject], int, list[Row]]:
+    """The encoder and what it is compared with, the frames of a clip that all of them see, and a
+    row for each of the others that could not be loaded.
     """
-    pairs = pair_views(table, table.rows_of(split))
-    if not len(pairs.ego):
-        raise UserError(
-            f"no moment of split {split!r} has both an ego and an exo clip: check the source"
-        )
-    columns = {n: [getattr(table, n)[row] for row in pairs.ego] for n in ("verb", "scene", "take")}
-    if len(set(columns["scene"])) < 2:
-        raise UserError(
-            f"all {len(pairs.ego)} moments of split {split!r} are of one scene, "
-            f"{columns['scene'][0]!r}: retrieval across scenes needs "
-            "two or more; use another scene key"
-        )
-    gallery = Gallery(**columns)
-    ego, exo = (table.read(rows) for rows in (pairs.ego, pairs.exo))
-    encoders = {}
-    for name, embed in embeds.items():
-        logger.info("embedding %d clips with %s", 2 * len(ego), name)
-        encoders[name] = score_all(embed(ego), embed(exo), gallery, draws=draws)
-    return {"encoders": encoders, "levels": gallery_levels(gallery), "split": split}
+    shape = InvActEncoder.from_pretrained(encoder_folder(config.encoder)).config
+    subjects, rows = [trained(config.encoder)], []
+    if config.baselines:
+        subjects += references(shape, config.seed)
+    for other in config.others:
+        name = name_of(other)
+        try:
+            subjects.append(Subject(name=name, embed=load_baseline(other)))
+        except UserError as error:
+            rows.append(skipped("loading", str(error), name))
+    return subjects, shape.frames, rows
+
+
+def _summary(rows: list[Row], subject: str) -> dict[str, float | None]:
+    """Values of one subject by benchmark, setting and measure."""
+    return {
+        " / ".join(filter(None, (row.benchmark, row.setting, row.measure))): row.value
+        for row in rows
+        if row.subject == subject
+    }
 
 
 def baselines(config: EncoderConfig, seed: int) -> dict[str, Embed]:
-    """Random weights of the same architecture, and raw pixels."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        untrained = InvActEncoder(config).eval()
-    return {"random weights": untrained.embed, "pixels": pixel_embedding}
+    """What `evaluate` shows beside an encoder: random weights and pixels."""
+    return {subject.name: subject.embed for subject in references(config, seed)}
 
 
-def pixel_embedding(frames: np.ndarray) -> np.ndarray:
-    """All frames shrunk to 8 x 8, the clip's mean colour removed: uint8 (N, T, H, W, 3) -> float32
-    (N, T*192).
+def evaluate(embeds: dict[str, Embed], table: ClipTable, split: str, draws: int = 1000) -> dict:
+    """Atomic scores of several encoders with their own scene left out, for the end of a training:
+    {"encoders": {name: directions}, "levels": levels}.
+
+    UserError if no moment of the split is seen by both views, or all moments are of one scene.
     """
-    pixels = torch.from_numpy(np.asarray(frames)).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
-    small = torch.nn.functional.adaptive_avg_pool2d(pixels, _PIXEL_GRID)
-    flat = small.reshape(len(frames), frames.shape[1], 3, -1)
-    return (flat - flat.mean(dim=(1, 3), keepdim=True)).flatten(1).numpy()
-
-
-def encoder_folder(path: Path) -> Path:
-    """The encoder inside a training run's folder, or the folder itself."""
-    return path / "encoder" if (path / "encoder" / "config.json").exists() else path
+    moments = moments_of(table, split)
+    columns = moments.scene, moments.take, moments.moment
+    for key in (OWN, ALONE):
+        scene_groups(key, *columns)
+    labels = Labels(verb=moments.verb, scene=moments.scene, take=moments.take)
+    encoders = {
+        name: score_all(embed(moments.ego), embed(moments.exo), labels, draws=draws)
+        for name, embed in embeds.items()
+    }
+    return {"encoders": encoders, "levels": gallery_levels(labels), "split": split}
 
 
 def _parents(config: EvalConfig) -> dict[str, Path]:

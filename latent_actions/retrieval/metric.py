@@ -79,7 +79,7 @@ def precision_at(
     Similarity is the cosine. Gallery rows of the query's own group are left out (give every row its
     own group to leave out only itself). Ties are broken by index after a shuffle fixed by `seed`.
     """
-    label_ids, group_ids = _as_ids(labels), _as_ids(groups)
+    label_ids, group_ids = as_ids(labels), as_ids(groups)
     n = len(label_ids)
     if queries.shape != gallery.shape or queries.shape[:1] != (n,) or len(group_ids) != n:
         raise ValueError(
@@ -87,7 +87,7 @@ def precision_at(
             f"{gallery.shape}, {n} labels, {len(group_ids)} groups"
         )
     order = np.random.default_rng(seed).permutation(n)
-    unit_queries, unit_gallery = _normalise(queries), _normalise(gallery)[order]
+    unit_queries, unit_gallery = normalise(queries), normalise(gallery)[order]
     gallery_labels, gallery_groups = label_ids[order], group_ids[order]
     scores = np.zeros(n)
     for start in range(0, n, _BLOCK):
@@ -111,9 +111,9 @@ def top_indices(
     """Gallery rows retrieved for every query, best first: (N, top) int64, -1 where the gallery is
     too small.
     """
-    group_ids = _as_ids(groups)
+    group_ids = as_ids(groups)
     order = np.random.default_rng(seed).permutation(len(gallery))
-    unit_queries, unit_gallery = _normalise(queries), _normalise(gallery)[order]
+    unit_queries, unit_gallery = normalise(queries), normalise(gallery)[order]
     found = []
     for start in range(0, len(queries), _BLOCK):
         similarity = unit_queries[start : start + _BLOCK] @ unit_gallery.T
@@ -131,7 +131,7 @@ def bootstrap_interval(
 
     Clips of one take share people, light and objects, so single clips are no independent draws.
     """
-    ids = _as_ids(clusters)
+    ids = as_ids(clusters)
     sums = np.bincount(ids, weights=scores)
     sizes = np.bincount(ids).astype(float)
     picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
@@ -141,19 +141,9 @@ def bootstrap_interval(
 
 
 def _best(similarity: np.ndarray, left_out: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of the `top` largest allowed similarities, best first, lower column first in a tie.
-
-    Similarity and column are packed into one integer, so that a partial sort has a unique answer.
-    """
+    """Columns of the `top` largest allowed similarities, best first, lower column first in a tie."""
     n = similarity.shape[1]
-    bits = (
-        np.where(left_out, -np.inf, similarity + 0.0)
-        .astype(np.float32)
-        .view(np.int32)
-        .astype(np.int64)
-    )
-    rank = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))  # float order as integer order
-    keys = (-rank << 32) + np.arange(n)
+    keys = sort_keys(similarity, left_out)
     width = min(top, n)
     found = np.argpartition(keys, width - 1, axis=1)[:, :width]
     found = np.take_along_axis(found, np.argsort(np.take_along_axis(keys, found, 1), axis=1), 1)
@@ -164,13 +154,27 @@ def _best(similarity: np.ndarray, left_out: np.ndarray, top: int) -> tuple[np.nd
     return found, valid
 
 
-def _normalise(rows: np.ndarray) -> np.ndarray:
+def sort_keys(similarity: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Integers that sort columns by falling similarity, lower column first in a tie, what is left
+    out last: float (B, N), bool (B, N) -> int64 (B, N).
+
+    Similarity and column are packed into one integer, so that a partial sort has a unique answer.
+    """
+    allowed = np.where(left_out, -np.inf, similarity + 0.0).astype(np.float32)
+    bits = allowed.view(np.int32).astype(np.int64)
+    rank = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))  # float order as integer order
+    return (-rank << 32) + np.arange(similarity.shape[1])
+
+
+def normalise(rows: np.ndarray) -> np.ndarray:
+    """Rows of unit length, float32 (N, D); zero rows stay zero. ValueError on NaN or infinity."""
     rows = np.asarray(rows, dtype=np.float32)
     if not np.isfinite(rows).all():
         raise ValueError("embeddings hold NaN or infinity")
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _as_ids(values: Sequence[Hashable]) -> np.ndarray:
+def as_ids(values: Sequence[Hashable]) -> np.ndarray:
+    """Equal values, equal numbers from 0 in order of appearance: int64 (N,)."""
     table: dict[Hashable, int] = {}
     return np.array([table.setdefault(value, len(table)) for value in values], dtype=np.int64)

@@ -17,7 +17,7 @@ AVERAGES = {"cross_scene": ("g-g", "x-x"), "cross_view": ("g-x", "x-g")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gallery:
+class Labels:
     """What is known of M moments, each with an ego and an exo clip."""
 
     verb: Sequence[str]
@@ -26,7 +26,7 @@ class Gallery:
 
 
 def score_all(
-    ego: np.ndarray, exo: np.ndarray, gallery: Gallery, *, draws: int = 1000
+    ego: np.ndarray, exo: np.ndarray, gallery: Labels, *, draws: int = 1000
 ) -> dict[str, dict]:
     """P@10 in percent of each direction and their averages: ego, exo (M, D) -> {name: {p_at_10,
     low, high, n}}.
@@ -55,7 +55,7 @@ def score_all(
     return results
 
 
-def gallery_levels(gallery: Gallery) -> dict[str, dict]:
+def gallery_levels(gallery: Labels) -> dict[str, dict]:
     """Chance, oracle and answerable share with the scene, and with only the moment, left out."""
     alone = list(range(len(gallery.verb)))
     found: dict[str, Levels] = {

@@ -4,9 +4,10 @@ Records are plain metadata: nothing is decoded here. `frame` counts decoded fram
 0; seconds are counted from the file's first frame.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 View = Literal["ego", "exo"]
 Split = Literal["train", "val"]
@@ -17,7 +18,11 @@ class ClipRecord:
     """One atomic action seen by one camera.
 
     Clips of one moment (the same action seen by several cameras) share `moment_id`. `scene` is the
-    grouping of the evaluation, `verb` the label, [start_s, end_s) the span inside `video`.
+    grouping of the evaluation, `verb` the label, [start_s, end_s) the span inside `video`. What a
+    benchmark needs besides stands in `tags` (other labels and groupings, by name) and `parts` (spans
+    of the atomic actions inside a longer clip, seconds of the video, in order). `best`: the
+    annotators named this camera the best exo view of the moment. Sources without views call their
+    cameras "exo".
     """
 
     clip_id: str
@@ -32,6 +37,9 @@ class ClipRecord:
     video: Path
     start_s: float
     end_s: float
+    tags: Mapping[str, str | float] = field(default_factory=dict, hash=False)
+    parts: tuple[tuple[float, float], ...] = ()
+    best: bool = False
 
     def __post_init__(self) -> None:
         if self.view not in ("ego", "exo"):
@@ -68,3 +76,24 @@ class PairRecord:
 
 
 Record: TypeAlias = ClipRecord | PairRecord
+RECORD_TYPES: dict[str, type[ClipRecord] | type[PairRecord]] = {
+    "clip": ClipRecord,
+    "pair": PairRecord,
+}
+
+
+def encode_record(record: Record) -> dict[str, Any]:
+    """A record as JSON; tags, parts and best stand in it only where there are any."""
+    values = {**asdict(record), "video": str(record.video)}
+    for optional in ("tags", "parts", "best"):
+        if not values.get(optional, True):
+            del values[optional]
+    return {"kind": "clip" if isinstance(record, ClipRecord) else "pair", **values}
+
+
+def decode_record(row: Mapping[str, Any]) -> Record:
+    """The record that `encode_record` wrote."""
+    values = {**row, "video": Path(row["video"])}
+    if "parts" in values:
+        values["parts"] = tuple((start, end) for start, end in values["parts"])
+    return RECORD_TYPES[values.pop("kind")](**values)

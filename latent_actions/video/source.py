@@ -4,13 +4,19 @@
 
 import abc
 import logging
-from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import draccus
 
+from invact_vla.data.decode import VideoError
 from invact_vla.errors import UserError
+from latent_actions.video.clips import episode_rng, horizon_frames, pair_starts
+from latent_actions.video.damage import damage_of
+from latent_actions.video.dropped import Dropped
+from latent_actions.video.probes import PROBES, Probed, probe_all
 from latent_actions.video.records import ClipRecord, PairRecord, Split
 
 logger = logging.getLogger(__name__)
@@ -18,9 +24,72 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
-    """A folder of videos in a known layout. Nothing is decoded to list clips."""
+    """A folder of videos in a known layout. Nothing is decoded to list clips.
+
+    A member gives `index`; clips, pairs and the limit on damage follow from it.
+    """
 
     root: Path = Path("data")  # folder that holds the data set
+    max_skipped: float = 0.01  # share of damaged or missing items that may be left out
+    workers: int = 2  # processes that count the frames of videos
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_skipped <= 1:
+            raise ValueError(f"max_skipped must be in [0, 1], got {self.max_skipped}")
+        if self.workers < 1:
+            raise ValueError(f"workers must be >= 1, got {self.workers}")
+
+    @property
+    def name(self) -> str:
+        """Name of the member in the registry."""
+        return self.get_choice_name(type(self))
+
+    @abc.abstractmethod
+    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
+        """Clips of a split, in a fixed order, and what was left out and why."""
+
+    def clips(self, split: Split) -> list[ClipRecord]:
+        """Labelled clips of a split; what was dropped is logged. More damage than `max_skipped` is
+        a UserError.
+        """
+        records, dropped = self.index(split)
+        dropped.check(f"videos or annotations below {self.root}", self.max_skipped)
+        dropped.log(f"{self.name} {split} clips", len(records))
+        return records
+
+    def pairs(self, split: Split, h_s: float, pairs_per_clip: int, seed: int) -> list[PairRecord]:
+        """Frame pairs h_s seconds apart, up to `pairs_per_clip` a clip, drawn from (seed,
+        episode).
+        """
+        clips, dropped, records = self.clips(split), Dropped(), []
+        probed = self.probe([clip.video for clip in clips])
+        dropped.seen = len(clips)
+        for clip in clips:
+            info = probed[clip.video]
+            if isinstance(info, VideoError):
+                dropped.add(damage_of(clip.video), str(info), damage=True)
+                continue
+            first = round(clip.start_s * info.fps)
+            length = min(round(clip.end_s * info.fps), info.n_frames) - first
+            horizon = horizon_frames(h_s, info.fps)
+            rng = episode_rng(seed, clip.clip_id)
+            starts = pair_starts(max(length, 0), horizon, pairs_per_clip, rng)
+            if not len(starts):
+                dropped.add("shorter than the horizon", clip.clip_id)
+            for start in (first + starts).tolist():
+                records.append(
+                    PairRecord(
+                        episode=clip.clip_id, video=clip.video, text=clip.text,
+                        frame=start, frame_end=start + horizon, fps=info.fps,
+                    )
+                )  # fmt: skip
+        dropped.check(f"clips below {self.root}", self.max_skipped)
+        dropped.log(f"{self.name} {split} pairs", len(records))
+        return records
+
+    def probe(self, videos: Sequence[Path]) -> dict[Path, Probed]:
+        """Lengths of videos, in parallel, kept in `<root>/.probes.json`."""
+        return probe_all(videos, self.workers, self.root / PROBES)
 
     def parents(self) -> dict[str, Path]:
         """The run folder that made the videos, if a stage did."""
@@ -28,38 +97,22 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         made = [folder for folder in (root, root.parent) if (folder / "provenance.json").exists()]
         return {"source": made[0]} if made else {}
 
-    @abc.abstractmethod
-    def clips(self, split: Split) -> list[ClipRecord]:
-        """Labelled atomic clips of a split, in a fixed order; what was dropped is logged with
-        counts.
+    def whole_videos(self, rows: Iterable[dict[str, Any]], dropped: Dropped) -> list[ClipRecord]:
+        """A clip a video, from its first frame to its last; unreadable videos are counted.
+
+        rows: the fields of a ClipRecord without start_s and end_s.
         """
-
-    @abc.abstractmethod
-    def pairs(self, split: Split, h_s: float, pairs_per_clip: int, seed: int) -> list[PairRecord]:
-        """Frame pairs h_s seconds apart, up to `pairs_per_clip` a clip, drawn from (seed,
-        episode).
-        """
-
-
-class Dropped:
-    """Counts what a loader left out, by reason, with one example each."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-
-    def add(self, reason: str, example: str, count: int = 1) -> None:
-        """Count `count` items left out for `reason`."""
-        self.counts[reason] += count
-        self.examples.setdefault(reason, example)
-
-    def log(self, what: str, kept: int) -> None:
-        """One line: how many were kept, how many dropped and why."""
-        reasons = ", ".join(
-            f"{count} {reason} (such as {self.examples[reason]})"
-            for reason, count in sorted(self.counts.items())
-        )
-        logger.info("%s: kept %d%s", what, kept, f"; dropped {reasons}" if reasons else "")
+        rows = list(rows)
+        probed = self.probe([row["video"] for row in rows])
+        dropped.seen += len(rows)
+        clips = []
+        for row in rows:
+            info = probed[row["video"]]
+            if isinstance(info, VideoError):
+                dropped.add(damage_of(row["video"]), str(info), damage=True)
+            else:
+                clips.append(ClipRecord(**row, start_s=0.0, end_s=info.n_frames / info.fps))
+        return clips
 
 
 def check_folder(path: Path, what: str) -> None:

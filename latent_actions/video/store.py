@@ -1,44 +1,44 @@
-"""FrameStore: clips decoded once into one memory-mapped array, so that training never decodes.
+"""FrameStore: clips decoded once into one memory-mapped array, so that training never decodes; or on
+the fly, at every reading.
 
-    <folder>/frames.npy      uint8 (N, T, H, W, 3)
+    <folder>/frames.npy      uint8 (N, T, H, W, 3); absent when decoding on the fly
     <folder>/records.json    the records, in row order
     <folder>/store.json      sizes, what was asked for, the videos that could not be read
+    <folder>/report.json     what was kept and dropped, by the index and by decoding, and why
 
 Building is parallel over videos, atomic, and gives the same bytes again. Damaged videos go to a
-counted list of skipped files; more of them than `max_skipped` is an error.
+counted list of skipped files; more of them than `max_skipped` is an error. A clip that its video
+ends in is cut there if half of it is left, and dropped otherwise.
 """
 
-import dataclasses
-import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from invact_vla.data.decode import Fit, VideoError, decode_frames, probe
+from invact_vla.data.decode import Fit, VideoError, VideoInfo, decode_frames, probe
 from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_folder, hash_json, read_json, write_json
 from latent_actions.video.clips import clip_frames, pair_frames
-from latent_actions.video.records import ClipRecord, PairRecord, Record
+from latent_actions.video.damage import Damage, damage_of
+from latent_actions.video.lazy import LazyFrames
+from latent_actions.video.probes import PROBES, probe_all
+from latent_actions.video.records import ClipRecord, Record, decode_record, encode_record
 from latent_actions.video.workers import run_parallel
-
-logger = logging.getLogger(__name__)
-RECORD_TYPES = {"clip": ClipRecord, "pair": PairRecord}
-LISTED_FILES = 5  # damaged files named in an error message
 
 
 class FrameStore:
     """Decoded frames of records. store[i]: uint8 (T, H, W, 3); store.batch(indices): (B, T, H, W,
     3).
 
-    frames: uint8 (N, T, H, W, 3), memory-mapped, read-only. records: one a row. skipped: messages
-    of the videos that could not be read, whose records are left out.
+    frames: uint8 (N, T, H, W, 3), read-only: memory-mapped, or decoded at every reading. records:
+    one a row. skipped: messages of the videos that could not be read, whose records are left out.
     """
 
-    def __init__(self, folder: Path, frames: np.ndarray, records: list[Any], skipped: list[str]):
+    def __init__(self, folder: Path, frames: Any, records: list[Any], skipped: list[str]):
         self.folder = folder
         self.frames = frames
         self.records = records
@@ -64,37 +64,64 @@ class FrameStore:
         workers: int = 2,
         fit: Fit = "crop",
         max_skipped: float = 0.01,
+        index: Mapping[str, Any] | None = None,
     ) -> "FrameStore":
         """Decode `frames` frames of every record at `size` px, unless the folder has just that
         already.
 
         Clips: frames at the midpoints of equal parts of the span. Pairs: from `frame` to
-        `frame_end`, both included (frames=2 is exactly the pair). Raises UserError when there is
-        nothing to decode or when more than the share `max_skipped` of the videos is damaged.
+        `frame_end`, both included (frames=2 is exactly the pair). index: the report of the index,
+        kept in report.json. Raises UserError when there is nothing to decode or when more than the
+        share `max_skipped` of the videos, or of the clips, is damaged.
         """
-        if not records:
-            raise UserError(f"no clips to decode into {folder}: check the source's path and split")
-        request = _request(records, frames, size, fit)
+        request = _request(records, folder, frames, size, fit)
         if (folder / "store.json").exists() and read_json(folder / "store.json")[
             "request"
         ] == request:
             return cls.open(folder)
         with atomic_folder(folder) as temporary:
-            skipped = _fill(records, temporary, frames, size, workers, fit)
-            n_videos = len({record.video for record in records})
-            _check_skipped(skipped, n_videos, max_skipped)
-            kept = [record for record in records if str(record.video) not in skipped]
-            _drop_rows(temporary, [str(record.video) not in skipped for record in records])
-            write_json(temporary / "records.json", [_encode(record) for record in kept])
-            messages = [skipped[video] for video in sorted(skipped)]
-            write_json(temporary / "store.json", {"request": request, "skipped": messages})
+            found = _fill(records, temporary, frames, size, workers, fit)
+            kept = found.check(records, max_skipped)
+            _drop_rows(temporary, kept)
+            records = [record for record, keep in zip(records, kept, strict=True) if keep]
+            _write_state(temporary, records, request, found, index)
+        return cls.open(folder)
+
+    @classmethod
+    def on_the_fly(
+        cls,
+        records: Sequence[Record],
+        folder: Path,
+        frames: int = 8,
+        size: int = 64,
+        workers: int = 2,
+        fit: Fit = "crop",
+        max_skipped: float = 0.01,
+        index: Mapping[str, Any] | None = None,
+    ) -> "FrameStore":
+        """As `build`, but frames are decoded at every reading and none are kept.
+
+        The videos are only probed here (their frames counted), in parallel, with the same limits
+        and the same report. A video that turns out damaged later is a VideoError when it is read.
+        """
+        request = _request(records, folder, frames, size, fit) | {"on_the_fly": True}
+        folder.mkdir(parents=True, exist_ok=True)
+        probed = probe_all([record.video for record in records], workers, folder / PROBES)
+        found = Damage()
+        for row, record in enumerate(records):
+            found.look(row, record, probed[record.video])
+        kept = found.check(records, max_skipped)
+        records = [record for record, keep in zip(records, kept, strict=True) if keep]
+        _write_state(folder, records, request, found, index)
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "FrameStore":
         """Open a built store. Raises UserError if the folder is not one."""
         state = read_json(Path(folder) / "store.json")
-        records = [_decode(row) for row in read_json(Path(folder) / "records.json")]
+        records = [decode_record(row) for row in read_json(Path(folder) / "records.json")]
+        if state["request"].get("on_the_fly"):
+            return cls(Path(folder), _lazy(folder, records, state), records, state["skipped"])
         frames = np.load(Path(folder) / "frames.npy", mmap_mode="r")
         if len(frames) != len(records):
             raise UserError(
@@ -104,23 +131,67 @@ class FrameStore:
         return cls(Path(folder), frames, records, state["skipped"])
 
 
-def _request(records: Sequence[Record], frames: int, size: int, fit: Fit) -> dict[str, Any]:
+def wanted_frames(record: Record, info: VideoInfo | None, count: int) -> np.ndarray:
+    """Indices of the `count` frames of a record, int64. info: the length of its video (clips)."""
+    if isinstance(record, ClipRecord):
+        assert info is not None
+        return clip_frames(record.start_s, record.end_s, info.fps, info.n_frames, count)
+    return pair_frames(record.frame, record.frame_end, count)
+
+
+def _lazy(folder: Path, records: Sequence[Record], state: dict[str, Any]) -> LazyFrames:
+    """Frames of a store without frames. Raises VideoError if a video has gone since."""
+    request = state["request"]
+    videos = [record.video for record in records]
+    probed = probe_all(videos, cache=folder / PROBES)
+    wanted = []
+    for record in records:
+        info = probed[record.video]
+        if isinstance(info, VideoError):
+            raise info
+        wanted.append(wanted_frames(record, info, request["frames"]))
+    return LazyFrames(videos, wanted, request["size"], request["fit"])
+
+
+def _write_state(
+    folder: Path,
+    records: Sequence[Record],
+    request: dict[str, Any],
+    found: Damage,
+    index: Mapping[str, Any] | None,
+) -> None:
+    write_json(folder / "records.json", [encode_record(record) for record in records])
+    write_json(folder / "store.json", {"request": request, "skipped": found.messages()})
+    report = {"kept": len(records), **found.as_json()}
+    write_json(folder / "report.json", {"index": dict(index or {}), "decoding": report})
+
+
+def _request(
+    records: Sequence[Record], folder: Path, frames: int, size: int, fit: Fit
+) -> dict[str, Any]:
     """What a store was built from: sizes, the records, and the sizes in bytes of their videos."""
+    if not records:
+        raise UserError(f"no clips to decode into {folder}: check the source's path and split")
     videos = sorted({record.video for record in records})
     bytes_of = [[str(path), path.stat().st_size if path.exists() else -1] for path in videos]
     return {
         "frames": frames,
         "size": size,
         "fit": fit,
-        "records": hash_json([_encode(record) for record in records]),
+        "records": hash_json([_what_is_decoded(record) for record in records]),
         "videos": hash_json(bytes_of),
     }
 
 
+def _what_is_decoded(record: Record) -> dict[str, Any]:
+    """A record without what says nothing of its frames: which camera is best."""
+    return {name: value for name, value in encode_record(record).items() if name != "best"}
+
+
 def _fill(
     records: Sequence[Record], folder: Path, frames: int, size: int, workers: int, fit: Fit
-) -> dict[str, str]:
-    """Decode all records into folder/frames.npy, a row each; returns {damaged video: message}."""
+) -> Damage:
+    """Decode all records into folder/frames.npy, a row each; returns what could not be used."""
     path = folder / "frames.npy"
     shape = (len(records), frames, size, size, 3)
     np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
@@ -128,61 +199,34 @@ def _fill(
     for row, record in enumerate(records):
         by_video[record.video].append((row, record))
     jobs = [(video, rows, path, frames, size, fit) for video, rows in by_video.items()]
-    skipped: dict[str, str] = {}
+    found = Damage()
     with tqdm(total=len(jobs), desc="decode", unit="video", mininterval=1.0) as bar:
-        for video, message in run_parallel(_decode_video, jobs, workers):
+        for part in run_parallel(_decode_video, jobs, workers):
             bar.update()
-            if message is not None:
-                skipped[str(video)] = message
-    return skipped
+            found.update(part)
+    return found
 
 
-def _decode_video(job: tuple) -> tuple[Path, str | None]:
-    """Decode all records of one video in one pass, into their rows; a damaged video gives a
-    message.
-    """
+def _decode_video(job: tuple) -> Damage:
+    """Decode all records of one video in one pass, into their rows."""
     video, rows, path, count, size, fit = job
+    found = Damage()
     try:
-        wanted = _wanted_frames(video, rows, count)
+        info = probe(video) if any(isinstance(record, ClipRecord) for _, record in rows) else None
+        rows = [(row, record) for row, record in rows if found.look(row, record, info)]
+        if not rows:
+            return found
+        wanted = [wanted_frames(record, info, count) for _, record in rows]
         unique, inverse = np.unique(np.concatenate(wanted), return_inverse=True)
         decoded = decode_frames(video, unique, size, fit)
     except VideoError as error:
-        return video, str(error)
+        found.videos[video] = (damage_of(video), str(error))
+        return found
     array = np.load(path, mmap_mode="r+")
     for (row, _), frames in zip(rows, np.split(inverse.reshape(-1), len(rows)), strict=True):
         array[row] = decoded[frames]
     array.flush()
-    return video, None
-
-
-def _wanted_frames(video: Path, rows: list[tuple[int, Record]], count: int) -> list[np.ndarray]:
-    info = probe(video) if any(isinstance(record, ClipRecord) for _, record in rows) else None
-    wanted = []
-    for _, record in rows:
-        if isinstance(record, PairRecord):
-            wanted.append(pair_frames(record.frame, record.frame_end, count))
-            continue
-        assert info is not None
-        if record.start_s * info.fps >= info.n_frames:
-            raise VideoError(
-                f"{video} has {info.n_frames} frames ({info.n_frames / info.fps:.2f} s), but clip "
-                f"{record.clip_id} starts at {record.start_s:.2f} s: the file is truncated"
-            )
-        wanted.append(clip_frames(record.start_s, record.end_s, info.fps, info.n_frames, count))
-    return wanted
-
-
-def _check_skipped(skipped: dict[str, str], n_videos: int, max_skipped: float) -> None:
-    if not skipped:
-        return
-    share = len(skipped) / n_videos
-    named = "; ".join(skipped[video] for video in sorted(skipped)[:LISTED_FILES])
-    if share > max_skipped:
-        raise UserError(
-            f"{len(skipped)} of {n_videos} videos are damaged ({share:.1%}; "
-            f"at most {max_skipped:.1%} may be skipped): {named}"
-        )
-    logger.warning("skipped %d of %d videos: %s", len(skipped), n_videos, named)
+    return found
 
 
 def _drop_rows(folder: Path, kept: list[bool]) -> None:
@@ -199,13 +243,3 @@ def _drop_rows(folder: Path, kept: list[bool]) -> None:
     out.flush()
     del whole, out
     new.replace(old)
-
-
-def _encode(record: Record) -> dict[str, Any]:
-    kind = "clip" if isinstance(record, ClipRecord) else "pair"
-    return {"kind": kind, **dataclasses.asdict(record), "video": str(record.video)}
-
-
-def _decode(row: dict[str, Any]) -> Record:
-    values = {key: value for key, value in row.items() if key != "kind"}
-    return RECORD_TYPES[row["kind"]](**{**values, "video": Path(values["video"])})

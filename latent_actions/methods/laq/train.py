@@ -108,7 +108,10 @@ def _frames(config: LaqTrainConfig, split: Split, limit: int, folder: Path) -> n
     """Decoded pairs of a split, memory-mapped: uint8 (N, 2, H, W, 3)."""
     records = _drawn(config.pairs.records(split), limit, config.seed)
     place = folder / "frames" / split
-    store = FrameStore.build(records, place, 2, config.pairs.size, config.workers)
+    pairs = config.pairs
+    store = FrameStore.build(
+        records, place, 2, pairs.size, config.workers, max_skipped=pairs.source.max_skipped
+    )
     return store.frames
 
 

@@ -1,14 +1,21 @@
 """Video sources, one file each: importing this package registers them."""
 
-from latent_actions.video.source import Dropped, SourceConfig
+from latent_actions.video.dropped import Dropped
+from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources.egoexo4d import EgoExo4dSource, read_clips
+from latent_actions.video.sources.egoexo4d_keystep import EgoExo4dKeystepSource
 from latent_actions.video.sources.folder import FolderSource
+from latent_actions.video.sources.ntu import NtuSource
+from latent_actions.video.sources.phyworld import PhyWorldSource
 from latent_actions.video.sources.ssv2 import Ssv2Source
 
 __all__ = [
     "Dropped",
+    "EgoExo4dKeystepSource",
     "EgoExo4dSource",
     "FolderSource",
+    "NtuSource",
+    "PhyWorldSource",
     "SourceConfig",
     "Ssv2Source",
     "read_clips",

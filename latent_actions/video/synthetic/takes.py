@@ -17,7 +17,6 @@ TAKE_STREAM, CLIP_STREAM, DECK_STREAM = 103, 107, 109  # first numbers of the ra
 LEAD_S = 0.2  # after a cut the hand stands still this long; reaction time of the annotators fits in
 SSV2_ACTION_S = (1.7, 2.5)  # repeated actions take 1.4 times as long: clips of 2-4 s
 BLOCKS_PER_TAKE = 8  # cards that a scene's next take skips in the deck
-FAVOURITES = 4  # families that a training scene prefers
 SUBSETS = ("train", "validation", "test")
 
 
@@ -60,10 +59,12 @@ class TakePlan:
         return np.random.default_rng([*self.stream, purpose])
 
 
-def favourite_families(number: int) -> list[str]:
-    """Families that the number-th training scene prefers; neighbours share one."""
+def favourite_families(number: int, count: int = 4) -> list[str]:
+    """The `count` families that the number-th training scene prefers; of four, neighbours share
+    one.
+    """
     names = list(FAMILIES)
-    return [names[(3 * number + j) % len(names)] for j in range(FAVOURITES)]
+    return [names[(3 * number + j) % len(names)] for j in range(count)]
 
 
 def plan_take(content: SynthContent, split: str, index: int) -> TakePlan:
@@ -133,7 +134,7 @@ def _draw_family(
     The deck makes all families about equally frequent in every scene, which a few hundred
     independent draws would not.
     """
-    favourites = favourite_families(number)
+    favourites = favourite_families(number, content.scene_favourites)
     if split == "train" and rng.random() < content.scene_verb_correlation:
         return favourites[rng.integers(len(favourites))]
     names = list(FAMILIES)

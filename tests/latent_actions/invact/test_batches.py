@@ -8,7 +8,7 @@ import torch
 
 from invact_vla.errors import UserError
 from latent_actions.invact.augment import AugmentConfig, augment
-from latent_actions.invact.batches import Batches, TextConfig, class_verbs
+from latent_actions.invact.batches import ActionConfig, Batches, TextConfig, class_verbs
 from latent_actions.invact.clips import pair_views
 from latent_actions.invact.language import (
     LanguageHead,
@@ -167,3 +167,66 @@ def test_oversampled_frames(table):
         seen = [any((clip[place] == frame).all() for clip in drawn) for frame in pairs[place]]
         assert seen == [True, True]
     np.testing.assert_array_equal(table.read(np.array([4])), table.frames[[4]])
+
+
+def turning(table, **options):
+    """Batches of a table whose actions are open and close, in two directions each."""
+    texts = [f"C {'opens' if i % 4 < 2 else 'closes'} the box" for i in range(len(table))]
+    return Batches(
+        replace(table, text=tuple(texts)), table.rows_of("train"), size=16,
+        sampler=SamplerConfig(), augmentation=STILL, text=TextConfig(),
+        action=ActionConfig(**options), seed=0,
+    )  # fmt: skip
+
+
+STILL = AugmentConfig(
+    smallest_crop=1, largest_crop=1, rotation=0, stretch=0, shortest_span=1, brightness=0,
+    contrast=0, colour=0, shuffle_channels=0,
+)  # fmt: skip
+
+
+def test_half_of_a_group_is_its_own_action_shown_backwards(table):
+    batch = turning(table, backwards=1.0)(0, 16)
+    turned = batch.items.backwards
+    assert turned.tolist() == [False] * 4 + [True] * 4 + [False] * 4 + [True] * 4
+    assert (batch.verb_class[turned] == -1).all() and (batch.verb_class[~turned] >= 0).all()
+    for start in (0, 8):
+        forth, back = batch.pixels[start : start + 4], batch.pixels[start + 4 : start + 8]
+        torch.testing.assert_close(back, forth.flip(1))
+        for name in ("verb", "scene", "view", "moment"):
+            column = getattr(batch.items, name)
+            assert torch.equal(column[start : start + 4], column[start + 4 : start + 8])
+
+
+def test_actions_without_an_opposite_are_never_shown_backwards(table):
+    stirring = replace(table, text=("C stirs the tea",) * len(table))
+    batches = Batches(
+        stirring, table.rows_of("train"), size=16, sampler=SamplerConfig(), augmentation=STILL,
+        text=TextConfig(), action=ActionConfig(backwards=1.0), seed=0,
+    )  # fmt: skip
+    assert not batches(0, 32).items.backwards.any()
+
+
+def test_a_direction_makes_an_action_of_its_own(table):
+    plain, split = turning(table), turning(table, label="direction")
+    assert (
+        len(set(plain.ids["verb"])) < len(set(split.ids["verb"])) <= 2 * len(set(plain.ids["verb"]))
+    )
+    assert plain.verbs == split.verbs  # classes of the verb term are the verbs in both
+    assert torch.equal(plain(0, 16).pixels, split(0, 16).pixels)
+
+
+def test_a_share_of_backwards_clips_is_a_share():
+    with pytest.raises(ValueError, match="backwards must be in"):
+        ActionConfig(backwards=1.5)
+
+
+def test_a_still_frame_changes_the_place_and_keeps_the_motion(table):
+    mixed = augment(table.frames[:6], 16, replace(STILL, still_frame=0.9), np.random.default_rng(0))
+    plain = augment(table.frames[:6], 16, STILL, np.random.default_rng(0))
+    for before, after in zip(plain, mixed, strict=True):
+        assert (before - after).abs().mean() > 0.005
+        change, changed = before.diff(dim=0), after.diff(dim=0)
+        kept = (change * changed).sum() / change.square().sum()
+        assert 0.09 < kept < 1
+        torch.testing.assert_close(changed, kept * change, atol=1e-5, rtol=0)

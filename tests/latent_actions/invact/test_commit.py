@@ -6,13 +6,7 @@ import torch
 from latent_actions.invact.attention import attend
 from latent_actions.invact.commit import CommitBlock, CommitConfig, gated_read
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.invact.routing import (
-    Routing,
-    Rows,
-    action_band,
-    choose_rows,
-    register_balance,
-)
+from latent_actions.invact.routing import Routing, Rows
 
 HARD = Routing(hard=True, noise=False)
 
@@ -34,36 +28,27 @@ def tokens(seed=1, patches=10):
     )
 
 
-@pytest.mark.parametrize("estimator", ["st_gumbel", "st_argmax"])
-def test_rows_are_one_hot(estimator):
-    rows = choose_rows(
-        torch.randn(3, 50, 5), estimator, Routing(hard=True, noise=True, temperature=0.7)
-    )
-    assert rows.hard
-    assert torch.equal(rows.used.sum(dim=-1), torch.ones(3, 50))
-    assert set(rows.used.unique().tolist()) == {0.0, 1.0}
-
-
-def test_soft_rows_are_probabilities_and_rows_without_noise_are_the_argmax():
-    logits = torch.randn(2, 9, 4)
-    soft = choose_rows(logits, "soft", HARD)
-    assert not soft.hard and torch.allclose(soft.used.sum(dim=-1), torch.ones(2, 9))
-    assert not choose_rows(logits, "st_gumbel", Routing(hard=False)).hard
-    chosen = choose_rows(logits, "st_gumbel", HARD)
-    assert torch.equal(chosen.used.argmax(dim=-1), logits.argmax(dim=-1))
+def null_of(width=8, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(3, 1, width, generator=generator) for _ in range(2)]
 
 
 def test_gated_read_is_masked_softmax():
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 11, 8), torch.randn(2, 3, 11, 8)
-    mask = torch.rand(2, 1, 4, 11) < 0.4
-    mask[..., 0] = True  # the null key
-    read = gated_read(q, k, v, mask.float())
+    mask, null = torch.rand(2, 1, 4, 11) < 0.4, null_of()
+    mask[0, 0, 0] = False  # reads the null key alone
+    read = gated_read(q, k, v, mask.float(), *null)
+    keys, values = (
+        torch.cat([n.expand(2, -1, -1, -1), t], dim=2) for n, t in zip(null, (k, v), strict=True)
+    )
     bias = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))
-    torch.testing.assert_close(read, attend(q, k, v, bias), atol=1e-6, rtol=0)
+    expected = attend(q, keys, values, torch.nn.functional.pad(bias, (1, 0)))
+    torch.testing.assert_close(read, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(read[0, :, 0], null[1][:, 0])
 
 
-@pytest.mark.parametrize("estimator", ["st_gumbel", "st_argmax"])
+@pytest.mark.parametrize("estimator", ["st_gumbel", "st_argmax", "topk"])
 def test_no_path_from_register_patches_to_the_action_token(estimator):
     blocks = [make_block(i, estimator=estimator, schedule="once") for i in range(2)]
     patches, specials = tokens()
@@ -94,20 +79,62 @@ def test_full_patch_attention_does_leak():
 
 def test_router_learns_from_uncommitted_pairs():
     torch.manual_seed(0)
-    q, k, v = torch.randn(1, 2, 4, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
-    gate = torch.zeros(1, 1, 4, 6)
-    gate[..., 0] = 1  # only the null key is open
-    gate.requires_grad_()
-    gated_read(q, k, v, gate).square().sum().backward()
-    assert (gate.grad[..., 1:].abs() > 0).all()
+    q, k, v = torch.randn(1, 3, 4, 8), torch.randn(1, 3, 6, 8), torch.randn(1, 3, 6, 8)
+    gate = torch.zeros(1, 1, 4, 6, requires_grad=True)  # only the null key is open
+    gated_read(q, k, v, gate, *null_of()).square().sum().backward()
+    assert (gate.grad.abs() > 0).all()
 
 
-def test_hard_rows_train_the_router():
-    block = make_block()
+def test_the_gradient_of_a_closed_gate_is_bounded():
+    """Only an unlikely key is open: opening a likely one changes the read by e^60 times its weight
+    in the exact derivative; beside all keys it is one vector's worth."""
+    q, k, v = torch.ones(1, 1, 1, 8), torch.zeros(1, 1, 2, 8), torch.randn(1, 1, 2, 8)
+    k[0, 0, 0], k[0, 0, 1] = 10.0, -10.0
+    null = torch.full((1, 1, 8), -10.0), torch.zeros(1, 1, 8)
+    gate = torch.tensor([[[[0.0, 1.0]]]], requires_grad=True)
+    read = gated_read(q, k, v, gate, *null)
+    torch.testing.assert_close(read[0, 0, 0], v[0, 0, 1] / 2)  # the open key and the null, alike
+    (found,) = torch.autograd.grad(read.sum(), gate)
+    torch.testing.assert_close(found[0, 0, 0, 0], (v[0, 0, 0] - read[0, 0, 0]).sum().detach())
+    exact = torch.autograd.grad(gated_read(q, k, v, gate, *null, hard=False).sum(), gate)[0]
+    assert exact.abs().max() > 1e6 * found.abs().max()
+
+
+@pytest.mark.parametrize("estimator", ["st_gumbel", "st_argmax", "topk", "sparsemax", "soft"])
+def test_every_estimator_trains_the_router(estimator):
+    block = make_block(estimator=estimator)
+    with torch.no_grad():
+        block.row.weight *= 0.1  # sparsemax has no gradient where a row is one-hot
     patches, specials = tokens()
     _, s, _ = block(patches, specials, Routing(hard=True, noise=True))
     s[:, 0].square().sum().backward()
     assert block.row.weight.grad.abs().max() > 0 and block.column.weight.grad.abs().max() > 0
+
+
+def test_under_fixed_rows_the_action_token_reads_its_own_patches_alone():
+    block = make_block(schedule="once")
+    patches, specials = tokens()
+    rows = block(patches, specials, HARD)[2]
+    fixed = Rows(rows.soft.detach(), rows.used.detach(), True)
+    other = patches + tokens(seed=2)[0] * (1 - fixed.used[..., :1])
+    for mine, changed in zip(patches, other, strict=True):
+        assert not torch.equal(mine, changed)
+    before = block(patches, specials, HARD, last=fixed)
+    after = block(other, specials, HARD, last=fixed)
+    torch.testing.assert_close(before[1][:, 0], after[1][:, 0])
+    is_action = fixed.used[..., 0] == 1
+    torch.testing.assert_close(before[0][is_action], after[0][is_action])
+    assert not torch.allclose(before[1][:, 1:], after[1][:, 1:])
+
+
+def test_permuting_patches_permutes_them_and_leaves_the_specials():
+    block, (patches, specials) = make_block(), tokens()
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    x, s, rows = block(patches, specials, HARD)
+    y, t, permuted = block(patches[:, order], specials, HARD)
+    torch.testing.assert_close(y, x[:, order])
+    torch.testing.assert_close(t, s)
+    assert torch.equal(permuted.used, rows.used[:, order])
 
 
 @pytest.mark.parametrize("patch_attention", ["block", "full", "none"])
@@ -174,16 +201,17 @@ def test_bf16_and_fp32_choose_the_same_rows():
     assert exact.shape == (8, 256)
 
 
-def test_regularisers():
-    soft = torch.full((2, 10, 3), 1 / 3)
-    assert action_band(soft, 0.3, 0.4) == 0
-    assert action_band(soft, 0.0, 0.1) == pytest.approx(100 * (1 / 3 - 0.1) ** 2, rel=1e-5)
-    even = torch.tensor([[[0.2, 0.5, 0.3], [0.2, 0.3, 0.5]]])
-    one = torch.tensor([[[0.2, 0.8, 0.0], [0.2, 0.8, 0.0]]])
-    assert register_balance(Rows(even, even, False)) == pytest.approx(1.0)
-    assert register_balance(Rows(one, one, False)) == pytest.approx(2.0)
+def test_without_registers_every_patch_is_action():
+    torch.manual_seed(0)
+    block = CommitBlock(16, 2, 2.0, "matmul", CommitConfig(registers=0, start=0))
+    patches, specials = tokens()
+    x, s, rows = block(patches, specials[:, :1], Routing(noise=True))
+    assert (rows.used == 1).all() and torch.isfinite(x).all() and torch.isfinite(s).all()
 
 
-def test_commitment_needs_registers():
-    with pytest.raises(ValueError, match="at least one register"):
-        CommitConfig(registers=0)
+@pytest.mark.parametrize(
+    "options", [{"estimator": "topk", "registers": 0}, {"topk_share": 1.0}, {"registers": -1}]
+)
+def test_impossible_commitments_are_refused(options):
+    with pytest.raises(ValueError):
+        CommitConfig(**options)

@@ -13,8 +13,11 @@ from invact_vla.errors import UserError
 from invact_vla.training.cli import parse_config
 from invact_vla.training.loop import LoopConfig
 from latent_actions.invact import batches
+from latent_actions.invact.card import model_card
+from latent_actions.invact.checks import check_clips, unseen_verbs
 from latent_actions.invact.encoder import InvActEncoder
-from latent_actions.invact.sprites import SpriteConfig
+from latent_actions.invact.losses import ContrastConfig
+from latent_actions.invact.sprites import SpriteConfig, sprite_table
 from latent_actions.invact.train import EncoderTrainConfig, RoutingSchedule, main, train
 from latent_actions.retrieval import evaluate
 from tests.paths import REPOSITORY
@@ -87,23 +90,114 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatc
     assert all(torch.equal(whole[name], torn[name]) for name in whole)
 
 
-def test_evaluate_command(run, tmp_path, capsys):
-    config = parse_config(
-        evaluate.EvalConfig,
-        ["--out", str(tmp_path / "eval"), "--encoder", str(run), "--data.type", "sprites",
-         "--data.moments", "16", "--data.val_moments", "24", "--data.val_scenes", "3"],
-    )  # fmt: skip
-    folder = evaluate.main(config)
-    assert "chance" in capsys.readouterr().out
-    result = json.loads((folder / "retrieval.json").read_text())
-    assert result["encoders"]["encoder"]["g-x same_moment"]["n"] == 24
+def test_diagnostics_of_the_routing_are_logged(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    names = {"row_entropy", "switch_rate", "action_motion", "register_motion", "temperature",
+             "action_share_block_0", "action_share_block_1", "skipped_anchors"}  # fmt: skip
+    assert names <= rows[-1].keys()
+    shares = [
+        v for n, v in rows[-1].items() if n.startswith("register_share") or n == "action_share"
+    ]
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
 
 
-def test_one_scene_cannot_be_evaluated(run, tmp_path):
-    data = SpriteConfig(moments=8, val_moments=8, val_scenes=1)
-    config = evaluate.EvalConfig(out=tmp_path / "eval", encoder=run, data=data)
-    with pytest.raises(UserError, match="two or more"):
-        evaluate.main(config)
+def test_gradient_checkpointing_and_bf16(tmp_path):
+    """Recomputed blocks give the same weights, noise included; bf16 stays close to fp32."""
+    options = ("--routing.harden_at", "0.3")
+    config = debug(tmp_path, *options)
+    table = config.data.table(config.model.frames, tmp_path, 1)
+    states = {}
+    for name, changed in {
+        "plain": config,
+        "recomputed": replace(config, gradient_checkpointing=True),
+        "bf16": replace(config, loop=replace(config.loop, precision="bf16")),
+    }.items():
+        (tmp_path / name).mkdir()
+        states[name] = train(changed, table, tmp_path / name).state_dict()
+    assert states["plain"].keys() == states["recomputed"].keys()
+    for name, value in states["plain"].items():
+        torch.testing.assert_close(states["recomputed"][name], value, rtol=0, atol=1e-6)
+    losses = [
+        json.loads((tmp_path / n / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+        for n in ("plain", "bf16")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[0] != losses[1]
+
+
+def test_a_loss_that_breaks_names_step_causes_and_checkpoint(tmp_path, monkeypatch):
+    config = debug(tmp_path, "--loop.checkpoint_every", "2")
+    table = config.data.table(config.model.frames, tmp_path, 1)
+    draw = batches.Batches.__call__
+
+    def breaks(self, step, size):
+        batch = draw(self, step, size)
+        if step == 5:
+            batch.pixels[0] = float("nan")
+        return batch
+
+    monkeypatch.setattr(batches.Batches, "__call__", breaks)
+    with pytest.raises(UserError, match=r"contrast.* at step 5 .*learning rate.*step 4 stays"):
+        train(config, table, tmp_path)
+    assert json.loads((tmp_path / "checkpoint/step.json").read_text())["step"] == 4
+    monkeypatch.setattr(batches.Batches, "__call__", draw)
+    assert all(
+        torch.isfinite(v).all() for v in train(config, table, tmp_path).state_dict().values()
+    )
+
+
+def small_table(**changes):
+    table = sprite_table(
+        SpriteConfig(moments=96, val_moments=24, train_scenes=2, val_scenes=2, size=24), 4
+    )
+    return replace(table, **{name: change(table) for name, change in changes.items()})
+
+
+def test_one_class_only_is_refused_unless_the_loss_needs_no_labels(tmp_path):
+    table = small_table(verb=lambda t: ("left",) * len(t))
+    with pytest.raises(UserError, match=r"one action, 'left'.*infonce_pair"):
+        check_clips(table, ContrastConfig())
+    check_clips(table, ContrastConfig(kind="infonce_pair"))
+    config = debug(tmp_path, "--loss.contrast.kind", "infonce_pair", "--sampler.kind", "random")
+    model = train(config, table, tmp_path)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_pairs_of_views_need_both_views_in_a_batch(tmp_path):
+    flags = ("--loss.contrast.kind", "infonce_pair", "--sampler.views", "one")
+    with pytest.raises((ValueError, UserError), match=r"sampler\.views both"):
+        debug(tmp_path, *flags)
+
+
+def test_two_scenes_are_enough(tmp_path):
+    table = small_table()
+    check_clips(table, ContrastConfig())
+    train(debug(tmp_path), table, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["skipped_anchors"] < 1
+
+
+def test_verbs_unseen_in_training_are_scored_and_named(tmp_path, caplog):
+    def rename(table):
+        pairs = zip(table.verb, table.split, strict=True)
+        return tuple("wave" if v == "left" and s == "val" else v for v, s in pairs)
+
+    table = small_table(verb=rename)
+    assert unseen_verbs(table) == ["wave"]
+    check_clips(table, ContrastConfig())
+    assert "unseen in training (wave)" in caplog.text
+    config = debug(tmp_path)
+    model = train(config, table, tmp_path)
+    assert "wave" not in model.language.verbs
+    result = evaluate.evaluate({"encoder": model.encoder.embed}, table, "val")
+    assert result["encoders"]["encoder"]["cross_scene"]["n"] == 24
+    everything = {**result, "unseen_verbs": unseen_verbs(table)}
+    assert "unseen in training: wave" in model_card(config, table, everything, 1000)
+
+
+def test_a_split_without_clips_is_refused():
+    table = small_table(split=lambda t: ("train",) * len(t))
+    with pytest.raises(UserError, match="both splits"):
+        check_clips(table, ContrastConfig())
 
 
 def test_rows_harden_late():
@@ -113,6 +207,14 @@ def test_rows_harden_late():
     assert not schedule.at(49, 100).hard
     assert schedule.at(50, 100).hard and schedule.at(50, 100).temperature == pytest.approx(1.0)
     assert schedule.at(99, 100).temperature == pytest.approx(0.4)
+    assert schedule.at(49, 100).temperature == 1
+
+
+def test_soft_rows_can_sharpen_before_they_harden():
+    schedule = RoutingSchedule(harden_at=0.5, sharpen_to=0.2)
+    assert [schedule.at(step, 100).temperature for step in (0, 25)] == pytest.approx([1.0, 0.6])
+    assert not schedule.at(49, 100).hard and schedule.at(49, 100).temperature < 0.22
+    assert RoutingSchedule(harden_at=0.0).at(0, 100).hard
 
 
 def test_it_learns_sprites_across_scenes(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from latent_actions.video.clips import (
@@ -13,9 +13,12 @@ from latent_actions.video.clips import (
     pair_starts,
 )
 
+# a busy machine draws examples slowly; that is no fault of the code
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FPS = st.sampled_from([8.0, 10.0, 12.0, 24.0, 29.97, 30.0])
 
 
+@patient
 @given(st.integers(1, 400), FPS, st.floats(0, 0.99), st.floats(0.01, 20), st.integers(1, 32))
 def test_clip_frames_stay_in_the_video_and_in_the_span(n_frames, fps, share, length_s, count):
     start_s = share * n_frames / fps
@@ -40,6 +43,7 @@ def test_clip_frames_end_with_the_video():
         clip_frames(0.8, 9.0, 10, 8, 8)
 
 
+@patient
 @given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 40), st.integers(0, 9))
 def test_pairs_lie_in_the_video_and_differ(n_frames, horizon, count, seed):
     starts = pair_starts(n_frames, horizon, count, np.random.default_rng(seed))
@@ -56,6 +60,7 @@ def test_pairs_reach_the_last_frame():
     assert pair_starts(13, 10, 9, np.random.default_rng(0)).tolist() == [0, 1, 2]
 
 
+@patient
 @given(st.integers(0, 100), st.integers(1, 100), st.integers(2, 16))
 def test_pair_frames_include_both_ends(frame, horizon, count):
     frames = pair_frames(frame, frame + horizon, count)

@@ -9,7 +9,7 @@ import pytest
 from invact_vla.data.decode import VideoError, decode_all, decode_frames, probe
 from invact_vla.data.video_io import write_video
 from invact_vla.errors import UserError
-from invact_vla.training.files import hash_file
+from invact_vla.training.files import hash_file, read_json
 from latent_actions.video.records import ClipRecord, PairRecord
 from latent_actions.video.store import FrameStore
 
@@ -117,6 +117,81 @@ def test_damaged_videos_are_skipped_up_to_a_limit(videos, tmp_path):
 def test_clip_after_the_end_is_a_damaged_video(videos, tmp_path):
     with pytest.raises(UserError, match=r"clip c9 starts at 5\.00 s"):
         FrameStore.build([clip(videos[0], 9, 5.0, 6.0)], tmp_path / "s", workers=1)
+
+
+def test_a_video_shorter_than_its_clip(videos, tmp_path):
+    """The videos last 2 s: half of a clip must lie inside, and what lies outside is cut."""
+    records = [
+        clip(videos[0], 0, 0.5, 1.5), clip(videos[0], 1, 1.0, 2.8), clip(videos[0], 2, 1.5, 3.0),
+        clip(videos[1], 3, 5.0, 6.0),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"2 of 4 clips are damaged.*clip c2 starts at 1\.50 s"):
+        FrameStore.build(records, tmp_path / "store", 4, 16, workers=1)
+    for name, make in (("store", FrameStore.build), ("lazy", FrameStore.on_the_fly)):
+        store = make(records, tmp_path / name, 4, 16, workers=1, max_skipped=0.5)
+        assert [record.clip_id for record in store.records] == ["c0", "c1"]
+        levels = store.batch([1]).mean((2, 3, 4))[0] / 8
+        assert np.abs(levels - [11, 13, 16, 18]).max() < 0.6  # spread over what is there
+        report = read_json(tmp_path / name / "report.json")["decoding"]
+        assert report["dropped"]["shorter than the clip"]["count"] == 2
+        assert "clip c1" in report["changed"]["cut at the end of the video"]["examples"][0]
+        assert len(store.skipped) == 2
+
+
+def test_missing_and_corrupt_videos_are_told_apart(videos, tmp_path):
+    videos[1].write_bytes(videos[1].read_bytes()[:300])
+    records = [clip(videos[0], 0), clip(videos[1], 1), clip(tmp_path / "gone.mp4", 2)]
+    for name, make in (("store", FrameStore.build), ("lazy", FrameStore.on_the_fly)):
+        store = make(records, tmp_path / name, 2, 16, workers=1, max_skipped=0.7)
+        dropped = read_json(store.folder / "report.json")["decoding"]["dropped"]
+        assert {reason: entry["count"] for reason, entry in dropped.items()} == {
+            "corrupt videos": 1, "videos missing": 1,
+        }  # fmt: skip
+        assert len(store) == 1 and any("gone.mp4" in message for message in store.skipped)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", "mp4"), ("vp9", "webm")])
+@pytest.mark.parametrize("fps", [12, 29.97])
+def test_jumping_to_a_frame_is_as_decoding_up_to_it(tmp_path, codec, suffix, fps):
+    path = tmp_path / f"v.{suffix}"
+    levels = np.tile(np.arange(0, 250, 8, dtype=np.uint8), 4)
+    frames = np.broadcast_to(levels[:, None, None, None], (len(levels), 32, 32, 3))
+    write_video(path, frames, fps, codec, gop=12)
+    for first in (0, 1, 11, 12, 13, 50, 90, 120):
+        wanted = [first, first + 5, first]
+        slow = decode_frames(path, wanted, 16)
+        assert (decode_frames(path, wanted, 16, seek=True) == slow).all(), first
+    with pytest.raises(VideoError, match="frame 128 was wanted"):
+        decode_frames(path, [128], seek=True)
+
+
+def test_frames_on_the_fly_are_those_of_the_store(videos, tmp_path):
+    pair = PairRecord(episode="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
+    records = [clip(videos[0], 0, 0.0, 0.8), clip(videos[2], 1, 1.2, 2.0), pair]
+    store = FrameStore.build(records, tmp_path / "store", 4, 16, workers=1)
+    lazy = FrameStore.on_the_fly(records, tmp_path / "lazy", 4, 16, workers=1)
+    assert lazy.frames.shape == store.frames.shape and lazy.frames.dtype == np.uint8
+    assert (lazy.batch([2, 0, 2]) == store.batch([2, 0, 2])).all()
+    assert (lazy[1] == store[1]).all() and (lazy.frames[:2] == store.frames[:2]).all()
+    again = FrameStore.open(tmp_path / "lazy")
+    assert again.records == records and (again[0] == store[0]).all()
+    assert not (tmp_path / "lazy" / "frames.npy").exists()
+
+
+def test_a_video_that_breaks_after_the_index_is_an_error_when_read(videos, tmp_path):
+    lazy = FrameStore.on_the_fly([clip(videos[0], 0)], tmp_path / "lazy", 4, 16, workers=1)
+    videos[0].write_bytes(videos[0].read_bytes()[:300])
+    with pytest.raises(VideoError, match=r"v0\.mp4"):
+        lazy[0]
+
+
+def test_tags_and_parts_outlive_the_store(videos, tmp_path):
+    record = replace(clip(videos[0], 0), tags={"leaf": "x", "r1": 0.5}, parts=((0.0, 0.4),))
+    store = FrameStore.build([record], tmp_path / "store", 2, 16, workers=1)
+    assert store.records == [record]
+    plain = read_json(FrameStore.build([clip(videos[0], 0)], tmp_path / "p", 2, 16).folder
+                      / "records.json")  # fmt: skip
+    assert "tags" not in plain[0] and "parts" not in plain[0]
 
 
 def test_empty_store_is_refused(tmp_path):

@@ -68,24 +68,27 @@ def test_one_record_a_camera_share_a_moment(tmp_path):
     assert [clip.camera for clip in clips] == ["aria03_214-1", "cam01", "cam02"]
     assert [clip.view for clip in clips] == ["ego", "exo", "exo"]
     assert len({clip.moment_id for clip in clips}) == 1 and len({c.clip_id for c in clips}) == 3
-    best = [clip.camera for clip in replace(source, exo="best").clips("val")]
-    assert best == ["aria03_214-1", "cam02"]
+    best = replace(source, exo="best").clips("val")
+    assert [clip.camera for clip in best] == ["aria03_214-1", "cam02"]
+    assert [clip.best for clip in clips] == [False, False, True] and best[1].best
 
 
 @pytest.mark.parametrize(
-    ("of_row", "of_take", "camera"),
+    ("of_row", "of_take", "camera", "named"),
     [
-        ("cam02", None, "cam02"),
-        (None, "cam02", "cam02"),
-        (None, None, "cam01"),
-        ("cam09", None, "cam01"),
+        ("cam02", None, "cam02", True),
+        ("cam02", "cam01", "cam02", True),
+        (None, "cam02", "cam02", True),
+        (None, None, "cam01", False),
+        ("cam09", None, "cam01", False),
     ],
 )
-def test_best_exo_falls_back(tmp_path, of_row, of_take, camera):
+def test_best_exo_falls_back(tmp_path, of_row, of_take, camera, named):
     chosen = {"cam_id": of_row} if of_row else None
     rows = [row(2.0, "C picks it", best_exo=chosen)]
     source = write_tree(tmp_path, [annotation(rows)], SEGMENT, {**TAKE, "best_exo": of_take})
-    assert replace(source, exo="best").clips("val")[1].camera == camera
+    exo = replace(source, exo="best").clips("val")[1]
+    assert (exo.camera, exo.best) == (camera, named)
 
 
 def test_dropped_descriptions_are_counted(tmp_path):
@@ -132,11 +135,75 @@ def test_takes_without_keysteps_or_videos(tmp_path):
     assert read_clips(source, "val")[1].counts == {"takes without videos": 1}
 
 
+@pytest.mark.parametrize(
+    ("cameras", "reason"),
+    [
+        (("aria03_1201-1", "cam01"), "takes without an ego camera"),
+        (("aria03_214-1", "aria03_211-1"), "takes without an exo camera"),
+    ],
+)
+def test_a_take_without_one_of_the_views_is_left_out(tmp_path, cameras, reason):
+    source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], SEGMENT, cameras=cameras)
+    clips, dropped = read_clips(source, "val")
+    assert clips == [] and dropped.counts == {reason: 1}
+    assert dropped.examples == {reason: ["iiith_cooking_57_2"]} and not dropped.damage
+
+
+MIXED = [
+    row(2.0, "C picks it"),
+    "C places it",  # not an object
+    row(4.0, 7),  # type: ignore[arg-type]  # not a text
+    {**row(0, "C pours"), "timestamp": None},
+    {**row(0, "C cuts"), "timestamp": "soon"},
+    {**row(0, "C cuts"), "timestamp": float("nan")},
+    {**row(0, "C stirs"), "timestamp": "6.5"},  # a number as text is one
+    row(9.0, "C taps it", unsure="perhaps"),
+]
+
+
+def test_descriptions_of_mixed_types_are_damage(tmp_path):
+    source = write_tree(tmp_path, [annotation(MIXED)], SEGMENT)
+    clips, dropped = read_clips(source, "val")
+    assert [(clip.verb, clip.start_s, clip.end_s) for clip in clips if clip.view == "ego"] == [
+        ("pick", 2.0, 6.5), ("stir", 6.5, 9.0),
+    ]  # fmt: skip
+    assert dropped.counts == {
+        "descriptions of another type": 2, "descriptions with unparsable timestamps": 3,
+        "descriptions with unparsable truth values": 1,
+    }  # fmt: skip
+    assert dropped.damaged == 6 and dropped.seen == 8
+    with pytest.raises(UserError, match=r"6 of 8 .* damaged or missing \(at most 1\.0% may be"):
+        source.clips("val")
+    assert len(replace(source, max_skipped=0.75).clips("val")) == 6
+
+
+def test_keysteps_and_takes_with_unparsable_times(tmp_path):
+    segments = [{"start_time": "x", "end_time": 3.0}, {"start_time": 4.0, "end_time": "18"}]
+    take = {**TAKE, "duration_sec": None}
+    rows = [row(2.0, "C picks it"), row(5.0, "C taps it")]
+    source = write_tree(tmp_path, [annotation(rows)], segments, take)
+    clips, dropped = read_clips(source, "val")
+    assert {(clip.verb, clip.end_s) for clip in clips} == {("tap", 18.0)}
+    assert dropped.counts == {
+        "keysteps with unparsable times": 1, "outside every keystep segment": 1,
+    }  # fmt: skip
+
+
 def test_missing_files_are_user_errors(tmp_path):
     with pytest.raises(UserError, match=r"no folder .*expected an Ego-Exo4D folder"):
         EgoExo4dSource(root=tmp_path / "nowhere").clips("val")
     with pytest.raises(UserError, match=r"takes\.json"):
         EgoExo4dSource(root=tmp_path).clips("val")
+
+
+def test_foreign_files_are_user_errors(tmp_path):
+    source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], SEGMENT)
+    (tmp_path / "annotations" / "keystep_val.json").write_text("[]")
+    with pytest.raises(UserError, match=r'keystep_val\.json has no "annotations"'):
+        source.clips("val")
+    (tmp_path / "takes.json").write_text('[{"name": "x"}]')
+    with pytest.raises(UserError, match="no list of takes with take_uid"):
+        source.clips("val")
 
 
 def test_mixed_truth_values():
@@ -149,7 +216,7 @@ def test_mixed_truth_values():
 def test_scene_keys():
     scenes = {
         "physical_setting": "ps9", "institution_activity": "iiith_cooking", "keyword": "cooking",
-        "capture": "iiith_cooking_57", "take": "iiith_cooking_57_2",
+        "capture": "iiith_cooking_57", "take": "iiith_cooking_57_2", "institution": "iiith",
     }  # fmt: skip
     assert {key: scene_of(TAKE, key) for key in scenes} == scenes
     assert scene_of({**TAKE, "physical_setting_uid": None}, "physical_setting") == "iiith_cooking"

@@ -8,10 +8,19 @@ import pytest
 
 from invact_vla.data.decode import probe
 from invact_vla.errors import UserError
-from latent_actions.video.records import ClipRecord, PairRecord
+from latent_actions.video.phyworld.generate import PhyWorldConfig
+from latent_actions.video.phyworld.generate import main as generate
+from latent_actions.video.probes import PROBES
+from latent_actions.video.records import ClipRecord, PairRecord, decode_record, encode_record
 from latent_actions.video.sources import FolderSource, SourceConfig, Ssv2Source
 
-CLIPLESS = {"ssv2"}
+NO_BRACKETS = str.maketrans("", "", "[]")
+# tests register members of their own
+MEMBERS = sorted(
+    name
+    for name, member in SourceConfig.get_known_choices().items()
+    if member.__module__.startswith("latent_actions.")
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,17 +34,22 @@ def roots(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         target = folder / "train" / "kitchen" / verb / f"first.{camera}.webm"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video, target)
-    return {"egoexo4d": tree / "egoexo4d", "ssv2": tree / "ssv2", "folder": folder}
+    ntu = tmp_path_factory.mktemp("ntu")
+    for number, video in enumerate(videos[:4]):
+        shutil.copy(video, ntu / f"S001C00{1 + number % 3}P001R00{1 + number // 3}A007_rgb.avi")
+    phyworld = tmp_path_factory.mktemp("phyworld") / "run"
+    generate(PhyWorldConfig(out=phyworld, train=2, val=1, size=32, workers=1))
+    egoexo4d = tree / "egoexo4d"
+    return {
+        "egoexo4d": egoexo4d, "egoexo4d_keystep": egoexo4d, "ssv2": tree / "ssv2",
+        "folder": folder, "ntu": ntu, "phyworld": phyworld,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(SourceConfig.get_known_choices()))
+@pytest.mark.parametrize("name", MEMBERS)
 class TestContract:
     def test_clips(self, name, roots):
         source = SourceConfig.get_choice_class(name)(root=roots[name])
-        if name in CLIPLESS:
-            with pytest.raises(UserError, match="no clips"):
-                source.clips("train")
-            return
         clips = source.clips("train")
         assert clips and clips == source.clips("train")
         assert len({clip.clip_id for clip in clips}) == len(clips)
@@ -43,6 +57,7 @@ class TestContract:
             assert isinstance(clip, ClipRecord)
             info = probe(clip.video)
             assert clip.split == "train" and clip.verb and clip.scene and clip.text
+            assert decode_record(encode_record(clip)) == clip
             assert clip.end_s <= info.n_frames / info.fps + 1e-6
 
     def test_pairs(self, name, roots):
@@ -109,3 +124,38 @@ def test_ssv2_unknown_template_is_named(tree, tmp_path):
     path.write_text(json.dumps(rows))
     with pytest.raises(UserError, match="Juggling"):
         Ssv2Source(root=tmp_path / "ssv2").rows("train")
+
+
+def test_ssv2_clips_are_of_their_class(tree):
+    source = Ssv2Source(root=tree / "ssv2")
+    clips, rows = source.clips("train"), source.rows("train")
+    assert [clip.verb for clip in clips] == [row["template"].translate(NO_BRACKETS) for row in rows]
+    assert [clip.tags["class_index"] for clip in clips] == [row["class_index"] for row in rows]
+    assert len({clip.scene for clip in clips}) == len(clips)
+
+
+def test_pairs_are_the_same_from_the_cache_and_with_more_workers(tree, tmp_path):
+    """The second listing probes nothing; parallel probing changes nothing."""
+    root = tmp_path / "ssv2"
+    shutil.copytree(tree / "ssv2", root, ignore=shutil.ignore_patterns(PROBES))
+    first = Ssv2Source(root=root, workers=1).pairs("train", 0.5, 2, seed=0)
+    known = json.loads((root / PROBES).read_text())
+    assert sorted(known) == sorted(
+        f"20bn-something-something-v2/{row['id']}.webm"
+        for row in Ssv2Source(root=root).rows("train")
+    )
+    assert Ssv2Source(root=root).pairs("train", 0.5, 2, seed=0) == first
+    (root / PROBES).unlink()
+    assert Ssv2Source(root=root, workers=2).pairs("train", 0.5, 2, seed=0) == first
+
+
+def test_folder_with_a_damaged_video_names_it(roots, tmp_path):
+    root = tmp_path / "folder"
+    shutil.copytree(roots["folder"], root, ignore=shutil.ignore_patterns(PROBES))
+    video = sorted(root.rglob("*.webm"))[0]
+    video.write_bytes(b"not a video")
+    with pytest.raises(UserError, match=rf"1 of 4 videos .* {video}"):
+        FolderSource(root=root).clips("train")
+    clips, dropped = FolderSource(root=root).index("train")
+    assert len(clips) == 3 and dropped.counts == {"corrupt videos": 1}
+    assert len(FolderSource(root=root, max_skipped=0.25).clips("train")) == 3

@@ -31,7 +31,10 @@ from latent_actions.video.verbs import verb_of
 from tests.latent_actions.video.conftest import TINY
 from tests.paths import REPOSITORY
 
-RUN_FILES = {"provenance.json", "config.yaml", "done.json", "summary.json", ".lock"}
+# what run folders and readers add
+RUN_FILES = {
+    "provenance.json", "config.yaml", "done.json", "summary.json", ".lock", ".probes.json",
+}  # fmt: skip
 
 
 def hashes(root: Path) -> dict[str, str]:

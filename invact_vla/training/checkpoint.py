@@ -1,0 +1,107 @@
+"""Resume points of the training loop: weights, moments, averaged weights and the step.
+
+    <folder>/model.safetensors, average.safetensors, optimizer.safetensors, step.json
+
+Tensors are written whole, also those that FSDP shards, so a run may continue with another number of
+processes; only with the same number does it end with the same weights bit for bit.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from invact_vla.training.distributed import is_main, on_main, shared_like, whole
+from invact_vla.training.files import atomic_folder, read_json, write_json
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class TrainState:
+    """Model, optimiser, averaged weights and step. `optimizer` is torch's or accelerate's wrapper."""
+
+    def __init__(self, model: nn.Module, optimizer: Any, ema: float) -> None:
+        self.model, self.optimizer, self.ema = model, optimizer, ema
+        self.averaged = {n: p.detach().clone() for n, p in model.named_parameters()} if ema else {}
+
+    def average(self, step: int) -> None:
+        """Move the averaged weights towards the model's. The decay starts low, so that the first
+        weights, which are random, are soon forgotten in a short run as well."""
+        if self.averaged:
+            decay = min(self.ema, (1 + step) / (10 + step))
+            parameters = dict(self.model.named_parameters())
+            values = [parameters[n].detach() for n in self.averaged]
+            torch._foreach_lerp_(list(self.averaged.values()), values, 1 - decay)
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Give the model the averaged weights, if they are kept."""
+        for name, parameter in self.model.named_parameters():
+            if name in self.averaged:
+                parameter.copy_(self.averaged[name])
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write a resume point; every process takes part, rank 0 writes."""
+        files = {"model": dict(self.model.state_dict()), "optimizer": self._moments()}
+        if self.averaged:
+            files["average"] = self.averaged
+        full = {name: _to_file(tensors) for name, tensors in files.items()}
+        if is_main():
+            with atomic_folder(folder) as temporary:
+                for name, tensors in full.items():
+                    save_file(tensors, temporary / f"{name}.safetensors")
+                write_json(temporary / "step.json", {"step": step})
+        on_main(lambda: None)  # nobody runs ahead of the writing
+
+    def load(self, folder: Path) -> int:
+        """Continue from a resume point; returns the step to go on with, 0 without one."""
+        if not folder.exists():
+            return 0
+        _fill(self.model.state_dict(), load_file(folder / "model.safetensors"))
+        if self.averaged:
+            _fill(self.averaged, load_file(folder / "average.safetensors"))
+        moments = load_file(folder / "optimizer.safetensors")
+        for index, parameter in enumerate(self._parameters()):
+            keys = {k.split(".", 1)[1]: k for k in moments if k.startswith(f"{index}.")}
+            if keys:
+                self.optimizer.state[parameter] = {
+                    n: moments[k] if n == "step" else shared_like(moments[k], parameter)
+                    for n, k in keys.items()
+                }
+        return int(read_json(folder / "step.json")["step"])
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {
+            f"{index}.{name}": value
+            for index, parameter in enumerate(self._parameters())
+            for name, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+
+def unsharded(model: M, build: Callable[[], M]) -> M:
+    """`model`; where FSDP shards it, the same weights in a new one from `build`, on the CPU. All
+    processes call it."""
+    if not any(hasattr(p, "full_tensor") for p in model.parameters()):
+        return model
+    state = _to_file(dict(model.state_dict()))
+    fresh = build()
+    fresh.load_state_dict(state)
+    return fresh.eval()
+
+
+def _to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: whole(t.detach()).cpu().contiguous().clone() for n, t in tensors.items()}
+
+
+@torch.no_grad()
+def _fill(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    if targets.keys() != values.keys():
+        raise ValueError(f"entries differ: {sorted(targets.keys() ^ values.keys())[:5]}")
+    for name, target in targets.items():
+        target.copy_(shared_like(values[name], target))

@@ -1,0 +1,152 @@
+"""Several processes as one: who writes, how batches and embeddings are shared (accelerate's engine).
+
+Alone, every function here does nothing or calls what it is given, so code reads the same for one
+process and for many. Processes come from `accelerate launch` or `torchrun`. W processes.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from invact_vla.errors import UserError
+
+T = TypeVar("T")
+_PATIENCE = timedelta(hours=24)  # rank 0 decodes or evaluates while the others wait
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of `count` equal, contiguous slices of the global batch is this process's."""
+
+    index: int = 0
+    count: int = 1
+
+    def slice(self, size: int) -> slice:
+        """Of `size` items; UserError if they cannot be shared evenly."""
+        if size % self.count:
+            raise UserError(
+                f"{size} items cannot be shared by {self.count} processes evenly: use a batch_size "
+                f"that is a multiple, or fewer processes"
+            )
+        each = size // self.count
+        return slice(self.index * each, (self.index + 1) * each)
+
+
+def join() -> Part:
+    """Join the other processes, if there are any; call it first thing in a stage."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _together():
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+    return part()
+
+
+def part() -> Part:
+    """This process's place among the joined ones."""
+    return Part(dist.get_rank(), dist.get_world_size()) if _together() else Part()
+
+
+def together_on_cpu() -> bool:
+    """Whether several processes work on CPUs; accelerate wants to be told so."""
+    return _together() and _device().type == "cpu"
+
+
+def is_main() -> bool:
+    """Whether this process writes files."""
+    return part().index == 0
+
+
+def on_main(action: Callable[[], T]) -> T:
+    """Call `action` in rank 0 alone; every process gets its result, or raises its UserError.
+
+    The result must be small and picklable: it is broadcast.
+    """
+    if not _together():
+        return action()
+    answer: list = [None, None]
+    if is_main():
+        try:
+            answer[0] = action()
+        except UserError as error:
+            answer[1] = str(error)
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise UserError(answer[1])
+    return answer[0]
+
+
+def main_first(action: Callable[[], T]) -> T:
+    """Call `action` in rank 0, which may write what it needs, then in the others, which find it."""
+    made: list[T] = []
+    on_main(lambda: made.append(action()))
+    return made[0] if made else action()
+
+
+def gather(values: Tensor) -> Tensor:
+    """Every process's rows in rank order, with gradients: (B / W, ...) -> (B, ...).
+
+    The gradient of each row is the sum over processes. When every process computes the same loss of
+    the gathered rows, averaging parameter gradients over processes (as DDP and FSDP do) gives the
+    gradient of that loss once.
+    """
+    return _Gather.apply(values) if _together() else values  # type: ignore[return-value]
+
+
+def mean_over_processes(values: dict[str, float]) -> dict[str, float]:
+    """The mean of each figure; all processes must have the same names."""
+    if not _together():
+        return values
+    numbers = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64)
+    numbers = numbers.to(_device())
+    dist.all_reduce(numbers)
+    means = (numbers / dist.get_world_size()).tolist()
+    found = dict(zip(sorted(values), means, strict=True))
+    return {name: found[name] for name in values}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor (FSDP) put together, any other as it is; all processes must call it."""
+    put_together = getattr(tensor, "full_tensor", None)
+    return tensor if put_together is None else put_together()
+
+
+def shared_like(value: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor placed and sharded as `reference` is."""
+    mesh = getattr(reference, "device_mesh", None)
+    if mesh is None:
+        return value.to(reference.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(reference.device), mesh, reference.placements)  # type: ignore[attr-defined]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, values.contiguous())
+        ctx.rows = len(values)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        start = dist.get_rank() * ctx.rows
+        return total[start : start + ctx.rows]
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _device() -> torch.device:
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

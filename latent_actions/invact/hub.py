@@ -1,0 +1,62 @@
+"""Encoder folders on the Hugging Face hub: config.json, model.safetensors and README.md, the card."""
+
+from pathlib import Path
+
+from invact_vla.errors import UserError
+
+FILES = ("config.json", "model.safetensors", "README.md")
+
+
+def push_folder(
+    folder: Path, repo_id: str, *, private: bool = False, revision: str = "main"
+) -> str:
+    """Upload an encoder folder into `repo_id` ("owner/name"), made if it is new; returns its address.
+
+    Uses the token of `hf auth login`. UserError on a refused login, an unknown name, no network.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        repo = api.create_repo(repo_id, private=private, exist_ok=True, repo_type="model")
+        api.upload_folder(
+            repo_id=repo.repo_id,
+            folder_path=folder,
+            revision=revision,
+            allow_patterns=list(FILES),
+            commit_message="InvAct encoder",
+        )
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(
+            f"cannot push to {repo_id!r} on the hub: {error}; log in with `hf auth login` and check "
+            "the name and the network"
+        ) from error
+    return str(repo)
+
+
+def fetch_folder(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of an encoder: `name` itself if it is a folder, else the hub's "owner/name"
+    (downloaded once into the hub's cache)."""
+    if Path(name).is_dir() or str(name).count("/") != 1 or Path(name).is_absolute():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=list(FILES)))
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        OSError,
+    ) as error:
+        raise UserError(
+            f"no encoder folder {name}, and the hub gave none of that name: {error}"
+        ) from error

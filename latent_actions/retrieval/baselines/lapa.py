@@ -1,0 +1,51 @@
+"""LAPA's latent actions as a clip vector: the continuous code differences of a LAQ, before look-up."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from latent_actions.method import part_of
+from latent_actions.methods.lapa import MODEL_PART
+from latent_actions.methods.laq.checkpoint import from_pretrained
+from latent_actions.retrieval.baselines.baseline import (
+    BaselineConfig,
+    Forward,
+    Pool,
+    Preprocess,
+    pool_frames,
+)
+
+
+@BaselineConfig.register_subclass("lapa")
+@dataclass(frozen=True, kw_only=True)
+class LapaBaselineConfig(BaselineConfig):
+    """LAPA's LAQ (arxiv.org/abs/2410.11758) on consecutive frames of a clip."""
+
+    laq: Path = Path("runs/laq")  # run of `invact latent train`, or a folder of published weights
+    frames: int = 5  # frames read of a clip: one less pairs
+    pool: Pool = "mean"  # over pairs: mean | concat
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames < 2:
+            raise ValueError(f"a pair needs two frames, got frames {self.frames}")
+
+    def load(self) -> tuple[Preprocess, Forward]:
+        model = from_pretrained(part_of(self.laq, MODEL_PART))
+
+        def forward(clips: Tensor) -> Tensor:
+            pairs = torch.stack([clips[:, :-1], clips[:, 1:]], dim=3)
+            delta = model(rearrange(pairs, "b n c t h w -> (b n) c t h w")).quantized.delta
+            return pool_frames(rearrange(delta, "(b n) k q -> b n (k q)", b=len(clips)), self.pool)
+
+        prepare = Preprocess(
+            frames=self.frames,
+            size=model.config.image_size,
+            stretch=True,
+            colours=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            mode="bilinear",
+        )
+        return prepare, forward

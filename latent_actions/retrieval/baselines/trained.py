@@ -1,0 +1,40 @@
+"""Baselines trained by `invact encoder train`: the same network with another loss.
+
+configs/encoder/baseline_train_*.yaml: `vi_encoder` is the ego-exo InfoNCE on synchronised pairs of
+the Ego-Exo4D paper (arxiv.org/abs/2311.18259), `ego_exo_language` our stand-in for Rosetta, `supcon`
+plain supervised contrast.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from latent_actions.invact.encoder import InvActEncoder
+from latent_actions.invact.routing import Routing
+from latent_actions.method import part_of
+from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward, Preprocess
+
+
+@BaselineConfig.register_subclass("trained")
+@dataclass(frozen=True, kw_only=True)
+class TrainedConfig(BaselineConfig):
+    """An encoder folder of this package. `frames` is ignored: the folder says how many it reads."""
+
+    encoder: Path  # run of `invact encoder train`, or an encoder folder
+    batch_size: int = 64  # clips per forward pass
+
+    def load(self) -> tuple[Preprocess, Forward]:
+        model = InvActEncoder.from_pretrained(part_of(self.encoder, "encoder"))
+
+        def forward(clips: Tensor) -> Tensor:
+            return model(clips.movedim(2, -1), Routing(hard=True, noise=False)).embedding
+
+        prepare = Preprocess(
+            frames=model.config.frames,
+            size=model.config.size,
+            stretch=True,
+            colours=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            mode="bilinear",
+        )
+        return prepare, forward

@@ -1,0 +1,85 @@
+"""`invact encoder vila`: train our form of VILA on the clips that InvAct trains on.
+
+<out>/vila/          config.json, model.safetensors (baseline `type: vila`)
+<out>/metrics.jsonl  losses
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from invact_vla.training.loop import LoopConfig, fit
+from invact_vla.training.run_folder import open_run
+from latent_actions.invact import sprites  # noqa: F401  registers the data source
+from latent_actions.invact.augment import AugmentConfig
+from latent_actions.invact.batches import Batches, TextConfig
+from latent_actions.invact.clips import ClipData, VideoClips
+from latent_actions.invact.model import Batch
+from latent_actions.invact.sampler import SamplerConfig
+from latent_actions.retrieval.baselines.vila import PART, Vila, VilaShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class VilaTrainConfig:
+    """Training of our VILA."""
+
+    out: Path  # run folder
+    data: ClipData = field(default_factory=VideoClips)  # clips; those of the train split are used
+    model: VilaShape = field(default_factory=VilaShape)  # sizes and loss
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)  # how batches are drawn
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colours
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, batch_size=128))  # loop
+    workers: int = 2  # decoding processes
+    seed: int = 0  # weights, batches and augmentation
+    overwrite: bool = False  # replace a run folder of another config
+
+
+def main(config: VilaTrainConfig) -> Path:
+    """Train and save; returns the run folder."""
+    run = open_run(
+        config.out,
+        config,
+        parents=config.data.parents(),
+        overwrite=config.overwrite,
+        seed=config.seed,
+    )
+    if run.finished:
+        return run.folder
+    table = config.data.table(
+        config.model.frames, run.folder / "frames", config.workers, ("train",)
+    )
+    batches = Batches(
+        table,
+        table.rows_of("train"),
+        size=config.model.size,
+        sampler=config.sampler,
+        augmentation=config.augment,
+        text=TextConfig(),
+        seed=config.seed,
+    )
+    torch.manual_seed(config.seed)
+    model = Vila(config.model)
+    loop = replace(config.loop, seed=config.seed)
+    fit(
+        model,
+        _loss,
+        lambda step: batches(step, loop.batch_size),
+        loop,
+        run.folder,
+        after_step=_follow,
+        description="train VILA",
+    )
+    model.save_pretrained(run.folder / PART)
+    run.finish({"parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)})
+    return run.folder
+
+
+def _loss(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    return model(batch)
+
+
+def _follow(model: nn.Module, step: int, metrics: dict[str, float]) -> None:
+    assert isinstance(model, Vila)
+    model.follow()

@@ -1,0 +1,146 @@
+"""Published weight files: read without trusting them, and fitted to our modules key by key.
+
+Research checkpoints are pickles that hold training arguments, configs and optimisers beside the
+tensors. The reader rebuilds tensors and plain containers; whatever else the file names becomes an
+inert object, so no code of the file runs and no foreign package is needed.
+"""
+
+import io
+import pickle
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
+
+from invact_vla.errors import UserError
+
+_INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
+_SHOWN = 5  # differences named in an error
+
+
+@dataclass(frozen=True)
+class KeyLayout:
+    """How published names map to ours.
+
+    rename: (published prefix, our prefix), the first that fits is applied; every name must fit one.
+    unused: patterns of names that the clip vector does not need (text towers, heads, decoders).
+    """
+
+    rename: tuple[tuple[str, str], ...]
+    unused: tuple[str, ...] = ()
+
+    def ours(self, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+        """Published tensors under our names; UserError on names that the layout does not know."""
+        found, unknown = {}, []
+        for name, tensor in state.items():
+            if any(re.match(pattern, name) for pattern in self.unused):
+                continue
+            new = next((n + name[len(o) :] for o, n in self.rename if name.startswith(o)), None)
+            if new is None:
+                unknown.append(name)
+            else:
+                found[new] = tensor
+        if unknown:
+            raise UserError(_difference(path, [f"unexpected {name}" for name in unknown]))
+        return found
+
+
+class Inert(dict):
+    """Stands for an object of a class that is not rebuilt; keeps nothing that it is given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "Inert":
+        return self
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Knows tensors and ordered dictionaries; every other name becomes Inert."""
+
+    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
+        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        ("torch", "Size"): torch.Size,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self.ALLOWED.get((module, name), Inert)
+
+
+def _load(file: io.BufferedIOBase, **kwargs: Any) -> Any:
+    return _TensorUnpickler(file, **kwargs).load()
+
+
+_RESTRICTED = SimpleNamespace(__name__="restricted", Unpickler=_TensorUnpickler, load=_load)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors, .pth, .pt, .pyth or .ckpt file, without a `module.` prefix.
+
+    UserError if the file is missing, broken, or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no weights file {path}: download it (docs/baselines.md says where from)")
+    try:
+        raw: dict[Any, Any] = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is not a whole weights file: {error}") from error
+    inside = next((raw[k] for k in _INSIDE if isinstance(raw.get(k), dict) and raw[k]), raw)
+    state = {
+        name.removeprefix("module."): value
+        for name, value in inside.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not state:
+        raise UserError(f"{path} holds no tensors (its entries: {sorted(map(str, raw))[:_SHOWN]})")
+    return state
+
+
+def _unpickle(path: Path) -> dict:
+    raw = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
+    if not isinstance(raw, dict):
+        raise ValueError(f"expected a dictionary, got {type(raw).__name__}")
+    return raw
+
+
+def fit_weights(
+    model: nn.Module, state: dict[str, Tensor], layout: KeyLayout, path: Path
+) -> nn.Module:
+    """Load published tensors strictly; gives the module in eval mode, in fp32.
+
+    A missing, unknown or misshapen tensor is a UserError that names the first few (our names).
+    """
+    came, expected = layout.ours(state, path), model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in came]
+    problems += [f"unexpected {name}" for name in came if name not in expected]
+    problems += [
+        f"{name} is {tuple(came[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected.keys() & came.keys()
+        if came[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise UserError(_difference(path, problems))
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in came.items()})
+    return model.eval().requires_grad_(False)
+
+
+def _difference(path: Path, problems: list[str]) -> str:
+    shown = "; ".join(sorted(problems)[:_SHOWN])
+    return (
+        f"{path} does not have the published layout ({len(problems)} differences): {shown}; "
+        "check that it is the file named in docs/baselines.md and that the config gives its sizes"
+    )

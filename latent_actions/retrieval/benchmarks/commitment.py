@@ -1,0 +1,128 @@
+"""Commitment: do the patches of the action token cover the hand and the object it moves?
+
+For clips with ground-truth masks (synthetic human video). The set of patches committed to the
+action token is compared with the patches that hand and object cover, by IoU, and a random set of
+the same size with the same (its exact expectation). Ratios are of means over clips.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from invact_vla.data.decode import probe
+from invact_vla.errors import UserError
+from latent_actions.invact.clips import VideoClips
+from latent_actions.retrieval.benchmark import Benchmark, Context
+from latent_actions.retrieval.masks import chance_overlap, overlap, token_coverage
+from latent_actions.retrieval.results import Row, ratio_interval
+from latent_actions.retrieval.subjects import Subject
+from latent_actions.video.clips import clip_frames
+from latent_actions.video.records import ClipRecord
+from latent_actions.video.synthetic.truth import read_masks
+
+
+@Benchmark.register_subclass("commitment")
+@dataclass(frozen=True, kw_only=True)
+class CommitmentBenchmark(Benchmark):
+    """IoU of the action token's patches with the masks of hand and object."""
+
+    truth: Path | None = None  # folder of <take>.npz masks; default: truth/ beside the videos' root
+    coverage: float = 0.1  # share of a patch's pixels that the mask must cover
+
+    def __post_init__(self) -> None:
+        if not 0 < self.coverage <= 1:
+            raise ValueError(f"coverage must be in (0, 1], got {self.coverage}")
+
+    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+        if subject.tokens is None:
+            raise UserError("the encoder has no commit blocks with registers, so no committed set")
+        folder, moments = self._folder(context), context.moments
+        records, score = context.records(), self.scorer(context, subject)
+        setting = f"coverage >= {self.coverage:g}"
+        views = (("ego", moments.ego, moments.ego_rows), ("exo", moments.exo, moments.exo_rows))
+        for view, clips, rows in views:
+            committed = subject.tokens(clips).committed
+            grid = tuple(committed.shape[1:])
+            chosen = [records[row] for row in rows]
+            covered = clip_coverage(folder, chosen, clips.shape[1], context.oversample, grid)
+            action = committed.reshape(len(clips), -1) == 0
+            mask = covered.reshape(len(clips), -1) >= self.coverage
+            seen = np.asarray(mask.any(axis=1))
+            if not seen.any():
+                yield score.skip(f"no {view} clip shows hand or object", setting=setting)
+                continue
+            action, mask = action[seen], mask[seen]
+            takes = [take for take, shown in zip(moments.take, list(seen), strict=True) if shown]
+            found = overlap(action, mask)
+            chance = chance_overlap(action.shape[1], action.sum(axis=1), mask.sum(axis=1))
+            yield score.row(
+                f"{view} mask IoU", setting, found, takes, chance=float(chance.mean()), oracle=1.0
+            )
+            yield self._ratio(
+                score.row(f"{view} IoU over random set (times)", setting, found, takes),
+                found, chance, takes, context.draws,
+            )  # fmt: skip
+            size = action.mean(axis=1)
+            yield score.row(f"{view} share of patches committed", setting, size, takes)
+            part = mask.mean(axis=1)
+            yield score.row(f"{view} share of patches in mask", setting, part, takes)
+
+    def _ratio(
+        self,
+        row: Row,
+        found: np.ndarray,
+        chance: np.ndarray,
+        takes: Sequence[str],
+        draws: int,
+    ) -> Row:
+        """Mean IoU over the mean IoU of random sets, a plain number instead of percent."""
+        if not chance.sum():
+            return replace(
+                row, value=None, low=None, high=None, note="no patch is committed to the action"
+            )
+        low, high = ratio_interval(found, chance, takes, draws=draws)
+        value = float(found.sum() / chance.sum())
+        return replace(row, value=value, low=low, high=high, chance=1.0)
+
+    def _folder(self, context: Context) -> Path:
+        if self.truth is not None:
+            folder = self.truth
+        elif isinstance(context.data, VideoClips):
+            root = Path(context.data.source.root)
+            folder = root.parent / "truth" / root.name
+        else:
+            raise UserError("these clips come from no video files, so they have no masks")
+        if not folder.is_dir():
+            raise UserError(
+                f"no masks: no folder {folder}; only synthetic video has them (invact data synth)"
+            )
+        return folder
+
+
+def clip_coverage(
+    folder: Path,
+    records: Sequence[ClipRecord],
+    frames: int,
+    oversample: int,
+    grid: tuple[int, ...],
+) -> np.ndarray:
+    """Coverage of every token of clips by hand and object, float64 (B, T', H', W').
+
+    frames: T that an encoder reads, the middle ones of each `oversample` stored, as ClipTable.read.
+    """
+    total = frames * oversample
+    picks = ((np.arange(frames) + 0.5) * oversample).astype(np.int64)
+    loaded: dict[tuple[str, str], tuple[float, np.ndarray]] = {}
+    found = []
+    for record in records:
+        camera = "ego" if record.view == "ego" else record.camera  # the name in the truth
+        source = (record.take, camera)
+        if source not in loaded:
+            hand, thing = read_masks(folder / f"{record.take}.npz", camera)
+            loaded = {source: (probe(record.video).fps, hand | thing)}  # one video at a time
+        fps, masks = loaded[source]
+        shown = clip_frames(record.start_s, record.end_s, fps, len(masks), total)[picks]
+        found.append(token_coverage(masks[shown], (grid[0], grid[1], grid[2])))
+    return np.stack(found)

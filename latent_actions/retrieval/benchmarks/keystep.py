@@ -1,0 +1,196 @@
+"""Keysteps: retrieval of long actions by the composition of short ones, nothing trained for it.
+
+The clips of a source of longer actions (type egoexo4d_keystep) are cut into windows; every
+composition, label level and scene key gives its rows. Which pair of level and key the published
+table used is not stated: its chance is 6.79 (cross-scene), so the nearest chance names it.
+
+Windows that cannot be decoded are left out, up to the source's max_skipped; a keystep without a
+window in either view is left out in both. The note of each row says how many.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from invact_vla.errors import UserError
+from latent_actions.invact.clips import VideoClips
+from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
+from latent_actions.retrieval.benchmarks.atomic import fractions
+from latent_actions.retrieval.compose import Composition, Sequences, hits_of, retrieve, window_count
+from latent_actions.retrieval.metric import levels_of
+from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
+from latent_actions.retrieval.results import Row
+from latent_actions.retrieval.scenes import SCENE_KEYS, scene_groups
+from latent_actions.retrieval.subjects import Subject, embed_all
+from latent_actions.video.records import ClipRecord
+from latent_actions.video.source import SourceConfig
+from latent_actions.video.sources import EgoExo4dKeystepSource
+
+COMPOSITIONS: tuple[Composition, ...] = ("mean", "max", "dtw", "chamfer", "gt_atomic")
+LEVELS = ("leaf", "parent", "scenario")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Vectors of one view of M keysteps: of the windows, and of the real atomic actions."""
+
+    windows: Sequences
+    atomic: Sequences
+
+    def of(self, rows: Sequence[int]) -> "_Side":
+        """Some of the keysteps."""
+        return _Side([self.windows[row] for row in rows], [self.atomic[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class _Keysteps:
+    """M keysteps with a window in both views: records of the ego view, vectors by view, and what
+    was left out.
+    """
+
+    records: list[ClipRecord]
+    sides: dict[str, _Side]
+    note: str
+
+
+@Benchmark.register_subclass("keystep")
+@dataclass(frozen=True, kw_only=True)
+class KeystepBenchmark(Benchmark):
+    """P@10 of keysteps by composition, label level and scene key."""
+
+    source: SourceConfig | None = None  # longer actions; default: keysteps in the clips' own root
+    compositions: tuple[Composition, ...] = COMPOSITIONS  # how two sequences are compared
+    label_levels: tuple[str, ...] = LEVELS  # tags that are labels: leaf | parent | scenario
+    scene_keys: tuple[str, ...] = ("institution", "capture")  # groupings that are left out
+    window_s: float = 2.0  # length of a window, seconds
+    largest: int = 16  # windows of a keystep at most
+
+    def __post_init__(self) -> None:
+        if self.window_s <= 0 or self.largest < 1:
+            raise ValueError("window_s must be positive and largest >= 1")
+        if set(self.compositions) - set(COMPOSITIONS) or set(self.scene_keys) - set(SCENE_KEYS):
+            raise ValueError(f"compositions: {COMPOSITIONS}; scene_keys: {SCENE_KEYS}")
+
+    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+        keysteps = self._keysteps(context, subject)
+        score = self.scorer(context, subject)
+        for level in self.label_levels:
+            labels = [str(record.tags.get(level, "")) for record in keysteps.records]
+            if len(set(labels)) < 2:
+                reason = f"all {len(labels)} keysteps have one label at the level {level!r}"
+                yield score.skip(reason, setting=level)
+                continue
+            for key in self.scene_keys:
+                for row in self._level(score, keysteps, labels, f"{level}, {key}", key):
+                    yield row if row.note else replace(row, note=keysteps.note)
+
+    def _level(
+        self, score: Scorer, keysteps: _Keysteps, labels: list[str], setting: str, key: str
+    ) -> Iterator[Row]:
+        """Rows of one label level under one scene key."""
+        records, sides = keysteps.records, keysteps.sides
+        takes = [record.take for record in records]
+        moments = [record.moment_id for record in records]
+        try:
+            groups = scene_groups(key, [record.scene for record in records], takes, moments)
+        except UserError as error:
+            yield score.skip(str(error), setting=setting)
+            return
+        levels = fractions(levels_of(labels, groups))
+        for composition in self.compositions:
+            if composition == "gt_atomic" and not any(len(s) for s in sides["g"].atomic):
+                reason = "no keystep has atomic actions"
+                yield score.skip(reason, setting=setting, measure=composition)
+                continue
+            scores = {}
+            for name in DIRECTIONS:
+                query, gallery = (_sequences(sides[s], composition) for s in name.split("-"))
+                scores[name] = hits_of(retrieve(query, gallery, composition, groups), labels)
+            for name, parts in AVERAGES.items():
+                scores[name] = np.mean([scores[part] for part in parts], axis=0)
+            for name, values in scores.items():
+                yield score.row(f"{composition} {name} P@10", setting, values, takes, **levels)
+
+    def _keysteps(self, context: Context, subject: Subject) -> _Keysteps:
+        """Vectors of all keysteps that can be decoded in both views."""
+        ego, exo = self._records(context)
+        sides, windows, lost = {}, 0, 0
+        for view, records in (("g", ego), ("x", exo)):
+            sides[view], asked, missing = self._embed(context, subject, records, view)
+            windows, lost = windows + asked, lost + missing
+        kept = [row for row in range(len(ego)) if all(len(s.windows[row]) for s in sides.values())]
+        if not kept:
+            raise UserError("no keystep has a window in both views that could be decoded")
+        note = (
+            f"{lost} of {windows} windows and atomic actions could not be decoded, "
+            f"{len(ego) - len(kept)} of {len(ego)} keysteps are left out"
+        )
+        return _Keysteps(
+            [ego[row] for row in kept],
+            {view: side.of(kept) for view, side in sides.items()},
+            note if lost else "",
+        )
+
+    def _records(self, context: Context) -> tuple[list[ClipRecord], list[ClipRecord]]:
+        """Records of the keysteps with both views, ego and exo, in one order."""
+        records = self._source(context).clips(context.split)
+        views = {view: [r for r in records if r.view == view] for view in ("ego", "exo")}
+        exo: dict[str, ClipRecord] = {}
+        for record in sorted(views["exo"], key=lambda r: r.camera):
+            exo.setdefault(record.moment_id, record)
+        both = [record for record in views["ego"] if record.moment_id in exo]
+        if not both:
+            raise UserError(
+                f"no keystep of split {context.split!r} has both an ego and an exo clip"
+            )
+        return both, [exo[record.moment_id] for record in both]
+
+    def _source(self, context: Context) -> SourceConfig:
+        if self.source is not None:
+            return self.source
+        if not isinstance(context.data, VideoClips):
+            raise UserError("these clips come from no video files, so they have no keysteps")
+        return EgoExo4dKeystepSource(root=context.data.source.root)
+
+    def _embed(
+        self, context: Context, subject: Subject, records: Sequence[ClipRecord], view: str
+    ) -> tuple[_Side, int, int]:
+        """Vectors of the windows and atomic parts of the records, in one pass; how many windows and
+        parts there are, and how many of them could not be decoded.
+        """
+        pieces = {kind: [self._pieces(r, kind) for r in records] for kind in ("windows", "atomic")}
+        flat = [piece for lists in pieces.values() for some in lists for piece in some]
+        store = context.store(f"keystep_{view}", flat, self._source(context).max_skipped)
+        if not len(store):
+            raise UserError(f"none of {len(flat)} windows could be decoded: {store.skipped[0]}")
+        vectors = embed_all(subject, store.frames)
+        row_of = {record.clip_id: row for row, record in enumerate(store.records)}
+        found = {
+            kind: [
+                vectors[[row_of[p.clip_id] for p in some if p.clip_id in row_of]] for some in all_
+            ]
+            for kind, all_ in pieces.items()
+        }
+        return _Side(**found), len(flat), len(flat) - len(store)
+
+    def _pieces(self, record: ClipRecord, kind: str) -> list[ClipRecord]:
+        """A keystep cut into equal windows, or its atomic actions."""
+        spans: Sequence[tuple[float, float]] = record.parts
+        if kind == "windows":
+            length = record.end_s - record.start_s
+            count = window_count(length, self.window_s, self.largest)
+            edges = record.start_s + length * np.arange(count + 1) / count
+            spans = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+        return [
+            replace(record, clip_id=f"{record.clip_id}/{kind}{n}", start_s=a, end_s=b, parts=())
+            for n, (a, b) in enumerate(spans)
+        ]
+
+
+def _sequences(side: _Side, composition: Composition) -> Sequences:
+    """Windows, or the real atomic actions; a keystep without any falls back to its windows."""
+    if composition != "gt_atomic":
+        return side.windows
+    pairs = zip(side.atomic, side.windows, strict=True)
+    return [atomic if len(atomic) else windows for atomic, windows in pairs]

@@ -1,0 +1,152 @@
+"""Language: clips to texts and texts to clips, verbs by name, and five-way choice.
+
+`video to text`, `text to video`   whole-gallery retrieval; every text of the same verb is right
+`exact text`                       the clip's own description among the distinct ones
+`verb by name`                     prompts of all verbs of the split; top 1, top 5, mean over verbs
+`five-way choice`                  own description against four of other verbs of the same take
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from invact_vla.errors import UserError
+from latent_actions.invact.language import verb_sentence, without_subject
+from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
+from latent_actions.retrieval.metric import normalise
+from latent_actions.retrieval.ranking import RECALLS, Pool, PoolLevels, Ranked, pool_levels, ranked
+from latent_actions.retrieval.results import Row
+from latent_actions.retrieval.subjects import Subject
+
+DISTRACTORS = 4
+
+
+@Benchmark.register_subclass("language")
+@dataclass(frozen=True, kw_only=True)
+class LanguageBenchmark(Benchmark):
+    """Retrieval between clips and descriptions, verbs by name, five-way choice."""
+
+    seed: int = 0  # which distractors are drawn
+
+    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+        if subject.texts is None:
+            raise UserError(
+                "the encoder has no text side: give the run folder of a training, "
+                "which holds language/ beside encoder/"
+            )
+        moments = context.moments
+        score = self.scorer(context, subject)
+        texts = [without_subject(text) for text in moments.text]
+        distinct = list(dict.fromkeys(texts))
+        verb_of = dict(zip(texts, moments.verb, strict=True))
+        of_text = subject.texts(distinct)
+        first_take = [moments.take[texts.index(text)] for text in distinct]
+        for view, clips in zip(("ego", "exo"), context.vectors(subject), strict=True):
+            there = Pool(moments.verb, [verb_of[text] for text in distinct])
+            found = ranked(clips, of_text, there)
+            yield from _ranking(score, "video to text", view, found, there, moments.take)
+            back = Pool(there.gallery_labels, moments.verb)
+            found = ranked(of_text, clips, back)
+            yield from _ranking(score, "text to video", view, found, back, first_take)
+            exact = Pool(texts, distinct)
+            found, levels = ranked(clips, of_text, exact), pool_levels(exact)
+            yield from _recalls(score, "exact text", view, found, levels, moments.take)
+            yield from _verbs(score, view, clips, subject.texts, moments.verb, moments.take)
+            yield from self._choice(score, view, clips, of_text, distinct, texts, context)
+
+    def _choice(
+        self,
+        score: Scorer,
+        view: str,
+        clips: np.ndarray,
+        of_text: np.ndarray,
+        distinct: list[str],
+        texts: list[str],
+        context: Context,
+    ) -> Iterator[Row]:
+        moments = context.moments
+        options = choices(texts, moments.verb, moments.take, self.seed)
+        kept = [i for i, option in enumerate(options) if option]
+        if not kept:
+            reason = f"no take has {DISTRACTORS} other verbs to choose among"
+            yield score.skip(reason, measure="five-way choice", setting=view)
+            return
+        place = {text: number for number, text in enumerate(distinct)}
+        shown = np.array([[place[text] for text in options[i]] for i in kept])
+        similarity = np.einsum("nd,nkd->nk", normalise(clips[kept]), normalise(of_text)[shown])
+        hits = first_wins(similarity)
+        takes = [moments.take[i] for i in kept]
+        yield score.row("five-way choice", view, hits, takes, chance=0.2, oracle=1.0)
+
+
+def choices(
+    texts: Sequence[str], verbs: Sequence[str], takes: Sequence[str], seed: int
+) -> list[list[str]]:
+    """For each clip its text and four texts of other verbs of its take, of differing verbs where
+    the take has four others; [] for a clip whose take has fewer than four other texts.
+    """
+    rng = np.random.default_rng(seed)
+    by_take: dict[str, dict[str, list[str]]] = {}
+    for text, verb, take in zip(texts, verbs, takes, strict=True):
+        found = by_take.setdefault(take, {}).setdefault(verb, [])
+        if text not in found:
+            found.append(text)
+    options = []
+    for text, verb, take in zip(texts, verbs, takes, strict=True):
+        others = {v: [t for t in ts if t != text] for v, ts in by_take[take].items() if v != verb}
+        names = sorted(v for v, ts in others.items() if ts)
+        if len(names) < DISTRACTORS:
+            options.append([])
+            continue
+        drawn = rng.choice(names, DISTRACTORS, replace=False)
+        options.append([text, *(str(rng.choice(others[str(name)])) for name in drawn)])
+    return options
+
+
+def first_wins(similarity: np.ndarray) -> np.ndarray:
+    """Whether the first column is the largest, a tie of k shared as 1/k: (N, K) -> (N,)."""
+    best = similarity.max(axis=1, keepdims=True)
+    tied = similarity >= best
+    return tied[:, 0] / tied.sum(axis=1)
+
+
+def _ranking(
+    score: Scorer, name: str, view: str, found: Ranked, pool: Pool, clusters: Sequence[str]
+) -> Iterator[Row]:
+    levels = pool_levels(pool)
+    yield from _recalls(score, name, view, found, levels, clusters)
+    yield score.row(
+        f"{name} mAP", view, found.average_precision, clusters,
+        chance=levels.average_precision, oracle=levels.answerable, answerable=levels.answerable,
+    )  # fmt: skip
+
+
+def _recalls(
+    score: Scorer, name: str, view: str, found: Ranked, levels: PoolLevels, clusters: Sequence[str]
+) -> Iterator[Row]:
+    for k in RECALLS:
+        yield score.row(
+            f"{name} R@{k}", view, found.recall[k], clusters,
+            chance=levels.recall[k], oracle=levels.answerable, answerable=levels.answerable,
+        )  # fmt: skip
+
+
+def _verbs(
+    score: Scorer, view: str, clips: np.ndarray, texts, verbs: tuple[str, ...], takes: Sequence[str]
+) -> Iterator[Row]:
+    """Top-1 and top-5 of the verb among the prompts of all verbs, and the mean over verbs."""
+    names = sorted(set(verbs))
+    pool = Pool(verbs, names)
+    found = ranked(clips, texts([verb_sentence(name) for name in names]), pool)
+    levels = pool_levels(pool)
+    weights = np.array([1 / verbs.count(verb) for verb in verbs])
+    for k in (1, 5):
+        yield score.row(
+            f"verb by name top {k}", view, found.recall[k], takes,
+            chance=levels.recall[k], oracle=1.0,
+        )  # fmt: skip
+    yield score.row(
+        "verb by name top 1, mean over verbs", view, found.recall[1], takes,
+        chance=levels.recall[1], oracle=1.0, weights=weights,
+    )  # fmt: skip

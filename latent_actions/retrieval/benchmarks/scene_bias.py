@@ -1,0 +1,159 @@
+"""Scene bias: how much of a vector is the place instead of the action.
+
+`same-scene wrong hits`   share of clips of the query's own scene among the wrong ones of the ten
+                          nearest, nothing but the query's moment left out (SB@10)
+`P@10 lost`               P@10 over all scenes minus P@10 across scenes, points; the share kept above
+                          chance beside it
+`action before scene`     how often a clip of the same action in another scene is nearer than one of
+                          another action in the same scene: 50 without information
+`scene/verb from ...`     linear probes, 5 folds by take (or by moment: an easier question)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from latent_actions.retrieval.benchmark import Benchmark, Context, Moments, Scorer
+from latent_actions.retrieval.metric import (
+    TOP,
+    as_ids,
+    levels_of,
+    normalise,
+    precision_at,
+    top_indices,
+)
+from latent_actions.retrieval.probe import chance_of, probe_hits
+from latent_actions.retrieval.results import Row, ratio_interval
+from latent_actions.retrieval.scenes import ALONE, OWN, scene_groups
+from latent_actions.retrieval.subjects import Subject
+
+
+@Benchmark.register_subclass("scene_bias")
+@dataclass(frozen=True, kw_only=True)
+class SceneBiasBenchmark(Benchmark):
+    """How much of the place is in the embedding, the action token and the registers."""
+
+    scene_key: str = OWN  # grouping by place
+    penalty: float = 1.0  # L2 penalty of the probes
+    folds_by: Literal["take", "moment"] = "take"  # what a probe never sees twice
+
+    def __post_init__(self) -> None:
+        if self.penalty <= 0:
+            raise ValueError(f"penalty must be positive, got {self.penalty}")
+
+    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+        moments = context.moments
+        scenes = scene_groups(self.scene_key, moments.scene, moments.take, moments.moment)
+        alone = scene_groups(ALONE, moments.scene, moments.take, moments.moment)
+        score = self.scorer(context, subject)
+        for view, vectors in zip(("g-g", "x-x"), context.vectors(subject), strict=True):
+            hits, chance = same_scene_wrong_hits(vectors, moments.verb, scenes, alone)
+            known = ~np.isnan(hits)
+            if known.any():
+                takes = np.array(moments.take)[known].tolist()
+                name = f"{view} same-scene wrong hits"
+                yield score.row(name, self.scene_key, hits[known], takes, chance=chance)
+            yield from self._gap(score, view, vectors, moments, scenes, alone)
+            wins, known = action_before_scene(vectors, moments.verb, scenes, alone)
+            if known.any():
+                takes = np.array(moments.take)[known].tolist()
+                name = f"{view} action before scene"
+                yield score.row(name, self.scene_key, wins[known], takes, chance=0.5, oracle=1.0)
+        yield from self._probes(context, subject, score, scenes)
+
+    def _gap(
+        self,
+        score: Scorer,
+        view: str,
+        vectors: np.ndarray,
+        moments: Moments,
+        scenes: list[str],
+        alone: list[str],
+    ) -> Iterator[Row]:
+        """P@10 lost by leaving the scene out, and the share of the gain over chance that stays."""
+        anywhere = precision_at(vectors, vectors, moments.verb, alone)
+        across = precision_at(vectors, vectors, moments.verb, scenes)
+        chance = [levels_of(moments.verb, g).chance / 100 for g in (alone, scenes)]
+        yield score.row(
+            f"{view} P@10 lost", self.scene_key, anywhere - across, moments.take,
+            chance=chance[0] - chance[1],
+        )  # fmt: skip
+        gain = anywhere - chance[0]
+        row = score.row(f"{view} gain kept", self.scene_key, gain, moments.take)
+        if row.low is None or row.low <= 0:
+            reason = "P@10 over all scenes is not above chance: nothing to keep"
+            yield score.skip(reason, measure=row.measure, setting=self.scene_key)
+            return
+        kept = across - chance[1]
+        low, high = ratio_interval(kept, gain, moments.take, draws=score.draws)
+        value = 100 * float(kept.sum() / gain.sum())
+        yield replace(row, value=value, low=100 * low, high=100 * high, chance=None)
+
+    def _probes(
+        self, context: Context, subject: Subject, score: Scorer, scenes: list[str]
+    ) -> Iterator[Row]:
+        """Scene and verb from the embedding, the action token and the registers."""
+        moments = context.moments
+        takes = [*moments.take, *moments.take]
+        apart = takes if self.folds_by == "take" else [*moments.moment, *moments.moment]
+        labels = {"scene": [*scenes, *scenes], "verb": [*moments.verb, *moments.verb]}
+        parts = {"embedding": np.concatenate(context.vectors(subject))}
+        if subject.tokens is not None:
+            both = [subject.tokens(clips) for clips in (moments.ego, moments.exo)]
+            parts["action token"] = np.concatenate([tokens.action for tokens in both])
+            parts["registers"] = np.concatenate([tokens.registers for tokens in both])
+        for part, features in parts.items():
+            for what, values in labels.items():
+                hits = probe_hits(features, values, apart, penalty=self.penalty)
+                chance = chance_of(values)
+                yield score.row(
+                    f"{what} from {part}",
+                    f"{self.scene_key}, folds by {self.folds_by}",
+                    hits,
+                    takes,
+                    chance=chance,
+                    oracle=1.0,
+                )
+
+
+def same_scene_wrong_hits(
+    vectors: np.ndarray, verbs: tuple[str, ...], scenes: list[str], moments: list[str]
+) -> tuple[np.ndarray, float]:
+    """Per query the share of its own scene among the wrong ones of its ten nearest, (M,), NaN where
+    all ten are right; and what a random order is expected to score.
+    """
+    verb, scene = as_ids(verbs), as_ids(scenes)
+    found = top_indices(vectors, vectors, moments, top=TOP)
+    wrong = (found >= 0) & (verb[found] != verb[:, None])
+    same = wrong & (scene[found] == scene[:, None])
+    count = wrong.sum(axis=1)
+    share = np.where(count > 0, same.sum(axis=1) / np.maximum(count, 1), np.nan)
+    # of the clips with another verb, those of the same scene; the query itself has its own verb
+    others = len(verb) - np.bincount(verb)[verb]
+    pairs = verb.astype(np.int64) * (scene.max() + 1) + scene
+    own = np.bincount(scene)[scene] - np.bincount(pairs)[pairs]
+    known = ~np.isnan(share) & (others > 0)
+    return share, float(np.mean(own[known] / others[known])) if known.any() else 0.0
+
+
+def action_before_scene(
+    vectors: np.ndarray, verbs: tuple[str, ...], scenes: list[str], moments: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per query, over all pairs (same verb in another scene, another verb in the same scene), the
+    share in which the first is nearer, ties half: (M,), and whether there are such pairs, bool (M,).
+    """
+    verb, scene, moment = as_ids(verbs), as_ids(scenes), as_ids(moments)
+    unit = normalise(vectors)
+    wins, known = np.zeros(len(verb)), np.zeros(len(verb), bool)
+    for i in range(len(verb)):
+        similarity = unit @ unit[i]
+        near = similarity[(verb == verb[i]) & (scene != scene[i])]
+        rest = (verb != verb[i]) & (scene == scene[i]) & (moment != moment[i])
+        far = np.sort(similarity[rest])
+        known[i] = len(near) > 0 and len(far) > 0
+        if known[i]:
+            below = np.searchsorted(far, near, "left") + np.searchsorted(far, near, "right")
+            wins[i] = below.mean() / 2 / len(far)
+    return wins, known

@@ -1,0 +1,108 @@
+"""Zero-shot retrieval on other data sets: frozen encoder, P@10, mAP and R@1. The members name a
+source and its protocols.
+"""
+
+import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from invact_vla.errors import UserError
+from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
+from latent_actions.retrieval.metric import as_ids
+from latent_actions.retrieval.ranking import Pool, pool_levels, ranked
+from latent_actions.retrieval.results import Row
+from latent_actions.retrieval.subjects import Subject, embed_all
+from latent_actions.video.records import ClipRecord
+from latent_actions.video.source import SourceConfig
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which clips ask, which may be found, and what is left out.
+
+    queries, gallery: bool (N,); groups: (N,), a clip is never found by one of its own group;
+    labels: (N,).
+    """
+
+    name: str
+    labels: Sequence[str]
+    queries: np.ndarray
+    gallery: np.ndarray
+    groups: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotBenchmark(Benchmark):
+    """Base of the benchmarks on a data set of its own: source, limit, protocols."""
+
+    limit: int = 0  # clips of each class at most, the first ones in the source's order; 0: all
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise ValueError(f"limit must be >= 0, got {self.limit}")
+
+    @abc.abstractmethod
+    def clip_source(self) -> SourceConfig:
+        """Where the clips are."""
+
+    @abc.abstractmethod
+    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
+        """What is asked of the clips, in the order of the table."""
+
+    def records(self, context: Context) -> list[ClipRecord]:
+        """The clips, at most `limit` a class."""
+        return first_of_each(self.clip_source().clips(context.split), self.limit)
+
+    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+        records = self.records(context)
+        if not records:
+            raise UserError(f"the source has no clips of split {context.split!r}")
+        store = context.store(self.name(), records, self.clip_source().max_skipped)
+        vectors = embed_all(subject, store.frames)
+        score = self.scorer(context, subject)
+        takes = [record.take for record in store.records]
+        for protocol in self.protocols(store.records):
+            yield from protocol_rows(score, vectors, protocol, takes)
+
+
+def first_of_each(records: Sequence[ClipRecord], limit: int) -> list[ClipRecord]:
+    """The first `limit` records of each label, in order; all of them if limit is 0."""
+    seen: dict[str, int] = {}
+    kept = []
+    for record in records:
+        seen[record.verb] = seen.get(record.verb, 0) + 1
+        if not limit or seen[record.verb] <= limit:
+            kept.append(record)
+    return kept
+
+
+def protocol_rows(
+    score: Scorer, vectors: np.ndarray, protocol: Protocol, takes: Sequence[str]
+) -> Iterator[Row]:
+    """P@10, mAP and R@1 of one protocol; a protocol without queries or gallery is said so."""
+    asked, offered = (
+        np.flatnonzero(mask).tolist() for mask in (protocol.queries, protocol.gallery)
+    )
+    if not len(asked) or not len(offered):
+        reason = f"{len(asked)} queries and {len(offered)} gallery clips"
+        yield score.skip(reason, setting=protocol.name)
+        return
+    columns = [[column[row] for row in rows] for column in (protocol.labels, protocol.groups)
+               for rows in (asked, offered)]  # fmt: skip
+    pool = Pool(*columns)
+    if len(np.unique(as_ids(columns[1]))) < 2:
+        yield score.skip("all gallery clips have one label", setting=protocol.name)
+        return
+    found, levels = ranked(vectors[asked], vectors[offered], pool), pool_levels(pool)
+    clusters = [takes[row] for row in asked]
+    best = levels.answerable
+    for name, values, chance, oracle in (
+        ("P@10", found.precision, levels.precision, levels.precision_oracle),
+        ("mAP", found.average_precision, levels.average_precision, best),
+        ("R@1", found.recall[1], levels.recall[1], best),
+    ):
+        yield score.row(
+            name, protocol.name, values, clusters, chance=chance, oracle=oracle, answerable=best
+        )

@@ -1,0 +1,190 @@
+"""The arms of `invact encoder compare`: what each one's runs are, and whether they are comparable.
+
+An arm is one recipe, a member of it one run of that recipe (one seed). Trained arms must have read
+the same number of frames, and are matched if steps, batch size and parameters are equal.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from invact_vla.errors import UserError
+from invact_vla.training.run_folder import product_key
+from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
+from latent_actions.retrieval.baselines import BaselineConfig, load_baseline
+from latent_actions.retrieval.subjects import Subject, pixel_embedding, references, trained
+
+Kind = Literal["trained", "baseline", "control"]
+RANDOM, PIXELS = "random_weights", "pixels"  # names of the control arms
+SAME_SIZE = 0.02  # parameters that differ by no more than this share count as equal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One run of an arm. steps, batch_size, parameters: None where they are not known."""
+
+    load: Callable[[str], Subject]  # name -> the encoder
+    folder: Path | None = None  # where it was trained
+    shape: EncoderConfig | None = None  # of an encoder of `invact encoder train`
+    seed: int | None = None  # of its training
+    steps: int | None = None  # optimiser steps
+    batch_size: int | None = None  # clips a step
+    parameters: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A recipe with its runs."""
+
+    name: str
+    kind: Kind
+    members: tuple[Member, ...]
+
+    @property
+    def steps(self) -> int | None:
+        return self.members[0].steps
+
+    @property
+    def parameters(self) -> int | None:
+        return self.members[0].parameters
+
+
+def trained_arm(name: str, folders: Sequence[Path]) -> Arm:
+    """An arm of `invact encoder train`. UserError if a run is unfinished, no such run, or has the
+    seed of another run of the arm.
+    """
+    members = tuple(_trained_member(name, folder) for folder in folders)
+    seeds = [member.seed for member in members]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"arm {name}: runs of different seeds expected, got the seeds {seeds}: "
+            "a run that is counted twice says nothing about other seeds"
+        )
+    return Arm(name=name, kind="trained", members=members)
+
+
+def _trained_member(name: str, folder: Path) -> Member:
+    try:
+        product_key(folder)
+    except UserError as error:
+        raise UserError(f"arm {name}: {error}") from error
+    config = _training_config(folder)
+    if not (folder / "encoder").is_dir() or "steps" not in config.get("loop", {}):
+        raise UserError(
+            f"arm {name}: {folder} is no run of `invact encoder train`: expected config.yaml with "
+            "the loop, and encoder/ in it"
+        )
+    encoder = InvActEncoder.from_pretrained(folder / "encoder")
+    return Member(
+        load=functools.partial(trained, folder),
+        folder=folder,
+        shape=encoder.config,
+        seed=config["seed"],
+        steps=config["loop"]["steps"],
+        batch_size=config["loop"]["batch_size"],
+        parameters=sum(p.numel() for p in encoder.parameters()),
+    )
+
+
+def baseline_arm(name: str, configs: Sequence[BaselineConfig]) -> Arm:
+    """An arm of registered baselines. UserError if one has no weights."""
+    return Arm(name=name, kind="baseline", members=tuple(map(_baseline_member, configs)))
+
+
+def _baseline_member(config: BaselineConfig) -> Member:
+    folders = list(weights_of(config).values())
+    folder = folders[0] if folders else None
+    loop = _training_config(folder).get("loop", {}) if folder else {}
+    return Member(
+        load=lambda name: Subject(name=name, embed=load_baseline(config)),
+        folder=folder,
+        steps=loop.get("steps"),
+        batch_size=loop.get("batch_size"),
+        parameters=_stored_numbers(folder) if folder else None,
+    )
+
+
+def weights_of(config: BaselineConfig) -> dict[str, Path]:
+    """The files and folders that a baseline is read from, by field."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: v for name, v in values.items() if isinstance(v, Path) and v.exists()}
+
+
+def control_arms(shape: EncoderConfig, seeds: Sequence[int], *, random: bool, pixels: bool) -> list:
+    """Random weights, a member a seed, and raw pixels."""
+    parameters = sum(p.numel() for p in InvActEncoder(shape).parameters())
+
+    def untrained(seed: int) -> Member:
+        def load(name: str) -> Subject:
+            found = references(shape, seed)[0]
+            return Subject(name=name, embed=found.embed, tokens=found.tokens)
+
+        return Member(load=load, seed=seed, steps=0, parameters=parameters)
+
+    arms = []
+    if random:
+        arms.append(Arm(name=RANDOM, kind="control", members=tuple(map(untrained, seeds))))
+    if pixels:
+        member = Member(load=lambda name: Subject(name=name, embed=pixel_embedding))
+        arms.append(Arm(name=PIXELS, kind="control", members=(member,)))
+    return arms
+
+
+def common_frames(arms: Sequence[Arm]) -> int:
+    """Frames T of a clip that all trained arms read. UserError if they differ."""
+    found = {
+        arm.name: sorted({m.shape.frames for m in arm.members if m.shape is not None})
+        for arm in arms
+        if arm.kind == "trained"
+    }
+    counts = {count for values in found.values() for count in values}
+    if len(counts) > 1:
+        each = ", ".join(f"{name} {' and '.join(map(str, c))}" for name, c in found.items())
+        raise UserError(
+            f"arms read different numbers of frames of a clip ({each}): they would not see the same "
+            "clips; train them with the same model.frames"
+        )
+    return counts.pop()
+
+
+def unmatched(arms: Sequence[Arm], reference: str) -> list[str]:
+    """How trained arms differ from the reference in what a comparison should hold equal, a sentence
+    each.
+    """
+    base = next(arm for arm in arms if arm.name == reference).members[0]
+    found: dict[str, None] = {}
+    for arm in (arm for arm in arms if arm.kind == "trained"):
+        for member in arm.members:
+            for what in ("steps", "batch_size"):
+                ours, theirs = getattr(base, what), getattr(member, what)
+                if ours != theirs:
+                    found[f"{what}: {arm.name} {theirs}, {reference} {ours}"] = None
+            ours, theirs = base.parameters or 0, member.parameters or 0
+            if abs(theirs - ours) > SAME_SIZE * ours:
+                found[f"parameters: {arm.name} {theirs:,}, {reference} {ours:,}"] = None
+    return list(found)
+
+
+def _training_config(folder: Path) -> Mapping[str, Any]:
+    """The config of the run whose product a folder is, or {} where no run made it."""
+    path = folder / "config.yaml"
+    loaded = yaml.safe_load(path.read_text()) if path.is_file() else None
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _stored_numbers(folder: Path) -> int | None:
+    """Numbers in the model.safetensors of a run or folder, from its header; None without one."""
+    places = [folder / part / "model.safetensors" for part in ("", "model", "encoder")]
+    found = [path for path in places if path.is_file()]
+    if not found:
+        return None
+    with open(found[0], "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return int(sum(np.prod(shape, dtype=np.int64) for shape in shapes))

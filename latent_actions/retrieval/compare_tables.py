@@ -1,0 +1,137 @@
+"""The tables of a comparison, once for the terminal, Markdown and the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
+from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
+
+LABELS = {"cross_scene": "cross-scene", "cross_view": "cross-view"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells under heads, with a caption that says what they are."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(rows: Sequence[CompareRow], reference: str) -> list[Table]:
+    """P@10 of all arms, the reference against each, the four directions, other measures."""
+    precision = [row for row in rows if row.benchmark == PRECISION]
+    found = [_averages(precision), _against(precision, reference), _directions(precision)]
+    others = [row for row in rows if row.benchmark != PRECISION]
+    return [*found, _measures(others)] if others else found
+
+
+def _averages(rows: Sequence[CompareRow]) -> Table:
+    heads = [(LABELS[name], "95 %", "seeds") for name in AVERAGES]
+    body = []
+    for row, other in zip(*(_of(rows, name) for name in AVERAGES), strict=True):
+        cells = [cell for r in (row, other) for cell in (_two(r.value), _range(r), _seeds(r))]
+        body.append((row.arm, *cells, _count(row.steps), _count(row.parameters)))
+    first = rows[0]
+    caption = (
+        f"P@10 in percent, mean over seeds, 95 % bootstrap over takes and seeds; chance "
+        f"{_two(first.chance)}, oracle {_two(first.oracle)}, {first.n} queries of {first.takes} "
+        "takes, the query's scene left out"
+    )
+    return Table(caption, ("arm", *heads[0], *heads[1], "steps", "parameters"), tuple(body))
+
+
+def _against(rows: Sequence[CompareRow], reference: str) -> Table:
+    head = ("arm", "measure", "ratio", "95 %", "difference", "95 %", "intervals apart")
+    body = [
+        (
+            row.arm, LABELS[name], "-" if row.ratio is None else f"{row.ratio:.2f}x",
+            _between(row.ratio_low, row.ratio_high, 2), _two(row.difference),
+            _between(row.difference_low, row.difference_high), "yes" if row.apart else "no",
+        )
+        for name in AVERAGES
+        for row in _of(rows, name)
+        if row.arm != reference
+    ]  # fmt: skip
+    caption = (
+        f"{reference} over, and minus (points), each other arm; paired over takes, seeds drawn "
+        "independently. Intervals apart: the two arms' own intervals of P@10 do not overlap"
+    )
+    return Table(caption, head, tuple(body))
+
+
+def _directions(rows: Sequence[CompareRow]) -> Table:
+    columns = [_of(rows, name) for name in DIRECTIONS]
+    body = [
+        (line[0].arm, *(f"{_two(row.value)} {_range(row)}" for row in line))
+        for line in zip(*columns, strict=True)
+    ]
+    return Table(
+        "P@10 by direction, query to gallery: g ego, x exo", ("arm", *DIRECTIONS), tuple(body)
+    )
+
+
+def _measures(rows: Sequence[CompareRow]) -> Table:
+    """A row a measure, a column an arm."""
+    arms = list(dict.fromkeys(row.arm for row in rows))
+    keys = list(dict.fromkeys((row.benchmark, row.measure, row.setting) for row in rows))
+    cells = {(row.benchmark, row.measure, row.setting, row.arm): row for row in rows}
+    body = []
+    for key in keys:
+        given = [cells.get((*key, arm)) for arm in arms]
+        levels = {_two(row.chance) for row in given if row is not None}
+        values = ["-" if row is None else f"{_two(row.value)}{_spread(row)}" for row in given]
+        body.append((*key, levels.pop() if len(levels) == 1 else "varies", *values))
+    caption = "Other measures: mean over seeds, lowest and highest seed in brackets"
+    return Table(caption, ("benchmark", "measure", "setting", "chance", *arms), tuple(body))
+
+
+def plain_text(shown: Sequence[Table]) -> str:
+    """Tables with aligned columns."""
+    return "\n\n".join(f"{table.caption}\n{_aligned(table)}" for table in shown)
+
+
+def markdown(shown: Sequence[Table]) -> str:
+    """Tables in Markdown."""
+    parts = []
+    for table in shown:
+        lines = [table.head, ("---",) * len(table.head), *table.rows]
+        parts.append("\n".join([f"{table.caption}.", ""] + [f"| {' | '.join(r)} |" for r in lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _aligned(table: Table) -> str:
+    lines = [table.head, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _of(rows: Sequence[CompareRow], measure: str) -> list[CompareRow]:
+    return [row for row in rows if row.measure == measure]
+
+
+def _range(row: CompareRow) -> str:
+    return _between(row.low, row.high)
+
+
+def _between(low: float | None, high: float | None, digits: int = 1) -> str:
+    return "-" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _seeds(row: CompareRow) -> str:
+    return " ".join(f"{value:.1f}" for value in row.seeds)
+
+
+def _spread(row: CompareRow) -> str:
+    return f" ({min(row.seeds):.1f} to {max(row.seeds):.1f})" if len(row.seeds) > 1 else ""
+
+
+def _two(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

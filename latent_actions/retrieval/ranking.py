@@ -1,0 +1,130 @@
+"""Whole rankings: precision@K, recall@K and average precision, query and gallery sets of any size.
+
+Q queries, N gallery rows. The rules of metric.py hold: cosine, ties broken by index after a shuffle
+fixed by the seed, the divisor K even where fewer positives exist, queries without a positive stay
+in as 0.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+
+from latent_actions.retrieval.metric import TOP, as_ids, normalise, sort_keys
+
+_BLOCK = 256  # queries sorted at a time: bounds memory at 256 x N
+RECALLS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Who may be found: queries' and gallery's labels, and groups that are left out.
+
+    A gallery row is left out for a query of the same group; no groups: nothing is left out.
+    """
+
+    query_labels: Sequence[Hashable]
+    gallery_labels: Sequence[Hashable]
+    query_groups: Sequence[Hashable] | None = None
+    gallery_groups: Sequence[Hashable] | None = None
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """(rows of queries, same label, left out): the masks are bool (rows, N)."""
+        count = len(self.query_labels)
+        labels = as_ids([*self.query_labels, *self.gallery_labels])
+        groups = np.arange(len(labels))  # all differ: nothing is left out
+        if self.query_groups is not None and self.gallery_groups is not None:
+            groups = as_ids([*self.query_groups, *self.gallery_groups])
+        for start in range(0, count, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, count))
+            same = labels[rows, None] == labels[None, count:]
+            yield rows, same, groups[rows, None] == groups[None, count:]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Scores of the queries, each (Q,) in [0, 1]; recall: {K: any positive among the first K}."""
+
+    precision: np.ndarray
+    recall: dict[int, np.ndarray]
+    average_precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class PoolLevels:
+    """Means over the queries of what a random order is expected to score, and a perfect one."""
+
+    precision: float
+    precision_oracle: float
+    recall: dict[int, float]
+    average_precision: float
+    answerable: float  # share of queries with a positive: oracle of recall and average precision
+
+
+def ranked(
+    queries: np.ndarray, gallery: np.ndarray, pool: Pool, *, top: int = TOP, seed: int = 0
+) -> Ranked:
+    """Rank the whole gallery for every query: (Q, D) and (N, D) float -> Ranked."""
+    expected = (len(pool.query_labels), len(pool.gallery_labels))
+    if (len(queries), len(gallery)) != expected:
+        raise ValueError(
+            f"expected {expected} queries and gallery rows as labels, "
+            f"got {(len(queries), len(gallery))}"
+        )
+    order = np.random.default_rng(seed).permutation(len(gallery))
+    unit_queries, unit_gallery = normalise(queries), normalise(gallery)[order]
+    precision, average = np.zeros(len(queries)), np.zeros(len(queries))
+    recall = {k: np.zeros(len(queries)) for k in RECALLS}
+    for rows, same, left_out in pool.blocks():
+        out = left_out[:, order]
+        places = np.argsort(sort_keys(unit_queries[rows] @ unit_gallery.T, out), axis=1)
+        hits = np.take_along_axis(same[:, order] & ~out, places, 1)
+        precision[rows] = hits[:, :top].sum(axis=1) / top
+        average[rows] = average_precision(hits)
+        for k, values in recall.items():
+            values[rows] = hits[:, :k].any(axis=1)
+    return Ranked(precision, recall, average)
+
+
+def average_precision(hits: np.ndarray) -> np.ndarray:
+    """Mean over the positives of the precision at their ranks: bool (Q, N), best first -> (Q,).
+
+    0 for a query without positives."""
+    found = hits.cumsum(axis=1)
+    at_rank = found / np.arange(1, hits.shape[1] + 1)
+    return (at_rank * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1)
+
+
+def pool_levels(pool: Pool, top: int = TOP) -> PoolLevels:
+    """What the pool allows, whatever the encoder."""
+    counts = [((~out).sum(axis=1), (same & ~out).sum(axis=1)) for _, same, out in pool.blocks()]
+    size, positives = (np.concatenate(parts) for parts in zip(*counts, strict=True))
+    return PoolLevels(
+        precision=float(np.mean(positives / np.maximum(size, top))),
+        precision_oracle=float(np.mean(np.minimum(positives, top) / top)),
+        recall={k: float(np.mean(_recall_chance(positives, size, k))) for k in RECALLS},
+        average_precision=float(np.mean(_average_precision_chance(positives, size))),
+        answerable=float(np.mean(positives > 0)),
+    )
+
+
+def _recall_chance(positives: np.ndarray, size: np.ndarray, k: int) -> np.ndarray:
+    """1 - C(G - R, k) / C(G, k): a random order has a positive among its first k."""
+    size, positives = size.astype(float), positives.astype(float)
+    k_fit = np.minimum(k, size)
+    room = size - positives - k_fit  # negative: the first k cannot all be wrong
+    safe = np.maximum(room, 0)
+    log_miss = gammaln(size - positives + 1) - gammaln(safe + 1)
+    log_miss -= gammaln(size + 1) - gammaln(size - k_fit + 1)
+    return np.where(positives == 0, 0.0, np.where(room < 0, 1.0, 1 - np.exp(log_miss)))
+
+
+def _average_precision_chance(positives: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Expected average precision of a random order of G rows with R positives:
+    (H_G + (G - H_G) (R - 1) / (G - 1)) / G, H_G the harmonic number; 0 without positives.
+    """
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, max(int(size.max()), 1) + 1))])
+    h, size = harmonic[size], np.maximum(size, 1).astype(float)
+    share = np.where(size > 1, (positives - 1) / np.maximum(size - 1, 1), 0.0)
+    return np.where(positives > 0, (h + (size - h) * share) / size, 0.0)

@@ -1,0 +1,193 @@
+"""`invact encoder search`: the clips nearest to a query clip, printed and as a page of pictures.
+
+The gallery of an encoder's vectors is made once and kept; see index.py.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from invact_vla.data.decode import decode_frames, probe
+from invact_vla.errors import UserError
+from invact_vla.html import media
+from invact_vla.html.page import Html, Section, figure, grid, page, paragraph
+from invact_vla.training.files import atomic_file, hash_json, hash_tree
+from latent_actions.invact import sprites  # noqa: F401  registers the data source
+from latent_actions.invact.clips import ClipData, ClipTable, VideoClips
+from latent_actions.invact.encoder import InvActEncoder
+from latent_actions.retrieval.index import Backend, Entry, Found, Gallery
+from latent_actions.retrieval.subjects import encoder_folder
+from latent_actions.video.clips import clip_frames
+from latent_actions.video.records import Split
+
+logger = logging.getLogger(__name__)
+SHOWN_FRAMES = 4  # of each clip, side by side
+_VIDEOS = (".mp4", ".webm", ".avi", ".mkv", ".mov")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Which clips, and what is looked for."""
+
+    POSITIONAL = "query"
+
+    query: tuple[str, ...]  # clips of the gallery (<moment>/<camera>), or paths of video files
+    encoder: Path  # encoder folder, or the run folder of its training
+    out: Path = Path("search.html")  # the page
+    data: ClipData = field(default_factory=VideoClips)  # clips of the gallery
+    split: Split = "val"  # split whose clips are the gallery
+    gallery: Path | None = None  # folder to keep the gallery in; default: <encoder>/gallery_<split>
+    top: int = 10  # clips found for a query
+    other_scenes: bool = True  # leave out the scene of a query that is a clip of the gallery
+    backend: Backend = "auto"  # auto (faiss if installed) | faiss | numpy: the same answer
+    workers: int = 2  # decoding processes
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or not self.query:
+            raise ValueError(f"top must be >= 1 and query given, got {self.top} and {self.query}")
+
+
+def main(config: SearchConfig) -> Path:
+    """Print the nearest clips of every query, write the page; returns its path."""
+    torch.set_num_threads(1)
+    encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder))
+    gallery = open_gallery(config, encoder)
+    vectors, shown, leave_out = [], [], []
+    for query in config.query:
+        vector, frames, out = _query(query, encoder, gallery, config.other_scenes)
+        vectors.append(vector)
+        shown.append(frames)
+        leave_out.append(out)
+    found = gallery.nearest(
+        np.stack(vectors), config.top, leave_out=leave_out, backend=config.backend
+    )
+    print(format_found(config.query, gallery, found))
+    with atomic_file(config.out) as temporary:
+        temporary.write_text(search_page(config.query, shown, gallery, found))
+    return config.out
+
+
+def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
+    """The kept gallery if it is of this encoder and these clips, else a new one."""
+    root = encoder_folder(config.encoder)
+    folder = config.gallery or root.parent / f"gallery_{config.split}"
+    table = config.data.table(
+        encoder.config.frames, folder.with_name(f"{folder.name}_frames"), config.workers,
+        (config.split,),
+    )  # fmt: skip
+    entries = _entries(table)
+    made_by = hash_json([hash_tree(root), [entry.clip for entry in entries]])
+    if (folder / "gallery.json").exists():
+        gallery = Gallery.load(folder)
+        if gallery.made_by == made_by:
+            return gallery
+    logger.info("embedding %d clips", len(table))
+    rows = np.arange(len(table))
+    parts = np.array_split(rows, max(1, len(rows) // 256))
+    vectors = np.concatenate([encoder.embed(table.read(part)) for part in parts])
+    thumbnails = np.concatenate([_few(table.read(part)) for part in parts])
+    gallery = Gallery(vectors, entries, thumbnails, made_by)
+    gallery.save(folder)
+    return gallery
+
+
+def _entries(table: ClipTable) -> list[Entry]:
+    names = ("verb", "text", "scene", "take", "view")
+    return [
+        Entry(
+            clip=f"{table.moment[row]}/{table.camera[row]}",
+            **{name: getattr(table, name)[row] for name in names},
+        )
+        for row in range(len(table))
+    ]
+
+
+def _query(
+    query: str, encoder: InvActEncoder, gallery: Gallery, other_scenes: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vector (D,), frames to show (F, S, S, 3) and gallery rows to leave out, of one query."""
+    if Path(query).suffix.lower() in _VIDEOS:
+        if not Path(query).is_file():
+            raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
+        clip = read_clip(Path(query), encoder.config.frames, encoder.config.size)
+        return encoder.embed(clip[None])[0], _few(clip[None])[0], np.zeros(0, np.int64)
+    row = gallery.row_of(query)
+    entry = gallery.entries[row]
+    same = [
+        number
+        for number, other in enumerate(gallery.entries)
+        if (other.scene == entry.scene if other_scenes else number == row)
+    ]
+    return gallery.vectors[row], gallery.thumbnails[row], np.array(same, np.int64)
+
+
+def read_clip(path: Path, frames: int, size: int) -> np.ndarray:
+    """A whole video as one clip, uint8 (T, size, size, 3)."""
+    info = probe(path)
+    wanted = clip_frames(0.0, info.n_frames / info.fps, info.fps, info.n_frames, frames)
+    unique, inverse = np.unique(wanted, return_inverse=True)
+    return decode_frames(path, unique, size)[inverse]
+
+
+def _few(clips: np.ndarray) -> np.ndarray:
+    """SHOWN_FRAMES frames of each clip, evenly spaced: (N, T, ...) -> (N, F, ...)."""
+    picks = np.linspace(0, clips.shape[1] - 1, SHOWN_FRAMES).round().astype(int)
+    return clips[:, picks]
+
+
+def format_found(queries: Sequence[str], gallery: Gallery, found: Found) -> str:
+    """One line a found clip: rank, cosine, verb, clip, text."""
+    lines = []
+    for number, query in enumerate(queries):
+        lines.append(f"{query}  {_about(query, gallery)}".rstrip())
+        for place, row in enumerate(found.rows[number]):
+            if row >= 0:
+                entry, value = gallery.entries[row], found.similarity[number, place]
+                lines.append(
+                    f"{place + 1:>4}  {value:+.3f}  {entry.verb:<14}  {entry.clip}  {entry.text}"
+                )
+    return "\n".join(lines)
+
+
+def search_page(
+    queries: Sequence[str], shown: Sequence[np.ndarray], gallery: Gallery, found: Found
+) -> str:
+    """The page: a section a query, a picture strip a clip; a frame marks the query's verb."""
+    sections = []
+    for number, query in enumerate(queries):
+        verb = _verb(query, gallery)
+        items = [figure(_strip(shown[number], query), f"query: {query} {_about(query, gallery)}")]
+        for place, row in enumerate(found.rows[number]):
+            if row >= 0:
+                entry = gallery.entries[row]
+                kind = "" if verb is None else "success" if entry.verb == verb else "failure"
+                caption = (
+                    f"{place + 1}. {entry.verb} ({found.similarity[number, place]:.2f}): "
+                    f"{entry.text}. {entry.scene}, {entry.view}, {entry.clip}"
+                )
+                items.append(figure(_strip(gallery.thumbnails[row], entry.clip), caption, kind))
+        sections.append(Section(f"query{number}", query, grid(items, 280)))
+    lead = paragraph(
+        f"The nearest of {len(gallery)} clips by the cosine of their embeddings. "
+        "A green frame has the query's verb, a red one another."
+    )
+    return page("Nearest clips", lead, sections)
+
+
+def _strip(frames: np.ndarray, label: str) -> Html:
+    """Frames side by side, uint8 (F, S, S, 3)."""
+    return media.frame(np.concatenate(list(frames), axis=1), label)
+
+
+def _verb(query: str, gallery: Gallery) -> str | None:
+    found = [entry.verb for entry in gallery.entries if entry.clip == query]
+    return found[0] if found else None
+
+
+def _about(query: str, gallery: Gallery) -> str:
+    found = [entry for entry in gallery.entries if entry.clip == query]
+    return f"({found[0].verb}: {found[0].text})" if found else ""

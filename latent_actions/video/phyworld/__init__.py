@@ -1,0 +1,1 @@
+"""PhyWorld's three scenarios in closed form: uniform motion, parabola, collision."""

@@ -1,0 +1,181 @@
+"""What the readers of Ego-Exo4D (V2) share: takes, annotation files, cameras, scene keys.
+
+    <root>/takes.json
+    <root>/annotations/<name>_{train,val}.json
+    <root>/takes/<take_name>/frame_aligned_videos[/downscaled/448]/<camera>.mp4
+
+Layout and field names: docs of github.com/EGO4D.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from invact_vla.errors import UserError
+from invact_vla.training.files import read_json
+from latent_actions.video.dropped import Dropped
+from latent_actions.video.records import Split, View
+from latent_actions.video.source import check_folder
+
+# keyword scenes of the published evaluation
+ACTIVITIES = ("cooking", "bike", "covid", "pcr", "cpr")
+EGO_FILE = re.compile(r"^aria\d+_214-1\.mp4$")  # 214-1 is the RGB stream, the number is the device
+DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
+FULL = Path("frame_aligned_videos")
+SceneKey = Literal[
+    "physical_setting", "institution_activity", "keyword", "capture", "take", "institution"
+]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera of a take that has a video on disk."""
+
+    name: str
+    view: View
+    video: Path
+
+
+def read_takes(root: Path) -> dict[str, dict[str, Any]]:
+    """{take_uid: entry of takes.json}."""
+    check_folder(root, "an Ego-Exo4D folder with takes.json, annotations/ and takes/")
+    takes = read_json(root / "takes.json")
+    if not isinstance(takes, list) or not all({"take_uid", "take_name"} <= set(t) for t in takes):
+        raise UserError(
+            f"{root / 'takes.json'} is no list of takes with take_uid and take_name: expected the "
+            "file of Ego-Exo4D V2"
+        )
+    return {take["take_uid"]: take for take in takes}
+
+
+def read_annotations(root: Path, name: str, split: Split) -> dict[str, Any]:
+    """Content of annotations/<name>_<split>.json, which has {"annotations": {take_uid: ...}}."""
+    path = root / "annotations" / f"{name}_{split}.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), dict):
+        raise UserError(f'{path} has no "annotations": expected an Ego-Exo4D V2 annotation file')
+    return content
+
+
+def known_takes(
+    uids: Iterator[str], takes: dict[str, dict[str, Any]], dropped: Dropped
+) -> list[str]:
+    """Those of the takes that takes.json lists, by name."""
+    known = []
+    for uid in uids:
+        if uid in takes:
+            known.append(uid)
+        else:
+            dropped.add("takes not in takes.json", uid)
+    return sorted(known, key=lambda uid: takes[uid]["take_name"])
+
+
+def cameras_of(root: Path, take: dict[str, Any], dropped: Dropped) -> list[Camera]:
+    """Cameras of a take, from the downscaled videos, else the full ones; none if it lacks a view.
+
+    Ego is the RGB stream of the Aria glasses, whatever their number; its other streams are left
+    out. Retrieval and training compare views, so a take needs both.
+    """
+    name = take["take_name"]
+    base = root / take.get("root_dir", f"takes/{name}")
+    folder = next((base / f for f in (DOWNSCALED, FULL) if (base / f).is_dir()), None)
+    cameras = []
+    for path in sorted(folder.glob("*.mp4")) if folder is not None else ():
+        if EGO_FILE.match(path.name):
+            cameras.append(Camera(path.stem, "ego", path))
+        elif not path.stem.startswith("aria"):
+            cameras.append(Camera(path.stem, "exo", path))
+    views = {camera.view for camera in cameras}
+    if len(views) == 2:
+        return cameras
+    missing = "an exo" if views == {"ego"} else "an ego"
+    dropped.add(f"takes without {missing} camera" if views else "takes without videos", name)
+    return []
+
+
+def chosen_cameras(
+    cameras: list[Camera], exo: str, stated: Any, take: dict[str, Any]
+) -> list[Camera]:
+    """Ego, and all exo cameras or (exo="best") the best one. stated: an annotation's best_exo."""
+    best = best_exo(take, stated, [c.name for c in cameras if c.view == "exo"])
+    return [c for c in cameras if c.view == "ego" or exo == "all" or c.name == best]
+
+
+def best_exo(take: dict[str, Any], stated: Any, present: list[str]) -> str | None:
+    """The best exo camera that is named, else the first that is there."""
+    return named_exo(take, stated, present) or min(present, default=None)
+
+
+def named_exo(take: dict[str, Any], stated: Any, present: list[str]) -> str | None:
+    """The best exo camera of the description, else of the take; None if neither names one."""
+    of_moment = stated.get("cam_id") if isinstance(stated, dict) else None
+    return next((c for c in (of_moment, take.get("best_exo")) if c in present), None)
+
+
+def as_bool(value: bool | str | int | None) -> bool:
+    """The annotation files mix true, "1" and 1 in one field. Raises UserError on anything else."""
+    if value is None:
+        return False
+    if isinstance(value, bool | int):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in ("1", "true"):
+        return True
+    if isinstance(value, str) and value.strip().lower() in ("0", "false", ""):
+        return False
+    raise UserError(
+        f'expected a truth value (true, false, "0" or "1") in the annotations, got {value!r}'
+    )
+
+
+def as_seconds(value: Any) -> float | None:
+    """A time of the annotation files, a number or its text; None if it is neither, or negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def segments_of(
+    annotation: dict[str, Any], name: str, dropped: Dropped
+) -> list[tuple[float, float, dict[str, Any]]]:
+    """(start, end, segment) of the keysteps of a take, seconds, in file order."""
+    found = []
+    for number, segment in enumerate(annotation.get("segments", [])):
+        times = segment if isinstance(segment, dict) else {}
+        start, end = as_seconds(times.get("start_time")), as_seconds(times.get("end_time"))
+        if start is None or end is None or start >= end:
+            dropped.seen += 1
+            dropped.add("keysteps with unparsable times", f"{name} keystep {number}", damage=True)
+        else:
+            found.append((start, end, segment))
+    return found
+
+
+def scene_of(take: dict[str, Any], key: SceneKey) -> str:
+    """The place of a take under a scene key. Keys that parse the name follow
+    <institution>_<activity>.
+    """
+    name = take["take_name"]
+    words = name.split("_")
+    institution_activity = f"{words[0]}_{words[1].rstrip('0123456789')}" if len(words) > 1 else name
+    if key == "physical_setting":
+        uid = take.get("physical_setting_uid")
+        return institution_activity if uid in (None, "") else str(uid)
+    if key == "keyword":
+        return next((word for word in ACTIVITIES if word in name), institution_activity)
+    if key == "capture":
+        return name.rpartition("_")[0]
+    if key == "institution":
+        return words[0]
+    return name if key == "take" else institution_activity
+
+
+def scene_tags(take: dict[str, Any]) -> dict[str, str | float]:
+    """The place of a take under every scene key, for evaluations that report them all."""
+    return {f"scene.{key}": scene_of(take, key) for key in SceneKey.__args__}

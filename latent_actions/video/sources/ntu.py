@@ -1,0 +1,122 @@
+"""NTU RGB+D 60 and 120 on disk: one video a (setup, camera, performer, repetition, action).
+
+    <root>/**/SsssCcccPpppRrrrAaaa_rgb.avi        (also without _rgb)
+
+Three cameras see each performance, so a moment has up to three videos; there is no ego view. File
+names, classes and splits: github.com/shahroudy/NTURGB-D and the papers (arxiv.org/abs/1604.02808,
+arxiv.org/abs/1905.04757).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from invact_vla.errors import UserError
+from latent_actions.video.dropped import Dropped
+from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.source import SourceConfig, check_folder
+from latent_actions.video.sources.ntu_actions import ACTIONS
+
+FILE = re.compile(r"^S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})(_rgb)?\.(avi|mp4)$")
+SAMPLE = re.compile(r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}")
+LAYOUT = "videos named SsssCcccPpppRrrrAaaa_rgb.avi"
+TRAIN_SUBJECTS_60 = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
+TRAIN_SUBJECTS_120 = (
+    *TRAIN_SUBJECTS_60, 45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82,
+    83, 84, 85, 86, 89, 91, 92, 93, 94, 95, 97, 98, 100, 103,
+)  # fmt: skip
+ONE_SHOT_CLASSES = tuple(
+    range(1, 121, 6)
+)  # the 20 novel classes of the one-shot protocol: A1, A7 …
+
+
+@SourceConfig.register_subclass("ntu")
+@dataclass(frozen=True, kw_only=True)
+class NtuSource(SourceConfig):
+    """NTU RGB+D clips; the verb is the name of the action class, the scene the setup. Tags: setup,
+    camera, subject, repetition, action (numbers of the file name), one_shot (1 for novel classes).
+
+    The split "train" is the protocol's training part, "val" its test part.
+    """
+
+    classes: Literal[60, 120] = 60  # NTU RGB+D 60 (setups 1-17) or 120 (setups 1-32)
+    protocol: Literal["cross_subject", "cross_view", "cross_setup"] = "cross_subject"  # the split
+    missing_skeletons: Path | None = None  # list of samples to leave out, as the authors publish it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes not in (60, 120):
+            raise ValueError(f"classes must be 60 or 120, got {self.classes}")
+
+    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
+        dropped, rows = Dropped(), []
+        ignored = self._ignored()
+        for path, numbers in self._files(dropped):
+            if numbers[4] > self.classes or numbers[4] == 0:
+                dropped.add(f"of classes beyond {self.classes}", path.name)
+            elif path.name[:20] in ignored:
+                dropped.add("with missing skeletons", path.name)
+            elif self._is_train(numbers) == (split == "train"):
+                rows.append(_row(path, numbers, split))
+        return self.whole_videos(rows, dropped), dropped
+
+    def _files(self, dropped: Dropped) -> list[tuple[Path, tuple[int, ...]]]:
+        """Videos with the five numbers of their names, by name."""
+        check_folder(self.root, LAYOUT)
+        found = []
+        for path in sorted(self.root.rglob("*"), key=lambda path: path.name):
+            match = FILE.match(path.name)
+            if match:
+                found.append((path, tuple(int(group) for group in match.groups()[:5])))
+            elif path.suffix in (".avi", ".mp4"):
+                dropped.seen += 1
+                dropped.add("with another file name", path.name, damage=True)
+        if not found:
+            raise UserError(f"no videos below {self.root}: expected {LAYOUT}")
+        return found
+
+    def _is_train(self, numbers: tuple[int, ...]) -> bool:
+        setup, camera, subject = numbers[:3]
+        subjects = TRAIN_SUBJECTS_60 if self.classes == 60 else TRAIN_SUBJECTS_120
+        return {
+            "cross_subject": subject in subjects,
+            "cross_view": camera != 1,
+            "cross_setup": setup % 2 == 0,
+        }[self.protocol]
+
+    def _ignored(self) -> set[str]:
+        """Names of the samples in the list of missing skeletons; its header lines name none."""
+        if self.missing_skeletons is None:
+            return set()
+        if not self.missing_skeletons.is_file():
+            raise UserError(
+                f"no file {self.missing_skeletons}: expected the list of samples with missing "
+                "skeletons of github.com/shahroudy/NTURGB-D, or leave missing_skeletons out"
+            )
+        return set(SAMPLE.findall(self.missing_skeletons.read_text()))
+
+
+def _row(path: Path, numbers: tuple[int, ...], split: Split) -> dict[str, Any]:
+    setup, camera, subject, repetition, action = numbers
+    sample = path.name[:20]
+    return {
+        "clip_id": f"ntu/{sample}",
+        "moment_id": f"ntu/{sample[:4]}{sample[8:]}",  # the same performance under other cameras
+        "take": f"ntu/{sample[:4]}{sample[8:12]}",
+        "scene": sample[:4],
+        "view": "exo",
+        "camera": sample[4:8],
+        "verb": ACTIONS[action - 1],
+        "text": ACTIONS[action - 1],
+        "split": split,
+        "video": path,
+        "tags": {
+            "setup": setup,
+            "camera": camera,
+            "subject": subject,
+            "repetition": repetition,
+            "action": action,
+            "one_shot": int(action in ONE_SHOT_CLASSES),
+        },
+    }

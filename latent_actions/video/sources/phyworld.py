@@ -1,0 +1,100 @@
+"""PhyWorld on disk: HDF5 files of MP4 bytes with positions and initial values.
+
+    <root>/**/{uniform_motion,parabola,collision}_{30K,300K,3M,eval}.hdf5       see hdf5_video.py
+
+Published at huggingface.co/datasets/magicr/phyworld; `invact data phyworld` makes files of the same
+layout.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from invact_vla.data.decode import VideoError
+from invact_vla.data.hdf5_video import BallShard, read_shards
+from invact_vla.errors import UserError
+from latent_actions.video.dropped import Dropped
+from latent_actions.video.phyworld.labels import tags_of
+from latent_actions.video.phyworld.motion import SCENARIOS, Scenario
+from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.source import SourceConfig, check_folder
+
+FILE = re.compile(rf"^({'|'.join(SCENARIOS)})_(\w+)\.hdf5$")
+LAYOUT = "files named {uniform_motion,parabola,collision}_{30K,300K,3M,eval}.hdf5"
+
+
+@SourceConfig.register_subclass("phyworld")
+@dataclass(frozen=True, kw_only=True)
+class PhyWorldSource(SourceConfig):
+    """PhyWorld samples as clips. Tags: see labels.tags_of."""
+
+    label: Literal["event", "scenario"] = "event"  # verb of a clip
+    scene: Literal["radius_bin", "height_bin", "sample"] = "radius_bin"  # nuisance kept apart
+    train: str = "30K"  # which training files: 30K | 300K | 3M; val reads the eval files
+
+    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
+        clips, dropped = [], Dropped()
+        for file, scenario in self._files(split):
+            for shard in read_shards(file):
+                clips += self._shard(shard, scenario, f"{file.stem}/{shard.name}", split, dropped)
+        return clips, dropped
+
+    def _files(self, split: Split) -> list[tuple[Path, Scenario]]:
+        check_folder(self.root, LAYOUT)
+        wanted = self.train if split == "train" else "eval"
+        found = []
+        for path in sorted(self.root.rglob("*.hdf5")):
+            match = FILE.match(path.name)
+            if match and match[2] == wanted:
+                found.append((path, SCENARIOS[SCENARIOS.index(match[1])]))  # type: ignore[arg-type]
+        if not found:
+            raise UserError(f"no *_{wanted}.hdf5 below {self.root}: expected {LAYOUT}")
+        return found
+
+    def _shard(
+        self, shard: BallShard, scenario: Scenario, name: str, split: Split, dropped: Dropped
+    ) -> Iterator[ClipRecord]:
+        """Clips of a shard. Its videos have equal lengths: the first readable one is probed."""
+        dropped.seen += len(shard.videos)
+        frames = shard.positions.shape[1]
+        fps = self._fps(shard, dropped)
+        if fps is None:
+            return
+        for index, video in enumerate(shard.videos):
+            sample = f"{name}/{index}"
+            positions, init = shard.positions[index], shard.init[index]
+            if not (np.isfinite(positions).all() and np.isfinite(init).all()):
+                dropped.add("positions that are no numbers", sample, damage=True)
+                continue
+            tags = tags_of(scenario, positions, init)
+            yield ClipRecord(
+                clip_id=sample,
+                moment_id=sample,
+                take=sample,
+                scene=sample if self.scene == "sample" else str(tags[self.scene]),
+                view="exo",
+                camera="video",
+                verb=str(tags[self.label]),
+                text=str(tags["event"]),
+                split=split,
+                video=video,
+                start_s=0.0,
+                end_s=frames / fps,
+                tags=tags,
+            )
+
+    def _fps(self, shard: BallShard, dropped: Dropped) -> float | None:
+        """Frame rate of a shard, None if not one of its first videos can be read."""
+        first = list(shard.videos[:5])
+        for info in self.probe(first).values():
+            if not isinstance(info, VideoError):
+                return info.fps
+        if first:
+            dropped.add(
+                "shards without readable videos", str(first[0]), len(shard.videos), damage=True
+            )
+        return None

@@ -1,0 +1,127 @@
+"""`invact encoder eval` and `invact encoder search` from the command line's config to the files."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from invact_vla.data.video_io import write_video
+from invact_vla.errors import UserError
+from invact_vla.training.cli import parse_config
+from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
+from latent_actions.invact.language import LanguageHead
+from latent_actions.retrieval import evaluate, search
+from tests.paths import REPOSITORY
+
+SPRITES = ["--data.type", "sprites", "--data.moments", "8", "--data.val_moments", "24",
+           "--data.size", "16"]  # fmt: skip
+CONFIGS = REPOSITORY / "configs" / "encoder"
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A training run's folder with random weights: encoder/ and language/."""
+    folder = tmp_path_factory.mktemp("run")
+    shape = EncoderConfig(frames=4, size=16, width=32, depth=3, embedding=16, heads=2)
+    InvActEncoder(shape).save_pretrained(folder / "encoder")
+    LanguageHead(["left", "right"], 16).save_pretrained(folder / "language")
+    return folder
+
+
+def config_of(encoder, out, *args):
+    given = ["--out", str(out), "--encoder", str(encoder), "--draws", "20", *SPRITES, *args]
+    return parse_config(evaluate.EvalConfig, given)
+
+
+def test_one_table_a_run(encoder, tmp_path, capsys):
+    folder = evaluate.main(config_of(encoder, tmp_path / "eval", "--data.val_scenes", "3"))
+    printed = capsys.readouterr().out
+    assert "chance" in printed and "keystep" in printed
+    assert printed.strip() == (folder / "table.txt").read_text().strip()
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    assert rows == json.loads((folder / "results.json").read_text())
+    names = {row["benchmark"] for row in rows}
+    assert names >= {"atomic", "keystep", "scene_bias", "language", "chirality", "commitment"}
+    assert {row["subject"] for row in rows} >= {"encoder", "random weights", "pixels"}
+    skipped = [row for row in rows if row["value"] is None]
+    assert skipped and all(row["note"] for row in skipped)
+    for row in rows:
+        if row["value"] is not None:
+            assert row["n"] > 0 and row["low"] - 1e-9 <= row["value"] <= row["high"] + 1e-9
+    before = (folder / "results.json").stat().st_mtime_ns
+    evaluate.main(config_of(encoder, tmp_path / "eval", "--data.val_scenes", "3"))
+    assert (folder / "results.json").stat().st_mtime_ns == before
+
+
+def test_nothing_to_measure_is_an_error(encoder, tmp_path):
+    only = ["--benchmarks", '[{"type": "atomic", "scene_keys": ["scene"]}]']
+    config = config_of(encoder, tmp_path / "eval", "--data.val_scenes", "1", *only)
+    with pytest.raises(UserError, match="two or more"):
+        evaluate.main(config)
+
+
+def test_a_baseline_without_weights_leaves_a_row(encoder, tmp_path):
+    others = ["--others", '[{"type": "lapa", "laq": "/absent"}]', "--baselines", "false"]
+    only = ["--benchmarks", '[{"type": "atomic"}]']
+    folder = evaluate.main(config_of(encoder, tmp_path / "eval", *others, *only))
+    rows = json.loads((folder / "results.json").read_text())
+    lost = [row for row in rows if row["subject"] == "lapa"]
+    assert len(lost) == 1 and lost[0]["value"] is None and lost[0]["note"]
+
+
+@pytest.mark.parametrize("name", ["eval_synth", "eval_full"])
+def test_configs_parse(name):
+    given = ["--config_path", str(CONFIGS / f"{name}.yaml"), "--out", "runs/x"]
+    assert len(parse_config(evaluate.EvalConfig, given).benchmarks) >= 7
+
+
+def test_bad_configs_are_refused():
+    for args in (["--draws", "0"], ["--benchmarks", "[]"],
+                 ["--benchmarks", '[{"type": "atomic", "scene_keys": ["kitchen"]}]']):  # fmt: skip
+        with pytest.raises(UserError):
+            parse_config(evaluate.EvalConfig, ["--out", "x", "--encoder", "y", *args])
+
+
+def search_config(encoder, tmp_path, *queries):
+    given = [*queries, "--encoder", str(encoder), "--out", str(tmp_path / "page.html"),
+             "--gallery", str(tmp_path / "gallery"), "--top", "3", *SPRITES]  # fmt: skip
+    return parse_config(search.SearchConfig, given)
+
+
+def test_search_by_clip_and_by_video(encoder, tmp_path, capsys):
+    video = tmp_path / "clip.mp4"
+    write_video(
+        video, np.random.default_rng(0).integers(256, size=(9, 32, 32, 3), dtype=np.uint8), 9
+    )
+    config = search_config(encoder, tmp_path, "m10/aria", str(video))
+    page = search.main(config).read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8 and lines[0].startswith("m10/aria")
+    assert page.count("<figure") == 8 and page.count("data:image") >= 8
+    made = (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns
+    search.main(config)
+    assert (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns == made
+
+
+def test_search_leaves_the_scene_out(encoder, tmp_path):
+    config = search_config(encoder, tmp_path, "m10/aria")
+    gallery = search.open_gallery(config, InvActEncoder.from_pretrained(encoder / "encoder"))
+    row = gallery.row_of("m10/aria")
+    out = [r for r, e in enumerate(gallery.entries) if e.scene == gallery.entries[row].scene]
+    found = gallery.nearest(gallery.vectors[[row]], 3, leave_out=[np.array(out)])
+    assert all(gallery.entries[r].scene != gallery.entries[row].scene for r in found.rows[0])
+
+
+def test_search_for_what_is_not_there(encoder, tmp_path):
+    with pytest.raises(UserError, match="no clip 'm99/aria'"):
+        search.main(search_config(encoder, tmp_path, "m99/aria"))
+    with pytest.raises(UserError, match="no video"):
+        search.main(search_config(encoder, tmp_path, "absent.mp4"))
+
+
+def test_faiss_is_not_loaded_with_the_module():
+    code = "import sys, latent_actions.retrieval.search; sys.exit('faiss' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

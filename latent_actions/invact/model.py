@@ -123,7 +123,9 @@ class InvActModel(nn.Module):
         self.loss_config = loss
         self.encoder = InvActEncoder(encoder)
         self.language = LanguageHead(verbs, encoder.embedding)
-        self.scene = nn.Linear(encoder.width, encoder.embedding)  # of the registers' mean
+        # of the registers' mean, where it is taught
+        taught = loss.scene > 0 and encoder.commit.registers > 0
+        self.scene = nn.Linear(encoder.width, encoder.embedding) if taught else None
         # one entry, not a scalar: FSDP shards no scalars
         start = torch.tensor([math.log(loss.contrast.temperature)])
         self.log_temperature = nn.Parameter(start, requires_grad=loss.contrast.learn_temperature)
@@ -136,8 +138,8 @@ class InvActModel(nn.Module):
         with torch.autocast(batch.pixels.device.type, enabled=False):
             items = batch.items.gathered()
             terms, figures = self._label_terms(gather(encoded.embedding), items, batch)
-            if self.loss_config.scene and encoded.registers.shape[1]:
-                terms |= self._scene_terms(encoded, items)
+            if self.scene is not None:
+                terms |= self._scene_terms(self.scene, encoded, items)
             terms |= self._routing_terms(encoded)
             weights = self.loss_config.weights(progress)
             total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
@@ -165,9 +167,9 @@ class InvActModel(nn.Module):
             "skipped_anchors": skipped, "temperature": temperature, "verb_accuracy": right,
         }  # fmt: skip
 
-    def _scene_terms(self, encoded: Encoded, items: Items) -> dict[str, Tensor]:
+    def _scene_terms(self, head: nn.Linear, encoded: Encoded, items: Items) -> dict[str, Tensor]:
         """The contrast of scenes over the mean register, and what the action token says of it."""
-        vectors = self.scene(encoded.registers.float().mean(dim=1))
+        vectors = head(encoded.registers.float().mean(dim=1))
         vectors = gather(F.normalize(vectors, dim=-1))
         contrast = scene_loss(vectors, items, self.loss_config.scene_temperature)
         action = gather(encoded.action.float())

@@ -227,3 +227,14 @@ def test_it_learns_sprites_across_scenes(tmp_path):
     score = {name: values["cross_scene"]["p_at_10"] for name, values in result["encoders"].items()}
     assert score["encoder"] > 1.4 * result["levels"]["scene"]["chance"]  # measured 1.86
     assert score["encoder"] > score["pixels"] and score["encoder"] > score["random weights"]
+
+
+def test_registers_are_taught_the_scene(tmp_path):
+    flags = ("--loss.scene", "1.0", "--loss.dependence", "0.1", "--loop.steps", "2")
+    table = small_table()
+    model = train(debug(tmp_path, *flags), table, tmp_path)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert model.scene is not None and row["scene"] > 0 and row["dependence"] >= 0
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert train(debug(plain, "--loop.steps", "1"), table, plain).scene is None

@@ -200,12 +200,15 @@ def test_scene_names_differ_and_validation_has_its_own():
     assert len({*train, *val}) == 65
 
 
-def test_correlation_makes_favourites(tmp_path):
+@pytest.mark.parametrize("count", [4, 2])
+def test_correlation_makes_favourites(count):
     def share(correlation: float) -> float:
-        content = replace(TINY, scene_verb_correlation=correlation, n_train_scenes=4)
+        content = replace(
+            TINY, scene_verb_correlation=correlation, scene_favourites=count, n_train_scenes=4
+        )
         plans = [plan_take(content, "train", index) for index in range(24)]
         hits = [
-            block.performance.family in favourite_families(plan.number)
+            block.performance.family in favourite_families(plan.number, count)
             for plan in plans
             for block in plan.blocks
         ]

@@ -95,7 +95,9 @@ def test_repetitions_have_names_of_their_own():
 
 
 def test_every_stage_of_the_retrieval_ladder_parses():
-    """Settings and configs of each stage make a config, and the comparison gets all three seeds."""
+    """Settings and configs of each stage make a config, and the comparison gets three seeds of all
+    arms but the two that only explain others.
+    """
     path = REPOSITORY / "configs" / "ladder" / "retrieval.yaml"
     ladder = parse_config(LadderConfig, ["--config_path", str(path)])
     scheduler = Scheduler(ladder)
@@ -104,7 +106,8 @@ def test_every_stage_of_the_retrieval_ladder_parses():
         words = scheduler._command(name)[3 + len(stage.command.split()) :]
         config = parse_config(getattr(importlib.import_module(module), str(config_name)), words)
         assert config.out == Path("runs/retrieval") / name
-    assert {len(runs) for runs in {**config.arms, **config.baselines}.values()} == {3}
+    seeds = {name: len(runs) for name, runs in {**config.arms, **config.baselines}.items()}
+    assert {name for name, count in seeds.items() if count != 3} == {"supcon_text", "one_view"}
     assert config.arms["invact"] == tuple(Path(f"runs/retrieval/invact_{n}") for n in range(3))
 
 

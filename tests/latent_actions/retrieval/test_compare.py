@@ -273,12 +273,9 @@ def test_bars_are_as_long_as_their_means():
     assert chart.count("<circle") == 3 and "b &amp; c" in chart
 
 
-def test_the_config_names_three_seeds_of_each_arm():
+def test_the_config_names_three_seeds_of_each_arm_that_is_judged():
     path = REPOSITORY / "configs" / "encoder" / "compare_retrieval.yaml"
     config = parse_config(compare.CompareConfig, ["--config_path", str(path)])
-    assert {len(runs) for runs in {**config.arms, **config.baselines}.values()} == {3}
-    assert [type(m).__name__[:9] for m in config.measures] == [
-        "Chirality",
-        "SceneBias",
-        "Commitmen",
-    ]
+    seeds = {name: len(runs) for name, runs in {**config.arms, **config.baselines}.items()}
+    assert {name for name, count in seeds.items() if count != 3} == {"supcon_text", "one_view"}
+    assert [type(m).__name__[:9] for m in config.measures] == ["Chirality", "Commitmen"]

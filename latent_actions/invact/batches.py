@@ -41,7 +41,8 @@ class ActionConfig:
     """What counts as one action when clips are contrasted."""
 
     # verb | direction: the verb and which way it goes, where the description says so ("slides ... to
-    # the left"); the verb alone is the label of the benchmarks and of the verb term
+    # the left"; with negative_mask head the other way is ignored, not repelled); the verb alone is
+    # the label of the benchmarks and of the verb term
     label: Literal["verb", "direction"] = "verb"
     # probability that the other actions of a group are its own, shown backwards: hard negatives of
     # actions that have a temporal opposite (video/opposites.py); sampler.kind groups only

@@ -38,8 +38,13 @@ def push_folder(
 def fetch_folder(name: str | Path, revision: str | None = None) -> Path:
     """The local folder of an encoder: `name` itself if it is a folder, else the hub's "owner/name"
     (downloaded once into the hub's cache)."""
-    if Path(name).is_dir() or str(name).count("/") != 1 or Path(name).is_absolute():
+    if Path(name).is_dir():
         return Path(name)
+    if str(name).count("/") != 1 or Path(name).is_absolute():
+        raise UserError(
+            f"no file {name}/config.json: expected a folder that `invact encoder train` wrote, or "
+            '"owner/name" on the hub; correct the path'
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,

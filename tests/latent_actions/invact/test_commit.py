@@ -86,8 +86,8 @@ def test_router_learns_from_uncommitted_pairs():
 
 
 def test_the_gradient_of_a_closed_gate_is_bounded():
-    """Only an unlikely key is open: opening a likely one changes the read by e^60 times its weight
-    in the exact derivative; beside all keys it is one vector's worth."""
+    """Only an unlikely key is open: by the exact derivative, opening a likely one changes the read
+    more than a million times as much as one vector is worth; beside all keys, by one vector."""
     q, k, v = torch.ones(1, 1, 1, 8), torch.zeros(1, 1, 2, 8), torch.randn(1, 1, 2, 8)
     k[0, 0, 0], k[0, 0, 1] = 10.0, -10.0
     null = torch.full((1, 1, 8), -10.0), torch.zeros(1, 1, 8)

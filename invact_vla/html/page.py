@@ -57,7 +57,7 @@ figcaption { padding-top: .3rem; line-height: 1.35; }
 .pair video { grid-area: 1 / 2 / 3 / 3; }
 figure.success { --frame: var(--c3); } figure.failure { --frame: var(--c5); }
 figure.error { --frame: var(--c4); }
-figure[class] video { border: 3px solid var(--frame); }
+figure[class] img, figure[class] video { border: 3px solid var(--frame); }
 .tag { display: inline-block; font-size: .78rem; font-weight: 650; padding: 0 .45em;
   border-radius: 4px; border: 1px solid currentColor; }
 .tag.success { color: var(--c3); } .tag.failure { color: var(--c5); }

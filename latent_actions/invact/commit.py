@@ -43,6 +43,9 @@ class CommitConfig:
     )
     sticky: float = 1.0  # weight of the last rows when sticky
     router_width: int = 64  # width of the row logits' inner product
+    # what registers are read from: the trunk they share with the action token, or the pixels of the
+    # patches left to them, by weights of their own (scene_path.py), which loss.scene teaches
+    register_path: Literal["trunk", "own"] = "trunk"
     motion_prior: float = (
         0.0  # added to the action logit per standard deviation of |frame difference|
     )

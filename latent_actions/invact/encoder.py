@@ -5,7 +5,7 @@ embedding. At inference the embedding needs no text and the registers are droppe
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
@@ -26,6 +26,7 @@ from latent_actions.invact.divided import DividedBlock
 from latent_actions.invact.embedder import Fusion, Stem, Stream, TubeletEmbedder
 from latent_actions.invact.hub import fetch_folder, push_folder
 from latent_actions.invact.routing import Routing, Rows
+from latent_actions.invact.scene_path import ScenePath
 from latent_actions.invact.streams import planes
 from latent_actions.invact.video_input import as_clips
 
@@ -51,6 +52,7 @@ class EncoderConfig:
     heads: int = 4  # attention heads
     mlp_ratio: float = 4.0  # hidden width of the MLP over d
     embedding: int = 128  # D
+    action_width: int = 0  # k, numbers the action token is brought down to before that; 0: d
     attention: Literal["joint", "divided"] = "joint"  # of plain blocks: all at once | time, space
     kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
     commit: CommitConfig = field(default_factory=CommitConfig)  # routing
@@ -71,17 +73,33 @@ class EncoderConfig:
                 "stream features needs the folder of a frozen model in `features`, and fusion sum, "
                 "gated or tokens: it has no pixels to share a stem with"
             )
+        if self.action_width < 0:
+            raise ValueError(f"action_width must be >= 0, got {self.action_width}")
         if self.commit.estimator != "none" and self.commit.start >= self.depth:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
             )
 
+    @property
+    def own_register_path(self) -> bool:
+        """Whether registers are read by a network of their own."""
+        c = self.commit
+        return c.estimator != "none" and c.registers > 0 and c.register_path == "own"
+
+    @property
+    def teaches_registers(self) -> bool:
+        """Whether there are registers that a loss of theirs can teach; a plain ViT with a register
+        path of its own in the config has none."""
+        return self.commit.registers > 0 and (
+            self.own_register_path or self.commit.register_path == "trunk"
+        )
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, d);
-    registers: (B, R, d); rows: one Rows a commit block; motion: (B, N) standardised |frame
-    difference|.
+    """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, k), the action
+    token as the head reads it; registers: (B, R, d); rows: one Rows a commit block; motion: (B, N)
+    standardised |frame difference|.
     """
 
     embedding: Tensor
@@ -124,7 +142,13 @@ class InvActEncoder(nn.Module):
             CommitBlock(*plain, c.commit) for _ in range(c.depth - len(self.plain_blocks))
         )
         self.norm = nn.LayerNorm(c.width)
-        self.head = nn.Linear(c.width, c.embedding)
+        self.narrow = nn.Linear(c.width, c.action_width) if c.action_width else nn.Identity()
+        self.head = nn.Linear(c.action_width or c.width, c.embedding)
+        self.scene_path = None
+        if c.own_register_path:
+            self.scene_path = ScenePath(
+                width=c.width, registers=c.commit.registers, patch=c.patch, grid=self.grid
+            )
         self.apply(_initialise)
         nn.init.trunc_normal_(
             self.special_tokens, std=0.2
@@ -134,6 +158,12 @@ class InvActEncoder(nn.Module):
     def grid(self) -> tuple[int, int, int]:
         """Patch tokens in time, rows, columns."""
         return self.embedder.grid
+
+    @property
+    def size(self) -> int:
+        """Parameters that an embedding is made with: all but those of the registers' own path."""
+        unused = self.scene_path.parameters() if self.scene_path else ()
+        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in unused)
 
     def forward(self, frames: Tensor, routing: Routing | None = None) -> Encoded:
         """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard rows without
@@ -150,11 +180,12 @@ class InvActEncoder(nn.Module):
             last = rows[-1] if rows else None
             patches, specials, chosen = block(patches, specials, routing, motion, last)
             rows.append(chosen)
-        embedding = self.head(self.norm(specials[:, 0]))
+        action = self.narrow(self.norm(specials[:, 0]))
+        registers = self.scene_path(pixels, rows[-1]) if self.scene_path else specials[:, 1:]
         return Encoded(
-            embedding=F.normalize(embedding.float(), dim=-1),
-            action=specials[:, 0],
-            registers=specials[:, 1:],
+            embedding=F.normalize(self.head(action).float(), dim=-1),
+            action=action,
+            registers=registers,
             rows=rows,
             motion=motion,
         )
@@ -198,7 +229,7 @@ class InvActEncoder(nn.Module):
         a clip's vector but by rounding (1e-6)."""
         clips = as_clips(video, self.config.frames, self.config.size, clip_s)
         found = [
-            self._evaluate(batch).embedding.cpu().numpy() for batch in _batches(clips, batch_size)
+            self.evaluated(batch).embedding.cpu().numpy() for batch in _batches(clips, batch_size)
         ]
         return np.concatenate(found) if found else np.zeros((0, self.config.embedding), np.float32)
 
@@ -212,7 +243,7 @@ class InvActEncoder(nn.Module):
         if not self.commit_blocks:
             raise ValueError("this encoder has no commit blocks (estimator none)")
         rows = [
-            self._evaluate(batch).rows[-1].used.argmax(dim=-1) for batch in _batches(frames, 64)
+            self.evaluated(batch).rows[-1].used.argmax(dim=-1) for batch in _batches(frames, 64)
         ]
         t, h, w = self.grid
         return (
@@ -221,13 +252,21 @@ class InvActEncoder(nn.Module):
             .numpy()
         )
 
-    def _evaluate(self, frames: Tensor) -> Encoded:
+    def evaluated(self, frames: Tensor) -> Encoded:
+        """One forward pass as at inference, whatever the mode: hard rows, no noise."""
         was_training = self.training
         self.eval()
         try:
             return self(frames.to(self.special_tokens.device), Routing(hard=True, noise=False))
         finally:
             self.train(was_training)
+
+    def set_readout(self, narrow: Tensor, offset: Tensor, head: Tensor, bias: Tensor) -> None:
+        """Bring the action token down to k numbers, narrow (k, d) token + offset (k,), and embed
+        those by head (D, k) and bias (D,)."""
+        self.config = replace(self.config, action_width=len(narrow))
+        self.narrow = _linear(narrow, offset).to(self.special_tokens.device)
+        self.head = _linear(head, bias).to(self.special_tokens.device)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json, model.safetensors and the card README.md into a folder, atomically."""
@@ -270,6 +309,13 @@ class InvActEncoder(nn.Module):
         card = folder / "README.md"
         model.card = card.read_text() if card.is_file() else ""
         return model.eval()
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.data.copy_(weight)
+    layer.bias.data.copy_(bias)
+    return layer
 
 
 def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

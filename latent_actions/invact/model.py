@@ -124,7 +124,7 @@ class InvActModel(nn.Module):
         self.encoder = InvActEncoder(encoder)
         self.language = LanguageHead(verbs, encoder.embedding)
         # of the registers' mean, where it is taught
-        taught = loss.scene > 0 and encoder.commit.registers > 0
+        taught = loss.scene > 0 and encoder.teaches_registers
         self.scene = nn.Linear(encoder.width, encoder.embedding) if taught else None
         # one entry, not a scalar: FSDP shards no scalars
         start = torch.tensor([math.log(loss.contrast.temperature)])

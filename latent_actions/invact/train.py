@@ -33,6 +33,7 @@ from latent_actions.invact.clips import ClipData, ClipTable, VideoClips, pair_vi
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
 from latent_actions.invact.model import Batch, InvActModel, LossConfig, checkpoint_blocks
 from latent_actions.invact.pictures import committed_picture
+from latent_actions.invact.readout import ReadoutConfig, check_readout, narrow_action
 from latent_actions.invact.routing import Routing
 from latent_actions.invact.sampler import SamplerConfig
 from latent_actions.retrieval.evaluate import baselines, evaluate
@@ -80,6 +81,9 @@ class EncoderTrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colours
     text: TextConfig = field(default_factory=TextConfig)  # what a clip's text is
     action: ActionConfig = field(default_factory=ActionConfig)  # what is one action, what is not
+    readout: ReadoutConfig = field(
+        default_factory=ReadoutConfig
+    )  # the action token, cut down after
     routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when rows become hard
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=1000, batch_size=128)
@@ -95,6 +99,15 @@ class EncoderTrainConfig:
             raise ValueError(
                 "loss.contrast.kind infonce_pair needs both views of a moment in a batch: "
                 "sampler.views both"
+            )
+        if self.readout.width and self.model.action_width:
+            raise ValueError(
+                "give readout.width (fitted) or model.action_width (trained), not both"
+            )
+        if self.model.own_register_path and not self.loss.scene:
+            raise ValueError(
+                "registers of a path of their own (model.commit.register_path own) learn from "
+                "loss.scene alone: give it a weight, such as 0.1, or register_path trunk"
             )
 
 
@@ -122,9 +135,10 @@ def main(config: EncoderTrainConfig) -> Path:
 
 def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActModel:
     """The training itself: a function of the config, the table and the seed."""
+    rows = table.rows_of("train")
     batches = Batches(
         table,
-        table.rows_of("train"),
+        rows,
         size=config.model.size,
         sampler=config.sampler,
         augmentation=config.augment,
@@ -138,6 +152,8 @@ def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActM
         torch.manual_seed(config.seed)
         return InvActModel(config.model, config.loss, batches.verbs)
 
+    labels = batches.ids["verb"][rows]
+    check_readout(config.readout, config.model.width, labels)
     model, steps = build(), config.loop.steps
     parameters = sum(p.numel() for p in model.encoder.parameters())
     logger.info("encoder of %.2f M parameters, %d verbs", parameters / 1e6, len(batches.verbs))
@@ -152,7 +168,10 @@ def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActM
 
     loop = replace(config.loop, seed=config.seed)
     fit(model, loss_fn, batch_at, loop, folder, description="train InvAct")
-    return unsharded(model, build)
+    model = unsharded(model, build)
+    if config.readout.width:
+        narrow_action(model.encoder, table, rows, labels, config.readout, config.seed)
+    return model
 
 
 def _finish(config: EncoderTrainConfig, table: ClipTable, model: InvActModel, run: Run) -> None:

@@ -88,7 +88,7 @@ def _trained_member(name: str, folder: Path) -> Member:
         seed=config["seed"],
         steps=config["loop"]["steps"],
         batch_size=config["loop"]["batch_size"],
-        parameters=sum(p.numel() for p in encoder.parameters()),
+        parameters=encoder.size,
     )
 
 
@@ -118,7 +118,7 @@ def weights_of(config: BaselineConfig) -> dict[str, Path]:
 
 def control_arms(shape: EncoderConfig, seeds: Sequence[int], *, random: bool, pixels: bool) -> list:
     """Random weights, a member a seed, and raw pixels."""
-    parameters = sum(p.numel() for p in InvActEncoder(shape).parameters())
+    parameters = InvActEncoder(shape).size
 
     def untrained(seed: int) -> Member:
         def load(name: str) -> Subject:

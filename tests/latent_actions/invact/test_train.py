@@ -157,8 +157,10 @@ def test_one_class_only_is_refused_unless_the_loss_needs_no_labels(tmp_path):
     with pytest.raises(UserError, match=r"one action, 'left'.*infonce_pair"):
         check_clips(table, ContrastConfig())
     check_clips(table, ContrastConfig(kind="infonce_pair"))
-    config = debug(tmp_path, "--loss.contrast.kind", "infonce_pair", "--sampler.kind", "random")
-    model = train(config, table, tmp_path)
+    flags = ("--loss.contrast.kind", "infonce_pair", "--sampler.kind", "random")
+    with pytest.raises(UserError, match=r"one action only: give readout\.width 0"):
+        train(debug(tmp_path, *flags), table, tmp_path)
+    model = train(debug(tmp_path, *flags, "--readout.width", "0"), table, tmp_path)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
@@ -237,4 +239,14 @@ def test_registers_are_taught_the_scene(tmp_path):
     assert model.scene is not None and row["scene"] > 0 and row["dependence"] >= 0
     plain = tmp_path / "plain"
     plain.mkdir()
-    assert train(debug(plain, "--loop.steps", "1"), table, plain).scene is None
+    trunk = ("--model.commit.register_path", "trunk", "--loss.scene", "0", "--loop.steps", "1")
+    assert train(debug(plain, *trunk), table, plain).scene is None
+    with pytest.raises(UserError, match=r"learn from loss\.scene alone: give it a weight"):
+        debug(plain, "--loss.scene", "0")
+
+
+def test_registers_of_the_trunk_are_taught_too(tmp_path):
+    flags = ("--model.commit.register_path", "trunk", "--loss.scene", "1.0", "--loop.steps", "2")
+    model = train(debug(tmp_path, *flags), small_table(), tmp_path)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert model.scene is not None and model.encoder.scene_path is None and row["scene"] > 0

@@ -98,12 +98,13 @@ class EncoderConfig:
 @dataclass(frozen=True)
 class Encoded:
     """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, k), the action
-    token as the head reads it; registers: (B, R, d); rows: one Rows a commit block; motion: (B, N)
-    standardised |frame difference|.
+    token as the head reads it; token: (B, d), the same before it is cut down; registers: (B, R, d);
+    rows: one Rows a commit block; motion: (B, N) standardised |frame difference|.
     """
 
     embedding: Tensor
     action: Tensor
+    token: Tensor
     registers: Tensor
     rows: list[Rows]
     motion: Tensor
@@ -180,11 +181,13 @@ class InvActEncoder(nn.Module):
             last = rows[-1] if rows else None
             patches, specials, chosen = block(patches, specials, routing, motion, last)
             rows.append(chosen)
-        action = self.narrow(self.norm(specials[:, 0]))
+        token = self.norm(specials[:, 0])
+        action = self.narrow(token)
         registers = self.scene_path(pixels, rows[-1]) if self.scene_path else specials[:, 1:]
         return Encoded(
             embedding=F.normalize(self.head(action).float(), dim=-1),
             action=action,
+            token=token,
             registers=registers,
             rows=rows,
             motion=motion,

@@ -24,11 +24,13 @@ _BATCH = 64
 class Tokens:
     """What an encoder holds besides its embedding, of N clips.
 
-    action: float32 (N, d); registers: float32 (N, R * d); committed: int64 (N, T', H', W'), 0 where
-    a patch is committed to the action token.
+    action: float32 (N, k), as the head reads it; token: float32 (N, d), the same before it is cut
+    down to k numbers; registers: float32 (N, R * d); committed: int64 (N, T', H', W'), 0 where a
+    patch is committed to the action token.
     """
 
     action: np.ndarray
+    token: np.ndarray
     registers: np.ndarray
     committed: np.ndarray
 
@@ -89,18 +91,20 @@ def text_side(head: LanguageHead) -> Callable[[Sequence[str]], np.ndarray]:
 @torch.no_grad()
 def token_states(encoder: InvActEncoder, clips: np.ndarray) -> Tokens:
     """Action token, registers and committed patches of clips, uint8 (N, T, H, W, 3)."""
-    action, registers, committed = [], [], []
+    action, token, registers, committed = [], [], [], []
     encoder.eval()
     device = encoder.special_tokens.device
     for start in range(0, len(clips), _BATCH):
         batch = torch.from_numpy(np.ascontiguousarray(clips[start : start + _BATCH]))
         encoded = encoder(batch.to(device), Routing(hard=True, noise=False))
         action.append(encoded.action.float().cpu())
+        token.append(encoded.token.float().cpu())
         registers.append(encoded.registers.float().flatten(1).cpu())
         committed.append(encoded.rows[-1].used.argmax(dim=-1).cpu())
     tokens = int(np.prod(encoder.grid))  # further streams, if any, follow those of the first
     places = torch.cat(committed)[:, :tokens].reshape(len(clips), *encoder.grid)
-    return Tokens(torch.cat(action).numpy(), torch.cat(registers).numpy(), places.numpy())
+    found = (torch.cat(part).numpy() for part in (action, token, registers))
+    return Tokens(*found, places.numpy())
 
 
 def references(config: EncoderConfig, seed: int) -> list[Subject]:

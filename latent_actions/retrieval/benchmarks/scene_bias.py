@@ -6,7 +6,8 @@
                           chance beside it
 `action before scene`     how often a clip of the same action in another scene is nearer than one of
                           another action in the same scene: 50 without information
-`scene/verb from ...`     linear probes, 5 folds by take (or by moment: an easier question)
+`scene/verb from ...`     linear probes, 5 folds by take (or by moment: an easier question); the action
+                          token as the head reads it, and as a whole where it was cut down for that
 """
 
 from collections.abc import Iterator
@@ -103,6 +104,9 @@ class SceneBiasBenchmark(Benchmark):
         if subject.tokens is not None:
             both = [subject.tokens(clips) for clips in (moments.ego, moments.exo)]
             parts["action token"] = np.concatenate([tokens.action for tokens in both])
+            if both[0].token.shape != both[0].action.shape:
+                whole = np.concatenate([tokens.token for tokens in both])
+                parts["action token before its readout"] = whole
             parts["registers"] = np.concatenate([tokens.registers for tokens in both])
         for part, features in parts.items():
             for what, values in labels.items():

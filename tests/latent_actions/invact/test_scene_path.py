@@ -82,7 +82,7 @@ def test_rows_of_several_streams_are_averaged(streams):
 def test_the_embedding_is_a_map_of_the_narrow_action_token():
     encoder = make()
     out = encoder(pixels(20))
-    assert out.action.shape == (20, 6)
+    assert out.action.shape == (20, 6) and out.token.shape == (20, 32)
     torch.testing.assert_close(
         out.embedding, torch.nn.functional.normalize(encoder.head(out.action), dim=-1)
     )

@@ -136,17 +136,21 @@ def test_probes_read_action_token_and_registers(context):
     moments = context.moments
     scenes = sorted(set(moments.scene))
     codes = np.eye(len(scenes))[[scenes.index(scene) for scene in moments.scene]]
-    zeros = np.zeros((60, 1, 2, 2), np.int64)
-    subject = Subject(
-        name="split",
-        embed=pixel_embedding,
-        tokens=lambda clips: Tokens(action=np.zeros((60, 3)), registers=codes, committed=zeros),
-    )
-    found = values(SceneBiasBenchmark().rows(context, subject))
+    zeros, blind = np.zeros((60, 1, 2, 2), np.int64), np.zeros((60, 3))
+
+    def split(token):
+        tokens = Tokens(action=blind, token=token, registers=codes, committed=zeros)
+        return Subject(name="split", embed=pixel_embedding, tokens=lambda clips: tokens)
+
+    found = values(SceneBiasBenchmark().rows(context, split(codes)))
     folds = "scene, folds by take"
     assert found[folds, "scene from registers"].value > 95
     row = found[folds, "scene from action token"]
     assert row.value <= row.chance + 1e-9
+    # a token that was cut down is probed as a whole too
+    assert found[folds, "scene from action token before its readout"].value > 95
+    whole = values(SceneBiasBenchmark().rows(context, split(blind)))
+    assert (folds, "scene from action token before its readout") not in whole
 
 
 def test_language_of_a_perfect_pair(context):

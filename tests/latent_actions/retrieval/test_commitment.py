@@ -70,7 +70,7 @@ def sees(threshold):
     def tokens(clips):
         light = clips.mean(axis=-1).reshape(len(clips), 2, 2, 4, 8, 4, 8).mean(axis=(2, 4, 6)) / 255
         empty = np.zeros((len(clips), 1))
-        return Tokens(empty, empty, (light < threshold).astype(np.int64))
+        return Tokens(empty, empty, empty, (light < threshold).astype(np.int64))
 
     return Subject(name="sees", embed=pixel_embedding, tokens=tokens)
 

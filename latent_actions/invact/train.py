@@ -33,7 +33,7 @@ from latent_actions.invact.clips import ClipData, ClipTable, VideoClips, pair_vi
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
 from latent_actions.invact.model import Batch, InvActModel, LossConfig, checkpoint_blocks
 from latent_actions.invact.pictures import committed_picture
-from latent_actions.invact.readout import ReadoutConfig, check_readout, narrow_action
+from latent_actions.invact.readout import ReadoutConfig, narrow_action
 from latent_actions.invact.routing import Routing
 from latent_actions.invact.sampler import SamplerConfig
 from latent_actions.retrieval.evaluate import baselines, evaluate
@@ -104,6 +104,12 @@ class EncoderTrainConfig:
             raise ValueError(
                 "give readout.width (fitted) or model.action_width (trained), not both"
             )
+        if self.readout.width >= min(self.model.width, self.model.embedding):
+            raise ValueError(
+                f"readout.width {self.readout.width} keeps all of an action token of "
+                f"{self.model.width} numbers and an embedding of {self.model.embedding}: give less, "
+                "or 0 for no readout"
+            )
         if self.model.own_register_path and not self.loss.scene:
             raise ValueError(
                 "registers of a path of their own (model.commit.register_path own) learn from "
@@ -152,8 +158,6 @@ def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActM
         torch.manual_seed(config.seed)
         return InvActModel(config.model, config.loss, batches.verbs)
 
-    labels = batches.ids["verb"][rows]
-    check_readout(config.readout, config.model.width, labels)
     model, steps = build(), config.loop.steps
     parameters = sum(p.numel() for p in model.encoder.parameters())
     logger.info("encoder of %.2f M parameters, %d verbs", parameters / 1e6, len(batches.verbs))
@@ -170,7 +174,7 @@ def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActM
     fit(model, loss_fn, batch_at, loop, folder, description="train InvAct")
     model = unsharded(model, build)
     if config.readout.width:
-        narrow_action(model.encoder, table, rows, labels, config.readout, config.seed)
+        narrow_action(model.encoder, table, rows, config.readout, config.seed)
     return model
 
 

@@ -1,4 +1,4 @@
-"""The narrow action token: which directions it keeps, and that embeddings stay where they were."""
+"""The narrow action token: the directions it keeps, and embeddings that stay where they were."""
 
 from pathlib import Path
 
@@ -9,37 +9,21 @@ import torch
 from invact_vla.errors import UserError
 from invact_vla.training.cli import parse_config
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.invact.readout import (
-    ReadoutConfig,
-    check_readout,
-    discriminants,
-    narrow_action,
-)
+from latent_actions.invact.readout import ReadoutConfig, narrow_action, principal
 from latent_actions.invact.sprites import SpriteConfig, sprite_table
 from latent_actions.invact.train import EncoderTrainConfig, train
 
 DEBUG = Path(__file__).parents[3] / "configs" / "encoder" / "encoder_debug.yaml"
 
 
-def test_directions_that_tell_actions_apart_are_kept_and_those_of_the_place_are_not():
+def test_principal_directions_are_those_of_the_largest_variance():
     rng = np.random.default_rng(0)
-    action, place = rng.integers(4, size=900), rng.integers(5, size=900)
-    basis = np.linalg.qr(rng.normal(size=(12, 12)))[0]
-    x = 5 + 0.1 * rng.normal(size=(900, 12))
-    x += (
-        rng.normal(size=(4, 3))[action] @ basis[:3]
-        + 3 * rng.normal(size=(5, 4))[place] @ basis[3:7]
-    )
-    directions, mean = discriminants(x, action, 3, 1e-4)
-    kept = (x - mean) @ directions
-
-    def explained(values: np.ndarray, ids: np.ndarray) -> float:
-        means = np.stack([values[ids == i].mean(axis=0) for i in range(ids.max() + 1)])
-        return float(means[ids].var() / values.var())
-
-    assert explained(kept, action) > 0.95 and explained(kept, place) < 0.05 < explained(x, place)
-    within = kept - np.stack([kept[action == i].mean(axis=0) for i in range(4)])[action]
-    np.testing.assert_allclose(within.T @ within / 900, np.eye(3), atol=0.2)
+    basis = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    x = 5 + rng.normal(size=(4000, 6)) * [3.0, 0.1, 2.0, 0.1, 0.1, 0.1] @ basis.T
+    mean, directions, kept = principal(torch.from_numpy(x), 2)
+    np.testing.assert_allclose(mean, x.mean(axis=0))
+    np.testing.assert_allclose(abs(directions.numpy() @ basis[:, [0, 2]]), np.eye(2), atol=0.02)
+    assert kept == pytest.approx(13 / 13.04, abs=1e-3)
 
 
 def encoder_of(width: int = 16) -> InvActEncoder:
@@ -54,22 +38,32 @@ def table():
     )
 
 
-def test_nearly_all_directions_leave_the_embedding_where_it_was(tmp_path):
+def test_embeddings_are_projected_on_what_is_kept(tmp_path):
     encoder, clips = encoder_of(), table()
     rows = clips.rows_of("train")
-    frames = clips.read(rows[:20])
-    before = encoder.embed(frames)
-    labels = np.unique(np.array(clips.verb)[rows], return_inverse=True)[1]
-    narrow_action(encoder, clips, rows, labels, ReadoutConfig(width=15))
-    # a layer norm's output has one direction less than its width
-    np.testing.assert_allclose(encoder.embed(frames), before, atol=2e-3)
-    narrowed = encoder_of()
-    narrow_action(narrowed, clips, rows, labels, ReadoutConfig(width=2, clips=50))
-    out = narrowed.evaluated(torch.from_numpy(frames))
-    assert out.action.shape == (20, 2) and narrowed.config.action_width == 2
-    narrowed.save_pretrained(tmp_path / "encoder")
+    frames = torch.from_numpy(clips.read(rows))
+    with torch.no_grad():
+        whole = encoder.head(encoder.evaluated(frames).token)
+        narrow_action(encoder, clips, rows, ReadoutConfig(width=3))
+        out = encoder.evaluated(frames)
+    mean, directions, _ = principal(whole.double(), 3)
+    projected = (whole - mean) @ directions.T @ directions + mean
+    assert out.action.shape == (len(rows), 3) and encoder.config.action_width == 3
+    np.testing.assert_allclose(out.action, (whole - mean) @ directions.T, atol=1e-5)
+    np.testing.assert_allclose(
+        out.embedding, torch.nn.functional.normalize(projected, dim=-1), atol=1e-5
+    )
+    encoder.save_pretrained(tmp_path / "encoder")
     again = InvActEncoder.from_pretrained(tmp_path / "encoder")
-    np.testing.assert_array_equal(again.embed(frames), narrowed.embed(frames))
+    np.testing.assert_array_equal(again.embed(frames.numpy()), encoder.embed(frames.numpy()))
+
+
+def test_all_directions_leave_the_embedding_where_it_was():
+    encoder, clips = encoder_of(), table()
+    rows = clips.rows_of("train")
+    before = encoder.embed(clips.read(rows[:20]))
+    narrow_action(encoder, clips, rows, ReadoutConfig(width=8, clips=50))
+    np.testing.assert_allclose(encoder.embed(clips.read(rows[:20])), before, atol=1e-5)
 
 
 def test_training_ends_with_the_readout(tmp_path):
@@ -79,11 +73,9 @@ def test_training_ends_with_the_readout(tmp_path):
     assert encoder.config.action_width == 3 and encoder.head.in_features == 3
 
 
-def test_a_readout_that_cannot_be_fitted_is_refused_before_training():
-    with pytest.raises(UserError, match="keeps all of an action token of 32"):
-        check_readout(ReadoutConfig(width=32), 32, np.arange(2))
-    with pytest.raises(UserError, match=r"one action only: give readout\.width 0"):
-        check_readout(ReadoutConfig(width=4), 32, np.ones(2, int))
-    check_readout(ReadoutConfig(), 32, np.ones(2, int))
-    with pytest.raises(ValueError, match="shrinkage positive"):
-        ReadoutConfig(shrinkage=0)
+def test_a_readout_that_keeps_all_is_refused(tmp_path):
+    flags = ("--config_path", str(DEBUG), "--out", str(tmp_path), "--readout.width", "32")
+    with pytest.raises(UserError, match=r"readout\.width 32 keeps all of an action token of 32"):
+        parse_config(EncoderTrainConfig, list(flags))
+    with pytest.raises(ValueError, match="clips >= 2"):
+        ReadoutConfig(clips=1)

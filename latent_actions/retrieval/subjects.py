@@ -103,8 +103,12 @@ def token_states(encoder: InvActEncoder, clips: np.ndarray) -> Tokens:
         committed.append(encoded.rows[-1].used.argmax(dim=-1).cpu())
     tokens = int(np.prod(encoder.grid))  # further streams, if any, follow those of the first
     places = torch.cat(committed)[:, :tokens].reshape(len(clips), *encoder.grid)
-    found = (torch.cat(part).numpy() for part in (action, token, registers))
-    return Tokens(*found, places.numpy())
+    return Tokens(
+        action=torch.cat(action).numpy(),
+        token=torch.cat(token).numpy(),
+        registers=torch.cat(registers).numpy(),
+        committed=places.numpy(),
+    )
 
 
 def references(config: EncoderConfig, seed: int) -> list[Subject]:

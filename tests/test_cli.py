@@ -1,5 +1,6 @@
 """The command line: help, one clear line for a mistake, exit codes."""
 
+import importlib
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from invact_vla.cli import COMMANDS
 from invact_vla.errors import UserError
-from invact_vla.training.cli import run
+from invact_vla.training.cli import parse_config, run
 
 
 def invact(*words: str) -> subprocess.CompletedProcess:
@@ -44,3 +45,12 @@ def test_exit_codes():
     assert run(fail) == 2
     assert run(lambda: None) == 0
     assert run(lambda: 1) == 1
+
+
+@pytest.mark.parametrize("name", sorted(name for name, entry in COMMANDS.items() if entry[1]))
+def test_help_explains_every_option(name, capsys):
+    """A comment with a percent sign, for one, breaks argparse."""
+    module, config_name, _ = COMMANDS[name]
+    with pytest.raises(SystemExit) as stop:
+        parse_config(getattr(importlib.import_module(module), str(config_name)), ["--help"])
+    assert not stop.value.code and "--config_path" in capsys.readouterr().out

@@ -22,6 +22,8 @@ from latent_actions.invact.routing import Estimator, Routing, Rows, choose_rows
 PatchAttention = Literal["block", "full", "none"]
 SpecialAttention = Literal["none", "registers_read_action", "full"]
 Schedule = Literal["per_block", "once", "sticky"]
+Before = Literal["idle", "read_all"]
+RegisterPath = Literal["trunk", "own"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,25 +32,21 @@ class CommitConfig:
 
     # st_gumbel | st_argmax | topk | sparsemax | soft | none (off: a plain ViT; YAML reads off as no)
     estimator: Estimator = "st_gumbel"
-    topk_share: float = 0.3  # patches of a clip that topk commits to the action token (BYOV's 30 %)
+    topk_share: float = 0.3  # patches of a clip that topk commits to the action token (BYOV: 0.3)
     registers: int = 4  # register tokens R that take what is not action; 0: all patches are action
     start: int = 2  # blocks before the first commit block; their special tokens stay as below
-    before: Literal["idle", "read_all"] = (
-        "idle"  # specials in those blocks: untouched, or ordinary tokens
-    )
+    before: Before = "idle"  # specials in those blocks: idle (untouched) | read_all (as any token)
     patch_attention: PatchAttention = "block"  # block (own commitment) | full | none (patches stay)
     special_attention: SpecialAttention = "none"  # what special tokens read of each other
-    schedule: Schedule = (
-        "per_block"  # rows anew per block | once | sticky (last rows add to logits)
-    )
+    # per_block (rows anew in each block) | once | sticky (the last rows add to the logits)
+    schedule: Schedule = "per_block"
     sticky: float = 1.0  # weight of the last rows when sticky
     router_width: int = 64  # width of the row logits' inner product
-    # what registers are read from: the trunk they share with the action token, or the pixels of the
-    # patches left to them, by weights of their own (scene_path.py), which loss.scene teaches
-    register_path: Literal["trunk", "own"] = "trunk"
-    motion_prior: float = (
-        0.0  # added to the action logit per standard deviation of |frame difference|
-    )
+    # what registers are read from: trunk (which they share with the action token) | own (pixels of
+    # the patches left to them, by weights of their own, which loss.scene teaches)
+    register_path: RegisterPath = "trunk"
+    # added to the action logit per standard deviation of |frame difference|
+    motion_prior: float = 0.0
 
     def __post_init__(self) -> None:
         if self.registers < 0 or self.start < 0 or self.router_width < 1:

@@ -54,3 +54,12 @@ def test_help_explains_every_option(name, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_config(getattr(importlib.import_module(module), str(config_name)), ["--help"])
     assert not stop.value.code and "--config_path" in capsys.readouterr().out
+
+
+def test_options_with_choices_are_explained(capsys):
+    module, config_name, _ = COMMANDS["encoder train"]
+    with pytest.raises(SystemExit):
+        parse_config(getattr(importlib.import_module(module), str(config_name)), ["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--model.attention {joint,divided} of plain blocks" in said
+    assert "--data.decode {once,on_the_fly} into a store on disk" in said

@@ -15,6 +15,8 @@ from typing import Any
 
 from invact_vla.errors import UserError
 
+_FIELD = re.compile(r"""^\s*(\w+)\s*:\s*([\w\[\], .|"']+?)(\s*=\s*.+)?\s*$""")
+
 
 def parse_config(config_class: type, args: Sequence[str], program: str = "invact") -> Any:
     """Parse `--config_path file.yaml --field value ...` into a dataclass.
@@ -27,6 +29,9 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
     import draccus
     import yaml
     from draccus.utils import DraccusException
+    from draccus.wrappers import docstring
+
+    docstring.DATACLASS_ATTR_RE = _FIELD  # its own has no quotes in types: Literal["a"] has no help
 
     complaints = io.StringIO()
     try:

@@ -4,6 +4,7 @@ Alone, every function here does nothing or calls what it is given, so code reads
 process and for many. Processes come from `accelerate launch` or `torchrun`. W processes.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,14 @@ def join() -> Part:
         from accelerate import PartialState
 
         PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+        atexit.register(_leave)
     return part()
+
+
+def _leave() -> None:
+    """End the group before the interpreter does: left open, a process that outlives another aborts."""
+    if _together():
+        dist.destroy_process_group()
 
 
 def part() -> Part:

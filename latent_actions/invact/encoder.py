@@ -47,11 +47,11 @@ class EncoderConfig:
     fusion: Fusion = "channels"  # of streams: channels of one stem | sum | gated | tokens
     features: str = ""  # folder of the frozen image model (transformers), for the stream `features`
     stem: Stem = "conv"  # tubelet embedder: conv (patch a power of 2) | linear (as published)
-    width: int = 128  # d
+    width: int = 128  # of tokens, d
     depth: int = 4  # blocks, commit blocks included
     heads: int = 4  # attention heads
     mlp_ratio: float = 4.0  # hidden width of the MLP over d
-    embedding: int = 128  # D
+    embedding: int = 128  # numbers of the embedding, D
     action_width: int = 0  # k, numbers the action token is brought down to before that; 0: d
     attention: Literal["joint", "divided"] = "joint"  # of plain blocks: all at once | time, space
     kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)

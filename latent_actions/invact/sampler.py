@@ -23,9 +23,8 @@ BEST_EXO = 0.5  # probability of a moment's best exo camera, where the table kno
 class SamplerConfig:
     """How a batch is drawn."""
 
-    kind: Literal["groups", "random"] = (
-        "groups"  # groups | random (moments with both views, uniform)
-    )
+    # groups (an action and others, in two scenes) | random (moments with both views, uniform)
+    kind: Literal["groups", "random"] = "groups"
     verb_power: float = 0.5  # an action is drawn with probability ~ (number of its moments) ** this
     same_take: float = 0.5  # probability that C comes from A's own take where it can
     views: Literal["both", "one"] = "both"  # of a moment: both | one (A, B alike in half)

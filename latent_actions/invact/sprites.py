@@ -31,9 +31,8 @@ class SpriteConfig(ClipData):
     val_moments: int = 320  # validation moments
     train_scenes: int = 12  # scenes of the training split
     val_scenes: int = 8  # other scenes, validation only
-    correlation: float = (
-        0.85  # share of a training scene's moments that show its two favourite actions
-    )
+    # share of a training scene's moments that show its two favourite actions
+    correlation: float = 0.85
     size: int = 32  # H = W, pixels
     radius: float = 0.2  # of a sprite, world units
     travel: float = 0.5  # half of a sprite's path, world units

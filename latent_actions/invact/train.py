@@ -81,9 +81,8 @@ class EncoderTrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colours
     text: TextConfig = field(default_factory=TextConfig)  # what a clip's text is
     action: ActionConfig = field(default_factory=ActionConfig)  # what is one action, what is not
-    readout: ReadoutConfig = field(
-        default_factory=ReadoutConfig
-    )  # the action token, cut down after
+    # the action token, cut down once training is over
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when rows become hard
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=1000, batch_size=128)

@@ -16,9 +16,8 @@ class AxesConfig:
     textures: float = 0.0  # 0..1: table, floor and walls are tinted and exchange their textures
     distractors: int = 0  # 0..6 extra solid things that stand in free places of the table
     robot_pose: float = 0.0  # spread of the arm's joints at the start, rad (LIBERO's own: 0.02)
-    layout: str = (
-        "init_states"  # init_states, or "random": object poses drawn anew by LIBERO's rules
-    )
+    # init_states | random: object poses drawn anew by LIBERO's rules
+    layout: str = "init_states"
     wording: str = "as_is"  # as_is, blank, shuffled (another task's), reworded, dot
     seed: int = 0  # of all axes
 

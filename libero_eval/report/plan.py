@@ -33,9 +33,8 @@ LADDER = (50, 100, 200, 500, 1000)
 class PlanConfig:
     """The difference to see, and what is known beforehand."""
 
-    detect: str = (
-        "8pp"  # difference in success: 8pp and 0.08 are the same (8 with a percent sign too)
-    )
+    # difference in success: 8pp and 0.08 are the same (8 with a percent sign too)
+    detect: str = "8pp"
     base: float = 0.5  # success rate of the arm that is worse, in [0, 1]
     power: float = 0.8  # chance of seeing the difference if it is there
     alpha: float = 0.05  # chance of seeing one that is not there

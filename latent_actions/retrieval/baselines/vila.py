@@ -41,8 +41,8 @@ class VilaShape:
     size: int = 64  # S, side of a frame; a multiple of 16
     frames: int = 8  # T, frames of a clip
     channels: int = 32  # of the first convolution; the others double, up to 4x
-    width: int = 256  # d
-    latent: int = 128  # D
+    width: int = 256  # of tokens, d
+    latent: int = 128  # of the latent, D
     offset: int = 3  # largest distance of a pair, in frames; drawn in [1, this]
     contrast: float = 1.0  # weight of the contrast over views
     temperature: float = 0.1  # of the contrast

@@ -21,7 +21,7 @@ _MLP_RATIO = 4
 class VitShape:
     """Sizes of a ViT. The defaults are ViT-B/16 at 224 px."""
 
-    width: int = 768  # d
+    width: int = 768  # of tokens, d
     depth: int = 12  # blocks
     heads: int = 12  # attention heads
     patch: int = 16  # pixels of a token's side

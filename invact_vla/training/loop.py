@@ -45,7 +45,7 @@ class LoopConfig:
     ema: float = 0.0  # decay of the averaged weights that are kept at the end; 0 = off
     checkpoint_every: int = 200  # steps between resume points
     log_every: int = 10  # steps between rows of metrics.jsonl
-    seed: int = 0  # with the step, decides all randomness
+    seed: int = 0  # with the step, decides all randomness; a run puts its own seed here
     threads: int = 1  # torch threads; the result is exact for a fixed number
 
     def __post_init__(self) -> None:

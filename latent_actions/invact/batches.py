@@ -41,16 +41,21 @@ class ActionConfig:
     """What counts as one action when clips are contrasted."""
 
     # verb | direction: the verb and which way it goes, where the description says so ("slides ... to
-    # the left"; with negative_mask head the other way is ignored, not repelled); the verb alone is
-    # the label of the benchmarks and of the verb term
+    # the left"; with negative_mask head the other way is ignored, not repelled), in the contrast and
+    # the video-text term; the verb alone is the label of groups, the verb term and the benchmarks
     label: Literal["verb", "direction"] = "verb"
     # probability that the other actions of a group are its own, shown backwards: hard negatives of
-    # actions that have a temporal opposite (video/opposites.py); sampler.kind groups only
+    # actions that have a temporal opposite (video/opposites.py); sampler.kind groups, label direction
     backwards: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.backwards <= 1:
             raise ValueError(f"backwards must be in [0, 1], got {self.backwards}")
+        if self.backwards and self.label == "verb":
+            raise ValueError(
+                "backwards needs label direction: of one verb, such as slide, some go left and some "
+                "right, and one of them backwards is the other"
+            )
 
 
 def class_verbs(table: ClipTable, rows: np.ndarray, min_clips: int) -> tuple[str, ...]:

@@ -61,9 +61,10 @@ class ClipTable:
     ) -> np.ndarray:
         """Clips of some rows, copied: uint8 (B, T, H, W, 3).
 
-        The span is cut into T equal parts and one stored frame is taken of each: the middle one, or
-        with `rng` a random one, drawn anew for every clip from a part of the span that is at least
-        the share `shortest` of it. So training sees each action at many sampling times.
+        The span is cut into T equal parts and one stored frame is taken of each: the middle one (the
+        later of two in the middle), or with `rng` a random one, drawn anew for every clip from a
+        part of the span that is at least the share `shortest` of it. So training sees each action
+        at many sampling times.
         """
         stored = np.ascontiguousarray(self.frames[rows])
         count, total = stored.shape[:2]

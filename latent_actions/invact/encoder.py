@@ -307,7 +307,12 @@ class InvActEncoder(nn.Module):
             raise UserError(f"no model.safetensors in {folder}: the encoder folder is incomplete")
         if (folder / FEATURES).is_dir():
             config["features"] = str(folder / FEATURES)
-        model = cls(draccus.decode(EncoderConfig, config))
+        try:
+            model = cls(draccus.decode(EncoderConfig, config))
+        except (draccus.utils.DraccusException, ValueError) as error:
+            raise UserError(
+                f"{folder}/config.json does not describe an encoder of this version: {error}"
+            ) from error
         _load_strictly(model, load_file(weights), weights)
         card = folder / "README.md"
         model.card = card.read_text() if card.is_file() else ""

@@ -1,10 +1,11 @@
-"""Encoder folders on the Hugging Face hub: config.json, model.safetensors and README.md, the card."""
+"""Encoder folders on the Hugging Face hub: config.json, model.safetensors, README.md (the card) and,
+where the encoder reads frozen features, the folder of their model."""
 
 from pathlib import Path
 
 from invact_vla.errors import UserError
 
-FILES = ("config.json", "model.safetensors", "README.md")
+FILES = ("config.json", "model.safetensors", "README.md", "features/*")
 
 
 def push_folder(

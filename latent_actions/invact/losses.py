@@ -111,7 +111,8 @@ def scene_loss(vectors: Tensor, items: Items, temperature: float) -> Tensor:
 
 def dependence(action: Tensor, scene: Tensor, items: Items) -> Tensor:
     """How much of the scene can be read off the action token by a linear map: the mean over its
-    dimensions of the sum of squared correlations with the dimensions of the scene vector, 0 if none.
+    dimensions of the sum of squared correlations with the dimensions of the scene vector; about
+    D / B where there is nothing to read.
 
     action (B, d), scene (B, D), which is only read (no gradient) -> scalar. Both are taken relative
     to the batch's mean of the same action, since in training actions and scenes go together.

@@ -67,6 +67,11 @@ class LossConfig:
     def __post_init__(self) -> None:
         if min(self.weights(1.0).values()) < 0:
             raise ValueError("loss weights must be >= 0")
+        if self.dependence and not self.scene:
+            raise ValueError(
+                "loss.dependence asks what the action token says of the scene vectors that loss.scene "
+                "teaches: give loss.scene a weight, such as 0.1"
+            )
         if min(self.text_temperature, self.scene_temperature) <= 0:
             raise ValueError("temperatures must be positive")
         if not 0 <= self.band_low <= self.band_high <= 1 or not 0 < self.share_target < 1:

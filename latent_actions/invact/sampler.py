@@ -37,7 +37,7 @@ class SamplerConfig:
 
 
 class GroupSampler:
-    """Draws rows of a clip table. Rows must be of the training split."""
+    """Draws rows of a clip table, which must be of the training split; an action is a verb here."""
 
     def __init__(
         self, table: ClipTable, rows: np.ndarray, config: SamplerConfig, seed: int
@@ -80,6 +80,10 @@ class GroupSampler:
         """Rows of one batch, int64 (size,); size is a multiple of 8 (groups) or 2 (random)."""
         rng = np.random.default_rng([self.seed, 11, step])
         if self.config.kind == "random":
+            if size < 2 or size % 2:
+                raise UserError(
+                    f"batch_size must be a multiple of 2 (both views of a moment), got {size}"
+                )
             picks = rng.integers(len(self.moments), size=size // 2)
             return np.array(
                 [row for i in picks for row in self._views(self.moments[i], rng)], np.int64

@@ -17,12 +17,13 @@ def as_clips(
 ) -> np.ndarray:
     """uint8 clips (N, T, H, W, 3), T = frames.
 
-    video: clips uint8 (N, T, H, W, 3), which come back as they are; one video uint8 (F, H, W, 3) of
+    video: clips uint8 (N, T, H, W, 3), which come back uncut in time; one video uint8 (F, H, W, 3) of
     any length; or the path of a video file. A video is one clip, its T frames spread over all of it
     (the frames at the midpoints of T equal parts; a short one repeats frames). With `clip_s` a file
     is cut into K = ceil(duration / clip_s) clips of that many seconds, the last one shorter. Files
-    are scaled and cut to `size` pixels. Raises ValueError on another dtype or shape, VideoError (a
-    UserError) on a file that is missing or damaged.
+    are scaled and cut to `size` pixels, arrays are cut to their central square, as files are. Raises
+    ValueError on another dtype or shape, VideoError (a UserError) on a file that is missing or
+    damaged.
     """
     if isinstance(video, str | Path):
         return _file_clips(Path(video), frames, size, clip_s)
@@ -34,10 +35,17 @@ def as_clips(
             f"video file, got {video.dtype} {video.shape}"
         )
     if video.ndim == 5:
-        return video
+        return _central_square(video)
     if not len(video):
         raise ValueError("expected a video of at least one frame, got none")
-    return video[clip_frames(0, len(video), 1.0, len(video), frames)][None]
+    return _central_square(video[clip_frames(0, len(video), 1.0, len(video), frames)][None])
+
+
+def _central_square(clips: np.ndarray) -> np.ndarray:
+    height, width = clips.shape[2:4]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return clips[:, :, top : top + side, left : left + side]
 
 
 def _file_clips(path: Path, frames: int, size: int, clip_s: float | None) -> np.ndarray:

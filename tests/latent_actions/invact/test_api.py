@@ -1,9 +1,12 @@
 """The encoder as people use it: videos in, vectors out, folders with a card, the hub."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
 
+from invact_vla.data.decode import decode_all
 from invact_vla.data.video_io import write_video
 from invact_vla.errors import UserError
 from latent_actions.invact.commit import CommitConfig
@@ -44,6 +47,19 @@ def test_a_video_file_is_one_clip_or_many(encoder, video, tmp_path):
     clips = as_clips(path, 4, 16, 2.0)
     assert clips.shape == (2, 4, 16, 16, 3) and clips.dtype == np.uint8
     np.testing.assert_array_equal(encoder.embed(clips), encoder.embed(path, clip_s=2.0))
+
+
+def test_a_wide_video_is_cut_alike_as_a_file_and_as_an_array(encoder, tmp_path):
+    place = np.linspace(0, 3, 96) + np.linspace(0, 2, 64)[:, None]
+    waves = np.sin(place + np.arange(12)[:, None, None] / 3)
+    path = tmp_path / "wide.mp4"
+    write_video(path, np.repeat((127 + 120 * waves)[..., None], 3, axis=-1).astype(np.uint8), 10)
+    whole = decode_all(path)
+    vector = encoder.embed(whole)
+    np.testing.assert_array_equal(vector, encoder.embed(whole[:, :, 16:80]))
+    assert (vector * encoder.embed(path)).sum() > 0.99  # they are scaled by different code
+    clips = whole[None, :4]
+    np.testing.assert_array_equal(encoder.embed(clips), encoder.embed(clips[:, :, :, 16:80]))
 
 
 def test_wrong_videos_are_explained(encoder, video, tmp_path):
@@ -89,10 +105,27 @@ class Hub:
         return RepoUrl(f"https://huggingface.co/{repo_id}")
 
     def upload_folder(self, *, repo_id, folder_path, allow_patterns, **options):
-        from pathlib import Path
+        from huggingface_hub.utils import filter_repo_objects
 
-        found = [p for p in Path(folder_path).iterdir() if p.name in allow_patterns]
-        self.store["files"] = {path.name: path.read_bytes() for path in found}
+        files = (p for p in Path(folder_path).rglob("*") if p.is_file())
+        names = [p.relative_to(folder_path).as_posix() for p in files]
+        kept = filter_repo_objects(names, allow_patterns=allow_patterns)
+        self.store["files"] = {name: (Path(folder_path) / name).read_bytes() for name in kept}
+
+
+def downloader(store, folder):
+    """Stands for huggingface_hub.snapshot_download: writes what was uploaded into a folder."""
+
+    def download(name, revision=None, allow_patterns=None):
+        from huggingface_hub.utils import filter_repo_objects
+
+        assert name == "somebody/invact"
+        for file in filter_repo_objects(list(store["files"]), allow_patterns=allow_patterns):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(store["files"][file])
+        return str(folder)
+
+    return download
 
 
 def test_push_to_the_hub_and_back(encoder, tmp_path, monkeypatch):
@@ -103,17 +136,26 @@ def test_push_to_the_hub_and_back(encoder, tmp_path, monkeypatch):
     assert store["made"][0] == "somebody/invact" and store["made"][1]["private"] is True
     assert set(store["files"]) == {"config.json", "model.safetensors", "README.md"}
 
-    def download(name, revision=None, allow_patterns=None):
-        assert name == "somebody/invact"
-        for file, content in store["files"].items():
-            (tmp_path / file).write_bytes(content)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloader(store, tmp_path))
     again = InvActEncoder.from_pretrained("somebody/invact")
     clip = np.zeros((1, 4, 16, 16, 3), np.uint8)
     np.testing.assert_array_equal(again.embed(clip), encoder.embed(clip))
     assert again.card == encoder.card
+
+
+def test_the_model_of_frozen_features_goes_to_the_hub_too(image_model, tmp_path, monkeypatch):
+    commit = CommitConfig(start=1, registers=2, router_width=8)
+    size = {"frames": 4, "size": 16, "width": 16, "depth": 2, "heads": 2, "embedding": 8}
+    streams = {"streams": ("diff", "features"), "fusion": "sum", "features": image_model}
+    encoder = InvActEncoder(EncoderConfig(**size, **streams, commit=commit)).eval()
+    store = {}
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub(store))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloader(store, tmp_path / "far"))
+    encoder.push_to_hub("somebody/invact")
+    again = InvActEncoder.from_pretrained("somebody/invact")
+    assert again.config.features == str(tmp_path / "far/features")
+    clip = np.random.default_rng(0).integers(0, 255, (1, 4, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(again.embed(clip), encoder.embed(clip))
 
 
 def test_the_hubs_refusals_are_explained(encoder, monkeypatch):

@@ -186,7 +186,7 @@ STILL = AugmentConfig(
 
 
 def test_half_of_a_group_is_its_own_action_shown_backwards(table):
-    batch = turning(table, backwards=1.0)(0, 16)
+    batch = turning(table, label="direction", backwards=1.0)(0, 16)
     turned = batch.items.backwards
     assert turned.tolist() == [False] * 4 + [True] * 4 + [False] * 4 + [True] * 4
     assert (batch.verb_class[turned] == -1).all() and (batch.verb_class[~turned] >= 0).all()
@@ -202,7 +202,7 @@ def test_actions_without_an_opposite_are_never_shown_backwards(table):
     stirring = replace(table, text=("C stirs the tea",) * len(table))
     batches = Batches(
         stirring, table.rows_of("train"), size=16, sampler=SamplerConfig(), augmentation=STILL,
-        text=TextConfig(), action=ActionConfig(backwards=1.0), seed=0,
+        text=TextConfig(), action=ActionConfig(label="direction", backwards=1.0), seed=0,
     )  # fmt: skip
     assert not batches(0, 32).items.backwards.any()
 
@@ -219,6 +219,8 @@ def test_a_direction_makes_an_action_of_its_own(table):
 def test_a_share_of_backwards_clips_is_a_share():
     with pytest.raises(ValueError, match="backwards must be in"):
         ActionConfig(backwards=1.5)
+    with pytest.raises(ValueError, match="needs label direction"):
+        ActionConfig(backwards=0.5)
 
 
 def test_a_still_frame_changes_the_place_and_keeps_the_motion(table):

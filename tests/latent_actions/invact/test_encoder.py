@@ -181,6 +181,11 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="incomplete"):
         InvActEncoder.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**config, "widht": 3}))
+    with pytest.raises(UserError, match=r"does not describe an encoder.*widht"):
+        InvActEncoder.from_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(UserError, match="not an InvAct encoder"):
         InvActEncoder.from_pretrained(folder)

@@ -221,6 +221,8 @@ def test_bad_configs():
     for bad in ({"temperature": 0.001}, {"beta": -1.0}, {"hard_share": 1.0}):
         with pytest.raises(ValueError):
             ContrastConfig(**bad)
+    with pytest.raises(ValueError, match=r"give loss\.scene a weight"):
+        LossConfig(dependence=0.1)
 
 
 @pytest.mark.parametrize("kind", ["scene_aware", "supcon", "quadruplet_v1"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from invact_vla.errors import UserError
 from latent_actions.invact.clips import ClipTable, pair_views
 from latent_actions.invact.sampler import GroupSampler, SamplerConfig, check_groups
 from latent_actions.invact.sprites import SpriteConfig, sprite_table
@@ -47,6 +48,12 @@ def test_the_stream_of_the_default_is_pinned(table, three_exo):
     assert sampler(table).batch(0, 16).tolist() == PINNED
     plain = replace(three_exo, best=())
     assert sampler(plain).batch(0, 16).tolist() == PINNED_THREE_EXO
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_random_batches_are_of_pairs(table, size):
+    with pytest.raises(UserError, match="multiple of 2"):
+        sampler(table, kind="random").batch(0, size)
 
 
 def test_one_view_each(table):

@@ -5,6 +5,7 @@ inside an HDF5 file (see hdf5_video.py): its path then goes on into that file.
 """
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,11 +91,18 @@ def decode_frames(
 
 
 def _from_key_frame(container: Any, stream: Any, first: int) -> Iterator[tuple[int, Any]]:
-    """(index, frame) from the last key frame at or before frame `first`, by time stamps."""
-    start = stream.start_time or 0
+    """(index, frame) from the last key frame at or before frame `first`, by time stamps; from the
+    start where the jump lands behind it, as AVI's index makes it with B-frames."""
+    start = next(container.decode(stream)).pts  # stream.start_time is wrong for those, too
     per_frame = 1 / float(stream.time_base * (stream.average_rate or stream.guessed_rate))
     container.seek(start + int(first * per_frame), stream=stream)
-    for frame in container.decode(stream):
+    frames = container.decode(stream)
+    landed = next(frames, None)
+    if landed is None or landed.pts > start + (first + 0.5) * per_frame:
+        container.seek(0, stream=stream)
+        yield from enumerate(container.decode(stream))
+        return
+    for frame in itertools.chain([landed], frames):
         yield round((frame.pts - start) / per_frame), frame
 
 

@@ -170,7 +170,7 @@ def run_benchmark(benchmark: Benchmark, context: Context, subjects: Sequence[Sub
     reasons: dict[str, list[str]] = {}
     for subject in subjects:
         try:
-            rows += list(benchmark.rows(context, subject))
+            rows.extend(benchmark.rows(context, subject))  # what came before an error stays
         except UserError as error:
             reasons.setdefault(str(error), []).append(subject.name)
     for reason, names in reasons.items():

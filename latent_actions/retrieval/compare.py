@@ -14,6 +14,7 @@ and seeds; other measures have their seeds' range alone.
 
 import logging
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from invact_vla.training.files import atomic_file, read_json, write_json
 from invact_vla.training.run_folder import open_run
 from latent_actions.invact import sprites  # noqa: F401  registers the data source
 from latent_actions.invact.clips import ClipData, VideoClips
-from latent_actions.retrieval.baselines import BaselineConfig
+from latent_actions.retrieval.baselines import BaselineConfig, weights_of
 from latent_actions.retrieval.benchmark import Benchmark, Context, run_benchmark
 from latent_actions.retrieval.benchmarks import (
     ChiralityBenchmark,
@@ -44,7 +45,6 @@ from latent_actions.retrieval.compare_arms import (
     control_arms,
     trained_arm,
     unmatched,
-    weights_of,
 )
 from latent_actions.retrieval.compare_page import compare_page
 from latent_actions.retrieval.compare_stats import (
@@ -232,11 +232,12 @@ def _measure_rows(arms: list[Arm], parts: dict[str, list[Part]]) -> list[Compare
                 if row.value is not None:
                     key = (row.benchmark, row.setting, row.measure)
                     found.setdefault(key, {}).setdefault(arm.name, []).append(row)
+    # a mean over some of the runs would be one over the lucky ones
     return [
         _mean_row(arm, given[arm.name])
         for given in found.values()
         for arm in arms
-        if arm.name in given
+        if len(given.get(arm.name, ())) == len(parts[arm.name])
     ]
 
 
@@ -253,7 +254,7 @@ def _mean_row(arm: Arm, rows: list[Row]) -> CompareRow:
 
 
 def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
-    """Why a benchmark gave no number of any arm."""
+    """Why a benchmark gave no number of any arm, and which measures only some runs of an arm have."""
     present = {row.benchmark for row in rows}
     reasons = {
         f"{row['benchmark']} is left out: {row['note']}.": None
@@ -262,6 +263,15 @@ def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
         for row in part["rows"]
         if row["benchmark"] not in present
     }
+    for arm, runs in parts.items():
+        known: Counter[tuple[str, str]] = Counter()
+        for row in (row for part in runs for row in part["rows"]):
+            known[row["measure"], row["setting"]] += row["value"] is not None
+        for (measure, _), count in known.items():
+            if 0 < count < len(runs):
+                reasons[f"{measure} of {arm} is left out: {count} of {len(runs)} runs have it."] = (
+                    None
+                )
     return list(reasons)
 
 

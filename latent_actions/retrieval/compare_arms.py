@@ -7,7 +7,7 @@ the same number of frames, and are matched if steps, batch size and parameters a
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import yaml
 from invact_vla.errors import UserError
 from invact_vla.training.run_folder import product_key
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.retrieval.baselines import BaselineConfig, load_baseline
+from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, weights_of
 from latent_actions.retrieval.subjects import Subject, pixel_embedding, references, trained
 
 Kind = Literal["trained", "baseline", "control"]
@@ -108,12 +108,6 @@ def _baseline_member(config: BaselineConfig) -> Member:
         batch_size=loop.get("batch_size"),
         parameters=_stored_numbers(folder) if folder else None,
     )
-
-
-def weights_of(config: BaselineConfig) -> dict[str, Path]:
-    """The files and folders that a baseline is read from, by field."""
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    return {name: v for name, v in values.items() if isinstance(v, Path) and v.exists()}
 
 
 def control_arms(shape: EncoderConfig, seeds: Sequence[int], *, random: bool, pixels: bool) -> list:

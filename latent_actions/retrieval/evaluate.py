@@ -9,6 +9,7 @@ worth. A benchmark whose data is missing leaves a row that says why.
 <out>/frames/           decoded clips, made once
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from invact_vla.training.run_folder import open_run
 from latent_actions.invact import sprites  # noqa: F401  registers the data source
 from latent_actions.invact.clips import ClipData, ClipTable, VideoClips
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of
+from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of, weights_of
 from latent_actions.retrieval.benchmark import Benchmark, Context, moments_of, run_benchmark
 from latent_actions.retrieval.benchmarks import (
     AtomicBenchmark,
@@ -103,13 +104,21 @@ def _subjects(config: EvalConfig) -> tuple[list[Subject], int, list[Row]]:
     subjects, rows = [trained(config.encoder)], []
     if config.baselines:
         subjects += references(shape, config.seed)
-    for other in config.others:
-        name = name_of(other)
+    names = numbered([name_of(other) for other in config.others])
+    for name, other in zip(names, config.others, strict=True):
         try:
             subjects.append(Subject(name=name, embed=load_baseline(other)))
         except UserError as error:
             rows.append(skipped("loading", str(error), name))
     return subjects, shape.frames, rows
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names told apart: the second of a name gets " 2", the third " 3"."""
+    return [
+        name if (count := names[: place + 1].count(name)) == 1 else f"{name} {count}"
+        for place, name in enumerate(names)
+    ]
 
 
 def _summary(rows: list[Row], subject: str) -> dict[str, float | None]:
@@ -145,4 +154,11 @@ def evaluate(embeds: dict[str, Embed], table: ClipTable, split: str, draws: int 
 
 
 def _parents(config: EvalConfig) -> dict[str, Path]:
-    return {"encoder": config.encoder, **config.data.parents()}
+    weights = {
+        f"{name}.{part}": path
+        for name, other in zip(
+            numbered([name_of(other) for other in config.others]), config.others, strict=True
+        )
+        for part, path in weights_of(other).items()
+    }
+    return {"encoder": config.encoder, **weights, **config.data.parents()}

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from invact_vla.errors import UserError
+
 TOP = 10  # the benchmark's K
 _BLOCK = 1024  # queries a matrix product: bounds memory at 1024 x N similarities
 
@@ -167,10 +169,13 @@ def sort_keys(similarity: np.ndarray, left_out: np.ndarray) -> np.ndarray:
 
 
 def normalise(rows: np.ndarray) -> np.ndarray:
-    """Rows of unit length, float32 (N, D); zero rows stay zero. ValueError on NaN or infinity."""
+    """Rows of unit length, float32 (N, D); zero rows stay zero. UserError on NaN or infinity."""
     rows = np.asarray(rows, dtype=np.float32)
     if not np.isfinite(rows).all():
-        raise ValueError("embeddings hold NaN or infinity")
+        raise UserError(
+            "embeddings hold NaN or infinity: the weights are broken, or their training was; use an "
+            "earlier checkpoint"
+        )
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 

@@ -48,6 +48,11 @@ def scene_groups(
         groups = list(moments)
     elif key == OWN:
         groups = list(scenes)
+    elif key != "take" and any("/" in take for take in takes):
+        raise UserError(
+            f"the scene key {key!r} reads names of takes such as iiith_cooking_57_2, and these are "
+            f"such as {takes[0]!r}: use the keys {OWN}, take or {ALONE}"
+        )
     else:
         groups = [TAKE_KEYS[key](take) for take in takes]
     if len(set(groups)) < 2:

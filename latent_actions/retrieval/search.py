@@ -4,8 +4,9 @@ The gallery of an encoder's vectors is made once and kept; see index.py.
 """
 
 import logging
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
         (config.split,),
     )  # fmt: skip
     entries = _entries(table)
-    made_by = hash_json([hash_tree(root), [entry.clip for entry in entries]])
+    some = table.frames[:: max(1, len(table) // 64)]
+    made_by = hash_json([hash_tree(root), [asdict(e) for e in entries], zlib.crc32(some.tobytes())])
     if (folder / "gallery.json").exists():
         gallery = Gallery.load(folder)
         if gallery.made_by == made_by:

@@ -125,12 +125,14 @@ def pixel_embedding(frames: np.ndarray) -> np.ndarray:
     """All frames shrunk to 8 x 8, the clip's mean colour removed: uint8 (N, T, H, W, 3) -> float32
     (N, T*192).
     """
-    pixels = (
-        torch.from_numpy(np.ascontiguousarray(frames)).flatten(0, 1).permute(0, 3, 1, 2).float()
-        / 255
-    )
-    small = torch.nn.functional.adaptive_avg_pool2d(pixels, _PIXEL_GRID)
-    flat = small.reshape(len(frames), frames.shape[1], 3, -1)
+    parts = [_few_pixels(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]
+    return np.concatenate(parts) if parts else _few_pixels(frames)
+
+
+def _few_pixels(frames: np.ndarray) -> np.ndarray:
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).flatten(0, 1).permute(0, 3, 1, 2)
+    small = torch.nn.functional.adaptive_avg_pool2d(pixels.float() / 255, _PIXEL_GRID)
+    flat = small.reshape(len(frames), frames.shape[1], 3, 64)
     return (flat - flat.mean(dim=(1, 3), keepdim=True)).flatten(1).numpy()
 
 

@@ -10,6 +10,7 @@ from latent_actions.retrieval.baselines.baseline import (
     Embed,
     load_baseline,
     name_of,
+    weights_of,
 )
 from latent_actions.retrieval.baselines.byov import ByovConfig
 from latent_actions.retrieval.baselines.flowfeat import FlowFeatConfig
@@ -50,4 +51,5 @@ __all__ = [
     "Vjepa2BaselineConfig",
     "load_baseline",
     "name_of",
+    "weights_of",
 ]

@@ -5,7 +5,8 @@ B clips, T frames, H W pixels, S side of the prepared frames, D width of a vecto
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 import draccus
@@ -91,6 +92,12 @@ class BaselineConfig(draccus.ChoiceRegistry, abc.ABC):
 def name_of(config: BaselineConfig) -> str:
     """The registry's name of a config: what a table calls the baseline."""
     return BaselineConfig.get_choice_name(type(config))
+
+
+def weights_of(config: BaselineConfig) -> dict[str, Path]:
+    """The files and folders that a baseline is read from, by field."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: v for name, v in values.items() if isinstance(v, Path) and v.exists()}
 
 
 def load_baseline(config: BaselineConfig) -> Embed:

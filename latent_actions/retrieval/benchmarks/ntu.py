@@ -42,7 +42,9 @@ class NtuBenchmark(ZeroShotBenchmark):
             yield Protocol(f"across {name}s", labels, every, every, groups)
         novel = tags["one_shot"] == 1
         examples = first_examples(labels, clips, novel)
-        yield Protocol("one-shot", labels, novel & ~examples, examples, clips)
+        known = int(examples.sum())
+        name = "one-shot" if known in (0, 20) else f"one-shot, {known} of its 20 classes"
+        yield Protocol(name, labels, novel & ~examples, examples, clips)
 
 
 def first_examples(labels: Sequence[str], clips: Sequence[str], novel: np.ndarray) -> np.ndarray:

@@ -39,12 +39,13 @@ def opposite_classes(names: Sequence[str]) -> dict[str, str]:
     """{class: pair} of the classes whose temporal opposite is a class too.
 
     Two are opposite if they differ in the words of a pair of OPPOSITES only ("Pushing something
-    from left to right" and "... from right to left").
+    from left to right" and "... from right to left"). Pushing and pulling onto something are not: both
+    end there.
     """
     sides: dict[str, dict[str, str]] = {}
     for name in sorted(set(names)):
         found = direction_of(name)
-        if found is None:
+        if found is None or (found[0] == "push/pull" and " onto " in name):
             continue
         pair = next(p for p in OPPOSITES if p.name == found[0])
         rest = re.sub(getattr(pair, found[1]), "", name.lower())

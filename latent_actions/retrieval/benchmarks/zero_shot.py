@@ -53,7 +53,7 @@ class ZeroShotBenchmark(Benchmark):
 
     def records(self, context: Context) -> list[ClipRecord]:
         """The clips, at most `limit` a class."""
-        return first_of_each(self.clip_source().clips(context.split), self.limit)
+        return some_of_each(self.clip_source().clips(context.split), self.limit)
 
     def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
         records = self.records(context)
@@ -67,15 +67,17 @@ class ZeroShotBenchmark(Benchmark):
             yield from protocol_rows(score, vectors, protocol, takes)
 
 
-def first_of_each(records: Sequence[ClipRecord], limit: int) -> list[ClipRecord]:
-    """The first `limit` records of each label, in order; all of them if limit is 0."""
-    seen: dict[str, int] = {}
-    kept = []
-    for record in records:
-        seen[record.verb] = seen.get(record.verb, 0) + 1
-        if not limit or seen[record.verb] <= limit:
-            kept.append(record)
-    return kept
+def some_of_each(records: Sequence[ClipRecord], limit: int) -> list[ClipRecord]:
+    """`limit` records of each label, spread evenly over the label's own (which are sorted by setup or
+    take, so that few of them are of many places), in order; all of them if limit is 0."""
+    of_label: dict[str, list[int]] = {}
+    for row, record in enumerate(records):
+        of_label.setdefault(record.verb, []).append(row)
+    kept: list[int] = []
+    for rows in of_label.values():
+        count = min(limit, len(rows)) if limit else len(rows)
+        kept += [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return [records[row] for row in sorted(kept)]
 
 
 def protocol_rows(

@@ -84,8 +84,8 @@ def _take_clips(
     source: EgoExo4dSource,
     split: Split,
     take: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    keysteps: dict[str, Any],
+    annotations: Any,
+    keysteps: Any,
     dropped: Dropped,
 ) -> Iterator[ClipRecord]:
     """Clips of one take: every kept moment, seen by the ego and the exo cameras that are on
@@ -119,7 +119,7 @@ def _take_clips(
 def moments_of(
     source: EgoExo4dSource,
     take: dict[str, Any],
-    annotations: list[dict[str, Any]],
+    annotations: Any,
     segments: list[tuple[float, float]],
     dropped: Dropped,
 ) -> Iterator[Moment]:
@@ -157,7 +157,7 @@ def _duration(take: dict[str, Any]) -> float:
 
 
 def _one_annotator(
-    annotations: list[dict[str, Any]], name: str, dropped: Dropped
+    annotations: Any, name: str, dropped: Dropped
 ) -> list[tuple[float, dict[str, Any]]]:
     """(time, description) of the accepted annotator with the most of them (the first of equals), by
     time.
@@ -165,10 +165,18 @@ def _one_annotator(
     Published validation clips never overlap, so annotators are not mixed (which one is kept there
     is not known).
     """
-    accepted = [a for a in annotations if not as_bool(a.get("rejected", False))]
-    for annotation in annotations:
-        if as_bool(annotation.get("rejected", False)):
+    accepted = []
+    for annotation in annotations if isinstance(annotations, list) else [annotations]:
+        try:
+            rejected = as_bool(annotation.get("rejected", False))
+        except (UserError, AttributeError):
+            dropped.seen += 1
+            dropped.add("annotations of another type", f"{name}: {annotation!r:.80}", damage=True)
+            continue
+        if rejected:
             dropped.add("of rejected annotations", name, len(_rows(annotation)))
+        else:
+            accepted.append(annotation)
     if not accepted:
         return []
     chosen = max(accepted, key=lambda annotation: len(_rows(annotation)))
@@ -180,7 +188,8 @@ def _one_annotator(
 
 
 def _rows(annotation: dict[str, Any]) -> list[Any]:
-    return annotation.get("descriptions") or []
+    rows = annotation.get("descriptions") or []
+    return rows if isinstance(rows, list) else [rows]
 
 
 def _readable(rows: list[Any], name: str, dropped: Dropped) -> list[tuple[float, dict[str, Any]]]:

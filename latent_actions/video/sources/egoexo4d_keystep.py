@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from invact_vla.errors import UserError
 from latent_actions.video.dropped import Dropped
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.source import SourceConfig
@@ -80,7 +81,12 @@ class EgoExo4dKeystepSource(SourceConfig):
         dropped.seen += len(segments)
         spans = take.atomic_spans(self.root, [(start, end) for start, end, _ in segments])
         for number, (start, end, segment) in enumerate(segments):
-            reason = self._reason_to_drop(segment, end - start)
+            try:
+                reason = self._reason_to_drop(segment, end - start)
+            except UserError:
+                where = f"{take.name} at {start:.1f} s"
+                dropped.add("keysteps with unparsable truth values", where, damage=True)
+                continue
             if reason is not None:
                 dropped.add(reason, f"{take.name} at {start:.1f} s")
                 continue
@@ -108,7 +114,8 @@ class EgoExo4dKeystepSource(SourceConfig):
             return "keysteps without a name"
         if duration_s <= self.min_duration_s:
             return f"not longer than {self.min_duration_s} s"
-        if self.essential_only and not as_bool(segment.get("is_essential")):
+        essential = as_bool(segment.get("is_essential"))
+        if self.essential_only and not essential:
             return "not essential"
         return None
 
@@ -118,8 +125,8 @@ class _Take:
     """One take: its entry in takes.json, its keysteps, its atomic descriptions, the taxonomy."""
 
     entry: dict[str, Any]
-    keysteps: dict[str, Any]
-    descriptions: list[dict[str, Any]]
+    keysteps: Any
+    descriptions: Any
     taxonomy: dict[str, Any]
     split: Split
 

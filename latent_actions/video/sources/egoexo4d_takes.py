@@ -25,6 +25,11 @@ ACTIVITIES = ("cooking", "bike", "covid", "pcr", "cpr")
 EGO_FILE = re.compile(r"^aria\d+_214-1\.mp4$")  # 214-1 is the RGB stream, the number is the device
 DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 FULL = Path("frame_aligned_videos")
+COLLAGES = (
+    "ego_preview",
+    "collage",
+    "best_exo",
+)  # several cameras in one picture, beside the others
 SceneKey = Literal[
     "physical_setting", "institution_activity", "keyword", "capture", "take", "institution"
 ]
@@ -43,7 +48,9 @@ def read_takes(root: Path) -> dict[str, dict[str, Any]]:
     """{take_uid: entry of takes.json}."""
     check_folder(root, "an Ego-Exo4D folder with takes.json, annotations/ and takes/")
     takes = read_json(root / "takes.json")
-    if not isinstance(takes, list) or not all({"take_uid", "take_name"} <= set(t) for t in takes):
+    if not isinstance(takes, list) or not all(
+        isinstance(take, dict) and {"take_uid", "take_name"} <= set(take) for take in takes
+    ):
         raise UserError(
             f"{root / 'takes.json'} is no list of takes with take_uid and take_name: expected the "
             "file of Ego-Exo4D V2"
@@ -76,24 +83,36 @@ def known_takes(
 def cameras_of(root: Path, take: dict[str, Any], dropped: Dropped) -> list[Camera]:
     """Cameras of a take, from the downscaled videos, else the full ones; none if it lacks a view.
 
-    Ego is the RGB stream of the Aria glasses, whatever their number; its other streams are left
-    out. Retrieval and training compare views, so a take needs both.
+    Ego is the RGB stream of the Aria glasses, whatever their number, and what `capture.cameras` of
+    takes.json calls ego (some GoPros); other streams of the glasses and collages are left out.
+    Retrieval and training compare views, so a take needs both.
     """
-    name = take["take_name"]
-    base = root / take.get("root_dir", f"takes/{name}")
+    name, stated = take["take_name"], _stated_ego(take)
+    base = root / (take.get("root_dir") or f"takes/{name}")
     folder = next((base / f for f in (DOWNSCALED, FULL) if (base / f).is_dir()), None)
     cameras = []
     for path in sorted(folder.glob("*.mp4")) if folder is not None else ():
         if EGO_FILE.match(path.name):
             cameras.append(Camera(path.stem, "ego", path))
-        elif not path.stem.startswith("aria"):
-            cameras.append(Camera(path.stem, "exo", path))
+        elif not path.stem.startswith("aria") and path.stem not in COLLAGES:
+            cameras.append(Camera(path.stem, "ego" if path.stem in stated else "exo", path))
     views = {camera.view for camera in cameras}
     if len(views) == 2:
         return cameras
     missing = "an exo" if views == {"ego"} else "an ego"
     dropped.add(f"takes without {missing} camera" if views else "takes without videos", name)
     return []
+
+
+def _stated_ego(take: dict[str, Any]) -> set[str]:
+    """Names of the cameras that takes.json calls egocentric, where it has them."""
+    capture = take.get("capture")
+    cameras = capture.get("cameras") if isinstance(capture, dict) else None
+    return {
+        str(camera.get("cam_id"))
+        for camera in (cameras if isinstance(cameras, list) else [])
+        if isinstance(camera, dict) and camera.get("is_ego")
+    }
 
 
 def chosen_cameras(
@@ -115,11 +134,11 @@ def named_exo(take: dict[str, Any], stated: Any, present: list[str]) -> str | No
     return next((c for c in (of_moment, take.get("best_exo")) if c in present), None)
 
 
-def as_bool(value: bool | str | int | None) -> bool:
+def as_bool(value: Any) -> bool:
     """The annotation files mix true, "1" and 1 in one field. Raises UserError on anything else."""
     if value is None:
         return False
-    if isinstance(value, bool | int):
+    if isinstance(value, int) or value in (0.0, 1.0):
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in ("1", "true"):
         return True
@@ -142,11 +161,16 @@ def as_seconds(value: Any) -> float | None:
 
 
 def segments_of(
-    annotation: dict[str, Any], name: str, dropped: Dropped
+    annotation: Any, name: str, dropped: Dropped
 ) -> list[tuple[float, float, dict[str, Any]]]:
     """(start, end, segment) of the keysteps of a take, seconds, in file order."""
+    segments = (annotation.get("segments") or []) if isinstance(annotation, dict) else None
+    if not isinstance(segments, list):
+        dropped.seen += 1
+        dropped.add("takes with unreadable keysteps", name, damage=True)
+        return []
     found = []
-    for number, segment in enumerate(annotation.get("segments", [])):
+    for number, segment in enumerate(segments):
         times = segment if isinstance(segment, dict) else {}
         start, end = as_seconds(times.get("start_time")), as_seconds(times.get("end_time"))
         if start is None or end is None or start >= end:
@@ -163,14 +187,16 @@ def scene_of(take: dict[str, Any], key: SceneKey) -> str:
     """
     name = take["take_name"]
     words = name.split("_")
-    institution_activity = f"{words[0]}_{words[1].rstrip('0123456789')}" if len(words) > 1 else name
+    # upenn writes <institution>_<date>_<Activity>_<index>
+    activity = next((w.rstrip("0123456789") for w in words[1:] if not w.isdigit()), "")
+    institution_activity = f"{words[0]}_{activity.lower()}" if len(words) > 1 else name
     if key == "physical_setting":
         uid = take.get("physical_setting_uid")
         return institution_activity if uid in (None, "") else str(uid)
     if key == "keyword":
-        return next((word for word in ACTIVITIES if word in name), institution_activity)
+        return next((word for word in ACTIVITIES if word in name.lower()), institution_activity)
     if key == "capture":
-        return name.rpartition("_")[0]
+        return name.rpartition("_")[0] or name
     if key == "institution":
         return words[0]
     return name if key == "take" else institution_activity

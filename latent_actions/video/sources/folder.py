@@ -2,8 +2,9 @@
 
     <root>/<split>/<scene>/<verb>/<name>.<camera>.mp4      (or .webm, .avi, .mkv, .mov)
 
-`<camera>` is optional: a camera whose name starts with "ego" gives an ego clip, anything else an
-exo clip. Files of one scene and verb that differ in the camera only are views of one moment.
+`<camera>` is optional and stands after the name's last dot: one that starts with "ego" gives an ego
+clip, anything else an exo clip. Files of one scene and verb that differ in the camera only are views
+of one moment.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,9 @@ class FolderSource(SourceConfig):
         return files
 
     def _row(self, path: Path, split: Split) -> dict[str, Any]:
-        name, _, camera = path.stem.partition(".")
+        name, _, camera = path.stem.rpartition(".")
+        if not name:  # no dot: no camera
+            name, camera = camera, ""
         verb, scene = path.parent.name, path.parent.parent.name
         moment = f"{scene}/{verb}/{name}"
         return {

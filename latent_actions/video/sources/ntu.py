@@ -69,6 +69,8 @@ class NtuSource(SourceConfig):
             match = FILE.match(path.name)
             if match:
                 found.append((path, tuple(int(group) for group in match.groups()[:5])))
+            elif SAMPLE.match(path.name):
+                dropped.add("of another modality than RGB", path.name)
             elif path.suffix in (".avi", ".mp4"):
                 dropped.seen += 1
                 dropped.add("with another file name", path.name, damage=True)

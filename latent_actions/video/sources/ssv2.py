@@ -45,7 +45,7 @@ class Ssv2Source(SourceConfig):
         check_folder(self.root / VIDEOS, "the WebM files of Something-Something V2")
         classes = read_json(_label_file(self.root, "labels"))
         rows = []
-        for entry in read_json(_label_file(self.root, SPLIT_FILES[split])):
+        for entry in _entries(_label_file(self.root, SPLIT_FILES[split])):
             name = entry["template"].replace("[", "").replace("]", "")
             if name not in classes:
                 raise UserError(
@@ -64,6 +64,22 @@ class Ssv2Source(SourceConfig):
                 }
             )
         return rows
+
+
+def _entries(path: Path) -> list[dict[str, str]]:
+    """The clips that a label file lists. UserError where one has no id, label and template."""
+    entries = read_json(path)
+    wrong = [
+        entry
+        for entry in (entries if isinstance(entries, list) else [entries])
+        if not isinstance(entry, dict) or not {"id", "label", "template"} <= set(entry)
+    ]
+    if wrong:
+        raise UserError(
+            f"{path}: expected a list of clips with id, label and template, as "
+            f"Something-Something V2 has for training and validation, got {wrong[0]!r:.80}"
+        )
+    return entries
 
 
 def _clip_row(row: dict[str, Any], split: Split) -> dict[str, Any]:

@@ -192,6 +192,16 @@ def test_choices_are_of_other_verbs_of_the_take():
         ("closes the drawer", ("open/close", "back")),
         ("opens and closes the drawer", None),
         ("stirs the soup", None),
+        ("C picks a screwdriver", ("pick/place", "forth")),
+        ("C places the screw on the floor", ("pick/place", "back")),
+        ("C picks up a stack of plates", ("pick/place", "forth")),
+        ("C picks a hammer and screwdriver", ("pick/place", "forth")),
+        ("C picks the lid and screws it on", ("screw/unscrew", "forth")),
+        ("C drops the screwdriver close to the closet", None),
+        ("C turns the knob counter-clockwise", ("screw/unscrew", "back")),
+        ("C turns the knob anticlockwise", ("screw/unscrew", "back")),
+        ("Moving something closer to something", ("approach/recede", "forth")),
+        ("C stacks and unstacks the cups", None),
     ],
 )
 def test_directions_of_descriptions(text, expected):

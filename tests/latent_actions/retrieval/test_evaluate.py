@@ -1,6 +1,7 @@
 """`invact encoder eval` and `invact encoder search` from the command line's config to the files."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -70,6 +71,41 @@ def test_a_baseline_without_weights_leaves_a_row(encoder, tmp_path):
     rows = json.loads((folder / "results.json").read_text())
     lost = [row for row in rows if row["subject"] == "lapa"]
     assert len(lost) == 1 and lost[0]["value"] is None and lost[0]["note"]
+
+
+def test_two_of_a_kind_have_their_own_numbers_and_their_weights_count(encoder, tmp_path):
+    shape = EncoderConfig(frames=4, size=16, width=32, depth=3, embedding=16, heads=2)
+    for name in ("one", "two"):
+        InvActEncoder(shape).save_pretrained(tmp_path / name)
+    others = [{"type": "trained", "encoder": str(tmp_path / name)} for name in ("one", "two")]
+    only = ["--benchmarks", '[{"type": "atomic", "scene_keys": ["scene"]}]', "--baselines", "false"]
+    config = config_of(encoder, tmp_path / "eval", "--others", json.dumps(others), *only)
+
+    def numbers():
+        rows = json.loads((evaluate.main(config) / "results.json").read_text())
+        return [[r["value"] for r in rows if r["subject"] == n] for n in ("trained", "trained 2")]
+
+    first, second = numbers()
+    assert first != second and len(first) == len(second) > 0
+    shutil.rmtree(tmp_path / "one")
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    with pytest.raises(UserError, match="overwrite"):
+        evaluate.main(config)
+
+
+def test_weights_that_are_not_a_number_lose_their_own_rows_only(encoder, tmp_path):
+    broken = InvActEncoder(
+        EncoderConfig(frames=4, size=16, width=32, depth=3, embedding=16, heads=2)
+    )
+    broken.head.bias.data[0] = float("nan")
+    broken.save_pretrained(tmp_path / "broken")
+    others = json.dumps([{"type": "trained", "encoder": str(tmp_path / "broken")}])
+    only = ["--benchmarks", '[{"type": "atomic", "scene_keys": ["scene"]}]', "--baselines", "false"]
+    folder = evaluate.main(config_of(encoder, tmp_path / "eval", "--others", others, *only))
+    rows = json.loads((folder / "results.json").read_text())
+    lost = [row for row in rows if row["subject"] == "trained"]
+    assert len(lost) == 1 and "NaN" in lost[0]["note"]
+    assert all(row["value"] is not None for row in rows if row["subject"] == "encoder")
 
 
 @pytest.mark.parametrize("name", ["eval_synth", "eval_full"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from invact_vla.errors import UserError
 from latent_actions.retrieval.levels import main, read_histogram
 from latent_actions.retrieval.metric import (
     TOP,
@@ -110,7 +111,7 @@ def test_bad_input_is_refused():
     rows = np.ones((4, 2), np.float32)
     with pytest.raises(ValueError, match="expected queries"):
         precision_at(rows, rows[:3], ["a"] * 4, [0] * 4)
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(UserError, match="NaN"):
         precision_at(rows * np.nan, rows, ["a"] * 4, [0] * 4)
     with pytest.raises(ValueError, match="no clips"):
         levels({"a": {}})

@@ -9,7 +9,7 @@ from latent_actions.invact.sprites import SpriteConfig
 from latent_actions.retrieval.benchmark import Context, Scorer
 from latent_actions.retrieval.benchmarks import NtuBenchmark, PhyWorldBenchmark
 from latent_actions.retrieval.benchmarks.ssv2 import Ssv2Benchmark, opposite_classes
-from latent_actions.retrieval.benchmarks.zero_shot import Protocol, first_of_each, protocol_rows
+from latent_actions.retrieval.benchmarks.zero_shot import Protocol, protocol_rows, some_of_each
 from latent_actions.retrieval.subjects import Subject, pixel_embedding
 from latent_actions.video.phyworld.generate import PhyWorldConfig, main
 from latent_actions.video.records import ClipRecord
@@ -43,7 +43,7 @@ def test_ntu_protocols():
     assert side.groups[0] == records[0].moment_id  # the same performance is no answer
     assert set(found["across subjects"].groups) == {"3", "6"}
     assert set(found["across setups"].groups) == {"1", "2"}
-    shot = found["one-shot"]
+    shot = found["one-shot, 1 of its 20 classes"]
     assert np.flatnonzero(shot.gallery).tolist() == [0] and shot.queries.sum() == 11
 
 
@@ -76,10 +76,23 @@ def test_ssv2_opposite_classes_differ_in_direction_only():
     assert [int(p.queries.sum()) for p in protocols] == [8, 2, 2, 2]
 
 
+def test_ssv2_camera_and_place_have_opposites_and_pushing_onto_has_none():
+    names = (
+        "Moving something closer to something", "Moving something away from something",
+        "Approaching something with your camera", "Moving away from something with your camera",
+        "Pushing something onto something", "Pulling something onto something",
+    )  # fmt: skip
+    pairs = opposite_classes(names)
+    assert pairs[names[0]] == pairs[names[1]] != pairs[names[2]] == pairs[names[3]]
+    assert set(pairs) == set(names[:4])
+
+
 def test_limit_is_a_class():
     records = [clip(f"id{i}", verb) for i, verb in enumerate("aabab")]
-    assert [r.clip_id for r in first_of_each(records, 1)] == ["id0", "id2"]
-    assert first_of_each(records, 0) == records
+    assert [r.clip_id for r in some_of_each(records, 1)] == ["id0", "id2"]
+    assert some_of_each(records, 0) == records
+    setups = [clip(f"S{s:03}C001P001R00{r}A001", "a") for s in range(5) for r in range(4)]
+    assert {r.clip_id[:4] for r in some_of_each(setups, 5)} == {f"S{s:03}" for s in range(5)}
 
 
 def test_phyworld_end_to_end(tmp_path):

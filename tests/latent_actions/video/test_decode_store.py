@@ -165,6 +165,24 @@ def test_jumping_to_a_frame_is_as_decoding_up_to_it(tmp_path, codec, suffix, fps
         decode_frames(path, [128], seek=True)
 
 
+def test_jumping_in_an_avi_whose_first_frame_comes_late(tmp_path):
+    """MPEG-4 with B-frames in AVI starts at time stamp 1, and its header says 0."""
+    import av
+
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 32, 32, "yuv420p", 12
+        stream.codec_context.max_b_frames = 2
+        for level in range(0, 240, 6):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for first in (0, 1, 11, 12, 13, 20, 30):
+        slow = decode_frames(path, [first, first + 3])
+        assert (decode_frames(path, [first, first + 3], seek=True) == slow).all(), first
+
+
 def test_frames_on_the_fly_are_those_of_the_store(videos, tmp_path):
     pair = PairRecord(episode="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
     records = [clip(videos[0], 0, 0.0, 0.8), clip(videos[2], 1, 1.2, 2.0), pair]

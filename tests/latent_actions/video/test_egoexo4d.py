@@ -73,6 +73,40 @@ def test_one_record_a_camera_share_a_moment(tmp_path):
     assert [clip.best for clip in clips] == [False, False, True] and best[1].best
 
 
+def test_collages_are_no_camera_and_some_gopros_are_ego(tmp_path):
+    capture = {"cameras": [{"cam_id": "gp05", "is_ego": True}, {"cam_id": "gp01", "is_ego": False}]}
+    take = {**TAKE, "capture": capture, "root_dir": None}
+    cameras = ("ego_preview", "gp01", "gp05")
+    source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], SEGMENT, take, cameras)
+    assert [(clip.camera, clip.view) for clip in source.clips("val")] == [
+        ("gp01", "exo"), ("gp05", "ego"),
+    ]  # fmt: skip
+
+
+def test_a_collage_does_not_stand_for_an_exo_camera(tmp_path):
+    cameras = ("aria01_214-1", "ego_preview")
+    rows = [annotation([row(2.0, "C picks it")])]
+    source = write_tree(tmp_path, rows, SEGMENT, cameras=cameras)
+    _, dropped = read_clips(source, "val")
+    assert dropped.counts == {"takes without an exo camera": 1}
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [None, {"descriptions": 3}, ["text"], [annotation([], rejected="no")], [annotation("text")]],
+)
+def test_annotations_of_another_type_are_damage(tmp_path, annotations):
+    source = write_tree(tmp_path, annotations, SEGMENT)
+    clips, dropped = read_clips(source, "val")
+    assert clips == [] and dropped.damaged == 1
+
+
+def test_unreadable_keysteps_are_damage_of_their_take(tmp_path):
+    source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], "none")
+    clips, dropped = read_clips(source, "val")
+    assert clips == [] and "takes with unreadable keysteps" in dropped.damage
+
+
 @pytest.mark.parametrize(
     ("of_row", "of_take", "camera", "named"),
     [
@@ -201,8 +235,12 @@ def test_foreign_files_are_user_errors(tmp_path):
     (tmp_path / "annotations" / "keystep_val.json").write_text("[]")
     with pytest.raises(UserError, match=r'keystep_val\.json has no "annotations"'):
         source.clips("val")
-    (tmp_path / "takes.json").write_text('[{"name": "x"}]')
-    with pytest.raises(UserError, match="no list of takes with take_uid"):
+    for wrong in ('[{"name": "x"}]', "[3]"):
+        (tmp_path / "takes.json").write_text(wrong)
+        with pytest.raises(UserError, match="no list of takes with take_uid"):
+            source.clips("val")
+    (tmp_path / "takes.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not valid JSON"):
         source.clips("val")
 
 
@@ -221,3 +259,6 @@ def test_scene_keys():
     assert {key: scene_of(TAKE, key) for key in scenes} == scenes
     assert scene_of({**TAKE, "physical_setting_uid": None}, "physical_setting") == "iiith_cooking"
     assert scene_of({"take_name": "sfu_cooking015_2"}, "institution_activity") == "sfu_cooking"
+    upenn = {"take_name": "upenn_0711_Cooking_4_2"}
+    assert scene_of(upenn, "institution_activity") == "upenn_cooking"
+    assert scene_of(upenn, "keyword") == "cooking"

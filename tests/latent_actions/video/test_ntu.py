@@ -61,11 +61,13 @@ def test_what_is_left_out_is_counted(root):
     listed = root / "missing.txt"
     listed.write_text("302 samples:\n\n" + SAMPLES[3] + "\n")
     (root / "readme.mp4").write_bytes(b"")
+    (root / f"{SAMPLES[3]}_ir.avi").write_bytes(b"")
     source = NtuSource(root=root, missing_skeletons=listed, max_skipped=0.5)
     clips, dropped = source.index("val")
     assert [clip.clip_id for clip in clips] == [f"ntu/{SAMPLES[4]}"]
     assert dropped.counts == {
         "with missing skeletons": 1, "of classes beyond 60": 1, "with another file name": 1,
+        "of another modality than RGB": 1,
     }  # fmt: skip
     assert dropped.damage == {"with another file name"}
     with pytest.raises(UserError, match="missing skeletons of github"):

@@ -116,6 +116,14 @@ def test_ssv2_old_file_names_and_damage(tree, tmp_path):
     assert len({pair.episode for pair in lenient}) == 3
 
 
+@pytest.mark.parametrize("content", ['[{"id": "1"}]', '{"id": "1"}', '["a"]'])
+def test_ssv2_labels_of_another_type_are_refused(tree, tmp_path, content):
+    shutil.copytree(tree / "ssv2", tmp_path / "ssv2")
+    (tmp_path / "ssv2/labels/train.json").write_text(content)
+    with pytest.raises(UserError, match="expected a list of clips with id, label and template"):
+        Ssv2Source(root=tmp_path / "ssv2").rows("train")
+
+
 def test_ssv2_unknown_template_is_named(tree, tmp_path):
     shutil.copytree(tree / "ssv2", tmp_path / "ssv2")
     path = tmp_path / "ssv2" / "labels" / "train.json"

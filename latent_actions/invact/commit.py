@@ -2,8 +2,9 @@
 
 Every patch token is committed to one special token (the action token or a register). A special
 token reads only the patches committed to it; with patch attention `block` a patch attends only
-patches of the same commitment and its own special token. What is committed to a register cannot
-reach the action token but through the routing choice itself.
+patches of the same commitment and its own special token. In this block, what is committed to a
+register cannot reach the action token but through the routing choice itself; over several blocks a
+patch that changes its group takes along what it has read.
 
 B clips, N patches, R registers, S = 1 + R specials, h heads, e head width, d = h e width.
 """

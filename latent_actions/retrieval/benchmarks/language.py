@@ -83,8 +83,8 @@ class LanguageBenchmark(Benchmark):
 def choices(
     texts: Sequence[str], verbs: Sequence[str], takes: Sequence[str], seed: int
 ) -> list[list[str]]:
-    """For each clip its text and four texts of other verbs of its take, of differing verbs where
-    the take has four others; [] for a clip whose take has fewer than four other texts.
+    """For each clip its text and four texts of its take, each of another verb; [] for a clip whose
+    take has fewer than four other verbs.
     """
     rng = np.random.default_rng(seed)
     by_take: dict[str, dict[str, list[str]]] = {}

@@ -50,7 +50,8 @@ def test_exit_codes():
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in COMMANDS.items() if entry[1]))
 def test_help_explains_every_option(name, capsys, monkeypatch):
-    """A comment with a percent sign breaks argparse; one on a field's second line is not seen."""
+    """A comment with a percent sign breaks argparse; one on a field's second line is not seen. Fakes
+    of other tests stand in the registries too."""
     parsers, print_help = [], argparse.ArgumentParser.print_help
     monkeypatch.setattr(
         argparse.ArgumentParser, "print_help", lambda p: (parsers.append(p), print_help(p))

@@ -107,10 +107,10 @@ class Walker:
 @PolicyConfig.register_subclass("walker")
 @dataclass(frozen=True, kw_only=True)
 class WalkerConfig(PolicyConfig):
-    """A policy for tests; fault: "", "raise", "nan", "die", "start"; none once `marker` exists."""
+    """A policy for tests."""
 
-    fault: str = ""
-    marker: Path | None = None
+    fault: str = ""  # raise, nan, die, start, or none
+    marker: Path | None = None  # file whose presence ends the fault
     pause_s: float = 0.0  # of each call
 
     def load(self) -> PolicySource:

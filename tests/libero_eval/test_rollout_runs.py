@@ -66,7 +66,7 @@ def test_shards_are_a_partition_and_anything_else_is_refused(tmp_path: Path) -> 
 class BlankPack(AssetPack):
     """An empty assets folder."""
 
-    folder: Path
+    folder: Path  # made if it is new
 
     def build(self) -> Path:
         self.folder.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ process and for many. Processes come from `accelerate launch` or `torchrun`. W p
 """
 
 import atexit
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Part:
 def join() -> Part:
     """Join the other processes, if there are any; call it first thing in a stage."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _together():
+        # its functions have the group of the moment of import as a default and would keep it alive
+        import torch.distributed.nn.functional
         from accelerate import PartialState
 
         PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
@@ -50,8 +53,11 @@ def join() -> Part:
 
 
 def _leave() -> None:
-    """End the group before the interpreter does: left open, a process that outlives another aborts."""
+    """End the group, and with it gloo's threads, before the interpreter ends: one that lets go of a
+    tensor after that aborts the process (github.com/pytorch/pytorch/pull/179291).
+    """
     if _together():
+        gc.collect()  # what still holds the group, such as DDP, is in cycles
         dist.destroy_process_group()
 
 

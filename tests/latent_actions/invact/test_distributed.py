@@ -20,19 +20,24 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def run(out, processes, *options):
-    """One training command, alone or under torchrun; returns what it said."""
+def torchrun(processes, *command):
+    """A Python command, alone or under torchrun; returns what it said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
     launcher = [*launcher, "--master_port", port] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "invact_vla.cli", "encoder", "train"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, *OPTIONS, "--out", str(out), *options],
+        [sys.executable, *launcher, *command],
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+
+
+def run(out, processes, *options):
+    """One training command; returns what it said."""
+    train = ("-m", "invact_vla.cli", "encoder", "train", *OPTIONS)
+    return torchrun(processes, *train, "--out", str(out), *options)
 
 
 def rows(folder):
@@ -88,3 +93,28 @@ def test_errors_of_rank_0_reach_all(folders):
     assert refused.returncode and "another config" in refused.stderr
     uneven = run(folders[2].parent / "uneven", 2, "--loop.batch_size", "24")
     assert uneven.returncode and "multiple of 16" in uneven.stderr
+
+
+LAST_THREADS = """
+import os, sys, torch
+from invact_vla.training import distributed
+distributed.join()
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
+model(torch.ones(2, 3)).sum().backward()
+del model
+names = lambda: {open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/proc/self/task")}
+before = names()
+distributed._leave()
+print(any("gloo" in name for name in before), any("gloo" in name for name in names()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="names of threads are Linux's")
+def test_no_thread_of_gloo_outlives_its_group(tmp_path):
+    """One that lets go of a tensor while the interpreter ends aborts the process, now and then."""
+    script = tmp_path / "leave.py"
+    script.write_text(LAST_THREADS)
+    done = torchrun(2, str(script))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "False"] * 2

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from latent_actions.methods.laq.checkpoint import save_pretrained
 from latent_actions.methods.laq.config import LaqConfig
 from latent_actions.methods.laq.model import LatentActionQuantizer
 from latent_actions.retrieval import compare
+from latent_actions.retrieval.compare_arms import Arm, Member
 from latent_actions.retrieval.compare_stats import (
     Estimate,
     against,
@@ -33,7 +34,8 @@ from latent_actions.retrieval.compare_stats import (
 )
 from latent_actions.retrieval.evaluate import evaluate
 from latent_actions.retrieval.metric import bootstrap_interval
-from latent_actions.retrieval.subjects import Embed
+from latent_actions.retrieval.results import Row
+from latent_actions.retrieval.subjects import Embed, Subject
 from tests.paths import REPOSITORY
 
 SPRITES = SpriteConfig(moments=8, val_moments=40, val_scenes=3, size=16)
@@ -97,6 +99,20 @@ class Tags(HTMLParser):
 
     def handle_startendtag(self, tag, attrs):
         self.count[tag] = self.count.get(tag, 0) + 1
+
+
+def test_a_measure_that_only_some_runs_have_is_no_mean():
+    def part(value):
+        names = {"subject": "a", "benchmark": "scene_bias", "setting": "scene"}
+        row = Row(**names, measure="gain kept", value=value, note="" if value else "no gain")
+        return {"rows": [asdict(row)]}
+
+    arm = Arm(name="a", kind="trained", members=(Member(load=Subject),))
+    parts = {"a": [part(80.0), part(None), part(None)]}
+    assert compare._measure_rows([arm], parts) == []
+    assert any("1 of 3 runs" in note for note in compare._absent(parts, []))
+    [row] = compare._measure_rows([arm], {"a": [part(80.0), part(60.0)]})
+    assert row.value == 70
 
 
 def test_one_table_of_all_arms(runs, tmp_path, capsys, monkeypatch):

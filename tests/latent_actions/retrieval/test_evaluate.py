@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -140,6 +141,16 @@ def test_search_by_clip_and_by_video(encoder, tmp_path, capsys):
     made = (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns
     search.main(config)
     assert (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns == made
+
+
+def test_a_gallery_of_other_clips_is_not_used_again(encoder, tmp_path):
+    model = InvActEncoder.from_pretrained(encoder / "encoder")
+    config = search_config(encoder, tmp_path, "m10/aria")
+    first = search.open_gallery(config, model)
+    other = replace(config, data=replace(config.data, correlation=0.1, seed=5))
+    again = search.open_gallery(other, model)
+    assert [entry.clip for entry in again.entries] == [entry.clip for entry in first.entries]
+    assert np.abs(again.vectors - first.vectors).max() > 1e-3
 
 
 def test_search_leaves_the_scene_out(encoder, tmp_path):

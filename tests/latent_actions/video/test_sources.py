@@ -116,6 +116,19 @@ def test_ssv2_old_file_names_and_damage(tree, tmp_path):
     assert len({pair.episode for pair in lenient}) == 3
 
 
+def test_a_camera_stands_after_the_last_dot(roots, tmp_path):
+    video = next(roots["folder"].rglob("*.webm"), None) or next(roots["folder"].rglob("*.mp4"))
+    folder = tmp_path / "train/kitchen/push"
+    folder.mkdir(parents=True)
+    for name in ("take_1.5s.ego", "take_1.5s.side", "plain"):
+        shutil.copy(video, folder / f"{name}{video.suffix}")
+    clips = FolderSource(root=tmp_path).clips("train")
+    assert {(c.moment_id, c.view, c.camera) for c in clips} == {
+        ("kitchen/push/take_1.5s", "ego", "ego"), ("kitchen/push/take_1.5s", "exo", "side"),
+        ("kitchen/push/plain", "exo", "cam01"),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("content", ['[{"id": "1"}]', '{"id": "1"}', '["a"]'])
 def test_ssv2_labels_of_another_type_are_refused(tree, tmp_path, content):
     shutil.copytree(tree / "ssv2", tmp_path / "ssv2")

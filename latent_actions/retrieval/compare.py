@@ -269,9 +269,8 @@ def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
             known[row["measure"], row["setting"]] += row["value"] is not None
         for (measure, _), count in known.items():
             if 0 < count < len(runs):
-                reasons[f"{measure} of {arm} is left out: {count} of {len(runs)} runs have it."] = (
-                    None
-                )
+                some = f"{count} of {len(runs)} runs have it"
+                reasons[f"{measure} of {arm} is left out: {some}."] = None
     return list(reasons)
 
 

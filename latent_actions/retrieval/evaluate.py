@@ -9,7 +9,6 @@ worth. A benchmark whose data is missing leaves a row that says why.
 <out>/frames/           decoded clips, made once
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,8 +103,7 @@ def _subjects(config: EvalConfig) -> tuple[list[Subject], int, list[Row]]:
     subjects, rows = [trained(config.encoder)], []
     if config.baselines:
         subjects += references(shape, config.seed)
-    names = numbered([name_of(other) for other in config.others])
-    for name, other in zip(names, config.others, strict=True):
+    for name, other in _others(config).items():
         try:
             subjects.append(Subject(name=name, embed=load_baseline(other)))
         except UserError as error:
@@ -113,12 +111,14 @@ def _subjects(config: EvalConfig) -> tuple[list[Subject], int, list[Row]]:
     return subjects, shape.frames, rows
 
 
-def numbered(names: Sequence[str]) -> list[str]:
-    """Names told apart: the second of a name gets " 2", the third " 3"."""
-    return [
-        name if (count := names[: place + 1].count(name)) == 1 else f"{name} {count}"
-        for place, name in enumerate(names)
-    ]
+def _others(config: EvalConfig) -> dict[str, BaselineConfig]:
+    """The other encoders by name; the second of a name is called "<name> 2", the third "<name> 3"."""
+    names = [name_of(other) for other in config.others]
+    found: dict[str, BaselineConfig] = {}
+    for place, (name, other) in enumerate(zip(names, config.others, strict=True)):
+        count = names[: place + 1].count(name)
+        found[name if count == 1 else f"{name} {count}"] = other
+    return found
 
 
 def _summary(rows: list[Row], subject: str) -> dict[str, float | None]:
@@ -156,9 +156,7 @@ def evaluate(embeds: dict[str, Embed], table: ClipTable, split: str, draws: int 
 def _parents(config: EvalConfig) -> dict[str, Path]:
     weights = {
         f"{name}.{part}": path
-        for name, other in zip(
-            numbered([name_of(other) for other in config.others]), config.others, strict=True
-        )
+        for name, other in _others(config).items()
         for part, path in weights_of(other).items()
     }
     return {"encoder": config.encoder, **weights, **config.data.parents()}

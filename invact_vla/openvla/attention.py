@@ -68,3 +68,13 @@ def causal_mask(attention_mask: Tensor | None, size: int, past: int, like: Tenso
         hidden = hidden | (attention_mask[:, None, None, :] == 0)
     zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
     return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, HIDDEN))
+
+
+def full_mask(attention_mask: Tensor, like: Tensor) -> Tensor:
+    """Additive mask (B, 1, 1, N) of bidirectional attention: only padding is hidden.
+
+    attention_mask: (B, N), 1 for real positions.
+    """
+    hidden = (attention_mask == 0)[:, None, None, :]
+    zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+    return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, HIDDEN))

@@ -7,6 +7,8 @@ description of the towers under "towers", so that other readers of the file can 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from invact_vla.openvla.head_configs import HeadConfig, OftHeadConfig, TokensHeadConfig
+
 SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
 TURNS = ("none", "rotate180", "flip", "mirror")  # what may be done to an upright frame
@@ -87,6 +89,7 @@ class InvActConfig:
     chunk: int = 1  # actions predicted per call
     constrain_actions: bool = False  # decode among action ids only
     latent_token_ids: tuple[int, ...] = ()  # row of each latent code, in the unused vocabulary rows
+    head: HeadConfig = field(default_factory=TokensHeadConfig)  # how actions leave the model
 
     def __post_init__(self) -> None:
         unknown = set(self.cameras) - {"agentview", "wrist"}
@@ -144,6 +147,14 @@ class OpenVLAConfig:
                 f"latent_token_ids {latent} must lie in the unused rows "
                 f"[{self.first_free_row}, {rows})"
             )
+
+    @property
+    def slots(self) -> int:
+        """Action slots of a head that decodes in parallel; 0 for one that does not."""
+        head, own = self.invact.head, self.invact
+        if not isinstance(head, OftHeadConfig):
+            return 0
+        return own.chunk * (head.slots_per_action or own.action_dim)
 
     @property
     def n_towers(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.config import InvActConfig, OpenVLAConfig, TextConfig, TowerConfig
+from invact_vla.openvla.head_configs import head_from_json
 from invact_vla.training.files import read_json
 
 _NESTED = {"text_config", "towers", "invact"}
@@ -79,6 +80,7 @@ def config_to_json(config: OpenVLAConfig) -> dict[str, Any]:
         "pad_token_id": config.pad_token_id,
         **{k: v for k, v in value["text_config"].items() if v is not None},
     }
+    value["invact"]["head"] = config.invact.head.to_json()
     value["towers"] = [_tower_to_json(tower) for tower in value["towers"]]
     if not value["towers"]:
         del value["towers"]
@@ -138,7 +140,8 @@ def _invact(value: dict[str, Any]) -> InvActConfig:
     unknown = set(value) - {f.name for f in fields(InvActConfig)}
     if unknown:
         raise ValueError(f"unknown keys under invact: {sorted(unknown)}")
-    return InvActConfig(**_tuples(value))
+    head = {"head": head_from_json(value["head"])} if "head" in value else {}
+    return InvActConfig(**{**_tuples(value), **head})
 
 
 def _tuples(value: dict[str, Any]) -> dict[str, Any]:

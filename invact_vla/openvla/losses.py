@@ -19,26 +19,26 @@ LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tens
 def make_loss(config: OpenVLAConfig) -> LossFn:
     """The loss function for `training.loop.fit`. A batch is the keyword arguments of the model:
     input_ids, attention_mask, labels, pixel_values, and proprio where there is a state token."""
-    tokens = ActionTokens.of(config)
-    centres = torch.from_numpy(tokens.decode(range_of(config)))
+    centers = bin_centers(config)
 
     def loss_fn(
         model: nn.Module, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         out = model(**batch, labels_only=True)
         with torch.no_grad():
-            return out.loss, token_metrics(out.logits, out.targets, config, centres)
+            return out.loss, token_metrics(out.logits, out.targets, config, centers)
 
     return loss_fn
 
 
-def range_of(config: OpenVLAConfig):
-    """All ids up to the padded size, as the argument of ActionTokens.decode."""
-    return torch.arange(config.text_config.vocab_size).numpy()
+def bin_centers(config: OpenVLAConfig) -> Tensor:
+    """float32 (V,): the action value that each vocabulary row decodes to."""
+    ids = torch.arange(config.text_config.vocab_size).numpy()
+    return torch.from_numpy(ActionTokens.of(config).decode(ids)).float()
 
 
 def token_metrics(
-    logits: Tensor, targets: Tensor, config: OpenVLAConfig, centres: Tensor
+    logits: Tensor, targets: Tensor, config: OpenVLAConfig, centers: Tensor
 ) -> dict[str, Tensor]:
     """logits: (M, V), targets: (M,) -> accuracies over action and latent tokens, and action L1.
 
@@ -53,7 +53,7 @@ def token_metrics(
         latent = torch.isin(targets, targets.new_tensor(config.invact.latent_token_ids))
     metrics: dict[str, Tensor] = {}
     if bool(action.any()):
-        values = centres.to(targets.device)
+        values = centers.to(targets.device)
         distance = (values[predicted[action]] - values[targets[action]]).abs()
         metrics["action_accuracy"] = right[action].mean()
         metrics["action_l1"] = distance.mean()

@@ -1,11 +1,12 @@
 """OpenVLA: images and text in, next-token logits out.
 
-The sequence is [BOS | patches of each image | state token, if any | text after BOS], causal, places
-0..N-1. Source: OpenVLA (arxiv.org/abs/2406.09246); several images and the state token after
+The sequence is [BOS | patches of each image | state token, if any | text after BOS], places 0..N-1,
+causal. With action slots in the text it is bidirectional, and gives a chunk of actions in one pass.
+Source: OpenVLA (arxiv.org/abs/2406.09246); several images, the state token and the slots after
 OpenVLA-OFT (arxiv.org/abs/2502.19645).
 
 Axis letters: B batch, L text ids (BOS included), P patches of all images, N = L + P (+ 1) places,
-V vocabulary rows, D width.
+V vocabulary rows, D width, K action slots, n actions of a chunk, A numbers of an action.
 """
 
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from invact_vla.openvla.attention import Attention, causal_mask
+from invact_vla.openvla.attention import Attention, causal_mask, full_mask
 from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.openvla.language import build_llama
 from invact_vla.openvla.projector import Projector, build_projector
+from invact_vla.openvla.regression_head import L1RegressionActionHead
 from invact_vla.openvla.towers import VisionBackbone
 
 IGNORED = -100  # label of a place without a target
@@ -28,13 +31,17 @@ IGNORED = -100  # label of a place without a target
 class OpenVLAOutput:
     """loss: scalar or None. logits: (B, N, V), or (labels, V) when only the labels were asked for.
     targets: (labels,) ids, beside logits of labels only. projected: (B, P, D) where asked for by
-    output_projector_states. cache: keys and values of the language model, when asked for."""
+    output_projector_states. cache: keys and values of the language model, when asked for. hidden:
+    (B, K, D) of the action slots, after the final norm; actions: (B, n, A) normalized, of the
+    regression head. logits are None where the slots feed a regression head."""
 
     loss: Tensor | None
-    logits: Tensor
+    logits: Tensor | None
     targets: Tensor | None = None
     projected: Tensor | None = None
     cache: Any = None
+    hidden: Tensor | None = None
+    actions: Tensor | None = None
 
 
 class OpenVLA(nn.Module):
@@ -51,6 +58,7 @@ class OpenVLA(nn.Module):
         self.language_model = build_llama(config, attention)
         proprio = config.invact.proprio_dim
         self.proprio_projector = Projector(proprio, width) if proprio else None
+        self.action_head, self.action_slots = build_slots(config, width)
 
     def vision_features(self, pixel_values: Tensor) -> Tensor:
         """(B, images * 3 n_towers, H, W) -> (B, P, vision width), image after image."""
@@ -76,6 +84,8 @@ class OpenVLA(nn.Module):
         labels_only: bool = False,
         last_only: bool = False,
         cache: Any = None,
+        slots: Tensor | None = None,
+        actions: Tensor | None = None,
     ) -> OpenVLAOutput:
         """input_ids: (B, L) starting with BOS, padded on the right; attention_mask: (B, L), 1 real;
         pixel_values: (B, C, H, W) or None for a text-only batch; labels: (B, L), -100 ignored, not
@@ -85,13 +95,22 @@ class OpenVLA(nn.Module):
         last_only: compute logits of the last real place of each row only.
         cache: transformers' DynamicCache to continue and fill; with a filled one, input_ids are the
         new ids only, and attention_mask, if given, covers all places.
+        slots: (B, K) places of the action slots in input_ids (heads that decode in parallel);
+        actions: (B, n, A) normalized targets of the regression head, for the L1 loss.
         """
         embedded = self.language_model.model.embed_tokens(input_ids)
+        if slots is not None:
+            embedded = self._fill_slots(embedded, slots)
         projected = None
         if pixel_values is not None:
             projected = self.project(self.vision_features(pixel_values))
             extra = self._extra_tokens(projected, proprio)
             embedded, attention_mask, labels = _insert(extra, embedded, attention_mask, labels)
+        if slots is not None:
+            if attention_mask is None:
+                attention_mask = embedded.new_ones(embedded.shape[:2])
+            shift = embedded.shape[1] - input_ids.shape[1]
+            return self._parallel(embedded, attention_mask, slots + shift, labels, actions)
         past = 0 if cache is None else cache.get_seq_length()
         mask = causal_mask(attention_mask, embedded.shape[1], past, embedded)
         places = None  # 0, 1, ...; only what follows a padded prompt must be told its own
@@ -110,6 +129,47 @@ class OpenVLA(nn.Module):
         loss, logits, targets = self._head(hidden, labels, labels_only)
         shown = projected if self.config.output_projector_states else None
         return OpenVLAOutput(loss, logits, targets, shown, out.past_key_values)
+
+    def _fill_slots(self, embedded: Tensor, slots: Tensor) -> Tensor:
+        """Put the slots' own embeddings, or zeros, at their places in (B, L, D)."""
+        shape = (*slots.shape, embedded.shape[2])
+        if self.action_slots is None:
+            own = embedded.new_zeros(shape)
+        else:
+            own = self.action_slots.to(embedded.dtype).expand(shape)
+        return embedded.scatter(1, slots[..., None].expand(shape), own)
+
+    def _parallel(
+        self,
+        embedded: Tensor,
+        attention_mask: Tensor,
+        places: Tensor,
+        labels: Tensor | None,
+        actions: Tensor | None,
+    ) -> OpenVLAOutput:
+        """One bidirectional pass; the slots' outputs are read one place before each slot, as
+        published, or at the slots themselves where these have embeddings of their own.
+
+        places: (B, K) in the whole sequence (B, N, D); labels: (B, N), ids at the slots.
+        """
+        out = self.language_model.model(
+            inputs_embeds=embedded,
+            attention_mask=full_mask(attention_mask, embedded),
+            use_cache=False,
+        ).last_hidden_state
+        read = places if self.action_slots is not None else places - 1
+        hidden = out.gather(1, read[..., None].expand(-1, -1, out.shape[2]))
+        if self.action_head is None:
+            logits = self.language_model.lm_head(hidden)
+            targets = None if labels is None else labels.gather(1, places).flatten()
+            loss = None
+            if targets is not None:
+                loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets)
+                logits = logits.flatten(0, 1)
+            return OpenVLAOutput(loss, logits, targets, hidden=hidden)
+        predicted = self.action_head(hidden)
+        loss = None if actions is None else (predicted.float() - actions).abs().mean()
+        return OpenVLAOutput(loss, None, hidden=hidden, actions=predicted)
 
     def _extra_tokens(self, projected: Tensor, proprio: Tensor | None) -> Tensor:
         """The patches, and the state token behind them where the model has one."""
@@ -139,6 +199,25 @@ class OpenVLA(nn.Module):
         logits = head(hidden)
         loss = nn.functional.cross_entropy(logits[:, :-1][wanted].float(), targets)
         return loss, logits, None
+
+
+def build_slots(
+    config: OpenVLAConfig, width: int
+) -> tuple[L1RegressionActionHead | None, nn.Parameter | None]:
+    """The regression head and the embeddings (K, D) of the slots, where the config has them."""
+    head, own = config.invact.head, config.invact
+    if not isinstance(head, OftHeadConfig):
+        return None, None
+    slots = None
+    if head.learned_slots:
+        slots = nn.Parameter(torch.randn(config.slots, width) * 0.02)
+    if head.output == "tokens":
+        return None, slots
+    per_action = config.slots // own.chunk
+    return (
+        L1RegressionActionHead(width, per_action, own.chunk, own.action_dim, head.blocks),
+        slots,
+    )
 
 
 def _insert(

@@ -9,26 +9,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
 from invact_vla.errors import UserError
-from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.attention import Attention
-from invact_vla.openvla.generate import greedy_decode
+from invact_vla.openvla.heads import action_head
+from invact_vla.openvla.heads.head import device_of
 from invact_vla.openvla.images import turn
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.schema import ActionChunk, Observation
 
 
 class OpenVLAPolicy:
-    """Greedy action decoding. needs: cameras it reads; chunk: actions per call."""
+    """Greedy decoding. needs: cameras it reads; chunk: actions per call."""
 
     def __init__(self, pretrained: Pretrained, key: str | None = None) -> None:
         config = pretrained.config
         self.pretrained = pretrained
+        self.head = action_head(pretrained)
+        self.device = device_of(pretrained.model)
         self.needs = tuple(config.invact.cameras)
         self.turns = config.invact.turns or ("none",) * len(self.needs)
         self.gripper_open = config.invact.gripper_open
@@ -42,9 +42,6 @@ class OpenVLAPolicy:
                 f"the model {config.invact.action_dim}"
             )
         self.proprio = _proprio_statistics(statistics, config.invact.proprio_dim, self.key)
-        self.tokens = ActionTokens.of(config)
-        first, last = self.tokens.first_id, config.vocab_size
-        self.allowed = torch.arange(first, last) if config.invact.constrain_actions else None
 
     @classmethod
     def from_pretrained(
@@ -62,19 +59,14 @@ class OpenVLAPolicy:
 
     def act_batch(self, observations: list[Observation]) -> list[ActionChunk]:
         """One chunk per observation, decoded together."""
-        prompts = [self.sequences.prompt(o.instruction) for o in observations]
-        input_ids, attention_mask = pad_prompts(prompts, self.pretrained.config.pad_token_id)
-        ids, _ = greedy_decode(
-            self.pretrained.model,
-            input_ids,
-            self.chunk * self.pretrained.config.invact.action_dim,
-            self.pixel_values(observations),
-            attention_mask=attention_mask,
-            proprio=self.state(observations),
-            allowed=self.allowed,
-        )
-        ids = rearrange(ids.numpy(), "b (n a) -> b n a", n=self.chunk)
-        actions = unnormalize(self.tokens.decode(ids), self.actions)
+        with torch.inference_mode():
+            chunks = self.head.decode(
+                self.pretrained.model,
+                [o.instruction for o in observations],
+                self.pixel_values(observations).to(self.device),
+                self.state(observations),
+            )
+        actions = unnormalize(chunks, self.actions)
         return [ActionChunk(values) for values in to_environment(actions, self.gripper_open)]
 
     def pixel_values(self, observations: list[Observation]) -> Tensor:
@@ -92,17 +84,7 @@ class OpenVLAPolicy:
         if self.proprio is None:
             return None
         states = normalize(np.stack([o.state for o in observations]), self.proprio)
-        return torch.from_numpy(states.astype(np.float32))
-
-
-def pad_prompts(prompts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor | None]:
-    """Prompts -> ids (B, L), padded on the right, and the mask of what is real, if any is not."""
-    ids = [torch.tensor(prompt) for prompt in prompts]
-    padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
-    if len({len(prompt) for prompt in prompts}) == 1:
-        return padded, None
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).long()
+        return torch.from_numpy(states.astype(np.float32)).to(self.device)
 
 
 def to_environment(actions: np.ndarray, gripper_open: int = 1) -> np.ndarray:

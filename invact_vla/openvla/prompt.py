@@ -40,7 +40,11 @@ class SequenceBuilder:
 
     def example(self, instruction: str, targets: Sequence[int]) -> tuple[list[int], list[int]]:
         """(ids, labels) of one training sequence."""
-        prompt = self.prompt(instruction)
+        return self.continued(self.prompt(instruction), targets)
+
+    @staticmethod
+    def continued(prompt: list[int], targets: Sequence[int]) -> tuple[list[int], list[int]]:
+        """(ids, labels) of a prompt, its targets and EOS."""
         answer = [*(int(t) for t in targets), EOS]
         return prompt + answer, [IGNORED] * len(prompt) + answer
 

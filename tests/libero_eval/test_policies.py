@@ -11,7 +11,7 @@ import torch
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.generate import greedy_decode
-from invact_vla.openvla.policy import OpenVLAPolicy, pad_prompts
+from invact_vla.openvla.policy import OpenVLAPolicy
 from invact_vla.schema import ActionChunk, Observation
 from invact_vla.training.cli import parse_config
 from libero_eval.policies import (
@@ -253,7 +253,7 @@ def test_a_checkpoint_answers_a_batch_as_it_answers_each(
 
 
 def decode(policy: OpenVLAPolicy, seen: list[Observation]) -> tuple[torch.Tensor, torch.Tensor]:
-    ids, mask = pad_prompts([policy.sequences.prompt(o.instruction) for o in seen], 0)
+    ids, mask = policy.head.prompts([o.instruction for o in seen], policy.device)
     assert (mask is None) == (len(seen) == 1)
     pixels, state = policy.pixel_values(seen), policy.state(seen)
     return greedy_decode(

@@ -1,0 +1,67 @@
+"""The choices of action head, as they stand in a recipe (`--head.type oft`) and in config.json."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import draccus
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig(draccus.ChoiceRegistry):
+    """How a chunk of actions leaves the language model."""
+
+    @classmethod
+    def default_choice_name(cls) -> str:
+        """What a config without a type means: published OpenVLA."""
+        return "tokens"
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in config.json; `head_from_json` reads it."""
+        return {"type": self.get_choice_name(type(self)), **asdict(self)}
+
+
+@HeadConfig.register_subclass("tokens")
+@dataclass(frozen=True, kw_only=True)
+class TokensHeadConfig(HeadConfig):
+    """Each number of an action is one of 256 ids, decoded one after the other (OpenVLA)."""
+
+
+@HeadConfig.register_subclass("oft")
+@dataclass(frozen=True, kw_only=True)
+class OftHeadConfig(HeadConfig):
+    """The whole chunk in one bidirectional pass over action slots (OpenVLA-OFT)."""
+
+    output: Literal["l1", "tokens"] = "l1"  # an MLP-ResNet with L1 loss, or action ids
+    slots_per_action: int | None = None  # slots of one action; null: one per number, as published
+    learned_slots: bool = False  # slots have embeddings of their own; published ones are zero
+    blocks: int = 2  # residual blocks of the MLP-ResNet
+
+    def __post_init__(self) -> None:
+        if self.blocks < 0 or (self.slots_per_action is not None and self.slots_per_action < 1):
+            raise ValueError("head: need blocks >= 0 and slots_per_action >= 1 or null")
+        if self.output == "tokens" and self.slots_per_action is not None:
+            raise ValueError("head: output tokens needs a slot for each number of an action")
+
+
+@HeadConfig.register_subclass("text")
+@dataclass(frozen=True, kw_only=True)
+class TextHeadConfig(HeadConfig):
+    """Actions as integers in words, such as "512 498 3", decoded as text (VLA-0)."""
+
+    steps: int = 1000  # the integers are 0..steps, over the normalized range
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"head: steps must be at least 1, got {self.steps}")
+
+
+def head_from_json(value: Any) -> HeadConfig:
+    """The `head` of config.json -> its config. ValueError names an unknown type or option."""
+    if not isinstance(value, dict):
+        raise ValueError(f"head: expected an object with a type, got {value!r}")
+    options = dict(value)
+    name = options.pop("type", HeadConfig.default_choice_name())
+    known = HeadConfig.get_known_choices()
+    if name not in known:
+        raise ValueError(f"unknown head type {name!r}: known are {', '.join(sorted(known))}")
+    return known[name](**options)

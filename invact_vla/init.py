@@ -9,13 +9,13 @@ from pathlib import Path
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.config_file import load_model_config, with_latent_tokens
+from invact_vla.openvla.folder import MODEL
 from invact_vla.openvla.pretrained import fresh, save_pretrained
 from invact_vla.openvla.prompt import prompt_of
 from invact_vla.training.files import read_json
 from invact_vla.training.run_folder import open_run
 
 logger = logging.getLogger(__name__)
-MODEL = "model"  # subfolder of a run that holds the checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

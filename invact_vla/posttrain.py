@@ -24,8 +24,8 @@ from invact_vla.data.action_stats import ActionStats, normalize
 from invact_vla.data.lerobot import is_lerobot, read_lerobot
 from invact_vla.data.libero_hdf5 import ACTION_MASK, RobotEpisode, read_demos
 from invact_vla.errors import UserError
-from invact_vla.init import MODEL
 from invact_vla.openvla.action_tokens import ActionTokens
+from invact_vla.openvla.folder import MODEL, checkpoint_folder
 from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.model import build_model
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
@@ -44,7 +44,7 @@ class PosttrainConfig:
     out: Path = Path("runs/posttrain")  # folder of the run
     seed: int = 0  # of what a new camera or state token adds to the model
     overwrite: bool = False  # replace a run with another config
-    model: Path = Path("runs/pretrain/model")  # checkpoint to start from
+    model: Path = Path("runs/pretrain/model")  # checkpoint to start from, or the run that holds it
     demos: Path = Path("runs/demos")  # LIBERO HDF5 file, folder of them, or LeRobot v3 folder
     dataset: str = "libero_10"  # name of the statistics in the checkpoint
     max_demos: int | None = None  # demonstrations per task; null: all
@@ -64,6 +64,7 @@ class PosttrainConfig:
 
 def main(config: PosttrainConfig) -> Path:
     """Train, measure, save; returns the run folder."""
+    config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "demos": run_of(config.demos)}
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
     if run.finished:

@@ -10,7 +10,7 @@ vocabulary rows, and EOS. After LAPA stage 2 (arxiv.org/abs/2410.11758) and UniV
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from invact_vla.data.decode import decode_frames
 from invact_vla.data.label_store import LabelStore, read_labels
 from invact_vla.errors import UserError
-from invact_vla.init import MODEL
+from invact_vla.openvla.folder import MODEL, checkpoint_folder
 from invact_vla.openvla.latent_tokens import LatentTokens
 from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
@@ -41,7 +41,7 @@ class PretrainConfig:
     out: Path = Path("runs/pretrain")  # folder of the run
     seed: int = 0  # recorded; the loop has a seed of its own
     overwrite: bool = False  # replace a run with another config
-    model: Path = Path("runs/vla_init/model")  # checkpoint to start from
+    model: Path = Path("runs/vla_init/model")  # checkpoint to start from, or the run that holds it
     labels: Path = Path("runs/labels/labels_train.parquet")  # label store to learn
     held_out: Path | None = None  # label store to measure on
     videos: Path = Path("data/ssv2/20bn-something-something-v2")  # folder of <episode>.webm
@@ -53,6 +53,7 @@ class PretrainConfig:
 
 def main(config: PretrainConfig) -> Path:
     """Train, measure, save; returns the run folder."""
+    config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "labels": run_of(config.labels)}
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
     if run.finished:

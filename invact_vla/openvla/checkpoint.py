@@ -17,10 +17,16 @@ from invact_vla.errors import UserError
 from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.config_file import config_to_json, read_config
+from invact_vla.openvla.folder import (
+    INDEX,
+    SINGLE,
+    WEIGHTS,
+    checkpoint_folder,
+    no_weights,
+)
 from invact_vla.openvla.model import OpenVLA
-from invact_vla.training.files import read_json
+from invact_vla.training.files import read_json, refuse_pointer
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 _SHOWN = 5  # keys named in an error
 
@@ -33,27 +39,40 @@ def published_name(name: str) -> str:
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder under their names on disk."""
+    """All tensors of a folder under their names on disk. As in stock code, a single file wins over
+    an index, which then is left from an earlier save."""
     folder = Path(folder)
-    if (folder / INDEX).is_file():
-        index = read_json(folder / INDEX)
-        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-            raise UserError(f"{folder / INDEX}: expected an object with a `weight_map`")
-        files = sorted(set(index["weight_map"].values()))
-    elif (folder / SINGLE).is_file():
-        files = [SINGLE]
-    else:
-        raise UserError(f"no weights in {folder}: expected {SINGLE} or {INDEX} with its shards")
     weights: dict[str, Tensor] = {}
-    for name in files:
-        weights.update(read_safetensors(folder / name))
+    for path in weight_files(folder):
+        weights.update(read_safetensors(path))
     return weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, all of which exist."""
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not (folder / INDEX).is_file():
+        raise no_weights(folder)
+    index = read_json(folder / INDEX)
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise UserError(f"{folder / INDEX}: expected an object with a `weight_map` of file names")
+    files = [folder / name for name in sorted(set(names.values()))]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} of {len(files)} shards of {INDEX}, no file "
+            f"{some(missing)}: download or copy the folder again"
+        )
+    return files
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of one file; a missing or damaged one is a UserError."""
     if not path.is_file():
         raise UserError(f"no file {path}")
+    refuse_pointer(path)
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -67,8 +86,10 @@ def from_pretrained(
     dtype: torch.dtype | None = torch.float32,
     config: OpenVLAConfig | None = None,
 ) -> OpenVLA:
-    """Load a folder. dtype None keeps that of the file. Missing, unexpected and mis-shaped keys are
-    a UserError that names them. `config`, if given, replaces the folder's own."""
+    """Load a checkpoint folder, or the run folder that holds one. dtype None keeps that of the file.
+    Missing, unexpected and mis-shaped keys are a UserError that names them. `config`, if given,
+    replaces the folder's own."""
+    folder = checkpoint_folder(folder)
     config = read_config(folder) if config is None else config
     with torch.device("meta"):
         model = OpenVLA(config, attention)
@@ -102,14 +123,14 @@ def _check(weights: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], folde
     unexpected = sorted(set(weights) - set(shapes))
     for what, names in (("missing", missing), ("unexpected", unexpected)):
         if names:
-            problems.append(f"{len(names)} {what} key(s): {_some(names)}")
+            problems.append(f"{len(names)} {what} key(s): {some(names)}")
     wrong = [
         f"{n} is {tuple(weights[n].shape)}, expected {shapes[n]}"
         for n in sorted(set(shapes) & set(weights))
         if tuple(weights[n].shape) != shapes[n]
     ]
     if wrong:
-        problems.append(f"{len(wrong)} key(s) of another shape: {_some(wrong)}")
+        problems.append(f"{len(wrong)} key(s) of another shape: {some(wrong)}")
     if problems:
         raise UserError(
             f"weights in {folder} are not those of its config.json: {'; '.join(problems)}. "
@@ -117,13 +138,18 @@ def _check(weights: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], folde
         )
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def save_weights(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write the weights under published names, in shards of at most `shard_bytes`."""
+    """Write the weights under published names, in shards of at most `shard_bytes`; those of an
+    earlier save are removed, or other readers would take them for these."""
+    for pattern in WEIGHTS:
+        for path in folder.glob(pattern):
+            path.unlink()
     tensors = {published_name(n): t.detach().contiguous() for n, t in model.state_dict().items()}
     if model.config.text_config.tie_word_embeddings:
         del tensors["language_model.lm_head.weight"]

@@ -6,9 +6,11 @@ from typing import Any
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.config import InvActConfig, OpenVLAConfig, TextConfig, TowerConfig
+from invact_vla.openvla.folder import checkpoint_folder
 from invact_vla.openvla.head_configs import head_from_json
 from invact_vla.training.files import read_json
 
+_MODEL_TYPES = ("openvla", "prismatic")
 _NESTED = {"text_config", "towers", "invact"}
 _AUTO_MAP = {
     "AutoConfig": "configuration_prismatic.OpenVLAConfig",
@@ -33,14 +35,14 @@ def read_config(folder: Path) -> OpenVLAConfig:
 
     The long dumps that transformers writes are fine: fields that mean nothing here are skipped.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(
-            f"no checkpoint folder {folder}: expected config.json and safetensors in it"
-        )
+    folder = checkpoint_folder(folder)
     value = read_json(folder / "config.json")
     if not isinstance(value, dict):
         raise UserError(f"{folder / 'config.json'}: expected an object, got {type(value).__name__}")
+    if value.get("model_type", "openvla") not in _MODEL_TYPES:
+        raise UserError(
+            f"{folder} is a {value['model_type']!r} checkpoint, not an OpenVLA (model_type 'openvla')"
+        )
     if not value.get("towers") and (folder / "towers.json").is_file():
         description = read_json(folder / "towers.json")
         if not isinstance(description, dict) or not isinstance(description.get("towers"), list):

@@ -14,6 +14,7 @@ from invact_vla.errors import UserError
 from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.checkpoint import from_pretrained, save_model
 from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.folder import checkpoint_folder, is_checkpoint
 from invact_vla.openvla.model import OpenVLA, build_model
 from invact_vla.openvla.processor import ImageProcessor
 from invact_vla.openvla.prompt import SequenceBuilder
@@ -58,7 +59,13 @@ def fresh(
 
 
 def save_pretrained(pretrained: Pretrained, folder: Path) -> None:
-    """Write the folder, atomically."""
+    """Write the folder, atomically; nothing of an earlier checkpoint stays in it."""
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not is_checkpoint(folder):
+        raise UserError(
+            f"{folder} holds other files and is no checkpoint folder: saving would replace them; "
+            "give a new folder"
+        )
     with atomic_folder(folder) as temporary:
         save_model(pretrained.model, temporary)
         pretrained.tokenizer.save(temporary)
@@ -70,7 +77,8 @@ def load_pretrained(
     attention: Attention = "auto",
     dtype: torch.dtype | None = torch.float32,
 ) -> Pretrained:
-    """Read a folder, ours or a published one, strictly."""
+    """Read a checkpoint folder, ours or a published one, or the run folder that holds one, strictly."""
+    folder = checkpoint_folder(folder)
     model = from_pretrained(folder, attention, dtype)
     config = model.config
     tokenizer = load_tokenizer(folder, config.vocab_size)

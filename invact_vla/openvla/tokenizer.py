@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from invact_vla.errors import UserError
+from invact_vla.training.files import refuse_pointer
 
 UNK, BOS, EOS = 0, 1, 2
 BOUNDARY = "\N{LOWER ONE EIGHTH BLOCK}"  # the word-boundary mark of SentencePiece
@@ -63,6 +64,9 @@ class Tokenizer:
 def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     """The tokenizer of a checkpoint folder. vocab_size: that of the model, action ids included."""
     folder = Path(folder)
+    for name in (MODEL_FILE, JSON_FILE):
+        if (folder / name).is_file():
+            refuse_pointer(folder / name)
     if (folder / MODEL_FILE).is_file():
         return _sentencepiece(folder / MODEL_FILE)
     if (folder / JSON_FILE).is_file():

@@ -6,7 +6,7 @@
 --policy.type remote --policy.url ws://127.0.0.1:8000
 """
 
-from libero_eval.policies.checkpoint import MODEL, CheckpointConfig
+from libero_eval.policies.checkpoint import CheckpointConfig
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policies.controls import (
     NOOP_ACTION,
@@ -22,7 +22,6 @@ from libero_eval.policies.selftest import SelftestConfig, SelftestPolicy
 from libero_eval.policy_source import EachEpisode, PolicySource, Privileged
 
 __all__ = [
-    "MODEL",
     "NOOP_ACTION",
     "CheckpointConfig",
     "DemonstratorConfig",

@@ -16,8 +16,6 @@ from libero_eval.tasks import SUITES
 if TYPE_CHECKING:
     from invact_vla.openvla.policy import OpenVLAPolicy
 
-MODEL = "model"  # where a post-training run keeps its checkpoint
-
 
 @PolicyConfig.register_subclass("checkpoint")
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +57,10 @@ class CheckpointConfig(PolicyConfig):
             )
 
     def checkpoint_folder(self) -> Path:
-        """Where the checkpoint lies; UserError if there is no such folder."""
-        inside = self.folder / MODEL
-        folder = inside if inside.is_dir() else self.folder
-        if not folder.is_dir():
-            raise UserError(f"no checkpoint folder {folder}: give that of a post-training run")
-        return folder
+        """Where the checkpoint lies; UserError if there is none, or one of another kind."""
+        from invact_vla.openvla.folder import checkpoint_folder
+
+        return checkpoint_folder(self.folder)
 
 
 class CheckpointSource(PolicySource):

@@ -1,0 +1,160 @@
+"""Folders that are not quite an OpenVLA checkpoint: the right weights, or one line that says what it is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from invact_vla.errors import UserError
+from invact_vla.openvla import checkpoint
+from invact_vla.openvla.config_file import read_config
+from invact_vla.openvla.pretrained import load_pretrained, save_pretrained
+from libero_eval.policies import CheckpointConfig
+from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234\n"
+BIAS = "projector.fc2.bias"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("vla") / "checkpoint")
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "checkpoint"))
+
+
+def shard(folder: Path) -> list[Path]:
+    """Save the folder's weights again as shards, and remove the single file."""
+    model = checkpoint.from_pretrained(folder)
+    checkpoint.save_weights(model, folder, 100_000)
+    return sorted(folder.glob("model-*-of-*.safetensors"))
+
+
+def test_a_single_file_wins_over_a_stale_index(folder: Path) -> None:
+    new = load_file(folder / "model.safetensors")
+    assert len(shard(folder)) > 1
+    new[BIAS] = torch.full_like(new[BIAS], 7.0)
+    save_file(new, folder / "model.safetensors")
+    assert (checkpoint.from_pretrained(folder).projector.fc2.bias == 7).all()
+    next(iter(folder.glob("model-00001-*"))).unlink()  # nor are the shards of the index asked for
+    assert (checkpoint.from_pretrained(folder).projector.fc2.bias == 7).all()
+
+
+def test_saving_removes_the_files_of_an_earlier_save(folder: Path) -> None:
+    pretrained = load_pretrained(folder)
+    shard(folder)
+    assert not (folder / "model.safetensors").exists()
+    checkpoint.save_weights(pretrained.model, folder)
+    assert sorted(p.name for p in folder.glob("model*")) == ["model.safetensors"]
+    for name in (
+        "model.safetensors.index.json",
+        "adapter_config.json",
+        "action_head--1_checkpoint.pt",
+    ):
+        (folder / name).write_text("{}")
+    save_pretrained(pretrained, folder)
+    assert sorted(p.name for p in folder.glob("model*")) == ["model.safetensors"]
+    assert not list(folder.glob("a*_*"))
+    load_pretrained(folder)
+
+
+def test_saving_does_not_replace_a_folder_of_other_things(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="no checkpoint folder"):
+        save_pretrained(tiny(), tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    shards = shard(folder)
+    shards[1].unlink()
+    with pytest.raises(UserError, match=f"lacks 1 of {len(shards)} shards .* {shards[1].name}"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_text_pointer_is_called_that(folder: Path, name: str) -> None:
+    (folder / name).write_text(POINTER)
+    with pytest.raises(UserError, match=f"{name} is a git-lfs text pointer.*git lfs pull"):
+        load_pretrained(folder)
+
+
+def test_a_shard_that_is_a_text_pointer(folder: Path) -> None:
+    shard(folder)[-1].write_text(POINTER)
+    with pytest.raises(UserError, match="git-lfs text pointer"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"adapter_config.json": '{"base_model_name_or_path": "openvla/openvla-7b"}'},
+         "whole model and a LoRA adapter .made on openvla/openvla-7b."),
+        ({"noisy_action_projector--5_checkpoint.pt": ""}, "OpenVLA-OFT checkpoint with a diffusion"),
+        ({"vision_backbone--5_checkpoint.pt": ""}, "OpenVLA-OFT checkpoint with FiLM"),
+        ({"action_decoder-30000.pt": ""}, r"UniVLA checkpoint.*\(action_decoder-30000.pt\)"),
+        ({"action_decoder.pt": "", "lam-stage-2.ckpt": ""}, "action_decoder.pt, lam-stage-2.ckpt"),
+    ],
+)  # fmt: skip
+def test_a_folder_with_parts_that_are_not_read(folder: Path, files: dict, message: str) -> None:
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    for read in (load_pretrained, read_config, checkpoint.from_pretrained):
+        with pytest.raises(UserError, match=message):
+            read(folder)
+    with pytest.raises(UserError, match=message):
+        CheckpointConfig(folder=folder).check_suite("libero_10")
+
+
+@pytest.mark.parametrize("where", ["added_tokens.json", "tokenizer_config.json"])
+def test_univla_is_known_by_its_words(folder: Path, where: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["invact"]
+    (folder / "config.json").write_text(json.dumps(config))
+    token = {"32001": {"content": "<ACT_0>", "special": True}}
+    value = {"<ACT_0>": 32001} if where == "added_tokens.json" else {"added_tokens_decoder": token}
+    (folder / where).write_text(json.dumps(value))
+    with pytest.raises(UserError, match="UniVLA checkpoint: its tokenizer"):
+        load_pretrained(folder)
+
+
+def test_an_adapter_alone(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "openvla-7b"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="a LoRA adapter .made on openvla-7b., not a whole"):
+        load_pretrained(tmp_path)
+
+
+def test_other_formats_and_models_are_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pytorch_model.bin is not read"):
+        load_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "pi0"}')
+    with pytest.raises(UserError, match="'pi0' checkpoint, not an OpenVLA"):
+        load_pretrained(folder)
+
+
+def test_a_run_folder_means_its_model(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "provenance.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no model/"):
+        load_pretrained(run)
+    shutil.copytree(saved, run / "model")
+    config = with_statistics(debug_config())
+    assert load_pretrained(run).config.norm_stats.keys() == config.norm_stats.keys()
+    assert checkpoint.from_pretrained(run).config == read_config(run / "model")
+    assert CheckpointConfig(folder=run).checkpoint_folder() == run / "model"
+
+
+def test_paths_that_are_no_folder(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_pretrained(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        load_pretrained(saved / "config.json")

@@ -1,26 +1,20 @@
 """Published weight files: read without trusting them, and fitted to our modules key by key.
 
 Research checkpoints are pickles that hold training arguments, configs and optimisers beside the
-tensors. The reader rebuilds tensors and plain containers; whatever else the file names becomes an
-inert object, so no code of the file runs and no foreign package is needed.
+tensors. Of these the reader (training/torch_files.py) makes inert objects, so no code of the file runs
+and no foreign package is needed.
 """
 
-import io
-import pickle
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from invact_vla.errors import UserError
+from invact_vla.training.torch_files import read_research_pickle, without_prefix
 
 _INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
 _SHOWN = 5  # differences named in an error
@@ -53,40 +47,6 @@ class KeyLayout:
         return found
 
 
-class Inert(dict):
-    """Stands for an object of a class that is not rebuilt; keeps nothing that it is given."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "Inert":
-        return self
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Knows tensors and ordered dictionaries; every other name becomes Inert."""
-
-    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
-        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        ("torch", "Size"): torch.Size,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        return self.ALLOWED.get((module, name), Inert)
-
-
-def _load(file: io.BufferedIOBase, **kwargs: Any) -> Any:
-    return _TensorUnpickler(file, **kwargs).load()
-
-
-_RESTRICTED = SimpleNamespace(__name__="restricted", Unpickler=_TensorUnpickler, load=_load)
-
-
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors, .pth, .pt, .pyth or .ckpt file, without a `module.` prefix.
 
@@ -96,25 +56,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"no weights file {path}: download it (docs/baselines.md says where from)")
     try:
-        raw: dict[Any, Any] = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raw = load_file(path) if path.suffix == ".safetensors" else read_research_pickle(path)
+    except SafetensorError as error:
         raise UserError(f"{path} is not a whole weights file: {error}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a dictionary of tensors, got {type(raw).__name__}")
     inside = next((raw[k] for k in _INSIDE if isinstance(raw.get(k), dict) and raw[k]), raw)
-    state = {
-        name.removeprefix("module."): value
-        for name, value in inside.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
+    named = {n: v for n, v in inside.items() if isinstance(n, str) and isinstance(v, Tensor)}
+    state = without_prefix(named)
     if not state:
         raise UserError(f"{path} holds no tensors (its entries: {sorted(map(str, raw))[:_SHOWN]})")
     return state
-
-
-def _unpickle(path: Path) -> dict:
-    raw = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
-    if not isinstance(raw, dict):
-        raise ValueError(f"expected a dictionary, got {type(raw).__name__}")
-    return raw
 
 
 def fit_weights(

@@ -7,9 +7,9 @@ published checkpoints carry bfloat16-rounded ones, and were fine-tuned with them
 Axis letters: B images, H W pixels, S side of the model's images, C channels = 3 per tower.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ FILE = "preprocessor_config.json"
 DINO = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SIGLIP = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _BICUBIC = 3  # PIL's number
+Resize = Literal["lanczos3", "bicubic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class ImageProcessor:
     means: tuple[tuple[float, ...], ...] = (DINO[0], SIGLIP[0])  # per tower and channel
     stds: tuple[tuple[float, ...], ...] = (DINO[1], SIGLIP[1])  # per tower and channel
     strategy: str = "resize-naive"  # or letterbox, resize-crop: for images of other shapes
+    resize: Resize = "lanczos3"  # bicubic: Pillow's, as the published processor; obeys `strategy`
     jpeg: bool = True  # JPEG round trip of raw frames
     crop: bool = True  # 0.9 area: centre in evaluation, random in training
     brightness: float = 0.2  # largest change in training
@@ -44,6 +46,8 @@ class ImageProcessor:
     def __post_init__(self) -> None:
         if self.strategy not in ("resize-naive", "letterbox", "resize-crop"):
             raise ValueError(f"unknown image_resize_strategy {self.strategy!r}")
+        if self.resize not in get_args(Resize):
+            raise ValueError(f"resize must be one of {get_args(Resize)}, got {self.resize!r}")
 
     @classmethod
     def of(cls, config: OpenVLAConfig, jpeg: bool = True, crop: bool = True) -> "ImageProcessor":
@@ -58,13 +62,20 @@ class ImageProcessor:
             crop=crop,
         )
 
+    def published(self) -> "ImageProcessor":
+        """The same statistics with the published processor's own treatment of a raw picture: bicubic,
+        no JPEG, no crop. LIBERO's evaluation alone does what the defaults here do."""
+        return replace(self, resize="bicubic", jpeg=False, crop=False)
+
     def prepare(self, frames: np.ndarray) -> np.ndarray:
-        """Upright uint8 (B, H, W, 3) -> uint8 (B, S, S, 3): JPEG and Lanczos3, nothing random.
+        """Upright uint8 (B, H, W, 3) -> uint8 (B, S, S, 3): JPEG and resizing, nothing random.
 
         Deterministic and per image, so that training may do it once and store the result.
         """
         if self.jpeg:
             frames = np.stack([images.jpeg_round_trip(np.ascontiguousarray(f)) for f in frames])
+        if self.resize == "bicubic":
+            return np.stack([self._bicubic(Image.fromarray(f)) for f in frames])
         return images.resize_lanczos3(frames, self.size)
 
     def pixel_values(self, prepared: np.ndarray, rng: np.random.Generator | None = None) -> Tensor:
@@ -92,8 +103,11 @@ class ImageProcessor:
 
     def process(self, image: Image.Image) -> Tensor:
         """The published processor on one RGB image of any shape -> (1, C, S, S)."""
-        resized = _resize(image.convert("RGB"), self.size, self.strategy, self.means[0])
-        return self.normalize(images.to_unit(np.asarray(resized)[None]))
+        return self.normalize(images.to_unit(self._bicubic(image.convert("RGB"))[None]))
+
+    def _bicubic(self, image: Image.Image) -> np.ndarray:
+        """RGB image -> uint8 (S, S, 3)."""
+        return np.asarray(_resize(image, self.size, self.strategy, self.means[0]))
 
     def save(self, folder: Path) -> None:
         """Write preprocessor_config.json in the published layout."""
@@ -126,6 +140,7 @@ class ImageProcessor:
             "tvf_crop_params": [{"output_size": [size, size]}] * towers,
             "tvf_normalize_params": normalize,
             "invact": {
+                "resize": self.resize,
                 "jpeg": self.jpeg,
                 "crop": self.crop,
                 "brightness": self.brightness,

@@ -8,6 +8,7 @@ and no foreign package is needed.
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -56,7 +57,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"no weights file {path}: download it (docs/baselines.md says where from)")
     try:
-        raw = load_file(path) if path.suffix == ".safetensors" else read_research_pickle(path)
+        raw: Any = load_file(path) if path.suffix == ".safetensors" else read_research_pickle(path)
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole weights file: {error}") from error
     if not isinstance(raw, dict):

@@ -54,8 +54,12 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "vla init": ("invact_vla.init", "InitConfig", "fresh weights and tokenizer: the start of all arms"),
     "vla pretrain": ("invact_vla.pretrain", "PretrainConfig", "OpenVLA on latent tokens"),
     "vla posttrain": ("invact_vla.posttrain", "PosttrainConfig", "OpenVLA on robot actions"),
+    "vla merge": (
+        "invact_vla.openvla.merge", "MergeConfig", "merge a LoRA adapter into its base checkpoint",
+    ),
     "vla verify": (
-        "invact_vla.openvla.verify", None, "hold an OpenVLA folder against its expected outputs",
+        "invact_vla.openvla.verify", "VerifyConfig",
+        "check an OpenVLA checkpoint or adapter against stored reference outputs",
     ),
     "libero doctor": (
         "libero_eval.doctor.command", "DoctorConfig", "why would this checkpoint score 0 %?",

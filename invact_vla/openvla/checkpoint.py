@@ -5,6 +5,7 @@ Files are safetensors under published key names, one file or shards with an inde
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from invact_vla.openvla.folder import (
     no_weights,
 )
 from invact_vla.openvla.model import OpenVLA
+from invact_vla.openvla.oft_files import read_oft
 from invact_vla.training.files import read_json, refuse_pointer
 
 SHARD_BYTES = 5_000_000_000
@@ -38,11 +40,16 @@ def published_name(name: str) -> str:
     return name
 
 
+def is_adapter_weight(name: str) -> bool:
+    """Whether a parameter belongs to a LoRA adapter."""
+    return ".lora_" in name
+
+
 def load_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder under their names on disk. As in stock code, a single file wins over
     an index, which then is left from an earlier save."""
     folder = Path(folder)
-    weights: dict[str, Tensor] = {}
+    weights = read_oft(folder)
     for path in weight_files(folder):
         weights.update(read_safetensors(path))
     return weights
@@ -85,15 +92,17 @@ def from_pretrained(
     attention: Attention = "auto",
     dtype: torch.dtype | None = torch.float32,
     config: OpenVLAConfig | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> OpenVLA:
     """Load a checkpoint folder, or the run folder that holds one. dtype None keeps that of the file.
     Missing, unexpected and mis-shaped keys are a UserError that names them. `config`, if given,
-    replaces the folder's own."""
+    replaces the folder's own; `extra` tensors are put beside those of the folder, or in their place.
+    """
     folder = checkpoint_folder(folder)
     config = read_config(folder) if config is None else config
     with torch.device("meta"):
         model = OpenVLA(config, attention)
-    weights = load_weights(folder)
+    weights = {**load_weights(folder), **(extra or {})}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     tied = config.text_config.tie_word_embeddings
     if tied:
@@ -147,6 +156,10 @@ def some(names: list[str]) -> str:
 def save_weights(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """Write the weights under published names, in shards of at most `shard_bytes`; those of an
     earlier save are removed, or other readers would take them for these."""
+    if any(is_adapter_weight(name) for name in model.state_dict()):
+        raise UserError(
+            "this model has LoRA adapters: save them alone (save_adapter), or merge them first (merge)"
+        )
     for pattern in WEIGHTS:
         for path in folder.glob(pattern):
             path.unlink()

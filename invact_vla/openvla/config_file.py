@@ -8,6 +8,7 @@ from invact_vla.errors import UserError
 from invact_vla.openvla.config import InvActConfig, OpenVLAConfig, TextConfig, TowerConfig
 from invact_vla.openvla.folder import checkpoint_folder
 from invact_vla.openvla.head_configs import head_from_json
+from invact_vla.openvla.oft_files import oft_config
 from invact_vla.training.files import read_json
 
 _MODEL_TYPES = ("openvla", "prismatic")
@@ -31,11 +32,16 @@ def load_model_config(path: Path) -> OpenVLAConfig:
 
 def read_config(folder: Path) -> OpenVLAConfig:
     """Read `folder`/config.json, with `towers.json` beside it where the file itself has no towers,
-    and `dataset_statistics.json`, which replaces norm_stats where it exists (as published).
+    and `dataset_statistics.json`, which replaces norm_stats where it exists (as published). Of an
+    OpenVLA-OFT folder the files beside the weights tell the rest.
 
     The long dumps that transformers writes are fine: fields that mean nothing here are skipped.
     """
-    folder = checkpoint_folder(folder)
+    return read_config_file(checkpoint_folder(folder))
+
+
+def read_config_file(folder: Path) -> OpenVLAConfig:
+    """`read_config` of a folder that may hold anything else, such as an adapter."""
     value = read_json(folder / "config.json")
     if not isinstance(value, dict):
         raise UserError(f"{folder / 'config.json'}: expected an object, got {type(value).__name__}")
@@ -50,7 +56,8 @@ def read_config(folder: Path) -> OpenVLAConfig:
         value = {**value, "towers": description["towers"]}
     if (folder / "dataset_statistics.json").is_file():
         value = {**value, "norm_stats": read_json(folder / "dataset_statistics.json")}
-    return config_from_json(value, str(folder / "config.json"))
+    config = config_from_json(value, str(folder / "config.json"))
+    return config if "invact" in value else oft_config(config, folder)
 
 
 def config_from_json(value: dict[str, Any], source: str) -> OpenVLAConfig:

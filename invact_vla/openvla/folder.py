@@ -111,7 +111,7 @@ def _refuse_adapter(folder: Path) -> None:
     if is_adapter(folder):
         raise UserError(
             f"{folder} is a LoRA adapter{base}, not a whole checkpoint: merge it into its base with "
-            f"`invact vla export --model BASE --adapter {folder}` and give the result"
+            f"`invact vla merge {folder} --base BASE --out MERGED` and give MERGED"
         )
     raise UserError(
         f"{folder} holds a whole model and a LoRA adapter{base}: it does not say whether the adapter "

@@ -79,7 +79,11 @@ def load_pretrained(
 ) -> Pretrained:
     """Read a checkpoint folder, ours or a published one, or the run folder that holds one, strictly."""
     folder = checkpoint_folder(folder)
-    model = from_pretrained(folder, attention, dtype)
+    return complete(from_pretrained(folder, attention, dtype), folder)
+
+
+def complete(model: OpenVLA, folder: Path) -> Pretrained:
+    """A model with the tokenizer and the image processor of a checkpoint folder."""
     config = model.config
     tokenizer = load_tokenizer(folder, config.vocab_size)
     if tokenizer.vocab_size != config.vocab_size:

@@ -70,12 +70,16 @@ def tower_features(
     return x[:, tower.num_prefix_tokens :]
 
 
-def freeze_unused(tower: VisionTransformer) -> None:
-    """No gradients for what is never run: the last block, the final norm and the attention pool."""
+def unused_modules(tower: VisionTransformer) -> list[nn.Module]:
+    """What is never run: the last block, the final norm and the attention pool."""
     unused = [tower.blocks[-1], tower.norm, tower.fc_norm, tower.head, tower.attn_pool]
-    for module in unused:
-        if module is not None:
-            module.requires_grad_(False)
+    return [module for module in unused if module is not None]
+
+
+def freeze_unused(tower: VisionTransformer) -> None:
+    """No gradients for what is never run."""
+    for module in unused_modules(tower):
+        module.requires_grad_(False)
 
 
 def build_towers(config: OpenVLAConfig) -> list[VisionTransformer]:

@@ -27,8 +27,8 @@ _SCRIPT_RECORD = "constants.pkl"  # torch.load takes a zip that has it for Torch
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A state dict saved by torch.save as a zip archive, on the CPU, without the `module.` prefix that
-    DistributedDataParallel gives.
+    """A state dict saved by torch.save as a zip archive, memory-mapped, without the `module.` prefix
+    that DistributedDataParallel gives.
 
     UserError if the file is missing, damaged, of another kind, or holds anything but named tensors.
     """
@@ -36,7 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if _kind_of(path) != "zip":
         raise UserError(f"{path} is a pickle of torch before 1.6: save it again with a newer torch")
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         why = "damaged, or it holds more than tensors"
         raise UserError(f"{path} is {why}: {_first_line(error)}") from error

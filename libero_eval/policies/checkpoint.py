@@ -24,7 +24,9 @@ class CheckpointConfig(PolicyConfig):
 
     folder: Path  # a checkpoint folder, or the post-training run that holds one
     statistics: str | None = None  # which of its action statistics; none given: the only ones
-    published_pictures: bool = False  # resize raw frames as OpenVLA's processor does, not its LIBERO code
+    published_pictures: bool = (
+        False  # resize raw frames as OpenVLA's processor does, not its LIBERO code
+    )
 
     def load(self) -> PolicySource:
         """Load the model with one torch thread, so that results do not depend on the machine's."""

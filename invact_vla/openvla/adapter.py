@@ -31,6 +31,7 @@ from invact_vla.openvla.lora import (
     inject,
     layer_names,
     published_targets,
+    refuse_second,
     targets_of,
 )
 from invact_vla.openvla.model import OpenVLA
@@ -84,6 +85,7 @@ def load_adapter(model: OpenVLA, folder: Path, dropout: float = 0.0) -> OpenVLA:
     one, or if the adapter is of a kind that is not known here.
     """
     folder = Path(folder)
+    refuse_second(model)
     settings = _settings(folder)
     weights = _adapter_weights(folder)
     recorded = _recorded_hash(folder)

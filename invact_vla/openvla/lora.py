@@ -84,8 +84,7 @@ def inject(model: OpenVLA, targets: list[str], settings: dict[str, Any], seed: i
     """Put fresh adapters on the modules named in full; `settings` are fields of peft's LoraConfig."""
     import peft
 
-    if has_adapters(model):
-        raise UserError("this model has adapters already: merge them before others are attached")
+    refuse_second(model)
     tied = model.config.text_config.tie_word_embeddings
     if tied and "language_model.lm_head" in targets:
         raise UserError(
@@ -163,6 +162,12 @@ def _never_run(model: OpenVLA) -> list[nn.Module]:
 def has_adapters(model: nn.Module) -> bool:
     """Whether adapters are attached to the model."""
     return any(is_adapter_weight(name) for name, _ in model.named_parameters())
+
+
+def refuse_second(model: OpenVLA) -> None:
+    """UserError if adapters are attached."""
+    if has_adapters(model):
+        raise UserError("this model has adapters already: merge them before others are attached")
 
 
 def base_hash(model: OpenVLA) -> str:

@@ -126,7 +126,7 @@ def test_modules_by_name() -> None:
         "language_model.model.layers.0.self_attn.q_proj",
         "language_model.model.layers.1.self_attn.q_proj",
     ]
-    with pytest.raises(UserError, match="'q_pro' is no linear layer .*did you mean q_proj"):
+    with pytest.raises(UserError, match=r"'q_pro' is no linear layer .*did you mean q_proj"):
         find_targets(model, replace(SMALL, modules=("q_pro",)))
 
 
@@ -276,7 +276,7 @@ def test_a_copy_of_the_base_in_the_adapter_may_be_rounded(folders: tuple) -> Non
 def test_another_base_is_noticed_by_its_hash(folders: tuple, tmp_path: Path) -> None:
     base, adapter, _ = folders
     save_pretrained(tiny(with_statistics(debug_config()), seed=9), tmp_path / "other")
-    with pytest.raises(UserError, match="another base .hash"):
+    with pytest.raises(UserError, match=r"another base .hash"):
         load_on_base(tmp_path / "other", adapter)
     model = load_pretrained(base).model
     known = base_hash(model)
@@ -322,7 +322,7 @@ def test_merging_in_bf16_rounds_once() -> None:
 def test_a_broken_adapter_is_not_merged(bad: float) -> None:
     model = adapted().model
     dict(model.named_parameters())["projector.fc1.lora_A.default.weight"].data[0, 0] = bad
-    with pytest.raises(UserError, match="cannot be merged|changed the logits"):
+    with pytest.raises(UserError, match=r"cannot be merged|changed the logits"):
         merge(model)
 
 

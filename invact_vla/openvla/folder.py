@@ -37,8 +37,13 @@ def checkpoint_folder(path: Path) -> Path:
 def _resolve(path: Path) -> Path:
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
+        hub = (
+            ""
+            if path.exists() or path.is_absolute() or len(path.parts) != 2
+            else (f" (a name on the hub is fetched with `hf download {path} --local-dir FOLDER`)")
+        )
         raise UserError(
-            f"no checkpoint folder {path}: it {what}; expected a folder with config.json and "
+            f"no checkpoint folder {path}: it {what}{hub}; expected a folder with config.json and "
             f"safetensors, or a run folder that holds {MODEL}/"
         )
     inside = path / MODEL

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +36,21 @@ class CheckpointConfig(PolicyConfig):
 
         torch.set_num_threads(1)
         folder = self.checkpoint_folder()
-        return CheckpointSource(OpenVLAPolicy.from_pretrained(folder, self.statistics))
+        policy = OpenVLAPolicy.from_pretrained(folder, self.statistics)
+        if self.published_pictures:
+            processor = policy.pretrained.processor.published()
+            policy.pretrained = replace(policy.pretrained, processor=processor)
+        return CheckpointSource(policy)
 
     def parents(self) -> dict[str, Path]:
         return {"policy": self.folder}
 
     def hash(self) -> str:
-        """Hash of the files of the checkpoint, and of the statistics if they were chosen."""
+        """Hash of the files of the checkpoint, and of what was chosen beside them."""
         files = hash_tree(self.checkpoint_folder())
-        return hash_json([files, self.statistics]) if self.statistics else files
+        chosen = [self.statistics] if self.statistics else []
+        chosen += ["published_pictures"] if self.published_pictures else []
+        return hash_json([files, *chosen]) if chosen else files
 
     def check_suite(self, suite: str) -> None:
         """By the names of its action statistics, unless one is chosen."""

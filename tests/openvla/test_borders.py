@@ -4,14 +4,20 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from invact_vla.errors import UserError
 from invact_vla.openvla import checkpoint
 from invact_vla.openvla.config_file import read_config
+from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.model import build_model
+from invact_vla.openvla.policy import OpenVLAPolicy
 from invact_vla.openvla.pretrained import load_pretrained, save_pretrained
+from invact_vla.schema import Observation
 from libero_eval.policies import CheckpointConfig
 from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
 
@@ -156,5 +162,87 @@ def test_a_run_folder_means_its_model(saved: Path, tmp_path: Path) -> None:
 def test_paths_that_are_no_folder(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_pretrained(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="hf download openvla/openvla-7b --local-dir"):
+        load_pretrained(Path("openvla/openvla-7b"))
     with pytest.raises(UserError, match="is a file, not a folder"):
         load_pretrained(saved / "config.json")
+
+
+def oft_folder(saved: Path, folder: Path, **invact: object) -> dict[str, torch.Tensor]:
+    """A folder as OpenVLA-OFT saves it: a plain one, and files of head and projector beside it."""
+    shutil.copytree(saved, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["invact"]  # published folders have none; without it the vocabulary is rows - 64
+    (folder / "config.json").write_text(json.dumps(config))
+    config = debug_config(head=OftHeadConfig(), chunk=8, proprio_dim=8, **invact)
+    state = build_model(config, 5).state_dict()
+    for part in ("action_head", "proprio_projector"):
+        own = {f"module.{n[len(part) + 1 :]}": t for n, t in state.items() if n.startswith(part)}
+        torch.save(own, folder / f"{part}--50000_checkpoint.pt")
+    return {n: t for n, t in state.items() if n.startswith(("action_head", "proprio"))}
+
+
+def test_an_oft_folder_is_loaded_as_oft(saved: Path, tmp_path: Path) -> None:
+    parts = oft_folder(saved, tmp_path / "oft")
+    own = read_config(tmp_path / "oft").invact
+    assert own.head == OftHeadConfig(output="l1", blocks=2) and own.cameras == (
+        "agentview",
+        "wrist",
+    )
+    assert (own.chunk, own.action_dim, own.proprio_dim) == (8, 7, 8)
+    state = checkpoint.from_pretrained(tmp_path / "oft").state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in parts.items())
+    policy = OpenVLAPolicy.from_pretrained(tmp_path / "oft")
+    image = np.zeros((64, 64, 3), np.uint8)
+    seen = Observation(image, image, np.zeros(8, np.float32), "pick up the book")
+    assert policy.act(seen).values.shape == (8, 7)
+    save_pretrained(policy.pretrained, tmp_path / "ours")  # then all is in one file
+    again = checkpoint.from_pretrained(tmp_path / "ours").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
+
+
+def test_parts_of_oft_may_be_absent(saved: Path, tmp_path: Path) -> None:
+    oft_folder(saved, tmp_path / "oft")
+    (tmp_path / "oft/proprio_projector--50000_checkpoint.pt").unlink()
+    own = read_config(tmp_path / "oft").invact
+    assert own.cameras == ("agentview",) and own.proprio_dim == 0
+    checkpoint.from_pretrained(tmp_path / "oft")
+    oft_folder(saved, tmp_path / "discrete")
+    (tmp_path / "discrete/action_head--50000_checkpoint.pt").unlink()
+    assert read_config(tmp_path / "discrete").invact.head.output == "tokens"  # type: ignore[attr-defined]
+    assert checkpoint.from_pretrained(tmp_path / "discrete").action_head is None
+
+
+def test_the_chunk_of_another_robot(saved: Path, tmp_path: Path) -> None:
+    oft_folder(saved, tmp_path / "bridge")
+    path = tmp_path / "bridge/dataset_statistics.json"
+    path.write_text(json.dumps({"bridge_orig": json.loads(path.read_text())["libero_10"]}))
+    assert read_config(tmp_path / "bridge").invact.chunk == 5
+    oft_folder(saved, tmp_path / "aloha", action_dim=14)
+    assert read_config(tmp_path / "aloha").invact.chunk == 25
+
+
+def test_oft_files_that_do_not_fit(saved: Path, tmp_path: Path) -> None:
+    oft_folder(saved, tmp_path / "oft")
+    path = tmp_path / "oft/action_head--50000_checkpoint.pt"
+    shutil.copy(path, path.with_name("action_head--100000_checkpoint.pt"))
+    with pytest.raises(UserError, match="holds 2 files of action_head"):
+        load_pretrained(tmp_path / "oft")
+    path.with_name("action_head--100000_checkpoint.pt").unlink()
+    state = torch.load(path, weights_only=True)
+    torch.save({n: t[..., :-1] for n, t in state.items()}, path)
+    with pytest.raises(UserError, match="is not the L1 head of this model"):
+        load_pretrained(tmp_path / "oft")
+    path.write_text(POINTER)
+    with pytest.raises(UserError, match="git-lfs"):
+        load_pretrained(tmp_path / "oft")
+
+
+def test_rollouts_may_treat_pictures_as_published(saved: Path) -> None:
+    plain, published = (CheckpointConfig(folder=saved, published_pictures=p) for p in (False, True))
+    assert plain.hash() != published.hash()
+    frames = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    processors = [c.load()._model.pretrained.processor for c in (plain, published)]  # type: ignore[attr-defined]
+    expected = processors[0].process(Image.fromarray(frames[0]))
+    assert torch.equal(processors[1](frames), expected)
+    assert not torch.equal(processors[0](frames), expected)

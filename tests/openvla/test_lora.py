@@ -69,13 +69,13 @@ def folders(tmp_path: Path) -> tuple[Path, Path, torch.Tensor]:
     return base, tmp_path / "adapter", logits(pretrained.model)
 
 
-@pytest.mark.parametrize(("targets", "modules", "trained"), [("published", 439, 110_828_288)])
-def test_published_targets_at_published_size(targets, modules, trained) -> None:
+def test_published_targets_at_published_size() -> None:
     """The counts of peft 0.11.1's "all-linear" on the published model (openvla finetune.py)."""
     with torch.device("meta"):
         model = OpenVLA(load_model_config(REPOSITORY / "configs/vla/model_7b.yaml"))
     total = sum(p.numel() for p in model.parameters())
-    config = LoraConfig(targets=targets)
+    modules, trained = 439, 110_828_288
+    config = LoraConfig(targets="published")
     assert len(find_targets(model, config)) == modules
     sane = find_targets(model, LoraConfig())
     assert len(sane) == modules - 1 - 2 - 13  # lm_head, patch embeddings, what is never run
@@ -101,6 +101,13 @@ def test_only_adapters_get_gradients_and_all_of_them_do(targets: str) -> None:
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
         assert is_adapter_weight(name) or not parameter.requires_grad, name
+
+
+def test_adapters_stay_in_fp32_on_a_bf16_base() -> None:
+    model = attach(tiny().model.bfloat16(), SMALL)
+    model(**probe_batch(model)).logits.float().sum().backward()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(p.dtype == p.grad.dtype == torch.float32 for p in trained.values())
 
 
 def test_heads_are_trained_in_full() -> None:
@@ -296,6 +303,7 @@ def test_merging_keeps_the_outputs_and_leaves_a_plain_model() -> None:
         assert list(model.state_dict()) == list(plain.state_dict())
         grads = {n: p.requires_grad for n, p in plain.named_parameters()}
         assert {n: p.requires_grad for n, p in model.named_parameters()} == grads
+        attach(model, SMALL)  # and others may follow
 
 
 def test_merging_in_bf16_rounds_once() -> None:

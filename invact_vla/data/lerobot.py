@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from invact_vla.data.conventions import gripper_to_training
 from invact_vla.data.decode import decode_frames
-from invact_vla.data.libero_hdf5 import RobotEpisode, gripper_to_training
+from invact_vla.data.libero_hdf5 import RobotEpisode
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
 

@@ -78,7 +78,7 @@ class _Writer:
     def _columns_of(self, episode: RobotEpisode, number: int, task: int) -> dict[str, np.ndarray]:
         length = len(episode.actions)
         actions = episode.actions.astype(np.float32)
-        actions[:, 6] = 1 - 2 * actions[:, 6]
+        actions[:, -1] = 1 - 2 * actions[:, -1]
         frame = np.arange(length)
         return {
             STATE: episode.state.astype(np.float32),

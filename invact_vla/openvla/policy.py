@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
+from invact_vla.data.conventions import rotate, to_libero_action
 from invact_vla.errors import UserError
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.generate import greedy_decode
-from invact_vla.openvla.images import turn
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.schema import ActionChunk, Observation
 
@@ -75,7 +75,7 @@ class OpenVLAPolicy:
         )
         ids = rearrange(ids.numpy(), "b (n a) -> b n a", n=self.chunk)
         actions = unnormalize(self.tokens.decode(ids), self.actions)
-        return [ActionChunk(values) for values in to_environment(actions, self.gripper_open)]
+        return [ActionChunk(values) for values in to_libero_action(actions, self.gripper_open)]
 
     def pixel_values(self, observations: list[Observation]) -> Tensor:
         """(B, cameras * C, S, S), cameras in the model's order."""
@@ -84,7 +84,9 @@ class OpenVLAPolicy:
             frames = [getattr(o, camera) for o in observations]
             if any(f is None for f in frames):
                 raise UserError(f"this policy reads the {camera} camera, which is not rendered")
-            views.append(torch.cat([self.pretrained.processor(turn(f[None], how)) for f in frames]))
+            views.append(
+                torch.cat([self.pretrained.processor(rotate(f[None], how)) for f in frames])
+            )
         return torch.cat(views, dim=1)
 
     def state(self, observations: list[Observation]) -> Tensor | None:
@@ -103,14 +105,6 @@ def pad_prompts(prompts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Te
         return padded, None
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-
-
-def to_environment(actions: np.ndarray, gripper_open: int = 1) -> np.ndarray:
-    """(..., 7) in training convention (gripper 1 open, 0 close, or the reverse) -> float32 in
-    LIBERO's own (-1 open, +1 close), clipped to [-1, 1]. The gripper is made binary."""
-    gripper = (-1 if gripper_open else 1) * np.sign(2 * actions[..., -1:] - 1)
-    both = np.concatenate([actions[..., :-1], gripper], axis=-1)
-    return np.clip(both, -1, 1).astype(np.float32)
 
 
 def choose_statistics(norm_stats: dict[str, Any], key: str | None) -> tuple[str, dict[str, Any]]:

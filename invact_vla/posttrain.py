@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from invact_vla.data.action_stats import ActionStats, normalize
 from invact_vla.data.conventions import normalization_mask
-from invact_vla.data.lerobot import is_lerobot, read_lerobot
+from invact_vla.data.lerobot import read_lerobot
+from invact_vla.data.lerobot_meta import is_lerobot
 from invact_vla.data.libero_hdf5 import RobotEpisode, read_demos
 from invact_vla.errors import UserError
 from invact_vla.init import MODEL

@@ -22,9 +22,9 @@ LIBERO_STATE_DIM = 8
 GRIPPERS = ("auto", "open_is_minus_one", "open_is_one", "open_is_zero", "none")
 
 ROTATIONS = {"none": (1, 1), "rotate180": (-1, -1), "flip": (-1, 1), "mirror": (1, -1)}
-# robosuite's name of how pictures are stored -> what makes them upright as OpenVLA sees them. For
-# opencv that is "mirror" where the file holds what robosuite rendered, and "none" where somebody has
-# turned the pictures before (see orientation.py, which tells the two by what moves in them).
+# robosuite's name of how pictures are stored -> what makes them upright as OpenVLA sees them. opencv
+# pictures are upright; those that robosuite itself wrote are mirrored to what OpenVLA sees, which the
+# reader finds out by what moves in them (orientation.py).
 STORED_ROTATION = {"opengl": "rotate180", "opencv": "none"}
 
 BINARY_TOLERANCE = 0.1  # a command this close to an end means that end
@@ -37,6 +37,12 @@ def rotate(frames: np.ndarray, how: str) -> np.ndarray:
     """(..., H, W, 3) with one of ROTATIONS done to it."""
     rows, columns = ROTATIONS[how]
     return np.ascontiguousarray(frames[..., ::rows, ::columns, :])
+
+
+def compose_rotations(first: str, second: str) -> str:
+    """The one of ROTATIONS that does both."""
+    (a, b), (c, d) = ROTATIONS[first], ROTATIONS[second]
+    return next(name for name, value in ROTATIONS.items() if value == (a * c, b * d))
 
 
 def normalization_mask(action_dim: int, gripper: bool) -> tuple[bool, ...]:
@@ -116,6 +122,12 @@ def judge_gripper(tracks: Sequence[GripperTrack], option: str, source: str) -> G
     lowest = float(min(t.commands.min() for t in tracks))
     highest = float(max(t.commands.max() for t in tracks))
     values = f"always {lowest:g}" if lowest == highest else f"in [{lowest:g}, {highest:g}]"
+    options = {
+        "open_is_one": "1 open",
+        "open_is_zero": "0 open, 1 closed",
+        "open_is_minus_one": "-1 open, +1 closed",
+        "none": "no gripper",
+    }
     _check_range(lowest, highest, source)
     low = _lower_end(tracks, option, f"{source}: gripper actions {values}")
     if option != "auto":
@@ -131,10 +143,13 @@ def judge_gripper(tracks: Sequence[GripperTrack], option: str, source: str) -> G
         return Gripper(-1, -1, "LIBERO's convention" + ("" if found is None else ", fingers agree"))
     if found is not None:
         return Gripper(low, found, "the fingers move so")
+    denied = (
+        {"open_is_zero"} if low == -1 else {"open_is_minus_one"} if lowest != highest else set()
+    )
+    listed = [f"{name} ({words})" for name, words in options.items() if name not in denied]
     raise UserError(
         f"{source}: gripper actions {values}, from which cannot be told what means open (LIBERO: -1 "
-        "open, +1 close): say --data.gripper open_is_one (1 open), open_is_zero (0 open, 1 closed), "
-        "open_is_minus_one (-1 open, +1 closed) or none (no gripper)"
+        f"open, +1 closed): say --data.gripper {' or '.join(listed)}"
     )
 
 
@@ -195,7 +210,7 @@ def _open_value_by_fingers(tracks: Sequence[GripperTrack], low: int) -> int | No
             continue
         high = track.commands > middle
         switches = np.flatnonzero(high[1:] != high[:-1]) + 1
-        for start, stop in zip(switches, [*switches[1:], len(high)], strict=True):
+        for start, stop in zip(switches, np.append(switches[1:], len(high)), strict=False):
             moved = track.fingers[min(stop, start + 10, len(high) - 1)] - track.fingers[start]
             if abs(moved) > 0.005:  # m
                 votes.append(bool((moved > 0) == high[start]))

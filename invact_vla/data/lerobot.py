@@ -26,7 +26,6 @@ from invact_vla.data.source_files import (
 )
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.errors import UserError
-from invact_vla.training.files import hash_json
 
 AGENTVIEW, WRIST = "observation.images.image", "observation.images.image2"
 STATE, ACTION = "observation.state", "action"
@@ -93,18 +92,13 @@ class LeRobotDataset(StoredDataset):
             )
         return self.meta.tasks[task]
 
-    @property
-    def key(self) -> str:
+    def source_files(self) -> list[tuple[str, Path]]:
         folder = Path(self.config.path)
         paths = {e.data for e in self.meta.episodes}
         paths |= {p for e in self.meta.episodes for p, _ in e.videos.values()}
-        paths |= {p for p in (folder / "meta").rglob("*") if p.is_file()}
-        stats = [
-            (p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns)
-            for p in sorted(paths)
-            if p.is_file()
-        ]
-        return hash_json([stats, self.reading_key])
+        paths |= set((folder / "meta").rglob("*"))
+        kept = sorted(p for p in paths if p.is_file())
+        return [(p.relative_to(folder).as_posix(), p) for p in kept]
 
     def _places(self, episode: LeRobotEpisode) -> np.ndarray:
         """Rows of its file that belong to an episode, in order; UserError unless all are there."""

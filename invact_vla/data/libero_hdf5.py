@@ -8,6 +8,7 @@ before noise disturbed them, as `invact libero demos` writes), these are learned
 OpenVLA's replay has regenerated have the same layout.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +22,14 @@ from invact_vla.data.conventions import STATE_PARTS, STORED_ROTATION
 from invact_vla.data.dataset import EpisodeInfo
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.instructions import choose_instruction, says_a_task, stored_instruction, text
+from invact_vla.data.orientation import agreed_rotation, needed_rotation
+from invact_vla.data.source_files import check_file
 from invact_vla.data.stored_dataset import StoredDataset
+from invact_vla.data.validate import to_uint8
 from invact_vla.errors import UserError
-from invact_vla.training.files import hash_json
 
+logger = logging.getLogger(__name__)
+OPENCV_DEMOS = 3  # demonstrations of a file by which its orientation is judged
 SUFFIXES = (".hdf5", ".h5")
 CAMERAS = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
 ACTION_KEYS = ("expert_actions", "actions")  # the first that is there is learned from
@@ -46,13 +51,11 @@ def opened(path: Path) -> Iterator[Any]:
     """The group of a file that holds the demonstrations; what HDF5 complains of is a UserError."""
     import h5py
 
+    if not path.exists():
+        raise UserError(f"no demonstrations {path}: make some with `invact libero demos`")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(check_file(path), "r") as file:
             yield file.get("data", file)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"no demonstrations {path}: make some with `invact libero demos`"
-        ) from error
     except (OSError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -83,6 +86,7 @@ class Hdf5Dataset(StoredDataset):
                 "some with `invact libero demos`"
             )
         self._places: list[_Place] = []
+        self._opencv: dict[Path, str] = {}
         self.file_attributes: dict[Path, dict[str, Any]] = {}
         episodes: list[EpisodeInfo] = []
         for path in self.files:
@@ -91,10 +95,8 @@ class Hdf5Dataset(StoredDataset):
         self._look_at_first()
         self._select()
 
-    @property
-    def key(self) -> str:
-        stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
-        return hash_json([stats, self.reading_key])
+    def source_files(self) -> list[tuple[str, Path]]:
+        return [(path.name, path) for path in self.files]
 
     def _list_file(self, path: Path) -> list[EpisodeInfo]:
         with opened(path) as data:
@@ -173,6 +175,16 @@ class Hdf5Dataset(StoredDataset):
                 reason = error.args[0] if error.args else error
                 raise UserError(f"{self.where(place)}: {reason}") from error
 
+    @property
+    def regenerated(self) -> bool:
+        """Whether OpenVLA's replay made the files: it stores LIBERO's simulator states, but copies no
+        description of the problem."""
+        described = {"problem_info", "env_args", "bddl_file_name"}
+        if any(described & set(attributes) for attributes in self.file_attributes.values()):
+            return False
+        with self._group(0) as group:
+            return "states" in group and "robot_states" in group
+
     def stored_actions(self, place: int) -> np.ndarray:
         with self._group(place) as group:
             return group[_action_key(group, self.config.action)][()]
@@ -197,7 +209,38 @@ class Hdf5Dataset(StoredDataset):
             return _part(group.get("obs", group), self.camera_keys[camera])[()]
 
     def stored_rotation(self, place: int) -> str:
-        return STORED_ROTATION[self._places[place].convention]
+        at = self._places[place]
+        if at.convention != "opencv":
+            return STORED_ROTATION[at.convention]
+        if at.path not in self._opencv:
+            self._opencv[at.path] = self._judge_opencv(at.path)
+        return self._opencv[at.path]
+
+    def _judge_opencv(self, path: Path) -> str:
+        """Whether a file's upright pictures are mirrored to what policies see."""
+        places = [i for i, at in enumerate(self._places) if at.path == path][:OPENCV_DEMOS]
+        found = agreed_rotation(self._needed_rotation(place) for place in places)
+        if found in ("flip", "rotate180"):
+            raise UserError(
+                f"{path}: macros_image_convention opencv says upright, but the robot moves upside down "
+                "in its pictures: say --data.rotation rotate180, flip, mirror or none"
+            )
+        if found is None:
+            logger.warning(
+                "%s: pictures are taken as upright (macros_image_convention opencv); whether they are "
+                "mirrored cannot be told: say --data.rotation mirror if robosuite wrote them", path,
+            )  # fmt: skip
+        return found or STORED_ROTATION["opencv"]
+
+    def _needed_rotation(self, place: int) -> str | None:
+        with self._group(place) as group:
+            obs = group.get("obs", group)
+            key = next((k for k in ("ee_pos", "ee_states") if k in obs), None)
+            if key is None or "agentview" not in self.camera_keys:
+                return None
+            ee_pos = obs[key][:, :3]
+        frames = to_uint8(self.where(place), self.stored_frames(place, "agentview"))
+        return needed_rotation(frames, ee_pos) if len(frames) == len(ee_pos) else None
 
 
 def _part(obs: Any, key: str) -> Any:

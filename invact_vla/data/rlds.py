@@ -20,7 +20,7 @@ from invact_vla.data.source_files import check_file, choose_cameras, choose_key,
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.tfrecord import Record, list_records, read_features
 from invact_vla.errors import UserError
-from invact_vla.training.files import hash_json, read_json
+from invact_vla.training.files import read_json
 
 FEATURES, INFO = "features.json", "dataset_info.json"
 CAMERAS = {"agentview": ("image", "agentview_rgb"), "wrist": ("wrist_image", "eye_in_hand_rgb")}
@@ -163,11 +163,8 @@ class RldsDataset(StoredDataset):
         steps = self._read(place, [key], encoded=True)
         return np.stack([decode_picture(where, _part(s, self._path(key))) for s in steps])
 
-    @property
-    def key(self) -> str:
-        paths = sorted({r.path for r in self._records})
-        stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-        return hash_json([stats, self.reading_key])
+    def source_files(self) -> list[tuple[str, Path]]:
+        return [(path.name, path) for path in sorted({r.path for r in self._records})]
 
 
 def import_tfds() -> Any:

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from invact_vla.data.validate import (
     to_uint8,
 )
 from invact_vla.errors import UserError
+from invact_vla.training.files import hash_json
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,16 @@ class StoredDataset(RobotDataset):
         self.cameras = tuple(self.camera_keys)
         self.action_mask = normalization_mask(self.action_dim, self.has_gripper)
         self._complained: set[str] = set()
+        stamps = [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in self.source_files()]
+        self._key = hash_json([stamps, self.reading_key])
+
+    @abstractmethod
+    def source_files(self) -> list[tuple[str, Path]]:
+        """Names and paths of the files that the data come from, in a fixed order."""
+
+    @property
+    def key(self) -> str:
+        return self._key
 
     @property
     def reading_key(self) -> list[Any]:
@@ -136,8 +148,8 @@ class StoredDataset(RobotDataset):
         """The demonstration's name, for messages."""
         return f"{self.config.path}, {self.all_episodes[place].name}"
 
-    def numbers(self, index: int) -> EpisodeNumbers:
-        place = self.places[index]
+    def checked_numbers(self, place: int) -> EpisodeNumbers:
+        """As stored, but checked: the gripper is in the data's own convention."""
         where = self.where(place)
         actions, state = self._checked_actions(place), self.stored_state(place)
         lengths = {"actions": len(actions)}
@@ -146,11 +158,15 @@ class StoredDataset(RobotDataset):
             check_finite(where, "state", state)
             lengths["state"] = len(state)
         check_lengths(where, lengths)
-        gripper = self.gripper
-        check_action_range(where, actions, self.config.action_range, gripper is not None)
-        if gripper is not None:
-            actions[:, -1] = gripper.to_training(actions[:, -1])
+        check_action_range(where, actions, self.config.action_range, self.has_gripper)
         return EpisodeNumbers(actions, state)
+
+    def numbers(self, index: int) -> EpisodeNumbers:
+        stored = self.checked_numbers(self.places[index])
+        actions = stored.actions.copy()
+        if self.gripper is not None:
+            actions[:, -1] = self.gripper.to_training(actions[:, -1])
+        return EpisodeNumbers(actions, stored.state)
 
     def frames(self, index: int, camera: str) -> np.ndarray:
         if camera not in self.camera_keys:
@@ -158,13 +174,17 @@ class StoredDataset(RobotDataset):
                 f"{self.config.path}: no camera {camera!r}, it has {list(self.cameras)}"
             )
         place = self.places[index]
+        frames = self.upright_frames(place, camera)
+        self._complain(camera, f"{self.where(place)}, {camera}", frames)
+        return frames
+
+    def upright_frames(self, place: int, camera: str) -> np.ndarray:
+        """uint8 (T, H, W, 3), upright, as many as there are actions."""
         where = f"{self.where(place)}, {camera}"
         stored = self.stored_frames(place, camera)
         lengths = {"actions": self.all_episodes[place].length, f"{camera} pictures": len(stored)}
         check_lengths(self.where(place), lengths)
-        frames = rotate(to_uint8(where, stored), self.rotation(place))
-        self._complain(camera, where, frames)
-        return frames
+        return rotate(to_uint8(where, stored), self.rotation(place))
 
     def rotation(self, place: int) -> str:
         """What is done to the stored pictures, one of ROTATIONS."""

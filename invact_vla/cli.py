@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
         "latent_actions.video.phyworld.generate", "PhyWorldConfig",
         "balls that move, fall and collide, drawn from formulas in PhyWorld's layout",
     ),
+    "data check": (
+        "invact_vla.data.check", "DataCheckConfig", "what is in demonstrations, and what is wrong",
+    ),
     "encoder train": ("latent_actions.invact.train", "EncoderTrainConfig", "train InvAct"),
     "encoder eval": ("latent_actions.retrieval.evaluate", "EvalConfig", "retrieval P@10 of encoders"),
     "encoder compare": (

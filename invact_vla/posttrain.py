@@ -21,8 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invact_vla.data.action_stats import ActionStats, normalize
-from invact_vla.data.lerobot import is_lerobot, read_lerobot
-from invact_vla.data.libero_hdf5 import ACTION_MASK, RobotEpisode, read_demos
+from invact_vla.data.conventions import normalization_mask
+from invact_vla.data.lerobot import read_lerobot
+from invact_vla.data.lerobot_meta import is_lerobot
+from invact_vla.data.libero_hdf5 import RobotEpisode, read_demos
 from invact_vla.errors import UserError
 from invact_vla.init import MODEL
 from invact_vla.openvla.action_tokens import ActionTokens
@@ -129,7 +131,9 @@ def dataset_statistics(episodes: list[RobotEpisode]) -> dict[str, Any]:
     actions = np.concatenate([e.actions for e in episodes])
     states = np.concatenate([e.state for e in episodes])
     return {
-        "action": ActionStats.of(actions, ACTION_MASK).to_json(),
+        "action": ActionStats.of(
+            actions, normalization_mask(actions.shape[1], gripper=True)
+        ).to_json(),
         "proprio": ActionStats.of(states, [True] * STATE_SIZE).to_json(),
         "num_transitions": len(actions),
         "num_trajectories": len(episodes),

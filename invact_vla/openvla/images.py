@@ -15,15 +15,6 @@ from PIL import Image
 CROP_AREA = 0.9  # of the image, in training (random place) and evaluation (centre)
 
 
-def turn(frames: np.ndarray, how: str) -> np.ndarray:
-    """(..., H, W, 3) with something of `config.TURNS` done to it."""
-    rows, columns = _STEPS[how]
-    return np.ascontiguousarray(frames[..., ::rows, ::columns, :])
-
-
-_STEPS = {"none": (1, 1), "rotate180": (-1, -1), "flip": (-1, 1), "mirror": (1, -1)}
-
-
 def jpeg_round_trip(image: np.ndarray, quality: int = 95) -> np.ndarray:
     """uint8 (H, W, 3) -> the same after JPEG, as TensorFlow encodes and decodes it (4:2:0)."""
     import simplejpeg

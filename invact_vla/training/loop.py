@@ -24,6 +24,7 @@ from invact_vla.errors import UserError
 from invact_vla.training.checkpoint import TrainState
 from invact_vla.training.distributed import is_main, mean_over_processes, together_on_cpu
 from invact_vla.training.files import atomic_file
+from invact_vla.training.optimizers import build_optimizer
 
 LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
 
@@ -34,7 +35,8 @@ class LoopConfig:
 
     steps: int  # optimiser steps
     batch_size: int  # items per step, over all processes
-    learning_rate: float = 1e-3  # peak rate of AdamW
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, with AdamW for the rest
+    learning_rate: float = 1e-3  # peak rate
     warmup_steps: int = 0  # linear warm-up from 0
     schedule: Literal["cosine", "constant"] = "cosine"  # decay after the warm-up (cosine ends at 0)
     weight_decay: float = 0.05  # for matrices only; none on norms, biases and tokens
@@ -88,11 +90,12 @@ def fit(
 
     torch.set_num_threads(config.threads)
     accelerator = _accelerator()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        foreach=True,
+    optimizer = build_optimizer(
+        model,
+        config.optimizer,
+        config.learning_rate,
+        config.weight_decay,
+        (config.beta1, config.beta2),
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainState(model, optimizer, config.ema)
@@ -160,20 +163,6 @@ def _check_finite(
 
 def _number(value: float | Tensor | None) -> float:
     return value.detach().item() if isinstance(value, Tensor) else float(value or 0.0)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and convolutions; none for vectors (norms, biases, tokens)."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [
-        p for n, p in trained if p.ndim >= 2 and not n.endswith(("token", "tokens", "embed"))
-    ]
-    names = {id(p) for p in decayed}
-    rest = [p for _, p in trained if id(p) not in names]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
 
 
 class _Log:

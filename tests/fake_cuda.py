@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import (
-    FakeTensor,
-    FakeTensorDeviceMismatchError,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda", 0)
 _aten = torch.ops.aten
 _real_numpy = torch.Tensor.numpy
+
+
+class WrongDeviceError(RuntimeError):
+    """What a real GPU would not do."""
 
 
 class MadeUpValues(TorchDispatchMode):
@@ -81,7 +81,7 @@ def _whole(table: torch.Tensor, indices: Any) -> list[torch.Tensor | None]:
     found: list[torch.Tensor | None] = []
     for index in indices:
         if index is not None and index.device != table.device and index.device.type != "cpu":
-            raise FakeTensorDeviceMismatchError(
+            raise WrongDeviceError(
                 f"indices on {index.device} into a table on {table.device}"
             )
         if index is not None and index.dtype in (torch.bool, torch.uint8):
@@ -97,7 +97,7 @@ def _check_generator(func: Any, args: Any, kwargs: Any) -> None:
         return
     for tensor in tree_leaves((args, kwargs)):
         if isinstance(tensor, torch.Tensor) and tensor.device.type != generator.device.type:
-            raise FakeTensorDeviceMismatchError(
+            raise WrongDeviceError(
                 f"{func}: expected a generator on {tensor.device}, found {generator.device}"
             )
 
@@ -106,7 +106,7 @@ def _numpy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> np.ndarray:
     if not isinstance(tensor, FakeTensor):
         return _real_numpy(tensor, *args, **kwargs)
     if tensor.device.type != "cpu":
-        raise FakeTensorDeviceMismatchError(
+        raise WrongDeviceError(
             f"cannot convert a tensor on {tensor.device} to NumPy: use .cpu() first"
         )
     if tensor.requires_grad:

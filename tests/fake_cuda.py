@@ -9,6 +9,9 @@ different devices. This module adds what it leaves out:
   to the CPU first or has no NumPy number format;
 - mistakes that fake tensors do not see: a CPU table read by indices on the GPU, a generator of another
   device.
+
+Backward passes need a driver and are left to tests on a real GPU: autograd puts a gradient where its
+tensor is.
 """
 
 import contextlib
@@ -27,6 +30,10 @@ _aten = torch.ops.aten
 _real_numpy = torch.Tensor.numpy
 
 
+# inference mode hands over the functions that otherwise fall apart into _local_scalar_dense
+_READS = (_aten._local_scalar_dense.default, _aten.item.default, _aten.is_nonzero.default)
+
+
 class WrongDeviceError(RuntimeError):
     """What a real GPU would not do."""
 
@@ -37,8 +44,12 @@ class MadeUpValues(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         _check_generator(func, args, kwargs)
-        if func is _aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+        if func in _READS and getattr(args[0], "constant", 0) is None:
             return _one(args[0].dtype)
+        if any(getattr(a, "type", "") == "cuda" for a in (*args, *kwargs.values())):
+            for tensor in tree_leaves(args):  # a list behind torch.tensor(list) would really be copied
+                if isinstance(tensor, FakeTensor):
+                    tensor.constant = None
         if func in (_aten.nonzero.default, _aten.bincount.default):
             return _all_of(func, args[0])
         if func is _aten.masked_select.default:
@@ -54,6 +65,7 @@ def fake_cuda() -> Iterator[torch.device]:
     move them, or under `with device:`; leave that before running them, or constants follow it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "numpy", _numpy)
+        patch.setattr(torch.nn.Module, "_apply", _apply)
         with FakeTensorMode(allow_non_fake_inputs=False), MadeUpValues():
             yield CUDA
 
@@ -100,6 +112,19 @@ def _check_generator(func: Any, args: Any, kwargs: Any) -> None:
             raise WrongDeviceError(
                 f"{func}: expected a generator on {tensor.device}, found {generator.device}"
             )
+
+
+def _apply(module: torch.nn.Module, change: Any, recurse: bool = True) -> torch.nn.Module:
+    """Module.to and its like: torch's own swaps tensors in place, which fake ones refuse."""
+    for child in module.children():
+        child._apply(change)
+    for name, value in module._parameters.items():
+        if value is not None:
+            changed = torch.nn.Parameter(change(value.detach()), value.requires_grad)
+            module._parameters[name] = changed
+    for name, value in module._buffers.items():
+        module._buffers[name] = None if value is None else change(value)
+    return module
 
 
 def _numpy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> np.ndarray:

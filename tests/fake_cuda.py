@@ -3,10 +3,10 @@
 torch's FakeTensorMode runs a network on "cuda" without a driver and raises where operands lie on
 different devices. This module adds what it leaves out:
 
-- values that the host asks for (`.item()`, `bool(t)`, a boolean mask): made up, so that control flow goes
-  on; a mask chooses everything;
-- `.numpy()`, the border of a stage: zeros, and the error that a real tensor gives when it was not brought
-  to the CPU first or has no NumPy number format;
+- values that the host asks for (`.item()`, `bool(t)`, a boolean mask): made up, so that control flow
+  goes on; a mask chooses everything;
+- `.numpy()`, the border of a stage: zeros, and the error that a real tensor gives when it was not
+  brought to the CPU first or has no NumPy number format;
 - mistakes that fake tensors do not see: a CPU table read by indices on the GPU, a generator of another
   device.
 
@@ -47,7 +47,9 @@ class MadeUpValues(TorchDispatchMode):
         if func in _READS and getattr(args[0], "constant", 0) is None:
             return _one(args[0].dtype)
         if any(getattr(a, "type", "") == "cuda" for a in (*args, *kwargs.values())):
-            for tensor in tree_leaves(args):  # a list behind torch.tensor(list) would really be copied
+            for tensor in tree_leaves(
+                args
+            ):  # a list behind torch.tensor(list) would really be copied
                 if isinstance(tensor, FakeTensor):
                     tensor.constant = None
         if func in (_aten.nonzero.default, _aten.bincount.default):
@@ -93,9 +95,7 @@ def _whole(table: torch.Tensor, indices: Any) -> list[torch.Tensor | None]:
     found: list[torch.Tensor | None] = []
     for index in indices:
         if index is not None and index.device != table.device and index.device.type != "cpu":
-            raise WrongDeviceError(
-                f"indices on {index.device} into a table on {table.device}"
-            )
+            raise WrongDeviceError(f"indices on {index.device} into a table on {table.device}")
         if index is not None and index.dtype in (torch.bool, torch.uint8):
             found += [index.new_empty(index.numel(), dtype=torch.int64) for _ in index.shape]
         else:

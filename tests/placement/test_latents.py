@@ -43,7 +43,9 @@ def test_training_steps_and_the_guard(residual: bool) -> None:
 def test_the_guard_stops_a_collapse_with_a_diagnosis() -> None:
     with fake_cuda():
         guard = build(
-            lambda: CollapseGuard(CollapseConfig(window=1, patience=1, min_perplexity=2), 4, 8, 9, 0)
+            lambda: CollapseGuard(
+                CollapseConfig(window=1, patience=1, min_perplexity=2), 4, 8, 9, 0
+            )
         )
         codebook, outputs = torch.zeros(8, 3, device=CUDA), torch.zeros(16, 3, device=CUDA)
         guard.observe(torch.zeros(4, 4, dtype=torch.long, device=CUDA), 1)
@@ -54,7 +56,9 @@ def test_the_guard_stops_a_collapse_with_a_diagnosis() -> None:
 @pytest.mark.parametrize("faithful", [False, True])
 def test_evaluation_and_pictures(faithful: bool, tmp_path: Path) -> None:
     with fake_cuda():
-        model = build(lambda: LatentActionQuantizer(LaqConfig(**{**vars(TINY), "faithful": faithful})))
+        model = build(
+            lambda: LatentActionQuantizer(LaqConfig(**{**vars(TINY), "faithful": faithful}))
+        )
         report = evaluate(model, FRAMES, 0)
         assert report.health.pairs == len(FRAMES)
         save_grid(model, FRAMES, tmp_path / "grid.png")

@@ -25,7 +25,14 @@ from invact_vla.openvla.pretrained import Pretrained
 from invact_vla.schema import Observation
 from invact_vla.training.device import place
 from tests.fake_cuda import CUDA, build, fake_cuda
-from tests.openvla.small import INSTRUCTIONS, debug_config, pixels, tiny, tiny_folder, with_statistics
+from tests.openvla.small import (
+    INSTRUCTIONS,
+    debug_config,
+    pixels,
+    tiny,
+    tiny_folder,
+    with_statistics,
+)
 
 HEADS = {
     "tokens": TokensHeadConfig(),
@@ -39,9 +46,7 @@ TEXTS = INSTRUCTIONS[:2]  # of different lengths: the shorter is padded
 
 def config_of(head: HeadConfig, **options: object) -> OpenVLAConfig:
     return with_statistics(
-        debug_config(
-            head=head, chunk=2, proprio_dim=8, cameras=("agentview", "wrist"), **options
-        )
+        debug_config(head=head, chunk=2, proprio_dim=8, cameras=("agentview", "wrist"), **options)
     )
 
 
@@ -89,7 +94,9 @@ def test_the_policy_acts(name: str, dtype: torch.dtype) -> None:
 def test_latent_pretraining() -> None:
     with fake_cuda():
         config = debug_config()
-        config = debug_config(latent_token_ids=tuple(range(config.first_free_row, config.first_free_row + 8)))
+        config = debug_config(
+            latent_token_ids=tuple(range(config.first_free_row, config.first_free_row + 8))
+        )
         pretrained = on_gpu(config)
         ids = torch.zeros(2, 12, dtype=torch.long, device=CUDA)
         images = torch.zeros_like(pixels(2, config)).to(CUDA)
@@ -105,9 +112,7 @@ def test_decoding_moves_its_inputs() -> None:
         prompt = torch.zeros(2, 6, dtype=torch.long)
         images, allowed = torch.zeros_like(pixels(2, config)), torch.arange(300, 310)
         mask = torch.ones_like(prompt)
-        ids, logits = greedy_decode(
-            model, prompt, 3, images, attention_mask=mask, allowed=allowed
-        )
+        ids, logits = greedy_decode(model, prompt, 3, images, attention_mask=mask, allowed=allowed)
         assert ids.device == logits.device == CUDA
 
 
@@ -135,7 +140,7 @@ def test_a_constant_left_on_the_cpu_is_found(constant: str) -> None:
             tower.pos_embed = torch.nn.Parameter(tower.pos_embed.detach().cpu())
         else:
             model.projector.cpu()
-        with pytest.raises(RuntimeError, match="same device|found two|device"):
+        with pytest.raises(RuntimeError, match="device"):
             action_head(pretrained).loss(model, batch)
 
 
@@ -152,9 +157,8 @@ def test_weights_are_read_straight_to_the_device(
 
         def __init__(self, path: Path, framework: str, device: str) -> None:
             asked.append(device)
-            with torch._C._DisableTorchDispatch():
-                with real(path, framework) as file:
-                    self.shapes = {n: file.get_slice(n).get_shape() for n in file.keys()}  # noqa: SIM118
+            with torch._C._DisableTorchDispatch(), real(path, framework) as file:
+                self.shapes = {n: file.get_slice(n).get_shape() for n in file.keys()}  # noqa: SIM118
             self.device = device
 
         def __enter__(self) -> "OnFakeDevice":

@@ -74,6 +74,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "libero report": ("libero_eval.report.run", "ReportConfig", "tables and a page of a rollout"),
     "libero compare": ("libero_eval.report.compare", "CompareConfig", "paired tests between rollouts"),
     "libero plan": ("libero_eval.report.plan", "PlanConfig", "how many episodes a difference needs"),
+    "bench gpu": ("invact_vla.gpu", "GpuConfig", "tests and figures of a GPU, 8 minutes at most"),
     "bench encoder": ("latent_actions.bench", "BenchEncoderConfig", "time of block commitment, ratios"),
     "bench rollout": (
         "libero_eval.bench", "BenchRolloutConfig", "simulator speed beside the public loop",

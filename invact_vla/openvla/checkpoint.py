@@ -18,6 +18,7 @@ from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.config_file import config_to_json, read_config
 from invact_vla.openvla.model import OpenVLA
+from invact_vla.training.device import CPU, Device, resolve_device, resolve_dtype
 from invact_vla.training.files import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -32,8 +33,11 @@ def published_name(name: str) -> str:
     return name
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder under their names on disk."""
+def load_weights(
+    folder: Path, device: torch.device = CPU, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """All tensors of a folder under their names on disk, read straight to `device`; dtype None keeps
+    that of the file."""
     folder = Path(folder)
     if (folder / INDEX).is_file():
         index = read_json(folder / INDEX)
@@ -46,17 +50,21 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"no weights in {folder}: expected {SINGLE} or {INDEX} with its shards")
     weights: dict[str, Tensor] = {}
     for name in files:
-        weights.update(read_safetensors(folder / name))
+        weights.update(read_safetensors(folder / name, device, dtype))
     return weights
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one file; a missing or damaged one is a UserError."""
+def read_safetensors(
+    path: Path, device: torch.device = CPU, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """All tensors of one file; a missing or damaged one is a UserError. Each is changed to `dtype` as
+    it comes, so that a file in another number format is never held twice."""
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, "pt", device=str(device)) as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name).to(dtype=dtype) for name in names}
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
 
@@ -64,29 +72,34 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def from_pretrained(
     folder: Path,
     attention: Attention = "auto",
-    dtype: torch.dtype | None = torch.float32,
+    dtype: str | torch.dtype | None = torch.float32,
     config: OpenVLAConfig | None = None,
+    device: Device = CPU,
 ) -> OpenVLA:
     """Load a folder. dtype None keeps that of the file. Missing, unexpected and mis-shaped keys are
-    a UserError that names them. `config`, if given, replaces the folder's own."""
+    a UserError that names them. `config`, if given, replaces the folder's own. Weights are read
+    straight to `device`; device and dtype as in training/device.py."""
+    device = resolve_device(device)
+    dtype = None if dtype is None else resolve_dtype(dtype, device)
     config = read_config(folder) if config is None else config
     with torch.device("meta"):
         model = OpenVLA(config, attention)
-    weights = load_weights(folder)
+    weights = load_weights(folder, device, dtype)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     tied = config.text_config.tie_word_embeddings
     if tied:
         weights.setdefault("language_model.lm_head.weight", weights.get(_EMBEDDING, torch.empty(0)))
     expected = {published_name(n): n for n in model.state_dict()}
     _check(weights, {d: tuple(model.state_dict()[n].shape) for d, n in expected.items()}, folder)
-    ready = {n: weights[d] if dtype is None else weights[d].to(dtype) for d, n in expected.items()}
+    ready = {n: weights[d] for d, n in expected.items()}
     model.load_state_dict(ready, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     language = model.language_model
     if tied:
         language.lm_head.weight = language.model.embed_tokens.weight
-    language.model.rotary_emb = LlamaRotaryEmbedding(language.config)  # its buffers are not on disk
+    # its buffers are not on disk
+    language.model.rotary_emb = LlamaRotaryEmbedding(language.config).to(device)
     left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
     assert not left, f"not loaded: {left}"
     return model.eval()

@@ -19,6 +19,7 @@ from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.heads.head import device_of
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.schema import ActionChunk, Observation
+from invact_vla.training.device import Device, resolve_device, resolve_dtype
 
 
 class OpenVLAPolicy:
@@ -45,10 +46,17 @@ class OpenVLAPolicy:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path, key: str | None = None, attention: Attention = "auto"
+        cls,
+        folder: Path,
+        key: str | None = None,
+        attention: Attention = "auto",
+        device: Device = "auto",
+        dtype: str | torch.dtype = "auto",
     ) -> "OpenVLAPolicy":
-        """Load a folder. key: which statistics, needed only when the folder has several."""
-        return cls(load_pretrained(folder, attention), key)
+        """Load a folder. key: which statistics, needed only when the folder has several. device and
+        dtype: as in training/device.py."""
+        device = resolve_device(device)
+        return cls(load_pretrained(folder, attention, resolve_dtype(dtype, device), device), key)
 
     def reset(self, seed: int) -> None:
         """Nothing is remembered between calls, and decoding is greedy."""
@@ -63,7 +71,7 @@ class OpenVLAPolicy:
             chunks = self.head.decode(
                 self.pretrained.model,
                 [o.instruction for o in observations],
-                self.pixel_values(observations).to(self.device),
+                self.pixel_values(observations),
                 self.state(observations),
             )
         actions = unnormalize(chunks, self.actions)
@@ -79,7 +87,7 @@ class OpenVLAPolicy:
             views.append(
                 torch.cat([self.pretrained.processor(rotate(f[None], how)) for f in frames])
             )
-        return torch.cat(views, dim=1)
+        return torch.cat(views, dim=1).to(self.device)
 
     def state(self, observations: list[Observation]) -> Tensor | None:
         """(B, S) normalised state, or None for a model without a state token."""

@@ -18,6 +18,7 @@ from invact_vla.openvla.model import OpenVLA, build_model
 from invact_vla.openvla.processor import ImageProcessor
 from invact_vla.openvla.prompt import SequenceBuilder
 from invact_vla.openvla.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from invact_vla.training.device import CPU, Device
 from invact_vla.training.files import atomic_folder
 
 
@@ -68,10 +69,11 @@ def save_pretrained(pretrained: Pretrained, folder: Path) -> None:
 def load_pretrained(
     folder: Path,
     attention: Attention = "auto",
-    dtype: torch.dtype | None = torch.float32,
+    dtype: str | torch.dtype | None = torch.float32,
+    device: Device = CPU,
 ) -> Pretrained:
-    """Read a folder, ours or a published one, strictly."""
-    model = from_pretrained(folder, attention, dtype)
+    """Read a folder, ours or a published one, strictly; weights straight to `device`."""
+    model = from_pretrained(folder, attention, dtype, device=device)
     config = model.config
     tokenizer = load_tokenizer(folder, config.vocab_size)
     if tokenizer.vocab_size != config.vocab_size:

@@ -43,7 +43,7 @@ def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) 
         proprio=policy.state(same),
         allowed=torch.arange(policy.tokens.first_id, policy.pretrained.config.vocab_size),
     )
-    ends = (logits.argmax(-1) == EOS).float().mean(0).numpy()
+    ends = (logits.argmax(-1) == EOS).float().mean(0).cpu().numpy()
     counts = [n for n in range(1, longest + 1) if ends[n * size] > MOST]
     return counts[0] if counts else None
 

@@ -26,6 +26,10 @@ class CheckpointConfig(PolicyConfig):
 
     folder: Path  # a checkpoint folder, or the post-training run that holds one
     statistics: str | None = None  # which of its action statistics; none given: the only ones
+    device: str = "auto"  # where it runs: auto | cpu | cuda | cuda:N | mps
+    dtype: str = (
+        "auto"  # of weights and activations: auto (bf16 on CUDA, else fp32) | fp32 | bf16 | fp16
+    )
 
     def load(self) -> PolicySource:
         """Load the model with one torch thread, so that results do not depend on the machine's."""
@@ -35,15 +39,20 @@ class CheckpointConfig(PolicyConfig):
 
         torch.set_num_threads(1)
         folder = self.checkpoint_folder()
-        return CheckpointSource(OpenVLAPolicy.from_pretrained(folder, self.statistics))
+        policy = OpenVLAPolicy.from_pretrained(
+            folder, self.statistics, device=self.device, dtype=self.dtype
+        )
+        return CheckpointSource(policy)
 
     def parents(self) -> dict[str, Path]:
         return {"policy": self.folder}
 
     def hash(self) -> str:
-        """Hash of the files of the checkpoint, and of the statistics if they were chosen."""
+        """Hash of the files of the checkpoint, and of statistics and dtype if they were chosen."""
         files = hash_tree(self.checkpoint_folder())
-        return hash_json([files, self.statistics]) if self.statistics else files
+        dtype = [] if self.dtype == "auto" else [self.dtype]
+        chosen = [self.statistics, *dtype] if self.statistics or dtype else []
+        return hash_json([files, *chosen]) if chosen else files
 
     def check_suite(self, suite: str) -> None:
         """By the names of its action statistics, unless one is chosen."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU
 
 _INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
 _SHOWN = 5  # differences named in an error
@@ -118,9 +119,13 @@ def _unpickle(path: Path) -> dict:
 
 
 def fit_weights(
-    model: nn.Module, state: dict[str, Tensor], layout: KeyLayout, path: Path
+    model: nn.Module,
+    state: dict[str, Tensor],
+    layout: KeyLayout,
+    path: Path,
+    device: torch.device = CPU,
 ) -> nn.Module:
-    """Load published tensors strictly; gives the module in eval mode, in fp32.
+    """Load published tensors strictly; gives the module in eval mode, in fp32, on `device`.
 
     A missing, unknown or misshapen tensor is a UserError that names the first few (our names).
     """
@@ -135,7 +140,7 @@ def fit_weights(
     if problems:
         raise UserError(_difference(path, problems))
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in came.items()})
-    return model.eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def _difference(path: Path, problems: list[str]) -> str:

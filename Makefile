@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SLOWEST ?= 5
 
-.PHONY: demo test test-slow check fix bench clean help
+.PHONY: demo test test-slow check fix bench gpu clean help
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -27,6 +27,9 @@ fix: $(READY)   ## format and mend what ruff can mend
 
 bench: $(READY) ## measured ratios, side by side in one run
 	@$(BIN)/invact bench
+
+gpu: $(READY)   ## on a machine with a GPU: its tests and figures into runs/gpu, 8 minutes at most
+	@$(BIN)/invact bench gpu
 
 clean:          ## remove runs and caches, keep the virtual environment
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis build *.egg-info

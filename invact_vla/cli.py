@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
         "latent_actions.video.phyworld.generate", "PhyWorldConfig",
         "balls that move, fall and collide, drawn from formulas in PhyWorld's layout",
     ),
+    "data check": (
+        "invact_vla.data.check", "DataCheckConfig", "what is in demonstrations, and what is wrong",
+    ),
     "encoder train": ("latent_actions.invact.train", "EncoderTrainConfig", "train InvAct"),
     "encoder eval": ("latent_actions.retrieval.evaluate", "EvalConfig", "retrieval P@10 of encoders"),
     "encoder compare": (
@@ -75,6 +78,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "libero report": ("libero_eval.report.run", "ReportConfig", "tables and a page of a rollout"),
     "libero compare": ("libero_eval.report.compare", "CompareConfig", "paired tests between rollouts"),
     "libero plan": ("libero_eval.report.plan", "PlanConfig", "how many episodes a difference needs"),
+    "bench gpu": ("invact_vla.gpu", "GpuConfig", "tests and figures of a GPU, 8 minutes at most"),
     "bench encoder": ("latent_actions.bench", "BenchEncoderConfig", "time of block commitment, ratios"),
     "bench rollout": (
         "libero_eval.bench", "BenchRolloutConfig", "simulator speed beside the public loop",

@@ -1,226 +1,247 @@
 """`invact vla posttrain`: teach an OpenVLA robot actions from demonstrations.
 
-Input: the camera image and the instruction; target: the next `chunk` actions as 7 tokens each of 256
-bins, after q01/q99 normalisation, and EOS (OpenVLA, arxiv.org/abs/2406.09246). The statistics go into
-the checkpoint, which then is a policy.
+Input: camera images, the instruction and, if asked for, the robot's state; target: the next `chunk`
+actions after q01/q99 normalization, through one of the action heads (`--head.type tokens|oft|text`).
+The statistics go into the checkpoint, which then is a policy.
 
     <out>/model/           checkpoint folder of the policy
-    <out>/summary.json     token accuracy and L1 on held-out demonstrations
+    <out>/summary.json     loss and L1 on held-out demonstrations, also with another episode's pictures
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from invact_vla.data.action_stats import ActionStats, normalize
-from invact_vla.data.lerobot import is_lerobot, read_lerobot
-from invact_vla.data.libero_hdf5 import ACTION_MASK, RobotEpisode, read_demos
+from invact_vla.data.action_stats import ActionStats
+from invact_vla.data.dataset import RobotDataset
+from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.frame_cache import FrameCache
+from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.robot_samples import RobotBatch, RobotSamples
+from invact_vla.data.validate import long_enough, require
 from invact_vla.errors import UserError
-from invact_vla.openvla.action_tokens import ActionTokens
+from invact_vla.openvla.as_policy import as_policy
 from invact_vla.openvla.folder import MODEL, checkpoint_folder
-from invact_vla.openvla.losses import make_loss
-from invact_vla.openvla.model import build_model
+from invact_vla.openvla.head_configs import HeadConfig, TokensHeadConfig
+from invact_vla.openvla.heads import ActionHead, action_head
+from invact_vla.openvla.heads.head import device_of
+from invact_vla.openvla.images import AUGMENTATION_DRAWS
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
-from invact_vla.openvla.prompt import collate
+from invact_vla.training.cache_folder import cache_folder
+from invact_vla.training.distributed import is_main, join, main_first, on_main
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.run_folder import open_run, run_of
+from invact_vla.training.sampling import local_positions, rows_at
 
 logger = logging.getLogger(__name__)
-STATE_SIZE = 8
+_MEASURED = 64  # samples per batch when measuring
 
 
 @dataclass(frozen=True, kw_only=True)
 class PosttrainConfig:
-    """One arm's post-training."""
+    """Fine-tuning of one checkpoint on robot demonstrations."""
 
     out: Path = Path("runs/posttrain")  # folder of the run
-    seed: int = 0  # of what a new camera or state token adds to the model
+    seed: int = 0  # of what a new camera, state token or head adds to the model
     overwrite: bool = False  # replace a run with another config
     model: Path = Path("runs/pretrain/model")  # checkpoint to start from, or the run that holds it
-    demos: Path = Path("runs/demos")  # LIBERO HDF5 file, folder of them, or LeRobot v3 folder
+    demos: Path = Path("runs/demos")  # LIBERO HDF5 file, folder of them, LeRobot or RLDS folder
+    data: DatasetConfig = field(default_factory=DatasetConfig)  # how `demos` is to be understood
     dataset: str = "libero_10"  # name of the statistics in the checkpoint
-    max_demos: int | None = None  # demonstrations per task; null: all
+    max_demos: int | None = None  # demonstrations per task to train on; null: all
     held_out: int = 2  # last demonstrations of each task kept for measuring
     chunk: int = 1  # actions per call (published OpenVLA: 1)
     wrist: bool = False  # also read the wrist camera (OpenVLA-OFT)
     proprio: bool = False  # also read the robot's state (OpenVLA-OFT)
-    augment: bool = True  # random crops, brightness and contrast
+    head: HeadConfig = field(default_factory=TokensHeadConfig)  # how actions leave the model
+    augment: bool = True  # random crops and colors
+    frames: Path | None = None  # folder of prepared frames; null: the user's cache folder
+    workers: int = 2  # processes that prepare frames
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=500, batch_size=32)
     )  # training
 
     def __post_init__(self) -> None:
-        if self.chunk < 1 or self.held_out < 0:
-            raise ValueError("chunk must be at least 1 and held_out at least 0")
+        if self.chunk < 1 or self.held_out < 0 or self.workers < 0:
+            raise ValueError("chunk must be at least 1, held_out and workers at least 0")
+        if self.max_demos is not None and self.max_demos < 1:
+            raise ValueError(f"max_demos must be at least 1, got {self.max_demos}")
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras that the policy reads."""
+        return ("agentview", "wrist") if self.wrist else ("agentview",)
 
 
 def main(config: PosttrainConfig) -> Path:
-    """Train, measure, save; returns the run folder."""
+    """Train, save, measure; returns the run folder."""
+    join()
     config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "demos": run_of(config.demos)}
-    run = open_run(config.out, config, parents, config.overwrite, config.seed)
+    run = on_main(lambda: open_run(config.out, config, parents, config.overwrite, config.seed))
     if run.finished:
         return run.folder
     torch.set_num_threads(config.loop.threads)
-    training, held_out = read_all(config)
-    statistics = dataset_statistics(training)
-    pretrained = as_policy(load_pretrained(config.model), config, statistics)
-    data = RobotExamples(pretrained, training, config)
-    rng_seed = config.loop.seed
+    dataset = open_dataset(replace(config.data, path=config.demos))
+    require(dataset, cameras=config.cameras, state=config.proprio)
+    training, held_out = split(dataset, config)
+    statistics = dataset_statistics(dataset, training)
+    pretrained = as_policy(
+        load_pretrained(config.model),
+        head=config.head,
+        chunk=config.chunk,
+        cameras=config.cameras,
+        proprio_dim=dataset.state_dim if config.proprio else 0,
+        action_dim=dataset.action_dim,
+        norm_stats={config.dataset: statistics},
+        crop=config.augment,
+        seed=config.seed,
+    )
+    cache = prepared_frames(config, dataset, [*training, *held_out], pretrained)
+    samples = make_samples(config, dataset, training, cache, statistics)
+    head = action_head(pretrained)
+    batches = Batches(config, head, pretrained, samples)
 
-    def batch_at(step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([rng_seed, step])
-        rows = rng.integers(0, len(data), config.loop.batch_size)
-        return data.batch(rows, rng if config.augment else None)
+    def loss_fn(
+        model: nn.Module, batch: dict[str, Tensor], step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return head.loss(model, batch)
 
-    loss_fn = make_loss(pretrained.config)
-    fit(pretrained.model, loss_fn, batch_at, config.loop, run.folder, description="posttrain")
-    summary: dict[str, Any] = {"demonstrations": len(training), "samples": len(data)}
-    if held_out:
-        summary |= measure(RobotExamples(pretrained, held_out, config))
-        logger.info("%s: %s", run.folder, summary)
-    save_pretrained(pretrained, run.folder / MODEL)
-    run.finish(summary)
+    fit(pretrained.model, loss_fn, batches, config.loop, run.folder, description="posttrain")
+    summary: dict[str, Any] = {"demonstrations": len(training), "samples": len(samples)}
+    summary["tasks"] = sorted({dataset.episodes[i].task for i in training})
+    if is_main():
+        save_pretrained(pretrained, run.folder / MODEL)
+        if held_out:
+            kept = make_samples(config, dataset, held_out, cache, statistics)
+            summary |= measure(head, pretrained, kept)
+            logger.info("%s: %s", run.folder, summary)
+        run.finish(summary)
     return run.folder
 
 
-def read_all(config: PosttrainConfig) -> tuple[list[RobotEpisode], list[RobotEpisode]]:
-    """(training, held-out) demonstrations of every file."""
+def split(dataset: RobotDataset, config: PosttrainConfig) -> tuple[list[int], list[int]]:
+    """(training, held-out) episodes: of each task the last `held_out`, and the first `max_demos` of
+    the rest. Too short ones are left out."""
+    tasks: dict[str, list[int]] = {}
+    for index in long_enough(dataset, config.chunk):
+        tasks.setdefault(dataset.episodes[index].task, []).append(index)
     training, held_out = [], []
-    for name, episodes in read_tasks(config.demos, config.wrist):
-        if len(episodes) <= config.held_out:
+    for task, members in tasks.items():
+        if len(members) <= config.held_out:
             raise UserError(
-                f"{name} has {len(episodes)} demonstrations, {config.held_out} of them held out: "
+                f"{task} has {len(members)} demonstrations, {config.held_out} of them held out: "
                 "lower --held_out or make more"
             )
-        cut = len(episodes) - config.held_out
-        training += episodes[:cut][: config.max_demos]
-        held_out += episodes[cut:]
+        cut = len(members) - config.held_out
+        training += members[:cut][: config.max_demos]
+        held_out += members[cut:]
     return training, held_out
 
 
-def read_tasks(demos: Path, wrist: bool) -> Iterator[tuple[str, list[RobotEpisode]]]:
-    """(name, episodes) of every task: of LIBERO's files, or of a LeRobot data set by instruction."""
-    if is_lerobot(demos):
-        tasks: dict[str, list[RobotEpisode]] = {}
-        for episode in read_lerobot(demos, wrist):
-            tasks.setdefault(episode.instruction, []).append(episode)
-        yield from tasks.items()
-        return
-    files = sorted(demos.glob("*.hdf5")) if demos.is_dir() else [demos]
-    if not files:
-        raise UserError(
-            f"neither *.hdf5 nor a LeRobot data set in {demos}: make demonstrations with "
-            "`invact libero demos`"
-        )
-    for path in files:
-        yield str(path), read_demos(path, wrist=wrist)
-
-
-def dataset_statistics(episodes: list[RobotEpisode]) -> dict[str, Any]:
-    """The published layout of one data set's statistics."""
-    actions = np.concatenate([e.actions for e in episodes])
-    states = np.concatenate([e.state for e in episodes])
-    return {
-        "action": ActionStats.of(actions, ACTION_MASK).to_json(),
-        "proprio": ActionStats.of(states, [True] * STATE_SIZE).to_json(),
+def dataset_statistics(dataset: RobotDataset, episodes: list[int]) -> dict[str, Any]:
+    """The published layout of one data set's statistics, over the training episodes."""
+    numbers = [dataset.numbers(i) for i in episodes]
+    actions = np.concatenate([n.actions for n in numbers])
+    statistics: dict[str, Any] = {
+        "action": ActionStats.of(actions, list(dataset.action_mask)).to_json(),
         "num_transitions": len(actions),
         "num_trajectories": len(episodes),
     }
+    states = [n.state for n in numbers if n.state is not None]
+    if len(states) == len(numbers):
+        both = np.concatenate(states)
+        statistics["proprio"] = ActionStats.of(both, [True] * both.shape[1]).to_json()
+    return statistics
 
 
-def as_policy(
-    pretrained: Pretrained, config: PosttrainConfig, statistics: dict[str, Any]
-) -> Pretrained:
-    """The same weights with a policy's inputs, outputs and statistics.
-
-    What a state token adds is freshly initialised; everything else must be in the checkpoint.
-    """
-    old = pretrained.config
-    own = replace(
-        old.invact,
-        chunk=config.chunk,
-        cameras=("agentview", "wrist") if config.wrist else ("agentview",),
-        turns=(),  # demonstrations are read upright, with the gripper 1 open
-        gripper_open=1,
-        proprio_dim=STATE_SIZE if config.proprio else 0,
-        constrain_actions=True,
-    )
-    model = build_model(
-        replace(old, invact=own, norm_stats={config.dataset: statistics}), config.seed
-    )
-    weights = {**model.state_dict(), **pretrained.model.state_dict()}
-    weights = {name: weights[name] for name in model.state_dict()}
-    model.load_state_dict(weights)
-    # the centre crop of evaluation belongs to the random crop of training
-    processor = replace(pretrained.processor, crop=config.augment)
-    return Pretrained(model, pretrained.tokenizer, processor)
+def prepared_frames(
+    config: PosttrainConfig, dataset: RobotDataset, episodes: list[int], pretrained: Pretrained
+) -> FrameCache:
+    """The frame cache of the data set and the model's processor, with these episodes in it."""
+    processor = pretrained.processor
+    root = config.frames or cache_folder("frames")
+    cache = FrameCache.of(root, dataset, config.cameras, processor.size, processor.preparation)
+    main_first(lambda: cache.build(dataset, episodes, processor.prepare, config.workers))
+    return cache
 
 
-class RobotExamples:
-    """Training sequences of demonstrations: every step that has a whole chunk ahead of it."""
+def make_samples(
+    config: PosttrainConfig,
+    dataset: RobotDataset,
+    episodes: list[int],
+    cache: FrameCache,
+    statistics: dict[str, Any],
+) -> RobotSamples:
+    """Samples of some episodes, normalized by the training statistics."""
+    state = ActionStats.from_json(statistics["proprio"]) if config.proprio else None
+    actions = ActionStats.from_json(statistics["action"])
+    return RobotSamples(dataset, episodes, cache.reader(), actions, state, config.chunk)
+
+
+class Batches:
+    """batch_at(step): this process's part of the global batch, a function of (seed, step) alone."""
 
     def __init__(
-        self, pretrained: Pretrained, episodes: list[RobotEpisode], config: PosttrainConfig
+        self,
+        config: PosttrainConfig,
+        head: ActionHead,
+        pretrained: Pretrained,
+        samples: RobotSamples,
     ) -> None:
-        self.pretrained, chunk = pretrained, config.chunk
-        statistics = pretrained.config.norm_stats[config.dataset]
-        tokens = ActionTokens.of(pretrained.config)
-        action_stats = ActionStats.from_json(statistics["action"])
-        prepare = pretrained.processor.prepare
-        self.frames, self.sequences, states = [], [], []
-        for episode in tqdm(episodes, "prepare", unit="demo", mininterval=5):
-            starts = np.arange(len(episode.actions) - chunk + 1)
-            ids = tokens.encode(normalize(episode.actions, action_stats))
-            windows = rearrange(ids[starts[:, None] + np.arange(chunk)], "t n a -> t (n a)")
-            self.sequences += [
-                pretrained.sequences.example(episode.instruction, row) for row in windows
-            ]
-            views = (
-                [episode.agentview] if episode.wrist is None else [episode.agentview, episode.wrist]
-            )
-            self.frames.append(np.stack([prepare(v[starts]) for v in views], axis=1))
-            states.append(episode.state[starts])
-        self.frames = np.concatenate(self.frames)
-        self.state = None
-        if config.proprio:
-            stats = ActionStats.from_json(statistics["proprio"])
-            self.state = normalize(np.concatenate(states), stats).astype(np.float32)
+        self._size, self._seed = config.loop.batch_size, config.loop.seed
+        self._augment, self._samples = config.augment, samples
+        self._head, self._pretrained = head, pretrained
 
-    def __len__(self) -> int:
-        return len(self.sequences)
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        place = local_positions(self._size)
+        rows = rows_at(step, len(self._samples), self._size, self._seed)[place]
+        batch = self._samples.batch(rows)
+        draws = None
+        if self._augment:  # drawn for the global batch, so that processes share one stream
+            shape = (self._size, batch.frames.shape[1], AUGMENTATION_DRAWS)
+            rng = np.random.default_rng([self._seed, step, 2])
+            draws = rng.random(shape, np.float32)[place]
+        return as_inputs(self._head, self._pretrained, batch, draws)
 
-    def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """The model's keyword arguments for some rows; `rng` augments each view by itself."""
-        batch = collate([self.sequences[i] for i in rows], self.pretrained.config.pad_token_id)
-        views = self.frames[rows]
-        pixel_values = self.pretrained.processor.pixel_values
-        pixels = [pixel_values(views[:, i], rng) for i in range(views.shape[1])]
-        batch["pixel_values"] = torch.cat(pixels, dim=1)
-        if self.state is not None:
-            batch["proprio"] = torch.from_numpy(self.state[rows])
-        return batch
+
+def as_inputs(
+    head: ActionHead, pretrained: Pretrained, batch: RobotBatch, draws: np.ndarray | None = None
+) -> dict[str, Tensor]:
+    """The model's keyword arguments. draws: (B, V, 6) random numbers of the augmentation, or None."""
+    inputs = head.batch(batch.instructions, batch.actions)
+    views = [
+        pretrained.processor.pixel_values(
+            batch.frames[:, v], None if draws is None else np.ascontiguousarray(draws[:, v])
+        )
+        for v in range(batch.frames.shape[1])
+    ]
+    inputs["pixel_values"] = torch.cat(views, dim=1)
+    if batch.state is not None:
+        inputs["proprio"] = torch.from_numpy(batch.state)
+    return inputs
 
 
 @torch.no_grad()
-def measure(data: RobotExamples, batch_size: int = 64) -> dict[str, float]:
-    """Teacher-forced token accuracy and L1 (normalised units) on held-out demonstrations."""
-    loss_fn = make_loss(data.pretrained.config)
-    data.pretrained.model.eval()
-    sums, count = np.zeros(3), 0
-    for start in range(0, len(data), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(data)))
-        loss, metrics = loss_fn(data.pretrained.model, data.batch(rows, None), 0)
-        found = (loss, metrics["action_accuracy"], metrics["action_l1"])
-        sums += np.array([float(v) for v in found]) * len(rows)
-        count += len(rows)
-    names = ("held_out_loss", "held_out_accuracy", "held_out_l1")
-    return {"held_out_samples": count, **dict(zip(names, (sums / count).tolist(), strict=True))}
+def measure(head: ActionHead, pretrained: Pretrained, samples: RobotSamples) -> dict[str, Any]:
+    """Loss and metrics on held-out demonstrations, and the same with another episode's pictures: a
+    policy that looks gets worse with these."""
+    pretrained.model.eval()
+    device = device_of(pretrained.model)
+    sums: dict[str, float] = {}
+    for start in range(0, len(samples), _MEASURED):
+        rows = np.arange(start, min(start + _MEASURED, len(samples)))
+        for suffix, seen in (("", None), ("_other_picture", samples.other_episode(rows))):
+            inputs = as_inputs(head, pretrained, samples.batch(rows, seen))
+            inputs = {name: value.to(device) for name, value in inputs.items()}
+            loss, metrics = head.loss(pretrained.model, inputs)
+            for name, value in {"loss": loss, **metrics}.items():
+                key = f"held_out_{name}{suffix}"
+                sums[key] = sums.get(key, 0.0) + float(value) * len(rows)
+    means = {name: value / len(samples) for name, value in sums.items()}
+    return {"held_out_samples": len(samples), **means}

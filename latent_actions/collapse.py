@@ -61,14 +61,15 @@ class CollapseGuard(nn.Module):
     def act(self, step: int, codebook: Tensor, outputs: Tensor, change: Tensor) -> int:
         """At the end of a window: re-seed dead codes in place, or raise UserError on collapse.
 
-        codebook: (C, Q), changed in place. outputs: (M, Q) encoder outputs of the current batch.
+        codebook: (C, Q), changed in place. outputs: (M, Q) encoder outputs of the current batch. Codes
+        are drawn on the CPU, whose generator gives the same numbers for every device.
         change: (B,) mean absolute difference between the two frames of each pair, in [0, 1].
         Returns how many codes were re-seeded. Step 0 seeds the whole codebook.
         """
         generator = torch.Generator().manual_seed((self.seed << 32) + step)
         if step == 0:
             everything = torch.ones(len(codebook), dtype=torch.bool)
-            return reseed(codebook, everything, outputs, generator)
+            return self._reseed(codebook, everything, outputs, generator)
         if (step + 1) % self.config.window:
             return 0
         self._judge(step, codebook, outputs, change)
@@ -76,11 +77,20 @@ class CollapseGuard(nn.Module):
         dead = total < self.config.dead_share * total.sum()
         if step >= self.config.reseed_until * self.steps or not dead.any():
             return 0
-        return reseed(codebook, dead, outputs, generator)
+        return self._reseed(codebook, dead, outputs, generator)
+
+    @staticmethod
+    def _reseed(codebook: Tensor, dead: Tensor, outputs: Tensor, generator: torch.Generator) -> int:
+        moved = codebook.cpu()  # itself, if it is there
+        count = reseed(moved, dead.cpu(), outputs.cpu(), generator)
+        if moved is not codebook:
+            codebook.copy_(moved)
+        return count
 
     def perplexity(self) -> Tensor:
         """exp(entropy) of each position over the window: (K,)."""
-        counts = self.counts.sum(dim=0).double()
+        counts = self.counts.sum(dim=0)
+        counts = counts.float() if counts.is_mps else counts.double()  # MPS has no float64
         share = counts / counts.sum(dim=-1, keepdim=True).clamp_min(1)
         return torch.special.entr(share).sum(dim=-1).exp()
 
@@ -90,7 +100,7 @@ class CollapseGuard(nn.Module):
             self.strikes.zero_()
             return
         self.strikes += 1
-        values = " ".join(f"{p:.2f}" for p in perplexity)
+        values = " ".join(f"{p:.2f}" for p in perplexity.tolist())
         strikes = int(self.strikes)
         logger.warning(
             "step %d: perplexity %s, window %d of %d before the run is stopped",
@@ -111,7 +121,7 @@ def reseed(codebook: Tensor, dead: Tensor, outputs: Tensor, generator: torch.Gen
 
     Each is drawn with a chance proportional to its squared distance to the nearest living code, as
     in k-means++ (Arthur and Vassilvitskii 2007). codebook: (C, Q); dead: bool (C,); outputs:
-    (M, Q).
+    (M, Q). All on the generator's device.
     """
     outputs = outputs.float()
     living = [code for code, is_dead in zip(codebook.clone(), dead, strict=True) if not is_dead]

@@ -27,6 +27,7 @@ from invact_vla.data.label_store import (
     write_labels,
 )
 from invact_vla.schema import LatentLabels
+from invact_vla.training.device import stage_device
 from invact_vla.training.run_folder import open_run
 from latent_actions.health import CodeHealth, code_health
 from latent_actions.method import Labeller, LabellerConfig
@@ -57,6 +58,7 @@ class LabelConfig:
     frames_folder: Path | None = None  # decoded pairs shared with other runs; none: not kept
     workers: int = 1  # decoding processes
     threads: int = 1  # torch threads
+    device: str = "auto"  # where the labeller's network runs: auto | cpu | cuda | cuda:N | mps
 
     def __post_init__(self) -> None:
         if not self.splits or len(set(self.splits)) != len(self.splits):
@@ -73,7 +75,10 @@ def main(config: LabelConfig) -> Path:
         logger.info("%s: already finished", run.folder)
         return run.folder
     torch.set_num_threads(config.threads)
-    labeller = config.labeller.build(run.folder, lambda: _training_frames(config, run.folder))
+    device = stage_device(run, config.device)
+    labeller = config.labeller.build(
+        run.folder, lambda: _training_frames(config, run.folder), device
+    )
     summary: dict[str, object] = {"labeller": labeller.name, "labeller_hash": labeller.hash}
     for split in config.splits:
         store = _label_split(config, labeller, split, run.folder)

@@ -13,8 +13,10 @@ from typing import Protocol
 
 import draccus
 import numpy as np
+import torch
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU
 from latent_actions.video.records import PairRecord
 
 CODE_LENGTH = 4  # codes of a label, as LAPA
@@ -54,8 +56,8 @@ class LabellerConfig(draccus.ChoiceRegistry, abc.ABC):
         """Folders whose content decides the codes, by name."""
 
     @abc.abstractmethod
-    def build(self, folder: Path, training: TrainingFrames) -> Labeller:
-        """Make the labeller.
+    def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeller:
+        """Make the labeller; its network, if it has one, runs on `device`.
 
         folder: where a part that must be fitted first is kept (and found again after a kill).
         training: gives uint8 (B, T, H, W, 3) batches of training pairs, for that fit only.
@@ -75,6 +77,21 @@ def window(frames: np.ndarray, count: int) -> np.ndarray:
             f"set --frames {count}"
         )
     return frames[:, np.rint(np.linspace(0, frames.shape[1] - 1, count)).astype(int)]
+
+
+def full_batches(
+    frames: np.ndarray, size: int, device: torch.device
+) -> Iterator[tuple[np.ndarray, int]]:
+    """(batch, count) of consecutive items; only the first `count` of a batch are real.
+
+    A GPU's matrix products are chosen by the shapes, and each rounds in its own way: there every
+    batch has `size` items, the last one filled up with its own last item, so that no code depends on
+    what else is labelled. On a CPU the last batch is as short as it is.
+    """
+    for start in range(0, len(frames), size):
+        batch = frames[start : start + size]
+        rows = np.minimum(np.arange(size), len(batch) - 1)
+        yield (batch if device.type == "cpu" else batch[rows]), len(batch)
 
 
 def part_of(folder: Path, name: str) -> Path:

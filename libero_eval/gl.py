@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from invact_vla.errors import UserError
+from invact_vla.training.cache_folder import cache_folder
 from invact_vla.training.files import read_json, write_json
 from libero_eval import quiet
-from libero_eval.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import ModuleType
 
 from invact_vla.errors import UserError
+from invact_vla.training.cache_folder import cache_folder
 from invact_vla.training.files import atomic_file
 from libero_eval import quiet
-from libero_eval.cache_folder import cache_folder
 
 CONFIG_VARIABLE = "LIBERO_CONFIG_PATH"
 

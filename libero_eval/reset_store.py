@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from invact_vla.errors import UserError
+from invact_vla.training.cache_folder import cache_folder
 from invact_vla.training.files import atomic_file, hash_file, hash_json
-from libero_eval.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -58,6 +58,7 @@ LEVELS = {
     "invact_vla.openvla": 3,
     "invact_vla.bench": 4,
     "invact_vla.init": 4,
+    "invact_vla.gpu": 4,
     "invact_vla.pretrain": 4,
     "invact_vla.posttrain": 4,
     "latent_actions": 4,

@@ -3,6 +3,7 @@
 The JSON form is the one published checkpoints carry (spec: `dataset_statistics.json`, norm_stats).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class ActionStats:
     mask: np.ndarray
 
     @classmethod
-    def of(cls, actions: np.ndarray, mask: list[bool]) -> "ActionStats":
+    def of(cls, actions: np.ndarray, mask: Sequence[bool]) -> "ActionStats":
         """Statistics over all transitions. actions: float (N, A)."""
         x = np.asarray(actions, np.float64)
         if x.ndim != 2 or not len(x) or x.shape[1] != len(mask):

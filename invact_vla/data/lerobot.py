@@ -1,148 +1,226 @@
-"""Reading LeRobot v3 data sets of one arm with up to two cameras, such as `lerobot/libero`.
+"""Reading LeRobot data sets of version 2 and 3, such as `lerobot/libero`: see lerobot_meta.py.
 
-    meta/info.json, meta/tasks.parquet, meta/episodes/chunk-*/file-*.parquet
-    data/chunk-*/file-*.parquet                     observation.state (8), action (7)
-    videos/<camera>/chunk-*/file-*.mp4              several episodes to a file, or one
-
-Frames are found by their number, never by comparing times in seconds. Images are stored upright and
-the gripper in env convention (-1 open, +1 close); what comes out is as in `libero_hdf5`.
+Frames are found by their number, never by comparing times in seconds. Images are taken as upright and
+the gripper as what the values say (LIBERO's copies: -1 open, +1 close).
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from invact_vla.data.dataset import EpisodeInfo
+from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.decode import decode_frames
-from invact_vla.data.libero_hdf5 import RobotEpisode, gripper_to_training
+from invact_vla.data.lerobot_meta import LeRobotEpisode, read_meta
+from invact_vla.data.libero_hdf5 import RobotEpisode, whole_episodes
+from invact_vla.data.source_files import (
+    check_file,
+    choose_cameras,
+    choose_key,
+    decode_picture,
+    open_parquet,
+    read_columns,
+)
+from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.errors import UserError
-from invact_vla.training.files import read_json
 
-VERSION = "v3.0"
-INFO = "meta/info.json"
 AGENTVIEW, WRIST = "observation.images.image", "observation.images.image2"
 STATE, ACTION = "observation.state", "action"
+CAMERAS = {
+    "agentview": (AGENTVIEW, "observation.images.agentview", "observation.image", "image"),
+    "wrist": (WRIST, "observation.images.wrist", "observation.wrist_image", "wrist_image"),
+}
+STATES, ACTIONS = (STATE, "state"), (ACTION, "actions")
+BATCH = 32  # rows with pictures that are read at once
 
 
-def is_lerobot(folder: Path) -> bool:
-    """Whether a folder holds a LeRobot data set of any version."""
-    return (Path(folder) / INFO).is_file()
+class LeRobotDataset(StoredDataset):
+    """A LeRobot folder; episodes in the order of their numbers, tasks by their words."""
+
+    format_name = "LeRobot"
+
+    def __init__(self, config: DatasetConfig) -> None:
+        super().__init__(config)
+        folder = Path(config.path)
+        self.meta = read_meta(folder)
+        self.format_name = f"LeRobot {self.meta.info['codebase_version']}"
+        where, features = str(folder), self.meta.features
+        self.camera_keys = choose_cameras(where, config.cameras, self.meta.camera_keys, CAMERAS)
+        self._action = choose_key(where, "action", config.action, features, ACTIONS)
+        self.action_dim = self._size(self._action)
+        self.action_names = _names(features[self._action].get("names"), self.action_dim)
+        self._state = self._choose_state()
+        self.state_dim = sum(self._size(key) for key in self._state)
+        self.all_episodes = tuple(self._info(episode) for episode in self.meta.episodes)
+        self._select()
+
+    def _size(self, key: str) -> int:
+        shape = self.meta.features[key].get("shape")
+        if not isinstance(shape, list) or len(shape) != 1:
+            raise UserError(f"{self.config.path}: {key} of shape {shape}, expected [numbers]")
+        return int(shape[0])
+
+    def _choose_state(self) -> tuple[str, ...]:
+        features, chosen = self.meta.features, self.config.state
+        missing = [key for key in chosen if key not in features]
+        if missing:
+            raise UserError(
+                f"{self.config.path}: no {missing[0]}, it has {sorted(features)}: correct --data.state"
+            )
+        found = tuple(chosen) or tuple(k for k in STATES if k in features)[:1]
+        if not found:
+            self.lacking_state = f"no {STATE} among {sorted(features)}"
+        return found
+
+    def _info(self, episode: LeRobotEpisode) -> EpisodeInfo:
+        words = self.config.instruction or episode.words or self._words_in_data(episode)
+        return EpisodeInfo(f"episode_{episode.number}", words, words, episode.length)
+
+    def _words_in_data(self, episode: LeRobotEpisode) -> str:
+        """By the task_index of its first row."""
+        task: Any = None
+        tasks = _column(read_columns(episode.data, ["task_index"]), "task_index")
+        if tasks is not None:
+            task = int(tasks[self._places(episode)[0]])
+        if not self.meta.tasks.get(task):
+            raise UserError(
+                f"{self.config.path}: no words for episode {episode.number} (task_index {task}, "
+                f"tasks {self.meta.tasks}): repair meta/tasks, or say --data.instruction"
+            )
+        return self.meta.tasks[task]
+
+    def source_files(self) -> list[tuple[str, Path]]:
+        folder = Path(self.config.path)
+        paths = {e.data for e in self.meta.episodes}
+        paths |= {p for e in self.meta.episodes for p, _ in e.videos.values()}
+        paths |= set((folder / "meta").rglob("*"))
+        kept = sorted(p for p in paths if p.is_file())
+        return [(p.relative_to(folder).as_posix(), p) for p in kept]
+
+    def _places(self, episode: LeRobotEpisode) -> np.ndarray:
+        """Rows of its file that belong to an episode, in order; UserError unless all are there."""
+        table = _cached_columns(episode.data, (self._action, *self._state))
+        places = np.arange(table.num_rows)
+        if episode.first_row is not None:
+            indices = _column(table, "index")
+            if indices is None:
+                raise UserError(f"{episode.data} lacks the column index: fetch it again")
+            ours = (indices >= episode.first_row) & (indices < episode.first_row + episode.length)
+            places = np.flatnonzero(ours)
+            places = places[np.argsort(indices[places], kind="stable")]
+        if len(places) != episode.length:
+            count = episode.length - len(places)
+            excess = f"{count} are missing" if count > 0 else f"there are {-count} more"
+            raise UserError(
+                f"{self.config.path}: episode {episode.number} should have {episode.length} rows, "
+                f"{excess}: fetch it again"
+            )
+        return places
+
+    def _numbers(self, place: int, key: str) -> np.ndarray:
+        episode = self.meta.episodes[place]
+        table = _cached_columns(episode.data, (self._action, *self._state))
+        values = _column(table, key)
+        if values is None:
+            raise UserError(f"{episode.data} lacks {key}, it has {table.column_names}")
+        return values[self._places(episode)]
+
+    def stored_actions(self, place: int) -> np.ndarray:
+        return self._numbers(place, self._action)
+
+    def stored_state(self, place: int) -> np.ndarray | None:
+        parts = [self._numbers(place, key) for key in self._state]
+        parts = [part.reshape(len(part), -1) for part in parts]
+        return np.concatenate(parts, axis=1).astype(np.float32) if parts else None
+
+    def stored_frames(self, place: int, camera: str) -> np.ndarray:
+        key, episode = self.camera_keys[camera], self.meta.episodes[place]
+        if self.meta.features[key]["dtype"] == "image":
+            return self._pictures(place, key)
+        if key not in episode.videos:
+            raise UserError(f"{self.where(place)}: the metadata name no video of {key}")
+        path, first = episode.videos[key]
+        indices = first + np.arange(episode.length)
+        return decode_frames(check_file(path), indices, seek=first > 0)
+
+    def _pictures(self, place: int, key: str) -> np.ndarray:
+        """Pictures that lie in the parquet file: encoded bytes, or the path of a file."""
+        episode = self.meta.episodes[place]
+        file = open_parquet(episode.data)
+        if key not in file.schema_arrow.names:
+            raise UserError(f"{episode.data} lacks {key}, it has {file.schema_arrow.names}")
+        where = f"{self.where(place)}, {key}"
+        cells = _cells(file, key, self._places(episode))
+        return np.stack([decode_picture(where, self._encoded(where, cell)) for cell in cells])
+
+    def _encoded(self, where: str, cell: Any) -> bytes:
+        data, path = (
+            (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+        )
+        if data is None and path:
+            data = check_file(Path(self.config.path) / path).read_bytes()
+        if not isinstance(data, bytes):
+            raise UserError(
+                f"{where}: no picture in a row, but {type(data).__name__}: fetch it again"
+            )
+        return data
+
+
+@lru_cache(maxsize=4)
+def _read_cached(path: Path, columns: tuple[str, ...], stamp: int) -> pa.Table:
+    return read_columns(path, [*columns, "index"])
+
+
+def _cached_columns(path: Path, columns: tuple[str, ...]) -> pa.Table:
+    """Columns of numbers of a file, kept for the next episode of it, and `index`."""
+    return _read_cached(path, columns, check_file(path).stat().st_mtime_ns)
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray | None:
+    """A column of numbers as (N,) or (N, D)."""
+    if name not in table.column_names:
+        return None
+    column = table.column(name).combine_chunks()
+    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        if len(values) % max(1, len(column)):
+            raise UserError(f"{name}: rows of unequal lengths")
+        return values.reshape(len(column), -1)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _cells(file: Any, key: str, places: np.ndarray) -> list[Any]:
+    """Cells of one column for some rows, reading only the row groups that hold them."""
+    sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    first, last = int(places.min()), int(places.max())
+    groups = [g for g in range(len(sizes)) if starts[g] <= last and starts[g + 1] > first]
+    row, cells = int(starts[groups[0]]), {}
+    for batch in file.iter_batches(BATCH, row_groups=groups, columns=[key]):
+        low, high = max(first - row, 0), min(last + 1 - row, batch.num_rows)
+        if low < high:
+            values = batch.column(0).slice(low, high - low).to_pylist()
+            cells.update(zip(range(row + low, row + high), values, strict=True))
+        row += batch.num_rows
+        if row > last:
+            break
+    return [cells[int(place)] for place in places]
+
+
+def _names(names: Any, size: int) -> tuple[str, ...] | None:
+    """Names of a feature's numbers, which are a list, or a list by group; None if there are none."""
+    if isinstance(names, dict):
+        lists = [v for v in names.values() if isinstance(v, list)]
+        names = lists[0] if len(lists) == 1 else list(names)
+    return tuple(map(str, names)) if isinstance(names, list) and len(names) == size else None
 
 
 def read_lerobot(
-    folder: Path, wrist: bool = False, cameras: tuple[str, str] = (AGENTVIEW, WRIST)
+    folder: Path, wrist: bool = False, cameras: dict[str, str] | None = None
 ) -> list[RobotEpisode]:
-    """All episodes in their order.
-
-    cameras: keys of the third-person and the hand camera; the second is read only with `wrist`.
-    Raises UserError for another version, a missing key, or a file that does not hold what the
-    metadata promises.
-    """
-    folder = Path(folder)
-    info = _checked_info(folder, cameras[: 1 + wrist])
-    tasks = {row["task_index"]: row["task"] for row in _rows([folder / "meta/tasks.parquet"])}
-    episodes = sorted(_rows(_files(folder / "meta/episodes")), key=lambda e: e["episode_index"])
-    table = pa.concat_tables([pq.read_table(p) for p in _files(folder / "data")])
-    columns = {name: _matrix(table, name) for name in (STATE, ACTION, "task_index", "index")}
-    place = {int(index): row for row, index in enumerate(columns["index"])}
-    frames = [_frames(folder, info, episodes, camera) for camera in cameras[: 1 + wrist]]
-    result = []
-    for number, episode in enumerate(episodes):
-        span = range(episode["dataset_from_index"], episode["dataset_to_index"])
-        missing = [index for index in span if index not in place]
-        if missing or len(span) != episode["length"]:
-            raise UserError(
-                f"{folder}: episode {episode['episode_index']} should have {episode['length']} "
-                f"rows {span.start}..{span.stop - 1}, {len(missing)} are missing: fetch it again"
-            )
-        rows = [place[index] for index in span]
-        actions = columns[ACTION][rows].astype(np.float64)
-        actions[:, 6] = _checked_gripper(folder, actions[:, 6])
-        result.append(
-            RobotEpisode(
-                f"episode_{episode['episode_index']}",
-                tasks[int(columns["task_index"][rows[0]])],
-                frames[0][number],
-                frames[1][number] if wrist else None,
-                columns[STATE][rows].astype(np.float32),
-                actions,
-            )
-        )
-    return result
-
-
-def _checked_info(folder: Path, cameras: Sequence[str]) -> Any:
-    path = folder / INFO
-    if not path.is_file():
-        raise UserError(f"no LeRobot data set at {folder}: expected {INFO}")
-    info: Any = read_json(path)
-    version = str(info.get("codebase_version"))
-    if not version.startswith("v3."):
-        raise UserError(
-            f"{folder} is LeRobot format {version}, expected v3.x: convert it with LeRobot's own "
-            "lerobot.scripts.convert_dataset_v21_to_v30"
-        )
-    expected = {STATE: [8], ACTION: [7], **dict.fromkeys(cameras)}
-    for name, shape in expected.items():
-        feature = info["features"].get(name)
-        if feature is None or shape not in (None, feature["shape"]):
-            known = {n: f["shape"] for n, f in info["features"].items()}
-            raise UserError(f"{folder}: expected {name} {shape or '(camera)'}, it has {known}")
-    return info
-
-
-def _files(folder: Path) -> list[Path]:
-    paths = sorted(folder.glob("chunk-*/file-*.parquet"))
-    if not paths:
-        raise UserError(f"no chunk-*/file-*.parquet in {folder}: the data set is incomplete")
-    return paths
-
-
-def _rows(paths: list[Path]) -> list[dict[str, Any]]:
-    return [row for path in paths for row in pq.read_table(path).to_pylist()]
-
-
-def _matrix(table: pa.Table, name: str) -> np.ndarray:
-    """A column as (N,) or (N, D)."""
-    return np.array(table.column(name).to_pylist())
-
-
-def _checked_gripper(folder: Path, gripper: np.ndarray) -> np.ndarray:
-    """Training convention; refuses values that are not in env convention."""
-    if gripper.min() >= 0 and gripper.max() > 0 and 0.0 in gripper:
-        raise UserError(
-            f"{folder}: gripper actions in [{gripper.min():g}, {gripper.max():g}], expected LIBERO's "
-            "-1 (open) to +1 (close): convert them with 1 - 2 x where 1 means open"
-        )
-    return gripper_to_training(gripper)
-
-
-def _frames(
-    folder: Path, info: Any, episodes: list[dict[str, Any]], camera: str
-) -> dict[int, np.ndarray]:
-    """Frames of every episode, by its place in the list; each video is decoded once."""
-    by_file: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, episode in enumerate(episodes):
-        prefix = f"videos/{camera}"
-        key = (episode[f"{prefix}/chunk_index"], episode[f"{prefix}/file_index"])
-        by_file[key].append(number)
-    frames = {}
-    for (chunk, file), numbers in by_file.items():
-        path = folder / info["video_path"].format(
-            video_key=camera, chunk_index=chunk, file_index=file
-        )
-        starts = [
-            round(episodes[n][f"videos/{camera}/from_timestamp"] * info["fps"]) for n in numbers
-        ]
-        spans = [
-            np.arange(episodes[n]["length"]) + start
-            for n, start in zip(numbers, starts, strict=True)
-        ]
-        decoded = decode_frames(path, np.concatenate(spans))
-        ends = np.cumsum([len(span) for span in spans])[:-1]
-        frames.update(zip(numbers, np.split(decoded, ends), strict=True))
-    return frames
+    """All episodes in their order, in memory. Raises UserError."""
+    dataset = LeRobotDataset(DatasetConfig(path=Path(folder), cameras=cameras or {}))
+    return list(whole_episodes(dataset, wrist))

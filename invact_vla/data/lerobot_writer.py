@@ -9,7 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from invact_vla.data.lerobot import ACTION, AGENTVIEW, INFO, STATE, VERSION, WRIST
+from invact_vla.data.lerobot import ACTION, AGENTVIEW, STATE, WRIST
+from invact_vla.data.lerobot_meta import INFO
+from invact_vla.data.lerobot_meta import V3_DATA as DATA_PATH
+from invact_vla.data.lerobot_meta import V3_VIDEO as VIDEO_PATH
 from invact_vla.data.libero_hdf5 import RobotEpisode
 from invact_vla.data.video_io import write_video
 from invact_vla.errors import UserError
@@ -23,8 +26,7 @@ STATE_NAMES = ["x", "y", "z", "ax", "ay", "az", "g0", "g1"]
 ACTION_NAMES = ["dx", "dy", "dz", "dax", "day", "daz", "gripper"]
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+VERSION = "v3.0"
 
 
 def write_lerobot(folder: Path, episodes: Iterable[RobotEpisode], fps: int = 20) -> None:
@@ -78,7 +80,7 @@ class _Writer:
     def _columns_of(self, episode: RobotEpisode, number: int, task: int) -> dict[str, np.ndarray]:
         length = len(episode.actions)
         actions = episode.actions.astype(np.float32)
-        actions[:, 6] = 1 - 2 * actions[:, 6]
+        actions[:, -1] = 1 - 2 * actions[:, -1]
         frame = np.arange(length)
         return {
             STATE: episode.state.astype(np.float32),

@@ -27,6 +27,7 @@ from invact_vla.openvla.folder import (
 )
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.oft_files import read_oft
+from invact_vla.training.device import CPU, Device, resolve_device, resolve_dtype
 from invact_vla.training.files import read_json, refuse_pointer
 
 SHARD_BYTES = 5_000_000_000
@@ -45,13 +46,16 @@ def is_adapter_weight(name: str) -> bool:
     return ".lora_" in name
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder under their names on disk. As in stock code, a single file wins over
-    an index, which then is left from an earlier save."""
+def load_weights(
+    folder: Path, device: torch.device = CPU, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """All tensors of a folder under their names on disk, read straight to `device`; dtype None keeps
+    that of the file. As in stock code, a single file wins over an index, which then is left from an
+    earlier save."""
     folder = Path(folder)
-    weights = read_oft(folder)
+    weights = {n: t.to(device, dtype) for n, t in read_oft(folder).items()}
     for path in weight_files(folder):
-        weights.update(read_safetensors(path))
+        weights.update(read_safetensors(path, device, dtype))
     return weights
 
 
@@ -75,14 +79,18 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one file; a missing or damaged one is a UserError."""
+def read_safetensors(
+    path: Path, device: torch.device = CPU, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """All tensors of one file; a missing or damaged one is a UserError. Each is changed to `dtype` as
+    it comes, so that a file in another number format is never held twice."""
     if not path.is_file():
         raise UserError(f"no file {path}")
     refuse_pointer(path)
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, "pt", device=str(device)) as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name).to(dtype=dtype) for name in names}
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
 
@@ -90,33 +98,37 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def from_pretrained(
     folder: Path,
     attention: Attention = "auto",
-    dtype: torch.dtype | None = torch.float32,
+    dtype: str | torch.dtype | None = torch.float32,
     config: OpenVLAConfig | None = None,
     extra: Mapping[str, Tensor] | None = None,
+    device: Device = CPU,
 ) -> OpenVLA:
     """Load a checkpoint folder, or the run folder that holds one. dtype None keeps that of the file.
     Missing, unexpected and mis-shaped keys are a UserError that names them. `config`, if given,
     replaces the folder's own; `extra` tensors are put beside those of the folder, or in their place.
-    """
-    folder = checkpoint_folder(folder)
+    Weights are read straight to `device`; device and dtype as in training/device.py."""
+    folder, device = checkpoint_folder(folder), resolve_device(device)
+    dtype = None if dtype is None else resolve_dtype(dtype, device)
     config = read_config(folder) if config is None else config
     with torch.device("meta"):
         model = OpenVLA(config, attention)
-    weights = {**load_weights(folder), **(extra or {})}
+    weights = load_weights(folder, device, dtype)
+    weights |= {n: t.to(device, dtype) for n, t in (extra or {}).items()}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     tied = config.text_config.tie_word_embeddings
     if tied:
         weights.setdefault("language_model.lm_head.weight", weights.get(_EMBEDDING, torch.empty(0)))
     expected = {published_name(n): n for n in model.state_dict()}
     _check(weights, {d: tuple(model.state_dict()[n].shape) for d, n in expected.items()}, folder)
-    ready = {n: weights[d] if dtype is None else weights[d].to(dtype) for d, n in expected.items()}
+    ready = {n: weights[d] for d, n in expected.items()}
     model.load_state_dict(ready, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     language = model.language_model
     if tied:
         language.lm_head.weight = language.model.embed_tokens.weight
-    language.model.rotary_emb = LlamaRotaryEmbedding(language.config)  # its buffers are not on disk
+    # its buffers are not on disk
+    language.model.rotary_emb = LlamaRotaryEmbedding(language.config).to(device)
     left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
     assert not left, f"not loaded: {left}"
     return model.eval()

@@ -7,11 +7,12 @@ description of the towers under "towers", so that other readers of the file can 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from invact_vla.data.conventions import ROTATIONS
 from invact_vla.openvla.head_configs import HeadConfig, OftHeadConfig, TokensHeadConfig
 
 SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
-TURNS = ("none", "rotate180", "flip", "mirror")  # what may be done to an upright frame
+TURNS = tuple(ROTATIONS)  # what may be done to an upright frame
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,11 +27,16 @@ def greedy_decode(
 
     input_ids: (B, L), the separator included; attention_mask: (B, L), 0 where a shorter prompt is
     padded on the right; pixel_values: (B, C, H, W); allowed: ids to choose among (all when None).
-    The ids of a row stand behind the padding in the cache, but have the places of the unpadded row.
+    Inputs may be anywhere: they are moved to the model. The ids of a row stand behind the padding in
+    the cache, but have the places of the unpadded row.
     Returns ids (B, n_tokens) and logits (B, n_tokens, V).
     """
     if n_tokens < 1:
         raise ValueError(f"n_tokens must be at least 1, got {n_tokens}")
+    input_ids, attention_mask, pixel_values, proprio, allowed = (
+        None if given is None else given.to(model.device)
+        for given in (input_ids, attention_mask, pixel_values, proprio, allowed)
+    )
     out = model(
         input_ids,
         attention_mask,

@@ -6,22 +6,17 @@ weights; crop_and_resize coordinates). Axis letters: B images, H W pixels, S sid
 """
 
 import io
+import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 from einops import rearrange
 from PIL import Image
+from torch import Tensor
 
 CROP_AREA = 0.9  # of the image, in training (random place) and evaluation (centre)
-
-
-def turn(frames: np.ndarray, how: str) -> np.ndarray:
-    """(..., H, W, 3) with something of `config.TURNS` done to it."""
-    rows, columns = _STEPS[how]
-    return np.ascontiguousarray(frames[..., ::rows, ::columns, :])
-
-
-_STEPS = {"none": (1, 1), "rotate180": (-1, -1), "flip": (-1, 1), "mirror": (1, -1)}
 
 
 def jpeg_round_trip(image: np.ndarray, quality: int = 95) -> np.ndarray:
@@ -100,33 +95,66 @@ def center_crop(images: np.ndarray, area: float = CROP_AREA) -> np.ndarray:
     return to_uint8(np.clip(out, 0, 1))
 
 
-def random_crop(
-    images: np.ndarray, rng: np.random.Generator, area: float = CROP_AREA
-) -> np.ndarray:
-    """uint8 (B, S, S, 3) -> float32 [0, 1]: a crop of `area` at a random place of each image,
-    resized back bilinearly, as two batched matrix products."""
-    count, size = images.shape[:2]
-    side = crop_side(area)
-    corners = rng.uniform(0, 1 - side, (2, count, 1)).astype(np.float32)
-    place = (corners + np.linspace(0, side, size, dtype=np.float32)) * np.float32(size - 1)
-    grid = np.arange(size, dtype=np.float32)
-    down, across = np.maximum(0, 1 - np.abs(place[..., None] - grid))
-    unit = images.astype(np.float32) * np.float32(1 / 255)
-    tall = rearrange(down @ rearrange(unit, "b h w c -> b h (w c)"), "b s (w c) -> b s w c", c=3)
-    done = across @ rearrange(tall, "b s w c -> b w (s c)")
-    return np.clip(rearrange(done, "b t (s c) -> b s t c", c=3), 0, 1)
+AUGMENTATION_DRAWS = (
+    6  # random numbers per image: crop place (2), brightness, contrast, saturation, hue
+)
 
 
-def jitter(
-    unit: np.ndarray, rng: np.random.Generator, brightness: float, contrast: float
-) -> np.ndarray:
-    """Random brightness (added, +-brightness) and contrast (factor 1 +- contrast) of each image.
+@dataclass(frozen=True, kw_only=True)
+class Jitter:
+    """Largest changes of colors in training, as in OpenVLA's fine-tuning: added brightness, factors 1 +-
+    contrast and saturation, and a turn of the hue as a fraction of the circle."""
 
-    unit: float32 (B, S, S, 3) in [0, 1], clipped after each, as in OpenVLA's fine-tuning.
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.05
+
+
+def augment(
+    images: Tensor, draws: Tensor, jitter: Jitter, area: float | None = CROP_AREA
+) -> Tensor:
+    """uint8 (B, S, S, 3) and float32 (B, 6) in [0, 1) -> float32 (B, S, S, 3) in [0, 1].
+
+    A crop of `area` at a random place (None: no crop), then brightness, contrast, saturation, hue, as
+    published and in that order, clipped at the end; the hue is turned in YIQ, not in HSV.
     """
-    shape = (len(unit), 1, 1, 1)
-    delta = rng.uniform(-brightness, brightness, shape).astype(np.float32)
-    factor = rng.uniform(1 - contrast, 1 + contrast, shape).astype(np.float32)
-    unit = np.clip(unit + delta, 0, 1)
-    mean = unit.mean(axis=(1, 2), keepdims=True)
-    return np.clip((unit - mean) * factor + mean, 0, 1)
+    unit = images.to(torch.float32) / 255
+    if area is not None:
+        unit = _crop(unit, draws[:, :2], float(crop_side(area)))
+    signed = (2 * draws[:, 2:] - 1)[:, :, None, None, None]
+    unit = unit + jitter.brightness * signed[:, 0]
+    mean = unit.mean(dim=(1, 2), keepdim=True)
+    unit = mean + (unit - mean) * (1 + jitter.contrast * signed[:, 1])
+    if jitter.saturation:
+        value = unit.amax(dim=3, keepdim=True)
+        unit = value - (value - unit) * (1 + jitter.saturation * signed[:, 2])
+    if jitter.hue:
+        turn = _hue_matrix(2 * math.pi * jitter.hue * signed[:, 3, 0, 0, 0])
+        unit = (unit.flatten(1, 2) @ turn.mT).view_as(unit)
+    return unit.clamp_(0, 1)
+
+
+def _crop(unit: Tensor, place: Tensor, side: float) -> Tensor:
+    """Square crops of `side` (fraction) with their corners at place (B, 2) in [0, 1) of the room there
+    is, resized back bilinearly: two batched matrix products."""
+    count, size = unit.shape[:2]
+    steps = torch.linspace(0, side, size, device=unit.device)
+    grid = torch.arange(size, dtype=torch.float32, device=unit.device)
+    points = (place[..., None] * (1 - side) + steps) * (size - 1)
+    weights = (1 - (points[..., None] - grid).abs()).clamp_(min=0)
+    tall = (weights[:, 0] @ unit.reshape(count, size, -1)).view(count, size, size, 3)
+    across = weights[:, 1] @ tall.transpose(1, 2).reshape(count, size, -1)
+    return across.view(count, size, size, 3).transpose(1, 2)
+
+
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def _hue_matrix(angles: Tensor) -> Tensor:
+    """Radians (B,) -> (B, 3, 3): a turn of the color plane of YIQ, in RGB."""
+    to_yiq = torch.tensor(_YIQ, device=angles.device)
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    one = torch.ones_like(angles)
+    rows = [one, zero, zero, zero, cos, -sin, zero, sin, cos]
+    return torch.linalg.inv(to_yiq) @ torch.stack(rows, 1).view(-1, 3, 3) @ to_yiq

@@ -40,7 +40,8 @@ def bin_centers(config: OpenVLAConfig) -> Tensor:
 def token_metrics(
     logits: Tensor, targets: Tensor, config: OpenVLAConfig, centers: Tensor
 ) -> dict[str, Tensor]:
-    """logits: (M, V), targets: (M,) -> accuracies over action and latent tokens, and action L1.
+    """logits: (M, V), targets: (M,), centers: (V,) action of each id -> accuracies over action and
+    latent tokens, and action L1.
 
     Only what the batch has is reported: action_accuracy and action_l1, or latent_accuracy.
     """

@@ -60,8 +60,15 @@ class OpenVLA(nn.Module):
         self.proprio_projector = Projector(proprio, width) if proprio else None
         self.action_head, self.action_slots = build_slots(config, width)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.language_model.lm_head.weight.device
+
     def vision_features(self, pixel_values: Tensor) -> Tensor:
-        """(B, images * 3 n_towers, H, W) -> (B, P, vision width), image after image."""
+        """(B, images * 3 n_towers, H, W) -> (B, P, vision width), image after image, in the number
+        format of the weights."""
+        pixel_values = pixel_values.to(self.vision_backbone.featurizer.pos_embed.dtype)
         channels = 3 * self.config.n_towers
         images = pixel_values.shape[1] // channels
         if images <= 1:
@@ -180,6 +187,7 @@ class OpenVLA(nn.Module):
             )
         if self.proprio_projector is None or proprio is None:
             return projected
+        proprio = proprio.to(self.proprio_projector.fc1.weight.dtype)
         state = self.proprio_projector(rearrange(proprio, "b s -> b 1 s"))
         return torch.cat([projected, state.to(projected.dtype)], dim=1)
 
@@ -242,7 +250,7 @@ def _last_real(hidden: Tensor, mask: Tensor | None) -> Tensor:
         return hidden[:, -1:]
     size = hidden.shape[1]
     last = size - 1 - mask[:, -size:].flip(1).argmax(1)
-    return hidden[torch.arange(len(hidden)), last][:, None]
+    return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None]
 
 
 def build_model(config: OpenVLAConfig, seed: int, attention: Attention = "auto") -> OpenVLA:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
+from invact_vla.data.conventions import rotate, to_libero_action
 from invact_vla.errors import UserError
 from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.heads.head import device_of
-from invact_vla.openvla.images import turn
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.schema import ActionChunk, Observation
+from invact_vla.training.device import Device, resolve_device, resolve_dtype
 
 
 class OpenVLAPolicy:
@@ -45,10 +46,17 @@ class OpenVLAPolicy:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path, key: str | None = None, attention: Attention = "auto"
+        cls,
+        folder: Path,
+        key: str | None = None,
+        attention: Attention = "auto",
+        device: Device = "auto",
+        dtype: str | torch.dtype = "auto",
     ) -> "OpenVLAPolicy":
-        """Load a folder. key: which statistics, needed only when the folder has several."""
-        return cls(load_pretrained(folder, attention), key)
+        """Load a folder. key: which statistics, needed only when the folder has several. device and
+        dtype: as in training/device.py."""
+        device = resolve_device(device)
+        return cls(load_pretrained(folder, attention, resolve_dtype(dtype, device), device), key)
 
     def reset(self, seed: int) -> None:
         """Nothing is remembered between calls, and decoding is greedy."""
@@ -63,11 +71,11 @@ class OpenVLAPolicy:
             chunks = self.head.decode(
                 self.pretrained.model,
                 [o.instruction for o in observations],
-                self.pixel_values(observations).to(self.device),
+                self.pixel_values(observations),
                 self.state(observations),
             )
         actions = unnormalize(chunks, self.actions)
-        return [ActionChunk(values) for values in to_environment(actions, self.gripper_open)]
+        return [ActionChunk(values) for values in to_libero_action(actions, self.gripper_open)]
 
     def pixel_values(self, observations: list[Observation]) -> Tensor:
         """(B, cameras * C, S, S), cameras in the model's order."""
@@ -76,8 +84,10 @@ class OpenVLAPolicy:
             frames = [getattr(o, camera) for o in observations]
             if any(f is None for f in frames):
                 raise UserError(f"this policy reads the {camera} camera, which is not rendered")
-            views.append(torch.cat([self.pretrained.processor(turn(f[None], how)) for f in frames]))
-        return torch.cat(views, dim=1)
+            views.append(
+                torch.cat([self.pretrained.processor(rotate(f[None], how)) for f in frames])
+            )
+        return torch.cat(views, dim=1).to(self.device)
 
     def state(self, observations: list[Observation]) -> Tensor | None:
         """(B, S) normalised state, or None for a model without a state token."""
@@ -85,14 +95,6 @@ class OpenVLAPolicy:
             return None
         states = normalize(np.stack([o.state for o in observations]), self.proprio)
         return torch.from_numpy(states.astype(np.float32)).to(self.device)
-
-
-def to_environment(actions: np.ndarray, gripper_open: int = 1) -> np.ndarray:
-    """(..., 7) in training convention (gripper 1 open, 0 close, or the reverse) -> float32 in
-    LIBERO's own (-1 open, +1 close), clipped to [-1, 1]. The gripper is made binary."""
-    gripper = (-1 if gripper_open else 1) * np.sign(2 * actions[..., -1:] - 1)
-    both = np.concatenate([actions[..., :-1], gripper], axis=-1)
-    return np.clip(both, -1, 1).astype(np.float32)
 
 
 def choose_statistics(norm_stats: dict[str, Any], key: str | None) -> tuple[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from invact_vla.openvla.model import OpenVLA, build_model
 from invact_vla.openvla.processor import ImageProcessor
 from invact_vla.openvla.prompt import SequenceBuilder
 from invact_vla.openvla.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from invact_vla.training.device import CPU, Device
 from invact_vla.training.files import atomic_folder
 
 
@@ -75,11 +76,13 @@ def save_pretrained(pretrained: Pretrained, folder: Path) -> None:
 def load_pretrained(
     folder: Path,
     attention: Attention = "auto",
-    dtype: torch.dtype | None = torch.float32,
+    dtype: str | torch.dtype | None = torch.float32,
+    device: Device = CPU,
 ) -> Pretrained:
-    """Read a checkpoint folder, ours or a published one, or the run folder that holds one, strictly."""
+    """Read a checkpoint folder, ours or a published one, or the run folder that holds one, strictly;
+    weights straight to `device`."""
     folder = checkpoint_folder(folder)
-    return complete(from_pretrained(folder, attention, dtype), folder)
+    return complete(from_pretrained(folder, attention, dtype, device=device), folder)
 
 
 def complete(model: OpenVLA, folder: Path) -> Pretrained:

@@ -42,6 +42,8 @@ class ImageProcessor:
     crop: bool = True  # 0.9 area: centre in evaluation, random in training
     brightness: float = 0.2  # largest change in training
     contrast: float = 0.2  # largest change of the factor in training
+    saturation: float = 0.2  # largest change of the factor in training
+    hue: float = 0.05  # largest turn in training, as a fraction of the circle
 
     def __post_init__(self) -> None:
         if self.strategy not in ("resize-naive", "letterbox", "resize-crop"):
@@ -78,24 +80,42 @@ class ImageProcessor:
             return np.stack([self._bicubic(Image.fromarray(f)) for f in frames])
         return images.resize_lanczos3(frames, self.size)
 
-    def pixel_values(self, prepared: np.ndarray, rng: np.random.Generator | None = None) -> Tensor:
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What `prepare` depends on: the identity of frames that were prepared and stored."""
+        strategy = {"strategy": self.strategy} if self.resize == "bicubic" else {}
+        return {"size": self.size, "jpeg": self.jpeg, "resize": self.resize, **strategy}
+
+    def pixel_values(
+        self, prepared: np.ndarray, draws: np.ndarray | np.random.Generator | None = None
+    ) -> Tensor:
         """uint8 (B, S, S, 3) from `prepare` -> float32 (B, C, S, S).
 
-        Without `rng`: the centre crop of evaluation. With: random crop, brightness and contrast.
+        Without `draws`: the center crop of evaluation. With random numbers in [0, 1), (B,
+        `images.AUGMENTATION_DRAWS`), or a generator that makes them: random crop and colors.
         """
-        if rng is not None:
-            unit = images.random_crop(prepared, rng) if self.crop else images.to_unit(prepared)
-            return self.normalize(images.jitter(unit, rng, self.brightness, self.contrast))
-        cropped = images.center_crop(prepared) if self.crop else prepared
-        return self.normalize(images.to_unit(cropped))
+        if draws is None:
+            cropped = images.center_crop(prepared) if self.crop else prepared
+            return self.normalize(torch.from_numpy(images.to_unit(cropped)))
+        if isinstance(draws, np.random.Generator):
+            draws = draws.random((len(prepared), images.AUGMENTATION_DRAWS), np.float32)
+        jitter = images.Jitter(
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+            hue=self.hue,
+        )
+        area = images.CROP_AREA if self.crop else None
+        frames = torch.from_numpy(np.ascontiguousarray(prepared))
+        return self.normalize(images.augment(frames, torch.from_numpy(draws), jitter, area))
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Raw upright frames uint8 (B, H, W, 3) -> pixel_values, as in evaluation."""
         return self.pixel_values(self.prepare(frames))
 
-    def normalize(self, unit: np.ndarray) -> Tensor:
+    def normalize(self, unit: Tensor) -> Tensor:
         """float32 [0, 1] (B, S, S, 3) -> (B, C, S, S), each tower's statistics in turn."""
-        pixels = rearrange(torch.from_numpy(np.ascontiguousarray(unit)), "b h w c -> b c h w")
+        pixels = rearrange(unit, "b h w c -> b c h w")
         scale = torch.tensor(self.stds).reshape(-1, 3, 1, 1)
         shift = torch.tensor(self.means).reshape(-1, 3, 1, 1)
         out = (pixels[:, None] - shift) / scale
@@ -103,7 +123,8 @@ class ImageProcessor:
 
     def process(self, image: Image.Image) -> Tensor:
         """The published processor on one RGB image of any shape -> (1, C, S, S)."""
-        return self.normalize(images.to_unit(self._bicubic(image.convert("RGB"))[None]))
+        unit = images.to_unit(self._bicubic(image.convert("RGB"))[None])
+        return self.normalize(torch.from_numpy(unit))
 
     def _bicubic(self, image: Image.Image) -> np.ndarray:
         """RGB image -> uint8 (S, S, 3)."""
@@ -145,6 +166,8 @@ class ImageProcessor:
                 "crop": self.crop,
                 "brightness": self.brightness,
                 "contrast": self.contrast,
+                "saturation": self.saturation,
+                "hue": self.hue,
             },
         }
 

@@ -85,14 +85,14 @@ class TrainState:
 
 
 def unsharded(model: M, build: Callable[[], M]) -> M:
-    """`model`; where FSDP shards it, the same weights in a new one from `build`, on the CPU. All
-    processes call it."""
+    """`model`; where FSDP shards it, the same weights in a new one from `build`, on the same kind of
+    device. All processes call it."""
     if not any(hasattr(p, "full_tensor") for p in model.parameters()):
         return model
     state = _to_file(dict(model.state_dict()))
     fresh = build()
     fresh.load_state_dict(state)
-    return fresh.eval()
+    return fresh.to(next(model.parameters()).device).eval()
 
 
 def _to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -40,14 +40,16 @@ class Part:
         return slice(self.index * each, (self.index + 1) * each)
 
 
-def join() -> Part:
-    """Join the other processes, if there are any; call it first thing in a stage."""
+def join(device: str = "auto") -> Part:
+    """Join the other processes, if there are any; call it first thing in a stage. device: of its
+    config; "cpu" keeps the processes off the GPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _together():
         # its functions have the group of the moment of import as a default and would keep it alive
         import torch.distributed.nn.functional
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+        cpu = device == "cpu" or not torch.cuda.is_available()
+        PartialState(cpu=cpu, timeout=_PATIENCE)
         atexit.register(_leave)
     return part()
 
@@ -64,11 +66,6 @@ def _leave() -> None:
 def part() -> Part:
     """This process's place among the joined ones."""
     return Part(dist.get_rank(), dist.get_world_size()) if _together() else Part()
-
-
-def together_on_cpu() -> bool:
-    """Whether several processes work on CPUs; accelerate wants to be told so."""
-    return _together() and _device().type == "cpu"
 
 
 def is_main() -> bool:
@@ -161,6 +158,6 @@ def _together() -> bool:
 
 
 def _device() -> torch.device:
-    if dist.get_backend() == "nccl":
+    if "nccl" in dist.get_backend():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

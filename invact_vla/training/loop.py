@@ -22,8 +22,10 @@ from tqdm import tqdm
 
 from invact_vla.errors import UserError
 from invact_vla.training.checkpoint import TrainState
-from invact_vla.training.distributed import is_main, mean_over_processes, together_on_cpu
+from invact_vla.training.device import Device, place, resolve_device
+from invact_vla.training.distributed import is_main, mean_over_processes, part
 from invact_vla.training.files import atomic_file
+from invact_vla.training.optimizers import build_optimizer
 
 LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
 
@@ -34,7 +36,8 @@ class LoopConfig:
 
     steps: int  # optimiser steps
     batch_size: int  # items per step, over all processes
-    learning_rate: float = 1e-3  # peak rate of AdamW
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, with AdamW for the rest
+    learning_rate: float = 1e-3  # peak rate
     warmup_steps: int = 0  # linear warm-up from 0
     schedule: Literal["cosine", "constant"] = "cosine"  # decay after the warm-up (cosine ends at 0)
     weight_decay: float = 0.05  # for matrices only; none on norms, biases and tokens
@@ -76,23 +79,26 @@ def fit(
     folder: Path,
     after_step: Callable[[nn.Module, int, dict[str, float]], None] | None = None,
     description: str = "train",
+    device: Device = "auto",
 ) -> nn.Module:
     """Train `model` in place and return it; resumes from `folder`/checkpoint when there is one.
+
+    device: where; the model is moved there and stays, batches follow (tensors, in containers, or
+    anything with `to`; arrays do not).
 
     loss_fn(model, batch, step) -> (loss, metrics); with several processes `batch_at` gives this
     process's part. after_step(model, step, metrics) may change buffers or raise UserError (collapse).
     Rows of metrics go to `folder`/metrics.jsonl. A loss or gradient that is not finite is a UserError
     naming the step and the figures that broke; the last checkpoint stays.
     """
-    from accelerate.utils import send_to_device
-
     torch.set_num_threads(config.threads)
-    accelerator = _accelerator()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        foreach=True,
+    accelerator = _accelerator(resolve_device(device))
+    optimizer = build_optimizer(
+        model,
+        config.optimizer,
+        config.learning_rate,
+        config.weight_decay,
+        (config.beta1, config.beta2),
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainState(model, optimizer, config.ema)
@@ -107,7 +113,7 @@ def fit(
         torch.manual_seed((config.seed << 32) + step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, step)
-        batch = send_to_device(batch_at(step), accelerator.device)
+        batch = place(batch_at(step), accelerator.device)
         with torch.autocast(accelerator.device.type, torch.bfloat16, config.precision == "bf16"):
             loss, metrics = loss_fn(wrapped, batch, step)
         accelerator.backward(loss)
@@ -128,13 +134,21 @@ def fit(
     return model
 
 
-def _accelerator():
+def _accelerator(device: torch.device):
+    """accelerate's engine on `device`; in a group of processes each has the device that `join` chose."""
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 
     # a schedule may leave parameters unused, such as the later routers of commit.schedule once
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(cpu=together_on_cpu(), kwargs_handlers=[unused])
+    cpu = device.type == "cpu"
+    if part().count > 1:
+        return Accelerator(cpu=cpu, kwargs_handlers=[unused])
+    # the state is global: a stage on another device may have run in this process before
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with patch_environment(ACCELERATE_TORCH_DEVICE=device):
+        return Accelerator(cpu=cpu, kwargs_handlers=[unused])
 
 
 def _check_finite(
@@ -160,20 +174,6 @@ def _check_finite(
 
 def _number(value: float | Tensor | None) -> float:
     return value.detach().item() if isinstance(value, Tensor) else float(value or 0.0)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and convolutions; none for vectors (norms, biases, tokens)."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [
-        p for n, p in trained if p.ndim >= 2 and not n.endswith(("token", "tokens", "embed"))
-    ]
-    names = {id(p) for p in decayed}
-    rest = [p for _, p in trained if id(p) not in names]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
 
 
 class _Log:

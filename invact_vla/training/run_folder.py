@@ -1,7 +1,7 @@
 """A stage's folder: resolved config, provenance, metrics, and the mark that it is finished.
 
     <folder>/config.yaml        the resolved config
-    <folder>/provenance.json    versions, git commit, machine, seed, parents with their keys
+    <folder>/provenance.json    versions, git commit, machine, devices, seed, parents with their keys
     <folder>/metrics.jsonl      one row a logged step
     <folder>/done.json          the run's key and summary; present only when the stage is finished
 
@@ -35,7 +35,7 @@ from invact_vla.training.files import (
     write_json,
 )
 
-PRODUCT_NEUTRAL = ("out", "overwrite", "workers", "executor", "in_flight", "max_errors")
+PRODUCT_NEUTRAL = ("out", "overwrite", "workers", "executor", "in_flight", "max_errors", "device")
 RECORDED_PACKAGES = (
     "torch", "transformers", "timm", "accelerate", "numpy", "mujoco", "robosuite", "hf-libero",
 )  # fmt: skip
@@ -57,6 +57,15 @@ class Run:
         """Append one row to metrics.jsonl."""
         with open(self.metrics_path, "a") as file:
             file.write(json.dumps(values) + "\n")
+
+    def ran_on(self, device: str) -> None:
+        """Note a device that made the product, or a part of it before a kill, in the provenance."""
+        path = self.folder / "provenance.json"
+        provenance = read_json(path)
+        devices = provenance.setdefault("devices", [])
+        if device not in devices:
+            devices.append(device)
+            write_json(path, provenance)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished; summary is what a report would quote."""

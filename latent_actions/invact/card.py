@@ -17,7 +17,12 @@ _SCORES = {
     "g-g": "ego to ego", "x-x": "exo to exo", "cross_scene": "cross-scene (mean of both)",
     "g-x": "ego to exo", "x-g": "exo to ego", "cross_view": "cross-view (mean of both)",
 }  # fmt: skip
-_NEUTRAL = ("out", "overwrite", "workers")  # fields of a config that do not shape the encoder
+_NEUTRAL = (
+    "out",
+    "overwrite",
+    "workers",
+    "device",
+)  # fields of a config that do not shape the encoder
 _SHOWN_VERBS = 30
 
 

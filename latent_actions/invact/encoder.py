@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU, Device, exact, resolve_device
 from invact_vla.training.files import atomic_folder, read_json
 from latent_actions.invact.attention import Block, Kernel
 from latent_actions.invact.commit import CommitBlock, CommitConfig
@@ -161,6 +162,11 @@ class InvActEncoder(nn.Module):
         return self.embedder.grid
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.special_tokens.device
+
+    @property
     def size(self) -> int:
         """Parameters that an embedding is made with: all but those of the registers' own path."""
         unused = self.scene_path.parameters() if self.scene_path else ()
@@ -221,6 +227,7 @@ class InvActEncoder(nn.Module):
         return tokens[:, count:], tokens[:, :count]
 
     @torch.no_grad()
+    @exact()
     def embed(
         self, video: np.ndarray | str | Path, batch_size: int = 64, clip_s: float | None = None
     ) -> np.ndarray:
@@ -237,6 +244,7 @@ class InvActEncoder(nn.Module):
         return np.concatenate(found) if found else np.zeros((0, self.config.embedding), np.float32)
 
     @torch.no_grad()
+    @exact()
     def committed(self, frames: np.ndarray) -> np.ndarray:
         """Special token of every patch in the last commit block: uint8 (N, T, H, W, 3) -> int64
         (N, T', H', W'), 0 = action, j = register j; of the first
@@ -260,7 +268,7 @@ class InvActEncoder(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            return self(frames.to(self.special_tokens.device), Routing(hard=True, noise=False))
+            return self(frames.to(self.device), Routing(hard=True, noise=False))
         finally:
             self.train(was_training)
 
@@ -268,8 +276,8 @@ class InvActEncoder(nn.Module):
         """Bring the action token down to k numbers, narrow (k, d) token + offset (k,), and embed
         those by head (D, k) and bias (D,)."""
         self.config = replace(self.config, action_width=len(narrow))
-        self.narrow = _linear(narrow, offset).to(self.special_tokens.device)
-        self.head = _linear(head, bias).to(self.special_tokens.device)
+        self.narrow = _linear(narrow, offset).to(self.device)
+        self.head = _linear(head, bias).to(self.device)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json, model.safetensors and the card README.md into a folder, atomically."""
@@ -293,9 +301,10 @@ class InvActEncoder(nn.Module):
             return push_folder(Path(temporary) / "encoder", repo_id, private=private)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> "InvActEncoder":
+    def from_pretrained(cls, folder: Path | str, device: Device = CPU) -> "InvActEncoder":
         """Read what save_pretrained wrote, from a folder or from "owner/name" on the hub, strictly;
-        UserError on anything missing or left over."""
+        UserError on anything missing or left over. device: as in training/device.py."""
+        device = resolve_device(device)
         folder = fetch_folder(folder)
         config = read_json(folder / "config.json")
         if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
@@ -308,12 +317,13 @@ class InvActEncoder(nn.Module):
         if (folder / FEATURES).is_dir():
             config["features"] = str(folder / FEATURES)
         try:
-            model = cls(draccus.decode(EncoderConfig, config))
+            with device:
+                model = cls(draccus.decode(EncoderConfig, config))
         except (draccus.utils.DraccusException, ValueError) as error:
             raise UserError(
                 f"{folder}/config.json does not describe an encoder of this version: {error}"
             ) from error
-        _load_strictly(model, load_file(weights), weights)
+        _load_strictly(model, load_file(weights, str(device)), weights)
         card = folder / "README.md"
         model.card = card.read_text() if card.is_file() else ""
         return model.eval()

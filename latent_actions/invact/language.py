@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU, Device, resolve_device
 from invact_vla.training.files import atomic_folder, read_json, write_json
 from latent_actions.invact.losses import multi_positive_infonce
 
@@ -80,8 +81,9 @@ class LanguageHead(nn.Module):
             )
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "LanguageHead":
-        """Read what save_pretrained wrote; UserError on any other content."""
+    def from_pretrained(cls, folder: Path, device: Device = CPU) -> "LanguageHead":
+        """Read what save_pretrained wrote; UserError on any other content. device: as in
+        training/device.py."""
         config = read_json(Path(folder) / "config.json")
         head = cls(config["verbs"], config["embedding"], config["features"])
         state = load_file(Path(folder) / "model.safetensors")
@@ -89,7 +91,7 @@ class LanguageHead(nn.Module):
         if {name: value.shape for name, value in state.items()} != expected:
             raise UserError(f"{folder}/model.safetensors does not fit its config.json")
         head.project.weight.data.copy_(state["project.weight"])
-        return head.eval()
+        return head.to(resolve_device(device)).eval()
 
 
 def video_text_loss(embedding: Tensor, text: Tensor, verb: Tensor, temperature: float) -> Tensor:

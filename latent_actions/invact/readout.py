@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invact_vla.training.device import exact
 from latent_actions.invact.clips import ClipTable
 from latent_actions.invact.encoder import InvActEncoder
 
@@ -37,6 +38,7 @@ class ReadoutConfig:
 
 
 @torch.no_grad()
+@exact()
 def narrow_action(
     encoder: InvActEncoder,
     table: ClipTable,

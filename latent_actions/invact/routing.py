@@ -130,7 +130,9 @@ def diagnostics(rows: list[Rows], motion: Tensor | None = None) -> dict[str, Ten
     for j in range(1, rows[-1].soft.shape[-1]):
         found[f"register_share_{j}"] = (last == j).float().mean()
     changes = [(a != b).float().mean() for a, b in pairwise(choice)]
-    found["switch_rate"] = torch.stack(changes).mean() if changes else torch.zeros(())
+    found["switch_rate"] = (
+        torch.stack(changes).mean() if changes else last.new_zeros((), dtype=torch.float32)
+    )
     soft = rows[-1].soft
     found["row_entropy"] = -(soft * soft.clamp_min(1e-12).log()).sum(dim=-1).mean()
     if motion is not None:

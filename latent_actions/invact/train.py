@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from invact_vla.training.checkpoint import unsharded
+from invact_vla.training.device import Device, stage_device
 from invact_vla.training.distributed import join, main_first, on_main, part
 from invact_vla.training.files import write_json
 from invact_vla.training.loop import LoopConfig, fit
@@ -90,6 +91,7 @@ class EncoderTrainConfig:
     gradient_checkpointing: bool = False  # recompute blocks backward: less memory, 1/3 more time
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     workers: int = 2  # decoding processes
+    device: str = "auto"  # where it is trained and evaluated: auto | cpu | cuda | cuda:N | mps
     seed: int = 0  # weights, batches, augmentation and noise
     overwrite: bool = False  # replace a run folder of another config
 
@@ -118,7 +120,7 @@ class EncoderTrainConfig:
 
 def main(config: EncoderTrainConfig) -> Path:
     """Train, evaluate, write the products; returns the run folder."""
-    join()
+    join(config.device)
     parents = config.data.parents()
     run = on_main(
         lambda: open_run(
@@ -133,12 +135,14 @@ def main(config: EncoderTrainConfig) -> Path:
         )
     )
     check_clips(table, config.loss.contrast)
-    model = train(config, table, run.folder)
+    model = train(config, table, run.folder, stage_device(run, config.device))
     on_main(lambda: _finish(config, table, model, run))
     return run.folder
 
 
-def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActModel:
+def train(
+    config: EncoderTrainConfig, table: ClipTable, folder: Path, device: Device = "auto"
+) -> InvActModel:
     """The training itself: a function of the config, the table and the seed."""
     rows = table.rows_of("train")
     batches = Batches(
@@ -170,7 +174,7 @@ def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActM
         return batches(step, config.loop.batch_size)
 
     loop = replace(config.loop, seed=config.seed)
-    fit(model, loss_fn, batch_at, loop, folder, description="train InvAct")
+    fit(model, loss_fn, batch_at, loop, folder, description="train InvAct", device=device)
     model = unsharded(model, build)
     if config.readout.width:
         narrow_action(model.encoder, table, rows, config.readout, config.seed)
@@ -180,9 +184,8 @@ def train(config: EncoderTrainConfig, table: ClipTable, folder: Path) -> InvActM
 def _finish(config: EncoderTrainConfig, table: ClipTable, model: InvActModel, run: Run) -> None:
     """Evaluate and write the products."""
     encoder = model.encoder
-    result = evaluate(
-        {"encoder": encoder.embed, **baselines(config.model, config.seed)}, table, "val"
-    )
+    others = baselines(config.model, config.seed, encoder.device)
+    result = evaluate({"encoder": encoder.embed, **others}, table, "val")
     result["unseen_verbs"] = unseen_verbs(table)
     encoder.card = model_card(config, table, result, sum(p.numel() for p in encoder.parameters()))
     encoder.save_pretrained(run.folder / "encoder")

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from invact_vla.data.label_store import LabelStore, read_labels
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU
 from invact_vla.training.files import hash_json
 from latent_actions.method import (
     CODE_LENGTH,
@@ -37,7 +39,7 @@ class ShuffledConfig(LabellerConfig):
     def parents(self) -> dict[str, Path]:
         return {"labels": self.labels}
 
-    def build(self, folder: Path, training: TrainingFrames) -> Labeller:
+    def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeller:
         paths = sorted(Path(self.labels).glob("labels_*.parquet"))
         if not paths:
             raise UserError(f"no labels in {self.labels}: run `invact latent label` first")
@@ -86,7 +88,7 @@ class RandomConfig(LabellerConfig):
     def parents(self) -> dict[str, Path]:
         return {}
 
-    def build(self, folder: Path, training: TrainingFrames) -> Labeller:
+    def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeller:
         return RandomLabeller(self)
 
 

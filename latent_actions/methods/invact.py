@@ -9,10 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from invact_vla.training.device import CPU
 from invact_vla.training.files import hash_json, hash_tree
 from latent_actions.invact.encoder import InvActEncoder
-from latent_actions.method import Labeller, LabellerConfig, TrainingFrames, part_of, window
+from latent_actions.method import (
+    Labeller,
+    LabellerConfig,
+    TrainingFrames,
+    full_batches,
+    part_of,
+    window,
+)
 from latent_actions.quantize import (
     ProductConfig,
     Quantizer,
@@ -22,6 +31,7 @@ from latent_actions.quantize import (
 )
 from latent_actions.video.records import PairRecord
 
+BATCH = 64  # windows per forward pass
 ENCODER_PART = "encoder"  # sub-folder of a training run that holds the weights
 QUANTIZER_PART = "quantizer"  # sub-folder of a labelling run that holds the fitted quantizer
 
@@ -39,9 +49,9 @@ class InvActConfig(LabellerConfig):
         fitted = {} if self.fitted is None else {"quantizer": self.fitted}
         return {"encoder": self.encoder, **fitted}
 
-    def build(self, folder: Path, training: TrainingFrames) -> Labeller:
+    def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeller:
         encoder = part_of(self.encoder, ENCODER_PART)
-        model = InvActEncoder.from_pretrained(encoder)
+        model = InvActEncoder.from_pretrained(encoder, device)
         quantizer = self._quantizer(model, folder / QUANTIZER_PART, training)
         return InvActLabeller(model, quantizer, hash_tree(encoder))
 
@@ -49,7 +59,7 @@ class InvActConfig(LabellerConfig):
         if self.fitted is not None:
             return load_quantizer(part_of(self.fitted, QUANTIZER_PART))
         if not (folder / "quantizer.json").exists():
-            embeddings = [model.embed(window(f, model.config.frames)) for f in training()]
+            embeddings = [embed(model, f) for f in training()]
             save_quantizer(self.quantizer.fit(np.concatenate(embeddings)), folder)
         return load_quantizer(folder)
 
@@ -72,4 +82,11 @@ class InvActLabeller:
 
     def embeddings(self, frames: np.ndarray) -> np.ndarray:
         """The continuous vectors before the quantizer: float32 (B, D) of unit length."""
-        return self.model.embed(window(frames, self.n_frames))
+        return embed(self.model, frames)
+
+
+def embed(model: InvActEncoder, frames: np.ndarray) -> np.ndarray:
+    """Windows uint8 (B, T, H, W, 3) -> float32 (B, D), in batches of one shape."""
+    batches = full_batches(window(frames, model.config.frames), BATCH, model.device)
+    parts = [model.embed(batch, BATCH)[:count] for batch, count in batches]
+    return np.concatenate([*parts, np.zeros((0, model.config.embedding), np.float32)])

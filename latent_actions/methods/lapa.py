@@ -9,8 +9,16 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from invact_vla.training.device import CPU, exact
 from invact_vla.training.files import hash_tree
-from latent_actions.method import Labeller, LabellerConfig, TrainingFrames, ends, part_of
+from latent_actions.method import (
+    Labeller,
+    LabellerConfig,
+    TrainingFrames,
+    ends,
+    full_batches,
+    part_of,
+)
 from latent_actions.methods.laq.checkpoint import from_pretrained
 from latent_actions.methods.laq.model import LatentActionQuantizer
 from latent_actions.methods.laq.task import to_video
@@ -30,8 +38,8 @@ class LapaConfig(LabellerConfig):
     def parents(self) -> dict[str, Path]:
         return {"laq": self.laq}
 
-    def build(self, folder: Path, training: TrainingFrames) -> Labeller:
-        return LapaLabeller(part_of(self.laq, MODEL_PART))
+    def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeller:
+        return LapaLabeller(part_of(self.laq, MODEL_PART), device)
 
 
 class LapaLabeller:
@@ -40,19 +48,20 @@ class LapaLabeller:
     name = "lapa"
     n_frames = 2
 
-    def __init__(self, folder: Path) -> None:
-        self.model: LatentActionQuantizer = from_pretrained(folder)
+    def __init__(self, folder: Path, device: torch.device = CPU) -> None:
+        self.model: LatentActionQuantizer = from_pretrained(folder, device=device)
         self.hash = hash_tree(folder)
         self.code_length = self.model.config.code_seq_len
         self.codebook_size = self.model.config.codebook_size
 
+    @exact()
     def codes(self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None) -> np.ndarray:
         """Codes of the first and the last frame, resized to the model's input size if need be."""
         found = []
-        for start in range(0, len(frames), BATCH):
-            video = to_video(ends(frames[start : start + BATCH]))
-            video = resize(video, self.model.config.image_size)
-            found.append(self.model.codes(video).numpy())
+        for batch, count in full_batches(ends(frames), BATCH, self.model.device):
+            # resized on the CPU: MPS cannot, and all devices see the same pixels
+            video = resize(to_video(batch), self.model.config.image_size)
+            found.append(self.model.codes(video.to(self.model.device))[:count].cpu().numpy())
         return np.concatenate(found) if found else np.zeros((0, self.code_length), np.int64)
 
 

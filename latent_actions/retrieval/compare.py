@@ -24,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import stage_device
 from invact_vla.training.files import atomic_file, read_json, write_json
 from invact_vla.training.run_folder import open_run
 from latent_actions.invact import sprites  # noqa: F401  registers the data source
@@ -59,6 +60,7 @@ from latent_actions.retrieval.metric import levels_of
 from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
 from latent_actions.retrieval.results import OVERALL, Row
 from latent_actions.retrieval.scenes import OWN, scene_groups
+from latent_actions.retrieval.subjects import Subject
 from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class CompareConfig:
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     draws: int = 2000  # bootstrap draws of the intervals
     workers: int = 2  # decoding processes
+    device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
     seed: int = 0  # of the bootstrap; random weights have the seeds from it on
     overwrite: bool = False  # replace a run folder of another config
 
@@ -121,7 +124,8 @@ def main(config: CompareConfig) -> Path:
         config.data, config.split, frames=common_frames(arms),
         folder=config.frames or run.folder / "frames", workers=config.workers, draws=config.draws,
     )  # fmt: skip
-    parts = _measure_all(arms, context, config.measures, run.folder / "parts")
+    device = stage_device(run, config.device)
+    parts = _measure_all(arms, context, config.measures, run.folder / "parts", device)
     rows = [*_precision_rows(config, arms, parts, context), *_measure_rows(arms, parts)]
     notes += _absent(parts, rows)
     write_rows(rows, notes, config.reference, run.folder)
@@ -160,7 +164,11 @@ def read_arms(config: CompareConfig) -> tuple[list[Arm], list[str]]:
 
 
 def _measure_all(
-    arms: list[Arm], context: Context, measures: tuple[Benchmark, ...], folder: Path
+    arms: list[Arm],
+    context: Context,
+    measures: tuple[Benchmark, ...],
+    folder: Path,
+    device: torch.device,
 ) -> dict[str, list[Part]]:
     """What was measured of every run of every arm; kept in `folder`, a file a run."""
     found: dict[str, list[Part]] = {arm.name: [] for arm in arms}
@@ -168,16 +176,16 @@ def _measure_all(
     for arm, number in tqdm(members, desc="compare", unit="run", mininterval=1.0):
         path = folder / f"{arm.name}_{number}.json"
         if not path.exists():
-            write_json(path, _measure(arm, number, context, measures))
+            subject = arm.members[number].load(f"{arm.name} {number}", device)
+            write_json(path, _measure(subject, context, measures))
         found[arm.name].append(read_json(path))
     return found
 
 
-def _measure(arm: Arm, number: int, context: Context, measures: tuple[Benchmark, ...]) -> Part:
+def _measure(subject: Subject, context: Context, measures: tuple[Benchmark, ...]) -> Part:
     """One run: P@10 of every query in all directions, and the rows of other benchmarks."""
     moments = context.moments
     groups = scene_groups(OWN, moments.scene, moments.take, moments.moment)
-    subject = arm.members[number].load(f"{arm.name} {number}")
     sides = dict(zip("gx", context.vectors(subject), strict=True))
     scores = directions(sides, moments.verb, groups)
     rows = [row for bench in measures for row in run_benchmark(bench, context, [subject])]

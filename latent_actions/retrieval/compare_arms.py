@@ -4,7 +4,6 @@ An arm is one recipe, a member of it one run of that recipe (one seed). Trained 
 the same number of frames, and are matched if steps, batch size and parameters are equal.
 """
 
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import yaml
 
 from invact_vla.errors import UserError
@@ -29,7 +29,7 @@ SAME_SIZE = 0.02  # parameters that differ by no more than this share count as e
 class Member:
     """One run of an arm. steps, batch_size, parameters: None where they are not known."""
 
-    load: Callable[[str], Subject]  # name -> the encoder
+    load: Callable[[str, torch.device], Subject]  # name, device -> the encoder
     folder: Path | None = None  # where it was trained
     shape: EncoderConfig | None = None  # of an encoder of `invact encoder train`
     seed: int | None = None  # of its training
@@ -82,7 +82,7 @@ def _trained_member(name: str, folder: Path) -> Member:
         )
     encoder = InvActEncoder.from_pretrained(folder / "encoder")
     return Member(
-        load=functools.partial(trained, folder),
+        load=lambda name, device: trained(folder, name, device),
         folder=folder,
         shape=encoder.config,
         seed=config["seed"],
@@ -102,7 +102,7 @@ def _baseline_member(config: BaselineConfig) -> Member:
     folder = folders[0] if folders else None
     loop = _training_config(folder).get("loop", {}) if folder else {}
     return Member(
-        load=lambda name: Subject(name=name, embed=load_baseline(config)),
+        load=lambda name, device: Subject(name=name, embed=load_baseline(config, device)),
         folder=folder,
         steps=loop.get("steps"),
         batch_size=loop.get("batch_size"),
@@ -115,8 +115,8 @@ def control_arms(shape: EncoderConfig, seeds: Sequence[int], *, random: bool, pi
     parameters = InvActEncoder(shape).size
 
     def untrained(seed: int) -> Member:
-        def load(name: str) -> Subject:
-            found = references(shape, seed)[0]
+        def load(name: str, device: torch.device) -> Subject:
+            found = references(shape, seed, device)[0]
             return Subject(name=name, embed=found.embed, tokens=found.tokens)
 
         return Member(load=load, seed=seed, steps=0, parameters=parameters)
@@ -125,7 +125,7 @@ def control_arms(shape: EncoderConfig, seeds: Sequence[int], *, random: bool, pi
     if random:
         arms.append(Arm(name=RANDOM, kind="control", members=tuple(map(untrained, seeds))))
     if pixels:
-        member = Member(load=lambda name: Subject(name=name, embed=pixel_embedding))
+        member = Member(load=lambda name, device: Subject(name=name, embed=pixel_embedding))
         arms.append(Arm(name=PIXELS, kind="control", members=(member,)))
     return arms
 

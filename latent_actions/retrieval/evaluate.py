@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU, Device, stage_device
 from invact_vla.training.files import atomic_file
 from invact_vla.training.run_folder import open_run
 from latent_actions.invact import sprites  # noqa: F401  registers the data source
@@ -59,6 +60,7 @@ class EvalConfig:
     baselines: bool = True  # score random weights and raw pixels too
     draws: int = 1000  # bootstrap draws of the intervals
     workers: int = 2  # decoding processes
+    device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
     seed: int = 0  # weights of the random baseline
     overwrite: bool = False  # replace a run folder of another config
 
@@ -77,7 +79,7 @@ def main(config: EvalConfig) -> Path:
     if run.finished:
         return run.folder
     torch.set_num_threads(1)
-    subjects, frames, rows = _subjects(config)
+    subjects, frames, rows = _subjects(config, stage_device(run, config.device))
     context = Context(
         config.data, config.split, frames=frames, folder=config.frames or run.folder / "frames",
         workers=config.workers, draws=config.draws,
@@ -95,17 +97,17 @@ def main(config: EvalConfig) -> Path:
     return run.folder
 
 
-def _subjects(config: EvalConfig) -> tuple[list[Subject], int, list[Row]]:
+def _subjects(config: EvalConfig, device: torch.device) -> tuple[list[Subject], int, list[Row]]:
     """The encoder and what it is compared with, the frames of a clip that all of them see, and a
     row for each of the others that could not be loaded.
     """
     shape = InvActEncoder.from_pretrained(encoder_folder(config.encoder)).config
-    subjects, rows = [trained(config.encoder)], []
+    subjects, rows = [trained(config.encoder, device=device)], []
     if config.baselines:
-        subjects += references(shape, config.seed)
+        subjects += references(shape, config.seed, device)
     for name, other in _others(config).items():
         try:
-            subjects.append(Subject(name=name, embed=load_baseline(other)))
+            subjects.append(Subject(name=name, embed=load_baseline(other, device)))
         except UserError as error:
             rows.append(skipped("loading", str(error), name))
     return subjects, shape.frames, rows
@@ -130,9 +132,9 @@ def _summary(rows: list[Row], subject: str) -> dict[str, float | None]:
     }
 
 
-def baselines(config: EncoderConfig, seed: int) -> dict[str, Embed]:
+def baselines(config: EncoderConfig, seed: int, device: Device = CPU) -> dict[str, Embed]:
     """What `evaluate` shows beside an encoder: random weights and pixels."""
-    return {subject.name: subject.embed for subject in references(config, seed)}
+    return {subject.name: subject.embed for subject in references(config, seed, device)}
 
 
 def evaluate(embeds: dict[str, Embed], table: ClipTable, split: str, draws: int = 1000) -> dict:

@@ -46,6 +46,7 @@ class SearchConfig:
     other_scenes: bool = True  # leave out the scene of a query that is a clip of the gallery
     backend: Backend = "auto"  # auto (faiss if installed) | faiss | numpy: the same answer
     workers: int = 2  # decoding processes
+    device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
 
     def __post_init__(self) -> None:
         if self.top < 1 or not self.query:
@@ -55,7 +56,7 @@ class SearchConfig:
 def main(config: SearchConfig) -> Path:
     """Print the nearest clips of every query, write the page; returns its path."""
     torch.set_num_threads(1)
-    encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder))
+    encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder), config.device)
     gallery = open_gallery(config, encoder)
     vectors, shown, leave_out = [], [], []
     for query in config.query:

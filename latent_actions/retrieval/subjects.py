@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from invact_vla.training.device import CPU, Device, exact, resolve_device
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
 from latent_actions.invact.language import LanguageHead, text_features
 from latent_actions.invact.routing import Routing
@@ -58,11 +59,12 @@ def embed_all(subject: Subject, frames: np.ndarray, batch: int = 256) -> np.ndar
     return np.concatenate(parts)
 
 
-def trained(path: Path, name: str = "encoder") -> Subject:
+def trained(path: Path, name: str = "encoder", device: Device = CPU) -> Subject:
     """The encoder of a training run's folder, with its text side, or of a bare encoder folder."""
-    encoder = InvActEncoder.from_pretrained(encoder_folder(path))
-    language = path / "language"
-    texts = text_side(LanguageHead.from_pretrained(language)) if language.is_dir() else None
+    encoder = InvActEncoder.from_pretrained(encoder_folder(path), device)
+    texts, language = None, path / "language"
+    if language.is_dir():
+        texts = text_side(LanguageHead.from_pretrained(language, device))
     return subject_of(encoder, name, texts)
 
 
@@ -81,22 +83,23 @@ def text_side(head: LanguageHead) -> Callable[[Sequence[str]], np.ndarray]:
     """K texts -> float32 (K, D) of unit length."""
 
     @torch.no_grad()
+    @exact()
     def embed(texts: Sequence[str]) -> np.ndarray:
-        features = text_features(texts, head.project.in_features)
-        return head(torch.from_numpy(features)).numpy()
+        features = torch.from_numpy(text_features(texts, head.project.in_features))
+        return head(features.to(head.project.weight.device)).cpu().numpy()
 
     return embed
 
 
 @torch.no_grad()
+@exact()
 def token_states(encoder: InvActEncoder, clips: np.ndarray) -> Tokens:
     """Action token, registers and committed patches of clips, uint8 (N, T, H, W, 3)."""
     action, token, registers, committed = [], [], [], []
     encoder.eval()
-    device = encoder.special_tokens.device
     for start in range(0, len(clips), _BATCH):
         batch = torch.from_numpy(np.ascontiguousarray(clips[start : start + _BATCH]))
-        encoded = encoder(batch.to(device), Routing(hard=True, noise=False))
+        encoded = encoder(batch.to(encoder.device), Routing(hard=True, noise=False))
         action.append(encoded.action.float().cpu())
         token.append(encoded.token.float().cpu())
         registers.append(encoded.registers.float().flatten(1).cpu())
@@ -111,11 +114,11 @@ def token_states(encoder: InvActEncoder, clips: np.ndarray) -> Tokens:
     )
 
 
-def references(config: EncoderConfig, seed: int) -> list[Subject]:
-    """Random weights of the same architecture, and raw pixels."""
-    with torch.random.fork_rng():
+def references(config: EncoderConfig, seed: int, device: Device = CPU) -> list[Subject]:
+    """Random weights of the same architecture, the same on every device, and raw pixels."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        untrained = InvActEncoder(config).eval()
+        untrained = InvActEncoder(config).to(resolve_device(device)).eval()
     return [
         subject_of(untrained, "random weights"), Subject(name="pixels", embed=pixel_embedding)
     ]  # fmt: skip

@@ -11,9 +11,9 @@ from pathlib import Path
 import draccus
 
 from invact_vla.errors import UserError
+from invact_vla.training.cache_folder import cache_folder
 from invact_vla.training.files import hash_tree
 from libero_eval import libero_home
-from libero_eval.cache_folder import cache_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from invact_vla.data.conventions import STORED_ROTATION, rotate
 from invact_vla.errors import UserError
 from invact_vla.schema import ActionChunk, Observation
 from libero_eval.doctor.demonstrations import Demonstration, Demonstrations
@@ -58,7 +59,7 @@ def choose_frames(
                 f"{demo.name} has no frames of {', '.join(sorted(missing))}, which the policy "
                 "reads: give demonstrations with all its cameras (demos --wrist true)"
             )
-        upright = {c: f[:, ::-1, ::-1] for c, f in demo.frames.items()}
+        upright = {c: rotate(f, STORED_ROTATION["opengl"]) for c, f in demo.frames.items()}
         for i, step in enumerate(demo.times[:-1]):
             observation = Observation(
                 agentview=np.ascontiguousarray(upright["agentview"][i]),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invact_vla.data.libero_hdf5 import instruction_of
+from invact_vla.data.instructions import instruction_of
 from invact_vla.errors import UserError
 from libero_eval.recording import DATASET_NAMES
 from libero_eval.tasks import task_names

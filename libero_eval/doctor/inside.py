@@ -43,7 +43,7 @@ def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) 
         proprio=policy.state(same),
         allowed=torch.arange(policy.tokens.first_id, policy.pretrained.config.vocab_size),
     )
-    ends = (logits.argmax(-1) == EOS).float().mean(0).numpy()
+    ends = (logits.argmax(-1) == EOS).float().mean(0).cpu().numpy()
     counts = [n for n in range(1, longest + 1) if ends[n * size] > MOST]
     return counts[0] if counts else None
 
@@ -95,12 +95,11 @@ def same_length(policy: "OpenVLAPolicy", instruction: str, words: Sequence[str])
 def round_trip(policy: "OpenVLAPolicy", actions: np.ndarray) -> np.ndarray:
     """(T, 7) in env convention -> tokens of the policy's statistics -> (T, 7) in env convention."""
     from invact_vla.data.action_stats import normalize, unnormalize
-    from invact_vla.data.libero_hdf5 import gripper_to_training
-    from invact_vla.openvla.policy import to_environment
+    from invact_vla.data.conventions import gripper_to_training, to_libero_action
 
     trained = actions.copy()
     opened = gripper_to_training(trained[:, 6])
     trained[:, 6] = opened if policy.gripper_open else 1 - opened
     ids = policy.tokens.encode(normalize(trained, policy.actions))
     values = unnormalize(policy.tokens.decode(ids), policy.actions)
-    return to_environment(values, policy.gripper_open).astype(np.float64)
+    return to_libero_action(values, policy.gripper_open).astype(np.float64)

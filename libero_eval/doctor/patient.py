@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from invact_vla.training.cache_folder import cache_folder
 from libero_eval.assets.pack import AssetPack
-from libero_eval.cache_folder import cache_folder
 from libero_eval.doctor import demonstrations
 from libero_eval.doctor.answers import Answers, ask_source
 from libero_eval.doctor.demonstrations import Demonstrations

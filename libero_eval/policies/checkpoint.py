@@ -24,8 +24,10 @@ class CheckpointConfig(PolicyConfig):
 
     folder: Path  # a checkpoint folder, or the post-training run that holds one
     statistics: str | None = None  # which of its action statistics; none given: the only ones
-    published_pictures: bool = (
-        False  # resize raw frames as OpenVLA's processor does, not its LIBERO code
+    published_pictures: bool = False  # bicubic, no JPEG, no crop: checkpoints not of LIBERO
+    device: str = "auto"  # where it runs: auto | cpu | cuda | cuda:N | mps
+    dtype: str = (
+        "auto"  # of weights and activations: auto (bf16 on CUDA, else fp32) | fp32 | bf16 | fp16
     )
 
     def load(self) -> PolicySource:
@@ -36,7 +38,9 @@ class CheckpointConfig(PolicyConfig):
 
         torch.set_num_threads(1)
         folder = self.checkpoint_folder()
-        policy = OpenVLAPolicy.from_pretrained(folder, self.statistics)
+        policy = OpenVLAPolicy.from_pretrained(
+            folder, self.statistics, device=self.device, dtype=self.dtype
+        )
         if self.published_pictures:
             processor = policy.pretrained.processor.published()
             policy.pretrained = replace(policy.pretrained, processor=processor)
@@ -48,8 +52,9 @@ class CheckpointConfig(PolicyConfig):
     def hash(self) -> str:
         """Hash of the files of the checkpoint, and of what was chosen beside them."""
         files = hash_tree(self.checkpoint_folder())
-        chosen = [self.statistics] if self.statistics else []
-        chosen += ["published_pictures"] if self.published_pictures else []
+        further = [] if self.dtype == "auto" else [self.dtype]
+        further += ["published_pictures"] if self.published_pictures else []
+        chosen = [self.statistics, *further] if self.statistics or further else []
         return hash_json([files, *chosen]) if chosen else files
 
     def check_suite(self, suite: str) -> None:

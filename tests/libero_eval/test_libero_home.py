@@ -110,7 +110,7 @@ def test_files_of_the_wheel() -> None:
 
 
 def test_read_only_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from libero_eval.cache_folder import cache_folder
+    from invact_vla.training.cache_folder import cache_folder
 
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from invact_vla.errors import UserError
 from invact_vla.openvla import checkpoint
-from invact_vla.openvla.policy import OpenVLAPolicy, choose_statistics, to_environment
+from invact_vla.openvla.policy import OpenVLAPolicy, choose_statistics, to_libero_action
 from invact_vla.openvla.pretrained import load_pretrained, save_pretrained
 from invact_vla.openvla.processor import ImageProcessor
 from invact_vla.schema import Observation
@@ -162,7 +162,7 @@ def test_dataset_statistics_replace_norm_stats(folder: Path, tmp_path: Path) -> 
 
 
 def test_gripper_of_the_environment() -> None:
-    opened, closed = to_environment(np.array([[0.0] * 6 + [0.996], [2.0] * 6 + [0.0]]))
+    opened, closed = to_libero_action(np.array([[0.0] * 6 + [0.996], [2.0] * 6 + [0.0]]))
     assert opened[6] == -1 and closed[6] == 1 and closed[0] == 1
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from invact_vla.errors import UserError
-from invact_vla.training.loop import LoopConfig, fit, learning_rate_at, parameter_groups
+from invact_vla.training.loop import LoopConfig, fit, learning_rate_at
+from invact_vla.training.optimizers import parameter_groups
 
 
 def batch_at(step: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from invact_vla.openvla.losses import bin_centers, token_metrics
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.prompt import SequenceBuilder, collate
 from invact_vla.openvla.tokenizer import EOS
+from invact_vla.training.device import place
 
 
 class OftHead(ActionHead):
@@ -75,12 +76,12 @@ class OftHead(ActionHead):
         out = model(
             batch["input_ids"].to(device),
             batch["attention_mask"].to(device),
-            pixel_values,
-            proprio=proprio,
+            place(pixel_values, device),
+            proprio=place(proprio, device),
             slots=self._slots(instructions).to(device),
         )
         if self.regression:
-            return out.actions.double().cpu().numpy()
+            return out.actions.cpu().double().numpy()
         logits = out.logits
         if self.config.invact.constrain_actions:
             first = self.tokens.first_id

@@ -267,6 +267,10 @@ class RelativePositionBias(nn.Module):
 
     def _table(self, height: int, width: int) -> Tensor:
         """Which distinct offset each pair of places has: int64 (N, N)."""
-        places = torch.cartesian_prod(torch.arange(height), torch.arange(width))
-        offset = places[:, None] - places[None, :] + torch.tensor([height - 1, width - 1])
-        return (offset[..., 0] * (2 * width - 1) + offset[..., 1]).to(self._head.weight.device)
+        device = self._head.weight.device
+        places = torch.cartesian_prod(
+            torch.arange(height, device=device), torch.arange(width, device=device)
+        )
+        offset = places[:, None] - places[None, :]
+        row, column = offset[..., 0] + height - 1, offset[..., 1] + width - 1
+        return row * (2 * width - 1) + column

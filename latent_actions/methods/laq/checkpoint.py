@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU, Device, resolve_device
 from invact_vla.training.files import atomic_file, write_json
 from latent_actions.methods.laq.config import LaqConfig, read_config
 from latent_actions.methods.laq.model import LatentActionQuantizer
@@ -23,8 +24,11 @@ def save_pretrained(model: LatentActionQuantizer, folder: Path) -> None:
         save_file(weights, temporary)
 
 
-def from_pretrained(folder: Path, faithful: bool | None = None) -> LatentActionQuantizer:
-    """Load a LAQ folder in eval mode. faithful: overrides config.json if given.
+def from_pretrained(
+    folder: Path, faithful: bool | None = None, device: Device = CPU
+) -> LatentActionQuantizer:
+    """Load a LAQ folder in eval mode. faithful: overrides config.json if given. Weights are read
+    straight to `device` (training/device.py).
 
     Missing files, missing, unexpected or misshapen tensors are a UserError that names them.
     """
@@ -34,18 +38,18 @@ def from_pretrained(folder: Path, faithful: bool | None = None) -> LatentActionQ
     config = read_config(folder / "config.json", **changes)
     with torch.device("meta"):
         model = LatentActionQuantizer(config)
-    weights = read_tensors(folder / "model.safetensors")
+    weights = read_tensors(folder / "model.safetensors", resolve_device(device))
     check_weights(model.state_dict(), weights, folder / "model.safetensors")
     model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
     return model.eval()
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
     """Tensors of a safetensors file; a missing or broken file is a UserError."""
     if not path.is_file():
         raise UserError(f"no file {path}: a LAQ folder holds config.json and model.safetensors")
     try:
-        return load_file(path)
+        return load_file(path, str(device))
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from error
 

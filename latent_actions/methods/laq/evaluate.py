@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from invact_vla.training.device import CPU, exact
 from invact_vla.training.files import atomic_file
 from latent_actions.health import CodeHealth, code_health
 from latent_actions.methods.laq.model import LatentActionQuantizer
@@ -53,21 +54,24 @@ class LaqReport:
 
 
 @torch.no_grad()
+@exact()
 def evaluate(model: LatentActionQuantizer, frames: np.ndarray, seed: int) -> LaqReport:
-    """Measure on held-out pairs, uint8 (N, 2, H, W, 3). Shuffled codes come from other pairs."""
+    """Measure on held-out pairs, uint8 (N, 2, H, W, 3), where the model is. Shuffled codes come from
+    other pairs."""
     model.eval()
-    codes = np.concatenate([model.codes(video).numpy() for video in _videos(frames)])
-    vectors = model.vq.codebooks.detach()[torch.from_numpy(codes)]
-    other = torch.from_numpy(_derangement(len(codes), np.random.default_rng([seed, 0])))
+    device = model.device
+    found = torch.cat([model.codes(video) for video in _videos(frames, device)])
+    vectors, codes = model.vq.codebooks.detach()[found], found.cpu().numpy()
+    other = torch.from_numpy(_derangement(len(codes), np.random.default_rng([seed, 0]))).to(device)
     errors = {
         "true": _errors(model, frames, lambda i: vectors[i]),
         "shuffled": _errors(model, frames, lambda i: vectors[other[i]]),
         "zero": _errors(model, frames, lambda i: torch.zeros_like(vectors[i])),
     }
-    change = np.concatenate([_square(v[:, :, 0], v[:, :, 1]) for v in _videos(frames)])
-    static = np.concatenate(
-        [(v[:, :, 0] - v[:, :, 1]).abs().mean(dim=(1, 2, 3)).numpy() for v in _videos(frames)]
-    ) < STATIC_CHANGE  # fmt: skip
+    pairs = [(v[:, :, 0], v[:, :, 1]) for v in _videos(frames, CPU)]
+    change = np.concatenate([_square(first, second) for first, second in pairs])
+    moved = [(first - second).abs().mean(dim=(1, 2, 3)).numpy() for first, second in pairs]
+    static = np.concatenate(moved) < STATIC_CHANGE
     moving = ~static if (~static).any() else np.ones(len(static), bool)
     return LaqReport(
         health=code_health(codes, model.config.codebook_size),
@@ -86,17 +90,17 @@ def save_grid(model: LatentActionQuantizer, frames: np.ndarray, path: Path) -> N
     from PIL import Image
 
     chosen = np.linspace(0, len(frames) - 1, min(PICTURED, len(frames))).astype(int)
-    video = to_video(frames[chosen])
+    video = to_video(frames[chosen], model.device)
     predicted = model(video).reconstruction.clamp(0, 1)
     rows = torch.stack([video[:, :, 0], video[:, :, 1], predicted])
     sheet = rearrange(rows, "r n c h w -> (r h) (n w) c").mul(255).round().to(torch.uint8)
     with atomic_file(path) as temporary:
-        Image.fromarray(sheet.numpy()).save(temporary, format="PNG")
+        Image.fromarray(sheet.cpu().numpy()).save(temporary, format="PNG")
 
 
-def _videos(frames: np.ndarray) -> Iterator[Tensor]:
+def _videos(frames: np.ndarray, device: torch.device) -> Iterator[Tensor]:
     for start in range(0, len(frames), BATCH):
-        yield to_video(frames[start : start + BATCH])
+        yield to_video(frames[start : start + BATCH], device)
 
 
 def _errors(
@@ -104,14 +108,14 @@ def _errors(
 ) -> np.ndarray:
     """Mean squared error of each prediction: float (N,)."""
     found = []
-    for number, video in enumerate(_videos(frames)):
+    for number, video in enumerate(_videos(frames, model.device)):
         rows = slice(number * BATCH, number * BATCH + len(video))
         found.append(_square(model.predict(video[:, :, 0], vectors(rows)), video[:, :, 1]))
     return np.concatenate(found)
 
 
 def _square(one: Tensor, other: Tensor) -> np.ndarray:
-    return (one - other).square().mean(dim=(1, 2, 3)).double().numpy()
+    return (one - other).square().mean(dim=(1, 2, 3)).cpu().double().numpy()
 
 
 def _skill(error: np.ndarray, change: np.ndarray) -> float:

@@ -82,6 +82,11 @@ class LatentActionQuantizer(nn.Module):
         prediction = self._decode(video[:, :, 0], patches[:, :1], quantized.vectors, bias)
         return LaqOutput(first, last, quantized, prediction)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.vq.codebooks.device
+
     @torch.no_grad()
     def codes(self, video: Tensor) -> Tensor:
         """Latent action of each pair: int64 (B, K) in [0, C). Deterministic."""

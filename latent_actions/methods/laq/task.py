@@ -14,10 +14,12 @@ from latent_actions.methods.laq.config import LaqConfig
 from latent_actions.methods.laq.model import LatentActionQuantizer
 
 
-def to_video(frames: np.ndarray) -> Tensor:
-    """uint8 (B, 2, H, W, 3) -> float (B, 3, 2, H, W) in [0, 1]."""
-    copied = torch.from_numpy(np.array(frames))  # a copy: memory maps are read-only
-    return rearrange(copied, "b t h w c -> b c t h w") / 255.0
+def to_video(frames: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
+    """uint8 (B, 2, H, W, 3) -> float (B, 3, 2, H, W) in [0, 1]; device: where to, None: where it is.
+    Bytes travel, a quarter of what floats would."""
+    if not isinstance(frames, Tensor):
+        frames = torch.from_numpy(np.array(frames))  # a copy: memory maps are read-only
+    return rearrange(frames.to(device), "b t h w c -> b c t h w") / 255.0
 
 
 class LaqTask(nn.Module):
@@ -47,7 +49,7 @@ class LaqTask(nn.Module):
         }
 
 
-def laq_loss(model: nn.Module, batch: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+def laq_loss(model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss function for the loop. batch: uint8 (B, 2, H, W, 3)."""
     return model(to_video(batch), step)
 
@@ -63,12 +65,12 @@ def batches(
     batch_size: int,
     seed: int,
     change: PairAugmentConfig = PairAugmentConfig(),  # noqa: B008  (frozen)
-) -> Callable[[int], np.ndarray]:
+) -> Callable[[int], Tensor]:
     """step -> uint8 (batch_size, 2, H, W, 3), with replacement from frames (N, 2, H, W, 3)."""
 
-    def batch_at(step: int) -> np.ndarray:
+    def batch_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         chosen = rng.integers(len(frames), size=batch_size)
-        return augment(frames[np.sort(chosen)], change, rng)
+        return torch.from_numpy(augment(frames[np.sort(chosen)], change, rng))
 
     return batch_at

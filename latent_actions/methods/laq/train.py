@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from invact_vla.training.device import Device, stage_device
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.run_folder import open_run
 from latent_actions.collapse import CollapseConfig
@@ -60,6 +61,7 @@ class LaqTrainConfig:
     guard: CollapseConfig = field(default_factory=CollapseConfig)  # re-seeding and collapse
     loop: LoopConfig = field(default_factory=published_loop)  # optimisation
     workers: int = 1  # decoding processes
+    device: str = "auto"  # where it is trained and measured: auto | cpu | cuda | cuda:N | mps
 
     def __post_init__(self) -> None:
         if self.pairs.frames != 2 or self.pairs.size != self.model.image_size:
@@ -81,7 +83,7 @@ def main(config: LaqTrainConfig) -> Path:
         return run.folder
     frames = _frames(config, "train", config.max_pairs, run.folder)
     held_out = _frames(config, "val", config.val_pairs, run.folder)
-    task = train(config, frames, run.folder)
+    task = train(config, frames, run.folder, stage_device(run, config.device))
     save_pretrained(task.laq, run.folder / "model")
     report = evaluate(task.laq, held_out, config.seed)
     save_grid(task.laq, held_out, run.folder / "reconstructions.png")
@@ -92,7 +94,9 @@ def main(config: LaqTrainConfig) -> Path:
     return run.folder
 
 
-def train(config: LaqTrainConfig, frames: np.ndarray, folder: Path) -> LaqTask:
+def train(
+    config: LaqTrainConfig, frames: np.ndarray, folder: Path, device: Device = "auto"
+) -> LaqTask:
     """The training itself, on uint8 (N, 2, H, W, 3): a function of config, pairs and seed."""
     torch.manual_seed(config.seed)
     task = LaqTask(config.model, config.guard, config.loop.steps, config.seed)
@@ -100,7 +104,7 @@ def train(config: LaqTrainConfig, frames: np.ndarray, folder: Path) -> LaqTask:
     logger.info("LAQ of %.2f M parameters on %d pairs", parameters / 1e6, len(frames))
     loop = replace(config.loop, seed=config.seed)
     batch_at = batches(frames, loop.batch_size, config.seed, config.augment)
-    fit(task, laq_loss, batch_at, loop, folder, after_step, "train LAQ")
+    fit(task, laq_loss, batch_at, loop, folder, after_step, "train LAQ", device)
     return task
 
 

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     SIGNED,
     BaselineConfig,
@@ -115,10 +116,10 @@ class Ae2Config(BaselineConfig):
     size: int = 224  # side of the frames, pixels
     frames: int = 32  # frames read of a clip; the context of each is the one before it
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         kinds = {"plain": PlainEmbedder, "object": ObjectEmbedder}
         model = kinds[self.model](self.embedding)
-        fit_weights(model, read_state(self.weights), LAYOUTS[self.model], self.weights)
+        fit_weights(model, read_state(self.weights), LAYOUTS[self.model], self.weights, device)
 
         def forward(clips: Tensor) -> Tensor:
             before = torch.cat([clips[:, :1], clips[:, :-1]], dim=1)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from invact_vla.training.device import CPU, Device, exact, resolve_device
+
 Embed = Callable[[np.ndarray], np.ndarray]
 Forward = Callable[[Tensor], Tensor]  # float (B, T, 3, S, S), normalised -> (B, D)
 Pool = Literal["mean", "concat"]
@@ -82,8 +84,9 @@ class BaselineConfig(draccus.ChoiceRegistry, abc.ABC):
             )
 
     @abc.abstractmethod
-    def load(self) -> tuple[Preprocess, Forward]:
-        """Read the weights; gives the preprocessing and the network in eval mode.
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
+        """Read the weights; gives the preprocessing, which runs on the CPU, and the network in eval
+        mode on `device`.
 
         A missing file, or one whose keys or shapes are not the published ones, is a UserError.
         """
@@ -100,23 +103,26 @@ def weights_of(config: BaselineConfig) -> dict[str, Path]:
     return {name: v for name, v in values.items() if isinstance(v, Path) and v.exists()}
 
 
-def load_baseline(config: BaselineConfig) -> Embed:
+def load_baseline(config: BaselineConfig, device: Device = CPU) -> Embed:
     """Load a baseline: a function uint8 (N, T, H, W, 3) -> float32 (N, D) of unit length.
 
     The function raises ValueError for anything but a non-empty array of such clips. The batch size
-    changes a vector by rounding only.
+    changes a vector by rounding only. device: as in training/device.py.
     """
-    prepare, forward = config.load()
+    device = resolve_device(device)
+    prepare, forward = config.load(device)
 
     @torch.no_grad()
+    @exact()
     def embed(clips: np.ndarray) -> np.ndarray:
         if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or not len(clips):
             raise ValueError(
                 f"expected uint8 clips (N, T, H, W, 3), N > 0, got {clips.dtype} {clips.shape}"
             )
         starts = range(0, len(clips), config.batch_size)
-        vectors = [forward(prepare(clips[i : i + config.batch_size])) for i in starts]
-        return F.normalize(torch.cat(vectors).float(), dim=-1).numpy()
+        batches = (prepare(clips[i : i + config.batch_size]).to(device) for i in starts)
+        vectors = [forward(batch) for batch in batches]
+        return F.normalize(torch.cat(vectors).float(), dim=-1).cpu().numpy()
 
     return embed
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     CLIP_COLOURS,
     BaselineConfig,
@@ -94,7 +95,7 @@ class ByovConfig(BaselineConfig):
         if self.frames < 2 or not 0 < self.share <= 1:
             raise ValueError(f"frames >= 2 and share in (0, 1], got {self.frames}, {self.share}")
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import CLIPVisionConfig, CLIPVisionModel
 
         tower = CLIPVisionConfig(
@@ -106,6 +107,6 @@ class ByovConfig(BaselineConfig):
             patch_size=self.patch,
         )
         model = FrameEncoder(CLIPVisionModel(tower), self)
-        fit_weights(model, read_state(self.weights), LAYOUT, self.weights)
+        fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
         prepare = Preprocess(frames=self.frames, size=self.size, stretch=True, colours=CLIP_COLOURS)
         return prepare, model

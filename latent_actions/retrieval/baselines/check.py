@@ -26,6 +26,7 @@ class BaselineCheckConfig:
     frames: int = 16  # frames of each
     size: int = 128  # side of a frame, pixels
     seed: int = 0  # of the drawing
+    device: str = "auto"  # where it runs: auto | cpu | cuda | cuda:N | mps
 
     def __post_init__(self) -> None:
         if self.clips < 2 or self.frames < 2 or self.size < 8:
@@ -34,7 +35,7 @@ class BaselineCheckConfig:
 
 def main(config: BaselineCheckConfig) -> dict[str, float]:
     """Print and return what `check` found."""
-    embed = load_baseline(config.baseline)
+    embed = load_baseline(config.baseline, config.device)
     found = check(embed, draw_clips(config))
     print(f"{name_of(config.baseline)}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
     return found

@@ -8,10 +8,12 @@ frames; how the InvAct page pooled them is not known.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     IMAGENET,
     BaselineConfig,
@@ -155,9 +157,9 @@ class FlowFeatConfig(BaselineConfig):
         if self.size % (2 * self.backbone.patch) or self.backbone.depth % 4:
             raise ValueError("size must be an even number of patches, depth a multiple of 4")
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         model = FlowFeat(self.backbone)
-        fit_weights(model, read_state(self.weights), LAYOUT, self.weights)
+        fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
 
         def forward(clips: Tensor) -> Tensor:
             means = per_frame(lambda images: model(images).mean(dim=(-2, -1)), clips)

@@ -6,10 +6,12 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     CLIP_COLOURS,
     IMAGENET,
@@ -31,10 +33,10 @@ class ClipConfig(BaselineConfig):
     weights: str = "openai/clip-vit-base-patch16"  # local folder or hub name (MIT)
     pool: Pool = "mean"  # over frames: mean | concat
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import CLIPVisionModelWithProjection
 
-        model = pretrained(CLIPVisionModelWithProjection, self.weights)
+        model = pretrained(CLIPVisionModelWithProjection, self.weights, device)
         size = model.config.image_size
 
         def forward(clips: Tensor) -> Tensor:
@@ -54,10 +56,10 @@ class Dinov3Config(BaselineConfig):
     pool: Pool = "mean"  # over frames: mean | concat
     size: int = 224  # side of the frames, pixels; a multiple of the patch
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import DINOv3ViTModel
 
-        model = pretrained(DINOv3ViTModel, self.weights)
+        model = pretrained(DINOv3ViTModel, self.weights, device)
         first_patch = 1 + model.config.num_register_tokens
 
         def frame_vectors(images: Tensor) -> Tensor:
@@ -78,10 +80,10 @@ class Vjepa2BaselineConfig(BaselineConfig):
     weights: str = "facebook/vjepa2-vitl-fpc64-256"  # local folder or hub name (MIT)
     frames: int = 16  # frames read of a clip; a multiple of the tubelet (2)
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import VJEPA2Model
 
-        model = pretrained(VJEPA2Model, self.weights)
+        model = pretrained(VJEPA2Model, self.weights, device)
         config = model.config
         if self.frames % config.tubelet_size:
             raise UserError(
@@ -104,17 +106,18 @@ class TimesformerBaselineConfig(BaselineConfig):
 
     weights: str = "facebook/timesformer-base-finetuned-k400"  # folder or hub name (CC-BY-NC-4.0)
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import TimesformerModel
 
-        model = pretrained(TimesformerModel, self.weights)
+        model = pretrained(TimesformerModel, self.weights, device)
         size = model.config.image_size
         prepare = Preprocess(frames=self.frames, size=size, colours=KINETICS, mode="bilinear")
         return prepare, lambda clips: model(pixel_values=clips).last_hidden_state[:, 0]
 
 
-def pretrained(kind: Any, weights: str) -> Any:
-    """A transformers model in eval mode and fp32, every tensor of it read from the weights.
+def pretrained(kind: Any, weights: str, device: torch.device = CPU) -> Any:
+    """A transformers model in eval mode and fp32 on `device`, every tensor of it read from the
+    weights.
 
     UserError if the folder or hub name cannot be read, or if a tensor is missing (transformers
     itself would draw it at random and warn).
@@ -133,4 +136,4 @@ def pretrained(kind: Any, weights: str) -> Any:
             f"{weights!r} is no {kind.__name__}: {len(missing)} tensors are missing, "
             f"such as {missing[:5]}"
         )
-    return model.eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False)

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from invact_vla.training.device import CPU
 from latent_actions.method import part_of
 from latent_actions.methods.lapa import MODEL_PART
 from latent_actions.methods.laq.checkpoint import from_pretrained
@@ -33,8 +34,8 @@ class LapaBaselineConfig(BaselineConfig):
         if self.frames < 2:
             raise ValueError(f"a pair needs two frames, got frames {self.frames}")
 
-    def load(self) -> tuple[Preprocess, Forward]:
-        model = from_pretrained(part_of(self.laq, MODEL_PART))
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
+        model = from_pretrained(part_of(self.laq, MODEL_PART), device=device)
 
         def forward(clips: Tensor) -> Tensor:
             pairs = torch.stack([clips[:, :-1], clips[:, 1:]], dim=3)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     IMAGENET,
     BaselineConfig,
@@ -84,11 +85,13 @@ class LiftConfig(BaselineConfig):
     frames: int = 16  # frames read of a clip
     size: int = 224  # side of the frames, pixels
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         vit = VisionTransformer(self.backbone)
-        fit_weights(vit, read_state(self.backbone_weights), BACKBONE_LAYOUT, self.backbone_weights)
+        fit_weights(
+            vit, read_state(self.backbone_weights), BACKBONE_LAYOUT, self.backbone_weights, device
+        )
         model = DualTransformer(self.backbone.width, self.latent, self.steps)
-        fit_weights(model, read_state(self.weights), LAYOUT, self.weights)
+        fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
 
         def forward(clips: Tensor) -> Tensor:
             return model(per_frame(lambda images: vit(images)[0][:, 0], clips))

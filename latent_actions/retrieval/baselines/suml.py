@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     KINETICS,
     BaselineConfig,
@@ -145,8 +146,9 @@ class SlowFast(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(B, T, 3, S, S), T a multiple of 4 -> (B, 32 width + 4 width)."""
         fast = clips.transpose(1, 2)
-        frames = torch.linspace(0, fast.shape[2] - 1, fast.shape[2] // ALPHA).long()
-        slow = self.s1["pathway0_stem"](fast[:, :, frames])
+        # on the CPU in any case: which frames these are must not depend on a device's rounding
+        frames = torch.linspace(0, fast.shape[2] - 1, fast.shape[2] // ALPHA, device="cpu").long()
+        slow = self.s1["pathway0_stem"](fast[:, :, frames.to(fast.device)])
         fast = self.s1["pathway1_stem"](fast)
         slow = self.s1_fuse(slow, fast)
         for stage in _STAGES:
@@ -175,9 +177,9 @@ class SumlConfig(BaselineConfig):
         if self.frames % ALPHA or self.width % BETA:
             raise ValueError(f"frames must be a multiple of {ALPHA}, width of {BETA}")
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         model = SlowFast(self.width, self.blocks, self.temporal, self.fusion)
-        fit_weights(model, read_state(self.weights), LAYOUT, self.weights)
+        fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
         prepare = Preprocess(frames=self.frames, size=self.size, colours=KINETICS, mode="bilinear")
 
         def forward(clips: Tensor) -> Tensor:

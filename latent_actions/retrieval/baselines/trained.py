@@ -8,8 +8,10 @@ plain supervised contrast.
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from invact_vla.training.device import CPU
 from latent_actions.invact.encoder import InvActEncoder
 from latent_actions.invact.routing import Routing
 from latent_actions.method import part_of
@@ -24,8 +26,8 @@ class TrainedConfig(BaselineConfig):
     encoder: Path  # run of `invact encoder train`, or an encoder folder
     batch_size: int = 64  # clips per forward pass
 
-    def load(self) -> tuple[Preprocess, Forward]:
-        model = InvActEncoder.from_pretrained(part_of(self.encoder, "encoder"))
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
+        model = InvActEncoder.from_pretrained(part_of(self.encoder, "encoder"), device=device)
 
         def forward(clips: Tensor) -> Tensor:
             return model(clips.movedim(2, -1), Routing(hard=True, noise=False)).embedding

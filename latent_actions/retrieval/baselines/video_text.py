@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     IMAGENET,
     BaselineConfig,
@@ -71,12 +72,12 @@ class VideoTextConfig(BaselineConfig):
     def projection(self) -> nn.Module:
         """The map from the trunk's width to the shared space."""
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         state = read_state(self.weights)
         gated = any(name.endswith("alpha_timeattn") for name in state)
         trunk = SpaceTimeTransformer(self.trunk, self.frames, self.clip_start, gated)
         model = VideoTower(trunk, self.projection())
-        fit_weights(model, resize_time(state, self.frames), self.layout, self.weights)
+        fit_weights(model, resize_time(state, self.frames), self.layout, self.weights, device)
         size = self.trunk.patch * self.trunk.grid
         prepare = Preprocess(frames=self.frames, size=size, colours=self.colours, mode="bilinear")
         return prepare, model

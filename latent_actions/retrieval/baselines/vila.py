@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU
 from invact_vla.training.files import atomic_folder, read_json, write_json
 from latent_actions.invact.losses import multi_positive_infonce
 from latent_actions.invact.model import Batch
@@ -152,7 +153,7 @@ class VilaConfig(BaselineConfig):
     run: Path  # run of `invact encoder vila`, or its model folder
     batch_size: int = 64  # clips per forward pass
 
-    def load(self) -> tuple[Preprocess, Forward]:
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         folder = part_of(self.run, PART)
         try:
             shape = draccus.decode(VilaShape, read_json(folder / "config.json"))
@@ -160,7 +161,7 @@ class VilaConfig(BaselineConfig):
             raise UserError(f"{folder}/config.json is not that of a VILA: {error}") from error
         weights = folder / "model.safetensors"
         model = Vila(shape)
-        fit_weights(model, read_state(weights), KeyLayout(rename=(("", ""),)), weights)
+        fit_weights(model, read_state(weights), KeyLayout(rename=(("", ""),)), weights, device)
         prepare = Preprocess(
             frames=shape.frames,
             size=shape.size,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from invact_vla.training.device import stage_device
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.run_folder import open_run
 from latent_actions.invact import sprites  # noqa: F401  registers the data source
@@ -34,6 +35,7 @@ class VilaTrainConfig:
     workers: int = 2  # decoding processes
     seed: int = 0  # weights, batches and augmentation
     overwrite: bool = False  # replace a run folder of another config
+    device: str = "auto"  # where it is trained: auto | cpu | cuda | cuda:N | mps
 
 
 def main(config: VilaTrainConfig) -> Path:
@@ -70,6 +72,7 @@ def main(config: VilaTrainConfig) -> Path:
         run.folder,
         after_step=_follow,
         description="train VILA",
+        device=stage_device(run, config.device),
     )
     model.save_pretrained(run.folder / PART)
     run.finish({"parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)})

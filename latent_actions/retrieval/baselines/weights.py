@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
+from invact_vla.training.device import CPU
 from invact_vla.training.torch_files import read_research_pickle, without_prefix
 
 _INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
@@ -71,9 +73,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def fit_weights(
-    model: nn.Module, state: dict[str, Tensor], layout: KeyLayout, path: Path
+    model: nn.Module,
+    state: dict[str, Tensor],
+    layout: KeyLayout,
+    path: Path,
+    device: torch.device = CPU,
 ) -> nn.Module:
-    """Load published tensors strictly; gives the module in eval mode, in fp32.
+    """Load published tensors strictly; gives the module in eval mode, in fp32, on `device`.
 
     A missing, unknown or misshapen tensor is a UserError that names the first few (our names).
     """
@@ -88,7 +94,7 @@ def fit_weights(
     if problems:
         raise UserError(_difference(path, problems))
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in came.items()})
-    return model.eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def _difference(path: Path, problems: list[str]) -> str:

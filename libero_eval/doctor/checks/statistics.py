@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from invact_vla.data.action_stats import ActionStats
-from invact_vla.data.libero_hdf5 import gripper_to_training
+from invact_vla.data.conventions import gripper_to_training
 from invact_vla.errors import UserError
 from invact_vla.schema import LIBERO_ACTIONS
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from invact_vla.data.action_stats import ActionStats
-from invact_vla.data.libero_hdf5 import ACTION_MASK, gripper_to_training
+from invact_vla.data.conventions import gripper_to_training, normalization_mask, rotate
 from invact_vla.openvla.config import PROMPT
-from invact_vla.openvla.images import turn
 from invact_vla.schema import Observation
 from libero_eval.doctor import inside
 from libero_eval.doctor.answers import Answers, Ask, Change, clearly_better, with_camera
@@ -54,7 +53,9 @@ def turned(cameras: tuple[str, ...], how: str) -> Change:
 
     def change(observation: Observation) -> Observation:
         for camera in cameras:
-            observation = with_camera(observation, camera, turn(getattr(observation, camera), how))
+            observation = with_camera(
+                observation, camera, rotate(getattr(observation, camera), how)
+            )
         return observation
 
     return change
@@ -97,7 +98,7 @@ def _declared(patient: Patient, needs: tuple[str, ...]) -> Iterator[Variant]:
     actions = patient.demos.all_actions.copy()
     opened = gripper_to_training(actions[:, 6])
     actions[:, 6] = opened if model.gripper_open else 1 - opened
-    own = ActionStats.of(actions, ACTION_MASK)
+    own = ActionStats.of(actions, normalization_mask(actions.shape[1], gripper=True))
     advice = "put the statistics of its training data into dataset_statistics.json: see `quantiles`"
     ask = inside.with_statistics(model, own)
     yield Variant("statistics of the demonstrations", advice, same, ask)

@@ -1,0 +1,249 @@
+"""`invact data check DEMOS`: what is in a data set of demonstrations, and what is wrong with it.
+
+Exit code 0: nothing found; 1: findings; 2: it cannot be read at all.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from tqdm import tqdm
+
+from invact_vla.data.conventions import (
+    BINARY_TOLERANCE,
+    LIBERO_ACTION_DIM,
+    LIBERO_STATE_DIM,
+    GripperTrack,
+    compose_rotations,
+    finger_distance,
+    judge_gripper,
+)
+from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.libero_hdf5 import Hdf5Dataset
+from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.orientation import agreed_rotation, needed_rotation
+from invact_vla.data.stored_dataset import StoredDataset
+from invact_vla.data.validate import no_ops, picture_fault
+from invact_vla.errors import UserError
+
+SHOWN = 12  # tasks and findings printed; the rest is counted
+LIES = {
+    "rotate180": "turned by 180 degrees",
+    "flip": "upside down",
+    "mirror": "mirrored",
+    "none": "not turned",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheckConfig(DatasetConfig):
+    """Demonstrations to look at."""
+
+    POSITIONAL: ClassVar[str] = "path"
+    chunk: int = 8  # actions per call that training will ask for; shorter demonstrations are named
+    pictures: int | None = (
+        12  # demonstrations whose pictures are looked at, spread evenly; null: all
+    )
+
+
+@dataclass
+class Report:
+    """Lines of (name, words), and what is wrong: kind -> messages."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    findings: dict[str, list[str]] = field(default_factory=dict)
+
+    def say(self, name: str, words: str) -> None:
+        self.lines.append((name, words))
+
+    def find(self, message: object) -> None:
+        """Note a finding. Messages that differ only in numbers are one kind."""
+        words = str(message).replace("--data.", "--")
+        kind = re.sub(r"-?\d[\d.e+-]*", "#", words.split(": ", 1)[-1])
+        self.findings.setdefault(kind, []).append(words)
+
+    def text(self) -> str:
+        """The whole report."""
+        width = max(len(name) for name, _ in self.lines)
+        lines = [f"{name:<{width}}  {words}".rstrip() for name, words in self.lines]
+        kinds = list(self.findings.values())
+        for messages in kinds[:SHOWN]:
+            more = len(messages) - 1
+            lines.append(f"- {messages[0]}" + (f" (and {more} more like it)" if more else ""))
+        if len(kinds) > SHOWN:
+            lines.append(f"- and {len(kinds) - SHOWN} more kinds")
+        ending = f"{len(kinds)} finding{'s' * (len(kinds) != 1)}" if kinds else "no findings"
+        return "\n".join([*lines, ending])
+
+
+def main(config: DataCheckConfig) -> int:
+    """Print the report; 0 without findings, else 1. Raises UserError for what cannot be read."""
+    try:
+        report = check(open_dataset(config), config.chunk, config.pictures)
+    except UserError as error:
+        raise UserError(str(error).replace("--data.", "--")) from error
+    print(report.text())
+    return 1 if report.findings else 0
+
+
+def check(dataset: StoredDataset, chunk: int, pictures: int | None) -> Report:
+    """Look at all numbers, and at the pictures of some demonstrations (None: of all)."""
+    report = Report()
+    _describe(report, dataset, chunk)
+    tracks, actions, still = [], [], 0
+    for place in tqdm(dataset.places, "numbers", unit="demo", mininterval=5):
+        try:
+            numbers = dataset.checked_numbers(place)
+        except UserError as error:
+            report.find(error)
+            continue
+        actions.append(numbers.actions)
+        still += int(no_ops(numbers.actions).sum())
+        fingers = finger_distance(numbers.state)
+        name = dataset.all_episodes[place].name
+        tracks.append(GripperTrack(name, numbers.actions[:, -1], fingers))
+    if actions:
+        _describe_actions(report, dataset, np.concatenate(actions))
+        _describe_gripper(report, dataset, tracks)
+        _describe_variant(report, dataset, still / sum(map(len, actions)))
+    _describe_pictures(report, dataset, pictures)
+    return report
+
+
+def _describe(report: Report, dataset: StoredDataset, chunk: int) -> None:
+    """Format, tasks, lengths, state."""
+    episodes = dataset.episodes
+    report.say("format", f"{dataset.format_name}, {dataset.config.path}")
+    words = {e.task: e.instruction for e in episodes}
+    counts = Counter(e.task for e in episodes)
+    report.say("tasks", f"{len(counts)}")
+    for task, count in list(counts.items())[:SHOWN]:
+        report.say("", f'{count} x "{words[task]}"')
+    if len(counts) > SHOWN:
+        report.say("", f"and {len(counts) - SHOWN} more")
+    lengths = [e.length for e in episodes]
+    report.say(
+        "demonstrations",
+        f"{len(episodes)}, {sum(lengths)} steps, {min(lengths)} to {max(lengths)} each",
+    )
+    short = [e for e in episodes if e.length < chunk]
+    if short:
+        report.find(
+            f"{len(short)} of {len(episodes)} demonstrations are shorter than a chunk of {chunk} steps "
+            f"(first: {short[0].name}, {short[0].length}): training leaves them out"
+        )
+    state = (
+        f"{dataset.state_dim} numbers" if dataset.state_dim else f"none ({dataset.lacking_state})"
+    )
+    report.say("state", state)
+
+
+def _describe_actions(report: Report, dataset: StoredDataset, actions: np.ndarray) -> None:
+    """Range of each dimension as stored, and those that never change."""
+    report.say("actions", f"{dataset.action_dim} numbers, as stored")
+    names = dataset.action_names or [""] * dataset.action_dim
+    low, high = actions.min(0), actions.max(0)
+    q01, q99 = np.quantile(actions, [0.01, 0.99], axis=0)
+    for i, name in enumerate(names):
+        spread = f"{low[i]:8.3f} to {high[i]:8.3f}, 98 % in {q01[i]:8.3f} to {q99[i]:8.3f}"
+        constant = ", constant" if low[i] == high[i] else ""
+        report.say("", f"{i} {name}".strip() + f": {spread}{constant}")
+
+
+def _describe_gripper(report: Report, dataset: StoredDataset, tracks: list[GripperTrack]) -> None:
+    if not dataset.has_gripper:
+        report.say("gripper", "none: all actions are normalized")
+        last = np.concatenate([t.commands for t in tracks])
+        ends = np.minimum(np.abs(last - last.min()), np.abs(last - last.max()))
+        if (
+            dataset.config.gripper == "auto"
+            and np.ptp(last) > 0.5
+            and ends.max() < BINARY_TOLERANCE
+        ):
+            report.find(
+                "the last action has two values, as a gripper: say --data.gripper open_is_one, "
+                "open_is_zero or open_is_minus_one, or none if it is no gripper"
+            )
+        return
+    try:
+        found = judge_gripper(tracks, dataset.config.gripper, str(dataset.config.path))
+        report.say("gripper", found.describe())
+    except UserError as error:
+        report.say("gripper", "cannot be told")
+        report.find(error)
+
+
+def _describe_variant(report: Report, dataset: StoredDataset, share: float) -> None:
+    """Whether no-ops were filtered out, and whether LIBERO's files were made by replay."""
+    claimed = any("no_noops" in part for part in dataset.config.path.resolve().parts)
+    replayed = isinstance(dataset, Hdf5Dataset) and dataset.regenerated
+    made = "regenerated by replay, " if replayed else "as recorded, "
+    no_op = "with no-ops" if share else "without no-ops"
+    if not share and (claimed or replayed):
+        no_op = "no-ops filtered out"
+    report.say("no-ops", f"{share:.1%} of steps")
+    report.say("variant", (made if isinstance(dataset, Hdf5Dataset) else "") + no_op)
+    if claimed and share > 0:
+        report.find(
+            f"its name says no_noops, but {share:.1%} of its steps are no-ops: it is the unfiltered "
+            "variant, or was filtered otherwise"
+        )
+
+
+def _describe_pictures(report: Report, dataset: StoredDataset, pictures: int | None) -> None:
+    """Sizes, faults, and how the pictures lie."""
+    count = len(dataset.places) if pictures is None else min(pictures, len(dataset.places))
+    chosen = np.unique(np.linspace(0, len(dataset.places) - 1, count).astype(int))
+    needed: list[str | None] = []
+    for camera in dataset.cameras:
+        sizes: Counter[str] = Counter()
+        for index in tqdm(chosen, f"{camera} pictures", unit="demo", mininterval=5):
+            place = dataset.places[index]
+            try:
+                frames = dataset.upright_frames(place, camera)
+            except UserError as error:
+                report.find(error)
+                continue
+            sizes[f"{frames.shape[1]} x {frames.shape[2]}"] += 1
+            fault = picture_fault(frames)
+            if fault:
+                report.find(f"{dataset.where(place)}, {camera}: {fault}")
+            if camera == "agentview":
+                needed.append(_needed(dataset, place, frames))
+        listed = ", ".join(sizes) or "unreadable"
+        report.say("camera", f"{camera}, key {dataset.camera_keys[camera]}, {listed} pixels")
+        if len(sizes) > 1:
+            report.find(f"{camera} pictures have several sizes: {listed}")
+    _describe_orientation(report, dataset, agreed_rotation(needed))
+
+
+def _needed(dataset: StoredDataset, place: int, frames: np.ndarray) -> str | None:
+    """What the robot's movement says must still be done to upright frames, for LIBERO's layout."""
+    if (dataset.action_dim, dataset.state_dim) != (LIBERO_ACTION_DIM, LIBERO_STATE_DIM):
+        return None
+    state = dataset.stored_state(place)
+    if state is None or len(state) != len(frames) or dataset.config.state:
+        return None
+    return needed_rotation(frames, state[:, :3])
+
+
+def _describe_orientation(report: Report, dataset: StoredDataset, needed: str | None) -> None:
+    try:
+        done = dataset.rotation(dataset.places[0])
+    except UserError:
+        return  # found when the pictures were read
+    stored = (
+        f"stored pictures are {'left as they are' if done == 'none' else LIES[done]} by the reader"
+    )
+    if needed is None:
+        report.say("orientation", f"{stored}; what moves in them does not tell more")
+    elif needed == "none":
+        report.say("orientation", f"{stored}, and then lie as LIBERO's policies see them")
+    else:
+        report.say("orientation", f"{stored}, and then look {LIES[needed]}")
+        report.find(
+            f"agentview pictures look {LIES[needed]} beside LIBERO's, by how the robot moves in them: "
+            f"say --data.rotation {compose_rotations(done, needed)}"
+        )

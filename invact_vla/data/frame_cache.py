@@ -1,0 +1,129 @@
+"""Frames as a model reads them, prepared once per (data set, processor) and shared between runs.
+
+    <cache>/frames/<key>/<episode>.bin    uint8 (T, V, S, S, 3), one file per episode, whole or absent
+
+Files are read with `pread`, a sample at a time: neither the frames nor pages mapped from them count as
+resident memory, which therefore does not grow with the data. A killed build goes on where it was.
+
+Axis letters: T steps, V cameras, S side of the model's images (px), B samples.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from invact_vla.data.dataset import RobotDataset
+from invact_vla.errors import UserError
+from invact_vla.training.files import atomic_file, hash_json
+
+Prepare = Callable[[np.ndarray], np.ndarray]  # uint8 (T, H, W, 3) -> (T, S, S, 3); picklable
+_OPEN_FILES = 128
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """Prepared frames of a data set's episodes. size: pixels per side."""
+
+    folder: Path
+    cameras: tuple[str, ...]
+    size: int
+
+    @classmethod
+    def of(
+        cls, root: Path, dataset: RobotDataset, cameras: Sequence[str], size: int, how: object
+    ) -> "FrameCache":
+        """The cache below `root` of a data set's cameras; how: JSON-able identity of `prepare`."""
+        key = hash_json({"data": dataset.key, "cameras": list(cameras), "size": size, "how": how})
+        return cls(Path(root) / key, tuple(cameras), size)
+
+    def build(
+        self, dataset: RobotDataset, episodes: Iterable[int], prepare: Prepare, workers: int
+    ) -> None:
+        """Prepare the episodes that are not there yet. `workers` processes; 0 and 1: this one."""
+        todo = [i for i in episodes if not self._is_whole(dataset, i)]
+        job = _Job(self, dataset, prepare)
+        bar = tqdm(total=len(todo), desc="prepare frames", unit="demo", mininterval=5)
+        if workers <= 1 or len(todo) <= 1:
+            for index in todo:
+                job(index)
+                bar.update()
+        else:
+            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+                for _ in pool.map(job, todo):
+                    bar.update()
+        bar.close()
+
+    def path(self, episode: int) -> Path:
+        """The file of one episode."""
+        return self.folder / f"{episode:06d}.bin"
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of one step: all cameras."""
+        return len(self.cameras) * self.size * self.size * 3
+
+    def _is_whole(self, dataset: RobotDataset, episode: int) -> bool:
+        wanted = dataset.episodes[episode].length * self.step_bytes
+        path = self.path(episode)
+        return path.is_file() and path.stat().st_size == wanted
+
+    def reader(self) -> "FrameReader":
+        """An object that reads samples."""
+        return FrameReader(self)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Prepares one episode; picklable."""
+
+    cache: FrameCache
+    dataset: RobotDataset
+    prepare: Prepare
+
+    def __call__(self, index: int) -> None:
+        views = [self.prepare(self.dataset.frames(index, c)) for c in self.cache.cameras]
+        frames = np.stack(views, axis=1)
+        length = self.dataset.episodes[index].length
+        if len(frames) != length:
+            name = self.dataset.episodes[index].name
+            raise UserError(f"{name}: {len(frames)} pictures for {length} steps: the data is torn")
+        with atomic_file(self.cache.path(index)) as temporary:
+            frames.tofile(temporary)
+
+
+class FrameReader:
+    """Reads single steps of a cache; keeps some files open. Not for use by several threads."""
+
+    def __init__(self, cache: FrameCache) -> None:
+        self._cache = cache
+        self._files: OrderedDict[int, int] = OrderedDict()
+
+    def __call__(self, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """uint8 (B, V, S, S, 3): step steps[i] of episode episodes[i]."""
+        cache, size = self._cache, self._cache.step_bytes
+        out = np.empty((len(episodes), size), np.uint8)
+        for row, episode, step in zip(out, episodes, steps, strict=True):
+            found = os.preadv(self._file(int(episode)), [memoryview(row)], int(step) * size)
+            if found != size:
+                raise UserError(f"{cache.path(int(episode))} is torn: remove it and run again")
+        return out.reshape(-1, len(cache.cameras), cache.size, cache.size, 3)
+
+    def _file(self, episode: int) -> int:
+        if episode in self._files:
+            self._files.move_to_end(episode)
+            return self._files[episode]
+        if len(self._files) >= _OPEN_FILES:
+            os.close(self._files.popitem(last=False)[1])
+        self._files[episode] = os.open(self._cache.path(episode), os.O_RDONLY)
+        return self._files[episode]
+
+    def __del__(self) -> None:
+        for descriptor in self._files.values():
+            os.close(descriptor)

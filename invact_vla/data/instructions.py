@@ -1,0 +1,82 @@
+"""The task in words: from file names, and from what LIBERO writes into its files."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+# words of file names that say nothing about a task
+MEANINGLESS = {
+    "all", "data", "dataset", "demo", "demos", "demonstration", "demonstrations", "dim", "episode",
+    "episodes", "ep", "file", "hdf5", "image", "images", "img", "libero", "low", "new", "noops", "no",
+    "raw", "rollout", "rollouts", "run", "sample", "scene", "spatial", "object", "goal", "task", "test",
+    "tmp", "train", "training", "traj", "trajectory", "val", "x",
+}  # fmt: skip
+
+
+def instruction_of(path: Path) -> str:
+    """The task in words, from the file name: scene prefix and `_demo` dropped, underscores to spaces."""
+    words = path.stem.removesuffix("_demo").split("_")
+    last_scene = max((i for i, w in enumerate(words) if w.startswith("SCENE")), default=-1)
+    return " ".join(words[last_scene + 1 :])
+
+
+def says_a_task(words: str) -> bool:
+    """Whether words of a file name can be an instruction: two that are not of the MEANINGLESS."""
+    found = [re.sub(r"[\d\W]+", "", word).lower() for word in words.split()]
+    return sum(len(w) > 1 and w not in MEANINGLESS for w in found) >= 2
+
+
+def stored_instruction(attributes: Any) -> str | None:
+    """The instruction in the attributes of a file's `data`: `problem_info.language_instruction`, or
+    the words of its BDDL; None if there is none."""
+    for key in ("problem_info", "env_args"):
+        words = _language(_json(attributes.get(key)))
+        if words:
+            return words
+    for key in ("language_instruction", "language", "instruction"):
+        if key in attributes and text(attributes[key]):
+            return text(attributes[key])
+    content = text(attributes.get("bddl_file_content", ""))
+    match = re.search(r"\(:language\s+([^)]+)\)", content)
+    return " ".join(match[1].split()) if match else None
+
+
+def choose_instruction(path: Path, stored: str | None) -> str | None:
+    """The words of a file: of its name where that is one of LIBERO's, else those stored in it.
+
+    LIBERO's evaluation takes the words from the name (benchmark/__init__.py), so the name counts where
+    it has as good as the stored words; None if neither says a task.
+    """
+    named = instruction_of(path)
+    if stored is None:
+        return named if says_a_task(named) else None
+    ours, theirs = set(named.lower().split()), set(stored.lower().split())
+    alike = len(ours & theirs) >= 0.7 * len(ours | theirs)
+    return named if alike and says_a_task(named) else stored
+
+
+def text(value: Any) -> str:
+    """A string of an HDF5 attribute or data set, which may be bytes or an array of one."""
+    if hasattr(value, "shape") and value.shape in ((), (1,)):
+        value = value.reshape(-1)[0] if value.shape else value[()]
+    return (
+        value.decode(errors="replace").strip() if isinstance(value, bytes) else str(value).strip()
+    )
+
+
+def _json(value: Any) -> Any:
+    try:
+        return json.loads(text(value)) if value is not None else {}
+    except json.JSONDecodeError:
+        return {}
+
+
+def _language(info: Any) -> str | None:
+    """The field `language_instruction` of a problem's description, or of one below it."""
+    if not isinstance(info, dict):
+        return None
+    words = info.get("language_instruction")
+    if isinstance(words, (list, tuple)):  # as BDDL's parser gives it
+        words = " ".join(map(str, words))
+    return str(words).strip() if words else _language(info.get("problem_info"))

@@ -1,0 +1,102 @@
+"""Every baseline behind `load_baseline` on a fake GPU."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
+from latent_actions.methods.laq.model import LatentActionQuantizer
+from latent_actions.retrieval.baselines import (
+    BaselineConfig,
+    LapaBaselineConfig,
+    TrainedConfig,
+    VilaConfig,
+    hub,
+    lapa,
+    load_baseline,
+    name_of,
+    trained,
+    weights_of,
+)
+from latent_actions.retrieval.baselines.vila import Vila, VilaShape
+from latent_actions.retrieval.baselines.weights import read_state
+from tests.fake_cuda import CUDA, build, fake_cuda
+from tests.latent_actions.retrieval import test_baselines_hub as from_hub
+from tests.latent_actions.retrieval import test_baselines_published as published
+from tests.placement.test_latents import TINY
+
+SHAPE = EncoderConfig(frames=4, size=16, width=16, depth=3, heads=2, embedding=8)
+
+
+def vila(folder: Path) -> BaselineConfig:
+    Vila(VilaShape(size=16, channels=8, width=16, latent=8)).save_pretrained(folder / "vila")
+    return VilaConfig(run=folder)
+
+
+def embedded(config: BaselineConfig, clips: np.ndarray) -> np.ndarray:
+    """Vectors of the fake GPU; weights files give only their shapes, since there is nowhere to read
+    their values to."""
+    files = [path for place in weights_of(config).values() for path in _files(place)]
+    shapes = {path: {n: (t.shape, t.dtype) for n, t in read_state(path).items()} for path in files}
+
+    def empty(path: Path) -> dict[str, Tensor]:
+        return {n: torch.empty(shape, dtype=dtype) for n, (shape, dtype) in shapes[path].items()}
+
+    module = type(config).load.__module__
+    with pytest.MonkeyPatch.context() as patch, fake_cuda():
+        patch.setattr(f"{module}.read_state", empty, raising=False)
+        return load_baseline(config, CUDA)(clips)
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]
+
+
+@pytest.mark.parametrize("make", [*published.MEMBERS, vila], ids=lambda make: make.__name__)
+def test_networks_of_our_own(make: Callable[[Path], BaselineConfig], tmp_path: Path) -> None:
+    assert len(embedded(make(tmp_path), published.clips())) == 3
+
+
+@pytest.mark.parametrize("name", from_hub.FOLDERS)
+def test_networks_of_transformers(name: str, tmp_path: Path) -> None:
+    config = from_hub.config_of(name, tmp_path)
+
+    def random_weights(kind, weights: str, device: torch.device):
+        return build(lambda: kind(kind.config_class.from_pretrained(weights)), device)
+
+    with pytest.MonkeyPatch.context() as patch, fake_cuda():
+        patch.setattr(hub, "pretrained", random_weights)
+        assert len(load_baseline(config, CUDA)(from_hub.clips())) == 2
+
+
+@pytest.mark.parametrize(
+    "config", [LapaBaselineConfig(), TrainedConfig(encoder=Path("x"))], ids=name_of
+)
+def test_networks_of_this_project(config: BaselineConfig) -> None:
+    def laq(folder: Path, device: torch.device) -> LatentActionQuantizer:
+        return build(lambda: LatentActionQuantizer(TINY), device)
+
+    def encoder(folder: Path, device: torch.device) -> InvActEncoder:
+        return build(lambda: InvActEncoder(SHAPE), device)
+
+    with pytest.MonkeyPatch.context() as patch, fake_cuda():
+        patch.setattr(lapa, "part_of", lambda folder, part: folder)
+        patch.setattr(trained, "part_of", lambda folder, part: folder)
+        patch.setattr(lapa, "from_pretrained", laq)
+        patch.setattr(InvActEncoder, "from_pretrained", encoder)
+        assert len(load_baseline(config, CUDA)(np.zeros((2, 5, 20, 20, 3), np.uint8))) == 2
+
+
+def test_every_member_is_tested() -> None:
+    tested = {make.__name__.split("_")[0] for make in published.MEMBERS}
+    tested |= {*from_hub.FOLDERS, "lapa", "trained", "vila"}
+    members = {
+        name
+        for name, kind in BaselineConfig.get_known_choices().items()
+        if kind.__module__.startswith("latent_actions")
+    }
+    assert {name.split("_")[0] for name in members} <= tested

@@ -1,0 +1,92 @@
+"""LAQ and the labelers on a fake GPU: loss, collapse guard, evaluation, codes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latent_actions.collapse import CollapseConfig, CollapseGuard
+from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
+from latent_actions.method import full_batches
+from latent_actions.methods.invact import InvActLabeller
+from latent_actions.methods.lapa import BATCH, LapaLabeller
+from latent_actions.methods.laq.config import LaqConfig
+from latent_actions.methods.laq.evaluate import evaluate, save_grid
+from latent_actions.methods.laq.model import LatentActionQuantizer
+from latent_actions.methods.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.quantize import ProductConfig
+from tests.fake_cuda import CUDA, build, fake_cuda
+
+TINY = LaqConfig(
+    dim=16, quant_dim=8, image_size=16, patch_size=2, spatial_depth=1, temporal_depth=1,
+    dim_head=8, heads=2,
+)  # fmt: skip
+FRAMES = np.zeros((70, 2, 16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_training_steps_and_the_guard(residual: bool) -> None:
+    config = LaqConfig(**{**vars(TINY), "residual": residual})
+    with fake_cuda():
+        task = build(lambda: LaqTask(config, CollapseConfig(window=1), steps=9, seed=0))
+        batch_at = batches(FRAMES, 8, 0)
+        for step in range(2):  # step 0 seeds all codes, step 1 judges and re-seeds dead ones
+            batch = batch_at(step)
+            assert batch.dtype is torch.uint8 and batch.device.type == "cpu"
+            loss, metrics = laq_loss(task, batch.to(CUDA), step)
+            assert loss.device == CUDA and {m.device for m in metrics.values()} == {CUDA}
+            after_step(task, step, {})
+        assert task.laq.vq.codebooks.device == task.guard.counts.device == CUDA
+
+
+def test_the_guard_stops_a_collapse_with_a_diagnosis() -> None:
+    with fake_cuda():
+        guard = build(
+            lambda: CollapseGuard(
+                CollapseConfig(window=1, patience=1, min_perplexity=2), 4, 8, 9, 0
+            )
+        )
+        codebook, outputs = torch.zeros(8, 3, device=CUDA), torch.zeros(16, 3, device=CUDA)
+        guard.observe(torch.zeros(4, 4, dtype=torch.long, device=CUDA), 1)
+        with pytest.raises(Exception, match="collapsed"):
+            guard.act(1, codebook, outputs, torch.zeros(4, device=CUDA))
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_evaluation_and_pictures(faithful: bool, tmp_path: Path) -> None:
+    with fake_cuda():
+        model = build(
+            lambda: LatentActionQuantizer(LaqConfig(**{**vars(TINY), "faithful": faithful}))
+        )
+        report = evaluate(model, FRAMES, 0)
+        assert report.health.pairs == len(FRAMES)
+        save_grid(model, FRAMES, tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_codes_of_the_lapa_labeler(size: int) -> None:
+    with fake_cuda():
+        labeler = LapaLabeller.__new__(LapaLabeller)
+        labeler.model, labeler.code_length = build(lambda: LatentActionQuantizer(TINY)), 4
+        codes = labeler.codes(np.zeros((70, 3, size, size, 3), np.uint8))
+        assert codes.shape == (70, 4) and codes.dtype == np.int64
+
+
+def test_codes_of_the_invact_labeler() -> None:
+    shape = EncoderConfig(frames=4, size=16, width=16, depth=3, heads=2, embedding=8)
+    quantizer = ProductConfig().fit(np.random.default_rng(0).normal(size=(50, 8)))
+    with fake_cuda():
+        labeler = InvActLabeller(build(lambda: InvActEncoder(shape)), quantizer, "h")
+        assert labeler.codes(np.zeros((70, 4, 16, 16, 3), np.uint8)).shape == (70, 4)
+
+
+def test_batches_have_one_shape_off_the_cpu() -> None:
+    """So that a GPU chooses the same kernels for a pair, whatever else is labeled."""
+    items = np.arange(70)
+    on_gpu = list(full_batches(items, BATCH, CUDA))
+    assert [(len(batch), count) for batch, count in on_gpu] == [(64, 64), (64, 6)]
+    assert np.array_equal(np.concatenate([b[:n] for b, n in on_gpu]), items)
+    on_cpu = list(full_batches(items, BATCH, torch.device("cpu")))
+    assert [(len(batch), count) for batch, count in on_cpu] == [(64, 64), (6, 6)]

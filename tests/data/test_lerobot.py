@@ -12,7 +12,6 @@ from invact_vla.data.lerobot import AGENTVIEW, INFO, is_lerobot, read_lerobot
 from invact_vla.data.lerobot_writer import write_lerobot
 from invact_vla.data.libero_hdf5 import RobotEpisode
 from invact_vla.errors import UserError
-from invact_vla.posttrain import read_tasks
 from tests.paths import GOLDEN, needs_golden
 
 
@@ -135,13 +134,3 @@ def test_missing_rows_and_foreign_grippers(tmp_path: Path) -> None:
     pq.write_table(changed, file)
     with pytest.raises(UserError, match="gripper"):
         read_lerobot(path)
-
-
-def test_post_training_reads_it_task_by_task(folder: Path, tmp_path: Path) -> None:
-    tasks = dict(read_tasks(folder, wrist=False))
-    assert {name: len(episodes) for name, episodes in tasks.items()} == {
-        "open it": 2,
-        "close it": 1,
-    }
-    with pytest.raises(UserError, match="neither"):
-        list(read_tasks(tmp_path, wrist=False))

@@ -31,8 +31,11 @@ from invact_vla.openvla.head_configs import HeadConfig, TokensHeadConfig
 from invact_vla.openvla.heads import ActionHead, action_head
 from invact_vla.openvla.heads.head import device_of
 from invact_vla.openvla.images import AUGMENTATION_DRAWS
+from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
 from invact_vla.training.cache_folder import cache_folder
+from invact_vla.training.checkpoint import unsharded
+from invact_vla.training.device import stage_device
 from invact_vla.training.distributed import is_main, join, main_first, on_main
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.run_folder import open_run, run_of
@@ -62,6 +65,9 @@ class PosttrainConfig:
     augment: bool = True  # random crops and colors
     frames: Path | None = None  # folder of prepared frames; null: the user's cache folder
     workers: int = 2  # processes that prepare frames
+    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
+    dtype: str = "fp32"  # of the weights while training: fp32, or bf16 for a frozen base with LoRA
+    gradient_checkpointing: bool = False  # recompute layers backward: less memory, 1/3 more time
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=500, batch_size=32)
     )  # training
@@ -80,19 +86,46 @@ class PosttrainConfig:
 
 def main(config: PosttrainConfig) -> Path:
     """Train, save, measure; returns the run folder."""
-    join()
+    join(config.device)
     config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "demos": run_of(config.demos)}
     run = on_main(lambda: open_run(config.out, config, parents, config.overwrite, config.seed))
     if run.finished:
         return run.folder
+    device = stage_device(run, config.device)
     torch.set_num_threads(config.loop.threads)
     dataset = open_dataset(replace(config.data, path=config.demos))
+    start = load_pretrained(config.model, dtype=config.dtype, device=device)
+    task = prepare(config, dataset, start)
+    pretrained = train(config, task, run.folder, device)
+    if is_main():
+        save_pretrained(pretrained, run.folder / MODEL)
+        summary = {**task.summary, "samples": len(task.training)}
+        if task.held_out is not None:
+            summary |= measure(task.head, pretrained, task.held_out)
+            logger.info("%s: %s", run.folder, summary)
+        run.finish(summary)
+    return run.folder
+
+
+@dataclass(frozen=True)
+class PolicyTask:
+    """A model made into a policy, and the samples that it learns and is measured on."""
+
+    pretrained: Pretrained
+    head: ActionHead
+    training: RobotSamples
+    held_out: RobotSamples | None
+    summary: dict[str, Any]
+
+
+def prepare(config: PosttrainConfig, dataset: RobotDataset, start: Pretrained) -> PolicyTask:
+    """Check the data, compute its statistics, prepare its frames, give the model what it lacks."""
     require(dataset, cameras=config.cameras, state=config.proprio)
     training, held_out = split(dataset, config)
     statistics = dataset_statistics(dataset, training)
     pretrained = as_policy(
-        load_pretrained(config.model),
+        start,
         head=config.head,
         chunk=config.chunk,
         cameras=config.cameras,
@@ -103,26 +136,38 @@ def main(config: PosttrainConfig) -> Path:
         seed=config.seed,
     )
     cache = prepared_frames(config, dataset, [*training, *held_out], pretrained)
-    samples = make_samples(config, dataset, training, cache, statistics)
-    head = action_head(pretrained)
-    batches = Batches(config, head, pretrained, samples)
+    samples = [
+        make_samples(config, dataset, episodes, cache, statistics) if episodes else None
+        for episodes in (training, held_out)
+    ]
+    assert samples[0] is not None  # `split` leaves some
+    tasks = sorted({dataset.episodes[i].task for i in training})
+    summary = {
+        "demonstrations": len(training),
+        "tasks": tasks,
+        "episodes": {name: [dataset.episodes[i].name for i in chosen]
+                     for name, chosen in (("training", training), ("held_out", held_out))},
+    }  # fmt: skip
+    return PolicyTask(pretrained, action_head(pretrained), samples[0], samples[1], summary)
+
+
+def train(
+    config: PosttrainConfig, task: PolicyTask, folder: Path, device: torch.device
+) -> Pretrained:
+    """The training itself: a function of the config and the task."""
+    pretrained, head = task.pretrained, task.head
+    if config.gradient_checkpointing:
+        pretrained.model.checkpoint_gradients()
 
     def loss_fn(
         model: nn.Module, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         return head.loss(model, batch)
 
-    fit(pretrained.model, loss_fn, batches, config.loop, run.folder, description="posttrain")
-    summary: dict[str, Any] = {"demonstrations": len(training), "samples": len(samples)}
-    summary["tasks"] = sorted({dataset.episodes[i].task for i in training})
-    if is_main():
-        save_pretrained(pretrained, run.folder / MODEL)
-        if held_out:
-            kept = make_samples(config, dataset, held_out, cache, statistics)
-            summary |= measure(head, pretrained, kept)
-            logger.info("%s: %s", run.folder, summary)
-        run.finish(summary)
-    return run.folder
+    batches = Batches(config, head, pretrained, task.training)
+    fit(pretrained.model, loss_fn, batches, config.loop, folder, None, "posttrain", device)
+    model = unsharded(pretrained.model, lambda: OpenVLA(pretrained.config))
+    return replace(pretrained, model=model)
 
 
 def split(dataset: RobotDataset, config: PosttrainConfig) -> tuple[list[int], list[int]]:

@@ -22,8 +22,10 @@ def needed_rotation(frames: np.ndarray, ee_pos: np.ndarray) -> str | None:
     """What would make the frames lie as LIBERO's policies see them, one of ROTATIONS; None if what
     moves does not tell. frames: uint8 (T, H, W, 3). ee_pos: (T, 3) in m, in the robot's base frame."""
     weights, rows, columns = _middle_of_change(frames)
+    if not np.any(weights):
+        return None
     busy = weights > 0.3 * np.median(weights)
-    if busy.sum() < LEAST_FRAMES or not np.any(weights):
+    if busy.sum() < LEAST_FRAMES:
         return None
     up = _correlation(rows[busy], ee_pos[:-1, 2][busy])
     left = _correlation(columns[busy], ee_pos[:-1, 1][busy])

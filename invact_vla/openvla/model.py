@@ -65,6 +65,11 @@ class OpenVLA(nn.Module):
         """Where the weights are."""
         return self.language_model.lm_head.weight.device
 
+    def checkpoint_gradients(self) -> None:
+        """Recompute the blocks of towers and language model in the backward pass."""
+        self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.vision_backbone.checkpointing = True
+
     def vision_features(self, pixel_values: Tensor) -> Tensor:
         """(B, images * 3 n_towers, H, W) -> (B, P, vision width), image after image, in the number
         format of the weights."""

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.attention import Attention, use_fused
@@ -25,6 +26,7 @@ class VisionBackbone(nn.Module):
     def __init__(self, config: OpenVLAConfig, attention: Attention = "auto") -> None:
         super().__init__()
         self.attention: Attention = attention
+        self.checkpointing = False  # recompute blocks in the backward pass
         towers = build_towers(config)
         self.featurizer = towers[0]
         self.fused_featurizer = towers[1] if len(towers) == 2 else None
@@ -48,14 +50,17 @@ class VisionBackbone(nn.Module):
             )
         images = pixel_values.split(3, dim=1)
         features = [
-            tower_features(t, image, self.attention)
+            tower_features(t, image, self.attention, self.checkpointing and self.training)
             for t, image in zip(towers, images, strict=True)
         ]
         return torch.cat(features, dim=2)
 
 
 def tower_features(
-    tower: VisionTransformer, images: Tensor, attention: Attention = "auto"
+    tower: VisionTransformer,
+    images: Tensor,
+    attention: Attention = "auto",
+    checkpointing: bool = False,
 ) -> Tensor:
     """(B, 3, H, W) -> (B, P, D): second-to-last block's output, prefix tokens dropped, no norm.
 
@@ -66,7 +71,7 @@ def tower_features(
     fused = use_fused(attention, x)
     for block in tower.blocks[:-1]:
         setattr(block.attn, "fused_attn", fused)  # noqa: B010 - timm's flag, unknown to its types
-        x = block(x)
+        x = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
     return x[:, tower.num_prefix_tokens :]
 
 

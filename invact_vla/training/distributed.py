@@ -121,6 +121,15 @@ def mean_over_processes(values: dict[str, float]) -> dict[str, float]:
     return {name: found[name] for name in values}
 
 
+def sum_over_processes(value: float) -> float:
+    """The sum of a number over all processes."""
+    if not _together():
+        return value
+    number = torch.tensor([float(value)], dtype=torch.float64, device=_device())
+    dist.all_reduce(number)
+    return number.item()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor (FSDP) put together, any other as it is; all processes must call it."""
     put_together = getattr(tensor, "full_tensor", None)

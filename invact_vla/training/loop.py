@@ -5,12 +5,11 @@ with (seed, step) before each step, and the learning rate is computed from the s
 killed and started again ends with the same weights, bit for bit, on the same machine and threads.
 
 With several processes (`accelerate launch`, DDP or FSDP) each takes its part of the batch, gradients
-are averaged, and rank 0 alone writes.
+are averaged, and rank 0 alone writes. A part larger than `micro_batch` goes through in pieces whose
+gradients accumulate: the recipe's batch is the same on any number and size of devices.
 """
 
-import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from invact_vla.errors import UserError
+from invact_vla.training.accumulate import accumulate
 from invact_vla.training.checkpoint import TrainState
 from invact_vla.training.device import Device, place, resolve_device
-from invact_vla.training.distributed import is_main, mean_over_processes, part
-from invact_vla.training.files import atomic_file
+from invact_vla.training.distributed import is_main, part
+from invact_vla.training.metrics_log import MetricsLog, check_finite
 from invact_vla.training.optimizers import build_optimizer
+from invact_vla.training.prefetch import Prefetched
 
 LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
 
@@ -46,10 +46,15 @@ class LoopConfig:
     gradient_clip: float = 1.0  # largest gradient norm
     precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the forward pass
     ema: float = 0.0  # decay of the averaged weights that are kept at the end; 0 = off
+    micro_batch: int | None = None  # samples per pass and process, the rest accumulates; null: all
+    prefetch: bool = True  # make the next batch beside the step
     checkpoint_every: int = 200  # steps between resume points
     log_every: int = 10  # steps between rows of metrics.jsonl
     seed: int = 0  # with the step, decides all randomness; a run puts its own seed here
     threads: int = 1  # torch threads; the result is exact for a fixed number
+    trackers: tuple[
+        str, ...
+    ] = ()  # also log to: tensorboard, wandb, trackio (accelerate's trackers)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "log_every", "threads"):
@@ -59,6 +64,8 @@ class LoopConfig:
             raise ValueError("learning_rate must be positive and ema in [0, 1)")
         if self.checkpoint_every % self.log_every:
             raise ValueError("checkpoint_every must be a multiple of log_every")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1 or null, got {self.micro_batch}")
 
 
 def learning_rate_at(config: LoopConfig, step: int) -> float:
@@ -92,7 +99,7 @@ def fit(
     naming the step and the figures that broke; the last checkpoint stays.
     """
     torch.set_num_threads(config.threads)
-    accelerator = _accelerator(resolve_device(device))
+    accelerator = _accelerator(resolve_device(device), config)
     optimizer = build_optimizer(
         model,
         config.optimizer,
@@ -103,7 +110,8 @@ def fit(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainState(model, optimizer, config.ema)
     first = state.load(folder / "checkpoint")
-    log = _Log(folder / "metrics.jsonl", first, config)
+    log = MetricsLog(folder, first, config, accelerator)
+    batches = Prefetched(batch_at, config.steps) if config.prefetch else batch_at
     wrapped.train()
     steps = range(first, config.steps)
     bar = tqdm(
@@ -113,28 +121,27 @@ def fit(
         torch.manual_seed((config.seed << 32) + step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, step)
-        batch = place(batch_at(step), accelerator.device)
-        with torch.autocast(accelerator.device.type, torch.bfloat16, config.precision == "bf16"):
-            loss, metrics = loss_fn(wrapped, batch, step)
-        accelerator.backward(loss)
+        batch = place(batches(step), accelerator.device)
+        loss, metrics = accumulate(accelerator, wrapped, loss_fn, batch, step, config)
         norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.gradient_clip)
-        _check_finite({"loss": loss, "gradient_norm": norm, **metrics}, step, first, config, folder)
+        check_finite({"loss": loss, "gradient_norm": norm, **metrics}, step, first, config, folder)
         optimizer.step()
         optimizer.zero_grad()
         state.average(step)
-        row = log.add(step, loss, norm, metrics)
+        row = log.add(step, learning_rate_at(config, step), loss, norm, metrics)
         if row:
             bar.set_postfix(loss=f"{row['loss']:.4f}")
         if after_step is not None:
             after_step(model, step, row)
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state.save(folder / "checkpoint", step + 1)
+    log.close()
     state.use_average()
     model.eval()
     return model
 
 
-def _accelerator(device: torch.device):
+def _accelerator(device: torch.device, config: LoopConfig):
     """accelerate's engine on `device`; in a group of processes each has the device that `join` chose."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -143,75 +150,14 @@ def _accelerator(device: torch.device):
     # a schedule may leave parameters unused, such as the later routers of commit.schedule once
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     cpu = device.type == "cpu"
+    options: Any = {
+        "cpu": cpu,
+        "kwargs_handlers": [unused],
+        "log_with": list(config.trackers) or None,
+    }
     if part().count > 1:
-        return Accelerator(cpu=cpu, kwargs_handlers=[unused])
+        return Accelerator(**options)
     # the state is global: a stage on another device may have run in this process before
     AcceleratorState._reset_state(reset_partial_state=True)
     with patch_environment(ACCELERATE_TORCH_DEVICE=device):
-        return Accelerator(cpu=cpu, kwargs_handlers=[unused])
-
-
-def _check_finite(
-    values: Mapping[str, Any], step: int, first: int, config: LoopConfig, folder: Path
-) -> None:
-    """UserError that names the step, the figures that are not finite, and what to try."""
-    if all(math.isfinite(_number(values[name])) for name in ("loss", "gradient_norm")):
-        return
-    broken = [name for name, value in values.items() if not math.isfinite(_number(value))]
-    kept = (step // config.checkpoint_every) * config.checkpoint_every
-    kept_in = f"the checkpoint of step {kept} stays in {folder}" if kept else "no checkpoint yet"
-    causes = ["the learning rate is too high (loop.learning_rate, loop.warmup_steps)"]
-    if config.precision == "bf16":
-        causes.append("bf16 overflows (loop.precision fp32)")
-    causes.append("the data holds values that are not finite")
-    if step == first:
-        causes.reverse()
-    raise UserError(
-        f"{', '.join(broken)} not finite at step {step} (loss {_number(values['loss'])}); likely "
-        f"causes: {'; '.join(causes)}; {kept_in}, and the same command continues from it"
-    )
-
-
-def _number(value: float | Tensor | None) -> float:
-    return value.detach().item() if isinstance(value, Tensor) else float(value or 0.0)
-
-
-class _Log:
-    """metrics.jsonl: means over the steps since the last row; rows past a resume point are dropped."""
-
-    def __init__(self, path: Path, first: int, config: LoopConfig) -> None:
-        self.path, self.config = path, config
-        self.sums: dict[str, float] = {}
-        self.count, self.elapsed = 0, 0.0
-        if path.exists() and is_main():
-            kept = [r for r in map(json.loads, _whole_lines(path)) if r.get("step", -1) < first]
-            with atomic_file(path) as temporary:
-                temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
-            self.elapsed = kept[-1].get("seconds", 0.0) if kept else 0.0
-        self.started = time.perf_counter()
-
-    def add(
-        self, step: int, loss: Tensor, norm: Tensor | None, metrics: Mapping[str, float | Tensor]
-    ) -> dict[str, float]:
-        """Collect one step; returns the row when one is due, else an empty dict."""
-        values = {"loss": loss, "gradient_norm": norm, **metrics}
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + _number(value)
-        self.count += 1
-        if (step + 1) % self.config.log_every and step + 1 != self.config.steps:
-            return {}
-        means = mean_over_processes({n: v / self.count for n, v in self.sums.items()})
-        row = {"step": step, **means}
-        row["learning_rate"] = learning_rate_at(self.config, step)
-        row["samples"] = (step + 1) * self.config.batch_size
-        row["seconds"] = round(self.elapsed + time.perf_counter() - self.started, 2)
-        self.sums, self.count = {}, 0
-        if is_main():
-            with open(self.path, "a") as file:
-                file.write(json.dumps(row) + "\n")
-        return row
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """Lines that ended with a newline: a killed writer may leave a torn last one."""
-    return [line for line in path.read_text().split("\n")[:-1] if line]
+        return Accelerator(**options)

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from invact_vla.data.lerobot import AGENTVIEW, INFO, is_lerobot, read_lerobot
+from invact_vla.data.lerobot import AGENTVIEW, read_lerobot
+from invact_vla.data.lerobot_meta import INFO, is_lerobot
 from invact_vla.data.lerobot_writer import write_lerobot
 from invact_vla.data.libero_hdf5 import RobotEpisode
 from invact_vla.errors import UserError
-from invact_vla.posttrain import read_tasks
 from tests.paths import GOLDEN, needs_golden
 
 
@@ -98,19 +98,8 @@ def test_theirs_is_read() -> None:
     np.testing.assert_allclose(pixels.mean((0, 1, 2)), np.ravel(stats["mean"]), atol=0.02)
 
 
-def test_bad_data_sets_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_bad_data_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no LeRobot data set"):
-        read_lerobot(tmp_path)
-    with pytest.raises(UserError, match=r"expected observation\.images\.front"):
-        read_lerobot(folder, cameras=("observation.images.front", ""))
-    info = json.loads((folder / INFO).read_text())
-    (tmp_path / "meta").mkdir()
-    (tmp_path / INFO).write_text(json.dumps(info | {"codebase_version": "v2.1"}))
-    with pytest.raises(UserError, match=r"format v2.1, expected v3"):
-        read_lerobot(tmp_path)
-    (tmp_path / INFO).write_text(json.dumps(info))
-    (tmp_path / "meta/tasks.parquet").write_bytes((folder / "meta/tasks.parquet").read_bytes())
-    with pytest.raises(UserError, match="incomplete"):
         read_lerobot(tmp_path)
     with pytest.raises(UserError, match="at least one"):
         write_lerobot(tmp_path / "empty", [])
@@ -120,28 +109,6 @@ def test_bad_data_sets_are_refused(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "mixed").exists() and not (tmp_path / "empty").exists()
 
 
-def test_missing_rows_and_foreign_grippers(tmp_path: Path) -> None:
-    path = tmp_path / "data"
-    write_lerobot(path, [episode(0, 5, "x", wrist=False)])
-    assert read_lerobot(path)[0].wrist is None
-    file = path / "data/chunk-000/file-000.parquet"
-    table = pq.read_table(file)
-    pq.write_table(table.slice(0, 3), file)
-    with pytest.raises(UserError, match="2 are missing"):
-        read_lerobot(path)
-    rows = np.array(table.column("action").to_pylist())
-    rows[:, 6] = [0, 1, 0, 1, 1]
-    changed = table.drop(["action"]).append_column("action", [rows.tolist()])
-    pq.write_table(changed, file)
-    with pytest.raises(UserError, match="gripper"):
-        read_lerobot(path)
-
-
-def test_post_training_reads_it_task_by_task(folder: Path, tmp_path: Path) -> None:
-    tasks = dict(read_tasks(folder, wrist=False))
-    assert {name: len(episodes) for name, episodes in tasks.items()} == {
-        "open it": 2,
-        "close it": 1,
-    }
-    with pytest.raises(UserError, match="neither"):
-        list(read_tasks(tmp_path, wrist=False))
+def test_one_camera(tmp_path: Path) -> None:
+    write_lerobot(tmp_path / "data", [episode(0, 5, "x", wrist=False)])
+    assert read_lerobot(tmp_path / "data")[0].wrist is None

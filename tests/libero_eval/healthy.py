@@ -8,11 +8,11 @@ of the training show the wrist camera alone, which would be left unread beside t
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from einops import rearrange
 from torch import Tensor
 
 from invact_vla import posttrain
+from invact_vla.data.open_dataset import open_dataset
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig
 from invact_vla.openvla.config_file import load_model_config
 from invact_vla.openvla.losses import make_loss
@@ -64,26 +64,25 @@ def checkpoint(out: Path, demos: Path, steps: int = 550) -> Path:
     words = [prompt_of(instruction(task_name("libero_10", task))) for task in TASKS]
     config = posttrain.PosttrainConfig(
         out=out, demos=demos, chunk=2, wrist=True, augment=False, held_out=0,
+            frames=out / "frames", workers=0,
         loop=LoopConfig(
             steps=steps, batch_size=32, learning_rate=2e-3, warmup_steps=30, weight_decay=0.01,
             log_every=50, checkpoint_every=1000,
         ),
     )  # fmt: skip
-    episodes, _ = posttrain.read_all(config)
-    statistics = posttrain.dataset_statistics(episodes)
     start = fresh(size(), words, 0)
     contrast = replace(start.processor, means=(DARK,) * 2, stds=(FLAT,) * 2)
-    pretrained = posttrain.as_policy(replace(start, processor=contrast), config, statistics)
-    data = posttrain.RobotExamples(pretrained, episodes, config)
+    dataset = open_dataset(replace(config.data, path=demos))
+    task = posttrain.prepare(config, dataset, replace(start, processor=contrast))
+    batches = posttrain.Batches(config, task.head, task.pretrained, task.training)
 
     def batch_at(step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([0, step])
-        batch = data.batch(rng.integers(0, len(data), config.loop.batch_size), None)
+        batch = batches(step)
         if step < WRIST_STEPS:
             rearrange(batch["pixel_values"], "b (v c) h w -> v b c h w", v=2)[0] = 0
         return batch
 
     out.mkdir(parents=True, exist_ok=True)
-    fit(pretrained.model, make_loss(pretrained.config), batch_at, config.loop, out)
-    save_pretrained(pretrained, out / "model")
+    fit(task.pretrained.model, make_loss(task.pretrained.config), batch_at, config.loop, out)
+    save_pretrained(task.pretrained, out / "model")
     return out / "model"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from invact_vla.errors import UserError
+from invact_vla.training.list_options import join_lists, register_lists
 
 _FIELD = re.compile(r"""^\s*(\w+)\s*:\s*([\w\[\], .|"']+?)(\s*=\s*.+)?\s*$""")
 
@@ -25,13 +26,14 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
     Unknown keys and flags, bad values and missing files raise UserError naming the cause. `--help`
     prints every field with its comment and exits with 0.
     """
-    args = _name_words(args, config_class)
+    args = join_lists(_name_words(args, config_class), config_class)
     import draccus
     import yaml
     from draccus.utils import DraccusException
     from draccus.wrappers import docstring
 
     docstring.DATACLASS_ATTR_RE = _FIELD  # its own has no quotes in types: Literal["a"] has no help
+    register_lists()
 
     complaints = io.StringIO()
     try:

@@ -9,7 +9,6 @@ one reset an episode) would have made.
 
 import importlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +48,7 @@ def build_env(
     No renderer and no observables: frames come from `camera.Camera`, and reading robosuite's
     observables at every physics step is a tenth of its time.
     """
-    if "MUJOCO_GL" not in os.environ:
+    if not gl.is_set():
         gl.probe()  # robosuite loads a GL library when it is imported
     libero_home.prepare(assets)
     import robosuite

@@ -22,6 +22,8 @@ from libero_eval.protocol import Protocol
 from libero_eval.results import EpisodeRow, Outcome
 from libero_eval.tasks import task_name
 
+LONGEST_LINE = 300  # characters of the first line of an error's reason
+
 Answer = ActionChunk | Exception  # of a policy; an exception ends the episode as an error
 Game = Generator[Request, Answer | None, EpisodeRow]  # a running episode; first sent None
 
@@ -252,10 +254,13 @@ def _actions(answer: Answer | None) -> np.ndarray:
 
 
 def _reason(error: Exception, where: str) -> str:
-    """One line that names the episode; below it, unless the mistake is a user's, the traceback."""
-    what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    line = " ".join(f"{where}: {what}".split())
-    if isinstance(error, UserError):
+    """A line of at most LONGEST_LINE characters, the cause first and the episode after it; below it,
+    unless the mistake is a user's, the traceback."""
+    is_users = isinstance(error, UserError)
+    what = " ".join((str(error) if is_users else f"{type(error).__name__}: {error}").split())
+    room = LONGEST_LINE - len(where) - len(" ()")
+    line = f"{what if len(what) <= room else what[: room - 3] + '...'} ({where})"
+    if is_users:
         return line
     return line + "\n" + "".join(traceback.format_exception(error)).strip()
 

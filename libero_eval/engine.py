@@ -36,7 +36,7 @@ def roll_out(
     KeyboardInterrupt when the user asked for it. Everything recorded stays.
     """
     labels = make.labels
-    suite = labels.protocol.suite
+    suite = labels.protocol.suite_name
     with EpisodeLog(make.folder / EPISODES_FILE) as log:
         _check_one_run(log, labels)
         todo = [j for j in jobs if not log.done((labels.arm, suite, j.task_id, j.init_index))]

@@ -117,7 +117,7 @@ class RunLabels:
         """A row of this run."""
         return EpisodeRow(
             arm=self.arm,
-            suite=self.protocol.suite,
+            suite=self.protocol.suite_name,
             task_id=task_id,
             task=task,
             init_index=init_index,
@@ -203,7 +203,7 @@ class _Count:
 def _steps(job: Job, labels: RunLabels, stage: Stage, count: _Count) -> Game:
     sim, policy, film = stage.sim, stage.policy, stage.film
     limit = labels.protocol.max_steps
-    _check_cameras(policy, labels.protocol)
+    labels.protocol.check_cameras(policy.needs)
     sim.reset(job.init_index)
     if film is not None:
         film.instruction = sim.instruction  # an axis may have changed the words
@@ -234,15 +234,6 @@ def _steps(job: Job, labels: RunLabels, stage: Stage, count: _Count) -> Game:
         progress=sim.progress(),
         state_hash=sim.state_hash(),
     )
-
-
-def _check_cameras(policy: Policy, protocol: Protocol) -> None:
-    hidden = sorted(set(policy.needs) - set(protocol.cameras))
-    if hidden:
-        raise UserError(
-            f"the policy reads the {' and '.join(hidden)} camera, which {protocol.key} does not "
-            f"show: choose a protocol that does, such as {protocol.suite}/oft"
-        )
 
 
 def _actions(answer: Answer | None) -> np.ndarray:

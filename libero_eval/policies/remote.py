@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import PolicySource
+from libero_eval.protocol import Protocol
 from libero_eval.remote import missing_package
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ class RemoteConfig(PolicyConfig):
             return source.card.hash or super().hash()
         finally:
             source.close()
+
+    def for_protocol(self, protocol: Protocol) -> PolicyConfig:
+        """Checks the cameras that the server's policy reads."""
+        source = self._connect()
+        try:
+            protocol.check_cameras(source.card.needs)
+        finally:
+            source.close()
+        return self
 
     def _connect(self) -> "RemoteSource":
         try:

@@ -109,7 +109,7 @@ def check_range(suite: str, task_id: int, first: int, count: int) -> None:
     if states is None or first + count <= len(states):
         return
     left = len(states) - first
-    remedy = f"lower episodes to {left}" if left > 0 else "lower first_init"
+    remedy = f"give --episodes {left}" if left > 0 else "lower --first_init"
     raise UserError(
         f"task {task_id} ({task_name(suite, task_id)}) has {len(states)} init states, "
         f"0..{len(states) - 1}; asked for {first}..{first + count - 1}: {remedy}"

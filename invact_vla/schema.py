@@ -3,10 +3,15 @@
 Axis letters: T frames, H W pixels, N items, K code positions, A action dimensions.
 """
 
+import functools
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
+ROUNDING = 1e-3  # an action beyond its range by no more than this was meant to be at the end of it
 
 
 def _check_image(name: str, image: np.ndarray) -> None:
@@ -89,7 +94,10 @@ LIBERO_ACTIONS = ActionSpec()
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """Actions to execute open loop. values: float32 (N, 7) in [-1, 1], in LIBERO's env convention."""
+    """Actions to execute open loop. values: float32 (N, 7) in [-1, 1], in LIBERO's env convention.
+
+    What is beyond by at most ROUNDING is clipped, and said once.
+    """
 
     values: np.ndarray
     spec: ActionSpec = LIBERO_ACTIONS
@@ -102,10 +110,22 @@ class ActionChunk:
             )
         if not np.all(np.isfinite(v)):
             raise ValueError("action: expected finite values, got NaN or infinity")
-        if v.min() < self.spec.low or v.max() > self.spec.high:
+        beyond = max(self.spec.low - float(v.min()), float(v.max()) - self.spec.high)
+        if 0 < beyond <= ROUNDING:
+            _say_rounded(f"[{self.spec.low:g}, {self.spec.high:g}]")
+            object.__setattr__(self, "values", np.clip(v, self.spec.low, self.spec.high))
+        elif beyond > 0:
             raise ValueError(
                 f"action: expected [{self.spec.low}, {self.spec.high}], got [{v.min()}, {v.max()}]"
             )
+
+
+@functools.cache
+def _say_rounded(range_: str) -> None:
+    """Once per process."""
+    logger.warning(
+        "actions beyond %s by at most %g are clipped: taken for rounding", range_, ROUNDING
+    )
 
 
 class Policy(Protocol):

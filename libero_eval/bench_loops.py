@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from invact_vla.errors import UserError
 from libero_eval import gl
 from libero_eval.protocol import SETTLE_ACTION, get_protocol
 
@@ -85,7 +86,10 @@ class PublicLoop:
             bddl_file_name=str(bddl), camera_heights=size, camera_widths=size
         )
         self._env.seed(protocol.reset_seed)
-        self._states = init_states(protocol.suite, job.task)
+        states = init_states(protocol.suite, job.task)
+        if states is None:
+            raise UserError(f"{protocol.key} has no init states: the public loop needs them")
+        self._states = states
 
     def reset(self, episode: int) -> None:
         """Rebuild the model, then set the init state."""

@@ -31,7 +31,7 @@ from libero_eval.demonstrator.recipes import recipe
 from libero_eval.demonstrator.style import PLAIN, random_style
 from libero_eval.executors import OneByOne, run_all
 from libero_eval.recording import merge_demonstrations, play, replays, write_demonstration
-from libero_eval.tasks import instruction, task_name
+from libero_eval.tasks import task_instruction, task_name, task_names
 
 if TYPE_CHECKING:
     from libero_eval.sim import LiberoSim
@@ -167,6 +167,9 @@ class AttemptRunner:
 def main(config: DemosConfig) -> Path:
     """Make the demonstrations. Returns the run folder, which holds one HDF5 file a task."""
     tasks = config.tasks or tuple(t for s, t in sorted(RECIPES) if s == config.suite)
+    if not tasks:
+        task_names(config.suite)  # says if there is no such suite
+        raise UserError(f"no demonstrator for any task of {config.suite}: nothing to make")
     for task in tasks:
         recipe(config.suite, task)
     assets = config.assets.build()
@@ -278,7 +281,7 @@ def _merge(config: DemosConfig, path: Path, parts: Path, task: int) -> None:
         "tag": "libero-v1",
         "env_name": problem,
         "problem_info": _json({"problem_name": problem.lower(), "domain_name": "robosuite",
-                               "language_instruction": instruction(name)}),
+                               "language_instruction": task_instruction(config.suite, task)}),
         "bddl_file_name": f"{config.suite}/{bddl.name}",
         "bddl_file_content": bddl.read_text(),
         "macros_image_convention": "opengl",

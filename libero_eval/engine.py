@@ -12,6 +12,7 @@ from libero_eval.early_stop import Stopper
 from libero_eval.episode import Job, RunLabels
 from libero_eval.executors import Executor, JobQueue
 from libero_eval.interrupt import gentle_interrupt
+from libero_eval.policy_source import REFUSED
 from libero_eval.results import EPISODES_FILE, ONE_RUN, EpisodeLog, EpisodeRow, by_task
 from libero_eval.runner import MakeEpisodeRunner, video_name
 from libero_eval.tasks import task_name
@@ -30,11 +31,12 @@ def roll_out(
 ) -> list[EpisodeRow]:
     """Run the jobs that are not done yet, until the stopper has seen enough; returns all rows.
 
-    Stops with UserError when max_errors episodes ended as errors, or the disk is full; with
+    Stops with UserError when max_errors episodes ended as errors, when the policy cannot be rolled
+    out at all (REFUSED), or the disk is full; with
     KeyboardInterrupt when the user asked for it. Everything recorded stays.
     """
     labels = make.labels
-    suite = labels.protocol.suite
+    suite = labels.protocol.suite_name
     with EpisodeLog(make.folder / EPISODES_FILE) as log:
         _check_one_run(log, labels)
         todo = [j for j in jobs if not log.done((labels.arm, suite, j.task_id, j.init_index))]
@@ -52,6 +54,8 @@ def roll_out(
                 progress.update()
                 if stopper is not None and stopper.update(row):
                     break
+                if row.outcome == "error" and row.reason.startswith(REFUSED):
+                    raise UserError(_first_line(row.reason))
                 if outcomes["error"] >= max_errors:
                     raise UserError(
                         f"{labels.arm}: {outcomes['error']} episodes ended as errors, the last in "
@@ -92,7 +96,7 @@ def _rows(
 
     def error_row(job: Job, reason: str) -> EpisodeRow:
         name = task_name(labels.protocol.suite, job.task_id)
-        reason = f"{name}, init state {job.init_index}: {reason}"
+        reason = f"{reason} ({name}, init state {job.init_index})"
         return labels.error_row(job.task_id, name, job.init_index, reason)
 
     queue = JobQueue(iter(jobs) if in_order else jobs)

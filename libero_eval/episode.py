@@ -22,6 +22,8 @@ from libero_eval.protocol import Protocol
 from libero_eval.results import EpisodeRow, Outcome
 from libero_eval.tasks import task_name
 
+LONGEST_LINE = 300  # characters of the first line of an error's reason
+
 Answer = ActionChunk | Exception  # of a policy; an exception ends the episode as an error
 Game = Generator[Request, Answer | None, EpisodeRow]  # a running episode; first sent None
 
@@ -115,7 +117,7 @@ class RunLabels:
         """A row of this run."""
         return EpisodeRow(
             arm=self.arm,
-            suite=self.protocol.suite,
+            suite=self.protocol.suite_name,
             task_id=task_id,
             task=task,
             init_index=init_index,
@@ -201,7 +203,7 @@ class _Count:
 def _steps(job: Job, labels: RunLabels, stage: Stage, count: _Count) -> Game:
     sim, policy, film = stage.sim, stage.policy, stage.film
     limit = labels.protocol.max_steps
-    _check_cameras(policy, labels.protocol)
+    labels.protocol.check_cameras(policy.needs)
     sim.reset(job.init_index)
     if film is not None:
         film.instruction = sim.instruction  # an axis may have changed the words
@@ -234,15 +236,6 @@ def _steps(job: Job, labels: RunLabels, stage: Stage, count: _Count) -> Game:
     )
 
 
-def _check_cameras(policy: Policy, protocol: Protocol) -> None:
-    hidden = sorted(set(policy.needs) - set(protocol.cameras))
-    if hidden:
-        raise UserError(
-            f"the policy reads the {' and '.join(hidden)} camera, which {protocol.key} does not "
-            f"show: choose a protocol that does, such as {protocol.suite}/oft"
-        )
-
-
 def _actions(answer: Answer | None) -> np.ndarray:
     """(N, 7) of an answer; a chunk was checked when it was made."""
     if isinstance(answer, Exception):
@@ -252,10 +245,13 @@ def _actions(answer: Answer | None) -> np.ndarray:
 
 
 def _reason(error: Exception, where: str) -> str:
-    """One line that names the episode; below it, unless the mistake is a user's, the traceback."""
-    what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    line = " ".join(f"{where}: {what}".split())
-    if isinstance(error, UserError):
+    """A line of at most LONGEST_LINE characters, the cause first and the episode after it; below it,
+    unless the mistake is a user's, the traceback."""
+    is_users = isinstance(error, UserError)
+    what = " ".join((str(error) if is_users else f"{type(error).__name__}: {error}").split())
+    room = LONGEST_LINE - len(where) - len(" ()")
+    line = f"{what if len(what) <= room else what[: room - 3] + '...'} ({where})"
+    if is_users:
         return line
     return line + "\n" + "".join(traceback.format_exception(error)).strip()
 

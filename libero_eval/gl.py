@@ -1,4 +1,4 @@
-"""Find a way to render without a screen: EGL, else OSMesa.
+"""Find a way to render without a screen: EGL, else OSMesa, or the one that `MUJOCO_GL` names.
 
 Each is tried in a child process, because a failed try poisons the process and a broken driver can
 kill it. The answer is kept in a small file until the machine boots again.
@@ -22,6 +22,8 @@ from libero_eval import quiet
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("egl", "osmesa")
+VARIABLES = ("MUJOCO_GL", "PYOPENGL_PLATFORM")
+PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}  # of Debian
 TIMEOUT_S = 60
 DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
 PROBE = Path(__file__).with_name("gl_probe.py")
@@ -39,8 +41,10 @@ def probe() -> str:
     """Choose a backend and set the environment for it; returns "egl" or "osmesa".
 
     Call it before mujoco or robosuite is imported. Sets `MUJOCO_GL` and `PYOPENGL_PLATFORM` (and
-    the EGL device, if the first one does not work), for this process and its children.
-    Errors: UserError with the Debian packages to install, if neither backend renders.
+    the EGL device, if the first one does not work), for this process and its children. A backend or
+    a device that these variables name already is taken, and no other.
+    Errors: UserError with the Debian packages to install, if no backend renders, and for a variable
+    that names what cannot render here.
     """
     loaded = _loaded_backend()
     if loaded in BACKENDS:
@@ -69,6 +73,35 @@ def use(backend: str) -> None:
     _load_triton_first()
 
 
+def is_set() -> bool:
+    """Whether `probe` or `use` has set the environment, here or in a parent process."""
+    return os.environ.get("MUJOCO_GL") in BACKENDS and len(_wishes()) == len(VARIABLES)
+
+
+def wanted_backend() -> str | None:
+    """The backend that the environment names; None if it leaves the choice.
+
+    UserError for one that needs a screen, for one that is unknown, and for two that differ.
+    """
+    wishes = _wishes()
+    for name, value in wishes.items():
+        if value not in BACKENDS:
+            raise UserError(
+                f"{name}={os.environ[name]} is set, but LIBERO is rendered without a screen, by "
+                f"{' or '.join(BACKENDS)}: unset {name}, or set it to one of these"
+            )
+    if len(set(wishes.values())) > 1:
+        both = " and ".join(f"{name}={value}" for name, value in wishes.items())
+        raise UserError(f"{both} contradict each other: unset one of them")
+    return next(iter(wishes.values()), None)
+
+
+def _wishes() -> dict[str, str]:
+    """The variables that are set, in lower case as MuJoCo reads them."""
+    values = {name: os.environ.get(name, "").strip().lower() for name in VARIABLES}
+    return {name: value for name, value in values.items() if value}
+
+
 def _load_triton_first() -> None:
     """Triton and Mesa's software renderer bring an LLVM each, and a process in which Mesa's came
     first dies with a segmentation fault when PyTorch later imports Triton."""
@@ -83,23 +116,38 @@ def _loaded_backend() -> str | None:
 
 def find(cache: Path | None = None) -> Answer:
     """The backend that works on this machine, from the cache file if it is of this boot."""
-    path = (cache or cache_folder("gl")) / "probe.json"
+    wanted = wanted_backend()
+    path = (cache or cache_folder("gl")) / f"probe{f'_{wanted}' if wanted else ''}.json"
     key = _boot_key()
     known = _read_cache(path, key)
     if known is not None:
         return known
-    reasons = []
-    for backend in BACKENDS:
+    reasons = {}
+    for backend in [wanted] if wanted else BACKENDS:
         device, reason = _try(backend)
         if device is not None:
             answer = Answer(backend=backend, device=device if backend == "egl" else None)
             write_json(path, {"key": key, "backend": backend, "device": answer.device})
             return answer
-        logger.info("GL backend %s does not work: %s", backend, reason)
-        reasons.append(f"{backend}: {reason}")
-    raise UserError(
-        f"no way to render without a screen ({'; '.join(reasons)}); "
-        "apt-get install libegl1 libgl1-mesa-dri (EGL) or apt-get install libosmesa6 (OSMesa)"
+        if reason.startswith(DEVICE_VARIABLE):  # the variable is at fault, not the machine
+            raise UserError(reason)
+        if wanted is None:
+            logger.info("GL backend %s does not work: %s", backend, reason)
+        reasons[backend] = reason
+    raise UserError(_nothing_renders(wanted, reasons))
+
+
+def _nothing_renders(wanted: str | None, reasons: dict[str, str]) -> str:
+    said = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
+    if wanted is not None:
+        name = next(iter(_wishes()))
+        return (
+            f"{name}={wanted} is set, but does not render here ({said}): apt-get install "
+            f"{PACKAGES[wanted]}, or unset {name} to have the others tried"
+        )
+    return (
+        f"no way to render without a screen ({said}); apt-get install {PACKAGES['egl']} (EGL) or "
+        f"apt-get install {PACKAGES['osmesa']} (OSMesa)"
     )
 
 

@@ -1,7 +1,8 @@
 """Run as a script in a child process by `gl.find`: render a tiny scene with MUJOCO_GL's backend.
 
 Prints `renders on device N` for the first EGL device whose picture is not of one colour (0 for
-OSMesa). robosuite takes device 0 unless told otherwise, so the devices are tried one by one.
+OSMesa). robosuite takes device 0 unless told otherwise, so the devices are tried one by one. A device
+that the environment names is tried alone; if it does not render, the last line says which ones do.
 """
 
 import os
@@ -24,24 +25,38 @@ def main() -> int:
     """Exit code 0 if some device renders."""
     import mujoco
 
-    for device in _devices():
-        if device is not None:
-            os.environ[DEVICE_VARIABLE] = str(device)
-        if _renders(mujoco):
+    chosen = os.environ.get(DEVICE_VARIABLE, "") if os.environ["MUJOCO_GL"] == "egl" else ""
+    for device in [chosen] if chosen else _devices():
+        if _renders_on(mujoco, device):
             sys.stdout.write(f"renders on device {device or 0}\n")
             sys.stdout.flush()
             os._exit(0)  # finalisers of broken drivers are noisy, and nothing is left to do
+    if chosen:
+        good = [device for device in _devices() if _renders_on(mujoco, device)]
+        if good:
+            sys.stderr.write(
+                f"{DEVICE_VARIABLE}={chosen} names no EGL device that renders here: set it to "
+                f"{' or '.join(good)}, or unset it\n"
+            )
+            sys.stderr.flush()
+            os._exit(1)
     sys.stderr.write("no device renders\n")
     return 1
 
 
-def _devices() -> list[int | None]:
-    """EGL devices to try; [None] for OSMesa, or if one is already chosen."""
-    if os.environ["MUJOCO_GL"] != "egl" or os.environ.get(DEVICE_VARIABLE):
-        return [None]
+def _devices() -> list[str]:
+    """Numbers of the EGL devices; [""] for OSMesa."""
+    if os.environ["MUJOCO_GL"] != "egl":
+        return [""]
     from mujoco.egl import egl_ext
 
-    return list(range(len(egl_ext.eglQueryDevicesEXT())))
+    return [str(number) for number in range(len(egl_ext.eglQueryDevicesEXT()))]
+
+
+def _renders_on(mujoco: ModuleType, device: str) -> bool:
+    if device:
+        os.environ[DEVICE_VARIABLE] = device
+    return _renders(mujoco)
 
 
 def _renders(mujoco: ModuleType) -> bool:
@@ -53,7 +68,7 @@ def _renders(mujoco: ModuleType) -> bool:
         renderer = mujoco.Renderer(model, height=32, width=32)
         renderer.update_scene(data, camera="eye")
         picture = renderer.render()
-    except (ImportError, RuntimeError, mujoco.FatalError) as error:
+    except (ImportError, RuntimeError, ValueError, mujoco.FatalError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return False
     return bool(picture.std() > 1.0)

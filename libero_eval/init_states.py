@@ -14,8 +14,9 @@ from typing import ClassVar
 import numpy as np
 
 from invact_vla.errors import UserError
+from libero_eval import own_suite
 from libero_eval.libero_home import init_states_file
-from libero_eval.tasks import task_name
+from libero_eval.tasks import is_own, task_name
 
 MAX_BYTES = 16 << 20  # the largest file of the wheel has 50 x 123 float64 = 49 kB
 
@@ -81,6 +82,35 @@ def _checked(path: Path, value: object) -> np.ndarray:
     return value
 
 
-def init_states(suite: str, task_id: int) -> np.ndarray:
-    """The wheel's init states of a task: float64 (50, D)."""
-    return read_init_states(init_states_file(suite, task_name(suite, task_id)))
+def init_states(suite: str, task_id: int) -> np.ndarray | None:
+    """The init states of a task: float64 (N, D), 50 for LIBERO's own; None for an own task without,
+    whose episodes begin in random layouts."""
+    name = task_name(suite, task_id)
+    if not is_own(suite):
+        return read_init_states(init_states_file(suite, name))
+    path = own_suite.init_file(suite, name)
+    if path is None:
+        return None
+    return read_array(path) if path.suffix == ".npy" else read_init_states(path)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read init states from a .npy file, as `read_init_states` gives them."""
+    try:
+        value = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is no .npy file of numbers: {error}") from error
+    return _checked(path, value)
+
+
+def check_range(suite: str, task_id: int, first: int, count: int) -> None:
+    """Raise UserError unless the init states first .. first + count - 1 exist."""
+    states = init_states(suite, task_id)
+    if states is None or first + count <= len(states):
+        return
+    left = len(states) - first
+    remedy = f"give --episodes {left}" if left > 0 else "lower --first_init"
+    raise UserError(
+        f"task {task_id} ({task_name(suite, task_id)}) has {len(states)} init states, "
+        f"0..{len(states) - 1}; asked for {first}..{first + count - 1}: {remedy}"
+    )

@@ -4,7 +4,7 @@ The first `import libero.libero` of a machine asks a question on standard input 
 first object or scene that is built downloads the assets from a hub, whatever the `assets` entry
 of the config file says: `get_assets_path` reads a module variable, then the wheel's own folder,
 then the hub. `prepare` writes LIBERO's config file before that import, and sets the variable
-right after it. BDDL files and init states always come from the wheel.
+right after it. BDDL files and init states come from the wheel, or from a folder of own tasks.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from types import ModuleType
 from invact_vla.errors import UserError
 from invact_vla.training.cache_folder import cache_folder
 from invact_vla.training.files import atomic_file
-from libero_eval import quiet
+from libero_eval import own_suite, quiet
 
 CONFIG_VARIABLE = "LIBERO_CONFIG_PATH"
 
@@ -71,8 +71,11 @@ def benchmark_root() -> Path:
 
 
 def bddl_file(suite: str, task: str) -> Path:
-    """The wheel's BDDL file of a task, e.g. ("libero_10", "KITCHEN_SCENE3_turn_on_...")."""
-    return _existing(benchmark_root() / "bddl_files" / suite / f"{task}.bddl")
+    """The BDDL file of a task, e.g. ("libero_10", "KITCHEN_SCENE3_turn_on_...")."""
+    wheel = benchmark_root() / "bddl_files" / suite
+    if own_suite.is_folder(suite) and not wheel.is_dir():
+        return own_suite.bddl_file(suite, task)
+    return _existing(wheel / f"{task}.bddl")
 
 
 def init_states_file(suite: str, task: str) -> Path:

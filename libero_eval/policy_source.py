@@ -13,6 +13,8 @@ from invact_vla.schema import ActionChunk, Observation, Policy
 
 logger = logging.getLogger(__name__)
 
+REFUSED = "not rolled out"  # begins the message of what ends a whole run, not one episode
+
 Request = tuple[Policy, Observation]  # an opened policy, and what its episode shows now
 
 

@@ -4,10 +4,14 @@ Numbers measured under different protocols are not comparable; a result names it
 carries `Protocol.hash`, and comparisons refuse to mix hashes.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import hash_json
+from libero_eval import own_suite
+from libero_eval.tasks import is_own, suite_name
 
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
@@ -60,9 +64,14 @@ class Protocol:
     source: str
 
     @property
+    def suite_name(self) -> str:
+        """What results call the suite; the name of the folder for own tasks."""
+        return suite_name(self.suite)
+
+    @property
     def key(self) -> str:
-        """The name it is asked for by: suite/name."""
-        return f"{self.suite}/{self.name}"
+        """The name in results: suite/name."""
+        return f"{self.suite_name}/{self.name}"
 
     @property
     def hash(self) -> str:
@@ -73,9 +82,29 @@ class Protocol:
         """
         fields = asdict(self)
         fields.pop("source")
+        if is_own(self.suite):  # what is in the folder counts, not where it lies
+            fields["suite"] = f"{self.suite_name} {own_suite.suite_hash(self.suite)}"
         if not self.reseed:
             fields.pop("reseed")
         return hash_json(fields)
+
+    def check_cameras(self, needs: Sequence[str]) -> None:
+        """Raise UserError if a policy reads a camera that this protocol does not show."""
+        hidden = [camera for camera in needs if camera not in self.cameras]
+        if not hidden:
+            return
+        suite = DEFAULT_PROTOCOL.partition("/")[0]
+        rows = [row for row in PROTOCOLS.values() if row.suite == suite]
+        fits = next((row for row in rows if set(needs) <= set(row.cameras)), None)
+        remedy = (
+            "LIBERO has agentview and wrist"
+            if fits is None
+            else f"choose a protocol that does, as with --protocol {self.suite}/{fits.name}"
+        )
+        raise UserError(
+            f"the policy reads the {' and '.join(hidden)} camera, which {self.key} does not show: "
+            f"{remedy}"
+        )
 
 
 def _openvla_family(
@@ -138,8 +167,27 @@ PROTOCOLS: dict[str, Protocol] = {row.key: row for row in _ROWS}
 DEFAULT_PROTOCOL = "libero_10/openvla"
 
 
-def get_protocol(key: str) -> Protocol:
-    """The protocol of a name such as libero_10/openvla; UserError with the known names."""
-    if key not in PROTOCOLS:
-        raise UserError(f"unknown protocol {key!r}; known: {', '.join(sorted(PROTOCOLS))}")
-    return PROTOCOLS[key]
+def get_protocol(key: str, suite: str | None = None) -> Protocol:
+    """The protocol of a name such as libero_10/openvla; UserError with the known names.
+
+    FOLDER/openvla, or FOLDER alone, is OpenVLA's protocol on the own tasks of a folder, with the
+    horizon of libero_10. suite: in place of the key's.
+    """
+    if suite:
+        name = key if "/" not in key else key.rpartition("/")[2]
+        key = f"{suite.rstrip('/')}/{name}"
+    if key in PROTOCOLS:
+        return PROTOCOLS[key]
+    default_suite, _, default_name = DEFAULT_PROTOCOL.partition("/")
+    names = {row.name for row in PROTOCOLS.values()}
+    folder, _, name = key.rpartition("/")
+    if name not in names or not folder:
+        folder, name = key, default_name
+    if not is_own(folder) or not (Path(folder).is_dir() or suite):  # a path that is misspelled
+        raise UserError(
+            f"unknown protocol {key!r}; known: {', '.join(sorted(PROTOCOLS))}, or FOLDER/"
+            f"{default_name} for a folder of own tasks"
+        )
+    row = PROTOCOLS[f"{default_suite}/{name}"]
+    own_suite.task_files(folder)
+    return replace(row, suite=str(Path(folder).resolve()), source=f"{row.source}; own tasks")

@@ -9,6 +9,7 @@ be run again: the later row then replaces it. Anything else recorded twice is re
 import json
 import logging
 import os
+import re
 import typing
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 EPISODES_FILE = "episodes.jsonl"
 Outcome = Literal["success", "failure", "error"]
+_BEYOND = re.compile(r"init states 0\.\.(\d+), got (\d+)")
 OUTCOMES: tuple[str, ...] = typing.get_args(Outcome)
 # fields that are equal in all rows of one run
 ONE_RUN = ("arm", "seed", "checkpoint_hash", "protocol_hash", "pack_hash", "manifest_hash")
@@ -141,6 +143,7 @@ def is_begun(folder: Path) -> bool:
 def read_episodes(path: Path) -> list[EpisodeRow]:
     """All rows of an episodes.jsonl (or of the run folder holding one), sorted by key.
 
+    Left out, with a warning, are errors of init states that do not exist: no such episodes can be.
     Raises UserError for a missing file, a damaged line, unknown or missing fields, wrong types, and
     an episode recorded twice.
     """
@@ -159,7 +162,21 @@ def read_episodes(path: Path) -> list[EpisodeRow]:
         if previous is not None and previous.outcome != "error":
             raise UserError(f"{path}:{number}: episode {row.key} is recorded twice")
         rows[row.key] = row
-    return [rows[key] for key in sorted(rows)]
+    beyond = [row.key for row in rows.values() if _is_beyond(row)]
+    if beyond:
+        states = ", ".join(sorted({str(key[-1]) for key in beyond}))
+        logger.warning("%s: %d rows of init states that do not exist (%s) are left out",
+                       path, len(beyond), states)  # fmt: skip
+    return [rows[key] for key in sorted(rows.keys() - set(beyond))]
+
+
+def _is_beyond(row: EpisodeRow) -> bool:
+    """Whether a row is the error of an init state that the task does not have, as runs recorded that
+    asked for more than there are."""
+    found = _BEYOND.search(row.reason)
+    return (
+        row.outcome == "error" and bool(found) and int(found[2]) == row.init_index > int(found[1])
+    )
 
 
 def merge(folders: Sequence[Path], may_differ: Collection[str] = ()) -> list[EpisodeRow]:

@@ -25,6 +25,7 @@ from libero_eval.early_stop import STOP_FILE, EarlyStop, Stopper, balanced_order
 from libero_eval.engine import film_successes, roll_out
 from libero_eval.episode import Job, RunLabels
 from libero_eval.executors import Executor, ExecutorConfig, HereConfig, by_workers
+from libero_eval.init_states import check_range, init_states
 from libero_eval.manifest import environment_manifest, manifest_hash
 from libero_eval.policies import PolicyConfig, RemoteConfig
 from libero_eval.protocol import DEFAULT_PROTOCOL, Protocol, get_protocol
@@ -32,7 +33,7 @@ from libero_eval.results import EpisodeRow, by_task, is_begun
 from libero_eval.runner import MakeEpisodeRunner, OpenLibero, VideoConfig, video_name
 from libero_eval.shard import Shard
 from libero_eval.stats import Interval, RateRefused, rate, rate_sequence, wilson
-from libero_eval.tasks import task_name, task_names
+from libero_eval.tasks import is_own, task_names
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class RolloutConfig:
     seed: int = 0  # drives the policy's randomness; layouts come from init states and protocol
     overwrite: bool = False  # replace a run of another config in `out`
     protocol: str = DEFAULT_PROTOCOL  # suite/name, see libero_eval/protocol.py
+    suite: str = ""  # a suite of LIBERO or a folder of own tasks, in place of the protocol's
     assets: AssetPack = field(default_factory=ProceduralPack)  # what the world is drawn with
     axes: AxesConfig = field(default_factory=AxesConfig)  # perturbations; in the protocol's name
     tasks: tuple[int, ...] = ()  # places in the suite; none given: all
@@ -83,7 +85,7 @@ class RolloutConfig:
 
 def protocol_of(config: RolloutConfig) -> Protocol:
     """The named protocol with the config's deviations, which its name then states."""
-    protocol = get_protocol(config.protocol)
+    protocol = get_protocol(config.protocol, config.suite)
     for field_name in ("max_steps", "render_px"):
         value = getattr(config, field_name)
         if value is not None and value != getattr(protocol, field_name):
@@ -97,21 +99,20 @@ def protocol_of(config: RolloutConfig) -> Protocol:
 def jobs_of(config: RolloutConfig) -> list[Job]:
     """The shard's episodes, task by task, or in the rounds of early_stop.
 
-    Raises UserError for an unknown task.
+    Raises UserError for an unknown task, and for init states that it does not have.
     """
-    protocol = get_protocol(config.protocol)
+    protocol = get_protocol(config.protocol, config.suite)
     tasks = config.tasks or tuple(range(len(task_names(protocol.suite))))
     if len(set(tasks)) != len(tasks):
         raise UserError(f"tasks are listed twice: {tasks}")
-    count = protocol.trials if config.episodes is None else config.episodes
-    for task in tasks:
-        task_name(protocol.suite, task)
     unknown = set(config.more) - set(tasks)
     if unknown:
         raise UserError(f"`more` names tasks {sorted(unknown)} that are not run: {list(tasks)}")
     jobs = []
     for task in tasks:
-        inits = range(config.first_init, config.first_init + config.more.get(task, count))
+        count = config.more.get(task, config.episodes or _trials(protocol, task, config.first_init))
+        check_range(protocol.suite, task, config.first_init, count)
+        inits = range(config.first_init, config.first_init + count)
         filmed = set(inits[: config.videos.per_task])
         jobs += [Job(task, init, init in filmed) for init in inits]
     if config.early_stop is not None:
@@ -120,6 +121,14 @@ def jobs_of(config: RolloutConfig) -> list[Job]:
     if not part:
         raise UserError(f"shard {config.shard} of {len(jobs)} episodes is empty: make fewer shards")
     return part
+
+
+def _trials(protocol: Protocol, task: int, first: int) -> int:
+    """Episodes of a task where none are asked for: the protocol's, or as many as an own task has."""
+    states = init_states(protocol.suite, task)
+    if states is None or not is_own(protocol.suite):
+        return protocol.trials
+    return max(1, min(protocol.trials, len(states) - first))
 
 
 def executor_of(config: RolloutConfig) -> Executor:
@@ -148,9 +157,13 @@ def main(config: RolloutConfig) -> Path:
     raised and the run is not finished: the next one repeats those.
     """
     jobs, protocol = jobs_of(config), protocol_of(config)
-    config.policy.check_suite(protocol.suite)
+    policy = None  # a finished run needs no policy, nor a server that has gone meanwhile
+    if not (config.out / "done.json").exists():
+        policy = config.policy.for_protocol(protocol)
     assets = config.assets.build()
     parents = {"assets": assets, **config.policy.parents()}
+    if is_own(protocol.suite):
+        parents["suite"] = Path(protocol.suite)
     if config.early_stop is not None and config.early_stop.baseline is not None:
         parents["baseline"] = config.early_stop.baseline
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
@@ -163,9 +176,10 @@ def main(config: RolloutConfig) -> Path:
     if not is_begun(run.folder):  # what the rows say stays; others are refused
         write_json(run.folder / "manifest.json", manifest)
     stopper = None if config.early_stop is None else Stopper(config.early_stop, jobs)
-    with serving(config) as policy:
+    config = replace(config, policy=policy or config.policy.for_protocol(protocol))
+    with serving(config) as served:
         make = MakeEpisodeRunner(
-            policy,
+            served,
             OpenLibero(protocol, assets, backend, config.axes),
             _labels(config, protocol, manifest_hash(manifest)),
             config.videos,

@@ -9,7 +9,6 @@ one reset an episode) would have made.
 
 import importlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from libero_eval import gl, libero_home
+from invact_vla.errors import UserError
+from libero_eval import gl, libero_home, own_suite
+from libero_eval.policy_source import REFUSED
 from libero_eval.reset_store import Before, ResetStore
+from libero_eval.tasks import is_own
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +51,20 @@ def build_env(
     No renderer and no observables: frames come from `camera.Camera`, and reading robosuite's
     observables at every physics step is a tenth of its time.
     """
-    if "MUJOCO_GL" not in os.environ:
+    if not gl.is_set():
         gl.probe()  # robosuite loads a GL library when it is imported
     libero_home.prepare(assets)
     import robosuite
-    from libero.libero.envs import bddl_utils
     from libero.libero.envs.bddl_base_domain import TASK_MAPPING
 
     _mujoco().set_mju_user_warning(_log_warning)
     bddl = str(libero_home.bddl_file(suite, task))
-    base = TASK_MAPPING[bddl_utils.get_problem_info(bddl)["problem_name"]]
+    problem = own_suite.problem_name(Path(bddl)).lower()
+    if problem not in TASK_MAPPING:
+        raise UserError(
+            f"{REFUSED}: {bddl} is of problem {problem}, LIBERO has {', '.join(sorted(TASK_MAPPING))}"
+        )
+    base = TASK_MAPPING[problem]
 
     def initialize_sim(self: Any, xml_string: str | None = None) -> None:
         if edit_model is not None:
@@ -69,9 +75,9 @@ def build_env(
         self.pristine = {field: getattr(model, field).copy() for field in MODEL_FIELDS}
 
     # LIBERO checks that the class bears the name of the problem
-    problem = type(base.__name__, (base,), {"_initialize_sim": initialize_sim})
-    with numpy_seed(0):
-        env = problem(
+    kind = type(base.__name__, (base,), {"_initialize_sim": initialize_sim})
+    with numpy_seed(0), _own_mistakes(suite, bddl):
+        env = kind(
             bddl,
             robots=["Panda"],
             controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
@@ -88,6 +94,20 @@ def build_env(
     env._observables = {}
     env.property_samplers = list(env.object_property_initializers)
     return env
+
+
+@contextmanager
+def _own_mistakes(suite: str, bddl: str) -> Iterator[None]:
+    """What LIBERO cannot build of an own task is the task's mistake, named with its file."""
+    try:
+        yield
+    except Exception as error:
+        if not is_own(suite):
+            raise
+        raise UserError(
+            f"{REFUSED}: LIBERO cannot build {bddl}: {type(error).__name__}: {error}; check that its "
+            "objects, fixtures and regions are LIBERO's"
+        ) from error
 
 
 def _mujoco() -> Any:

@@ -25,7 +25,7 @@ from libero_eval.init_states import init_states
 from libero_eval.physics import Stepper
 from libero_eval.protocol import SETTLE_ACTION
 from libero_eval.render.camera import CAMERA_NAMES, Camera
-from libero_eval.tasks import instruction, task_name
+from libero_eval.tasks import task_instruction, task_name
 
 ARM_NOISE_RAD = 0.02  # spread of the arm joints in LIBERO's own init states
 RANGE_TOLERANCE = 1e-6
@@ -78,7 +78,7 @@ class LiberoSim:
             raise UserError(f"unknown cameras {sorted(unknown)}; known: {', '.join(CAMERA_NAMES)}")
         self.suite, self.task_id = suite, task_id
         self.task = task_name(suite, task_id)
-        self.instruction = instruction(self.task)
+        self.instruction = task_instruction(suite, task_id)
         self.assets = Path(assets)
         self.cameras, self.image_size = tuple(cameras), image_size
         self.episode = "no episode yet"
@@ -121,9 +121,14 @@ class LiberoSim:
     def reset(self, init_index: int, settle: bool = True) -> None:
         """Start the episode of an init state: reset, set the state, settle with the gripper open.
 
-        Equal, bit for bit, to the init_index-th episode of the public serial loop.
+        Equal, bit for bit, to the init_index-th episode of the public serial loop. An own task
+        without init states begins in the random layout of seed `init_index`.
         """
         self._check_index(init_index)
+        if self._init_states is None:
+            self.reset_random(init_index, settle)
+            self.init_index = init_index
+            return
         self.episode, self.init_index = f"init state {init_index}", init_index
         assert self.env is not None  # builds it
         self._resets.run(init_index)
@@ -131,10 +136,11 @@ class LiberoSim:
         self._begin(settle)
 
     def _check_index(self, init_index: int) -> None:
-        if not 0 <= init_index < len(self._init_states):
-            raise UserError(
-                f"{self.task}: init states 0..{len(self._init_states) - 1}, got {init_index}"
-            )
+        if self._init_states is None and init_index >= 0:
+            return
+        if self._init_states is None or not 0 <= init_index < len(self._init_states):
+            known = 0 if self._init_states is None else len(self._init_states)
+            raise UserError(f"{self.task}: init states 0..{known - 1}, got {init_index}")
 
     def settle(self) -> None:
         """Let the scene come to rest after a reset that did not."""

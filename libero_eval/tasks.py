@@ -1,13 +1,15 @@
-"""The tasks of LIBERO's suites: names in benchmark order and their instructions.
+"""The tasks of a suite: their names in order, and their instructions.
 
-Read from the wheel's own table (`libero_suite_task_map.py`) without importing LIBERO's benchmark
-package, which would load torch.
+A suite is one of LIBERO's, or a folder of own tasks (own_suite.py). LIBERO's are read from the wheel's
+own table (`libero_suite_task_map.py`) without importing LIBERO's benchmark package, which would load
+torch.
 """
 
 import ast
 import functools
 
 from invact_vla.errors import UserError
+from libero_eval import own_suite
 from libero_eval.libero_home import benchmark_root
 
 SUITES = ("libero_10", "libero_spatial", "libero_object", "libero_goal", "libero_90")
@@ -23,10 +25,25 @@ def _task_map() -> dict[str, tuple[str, ...]]:
     raise UserError(f"{path} has no libero_task_map: install hf-libero 0.1.4")
 
 
+def is_own(suite: str) -> bool:
+    """Whether a suite is a folder of own tasks."""
+    return suite not in SUITES and own_suite.is_folder(suite)
+
+
+def suite_name(suite: str) -> str:
+    """What results call a suite: LIBERO's name, or that of the folder."""
+    return own_suite.suite_name(suite) if is_own(suite) else suite
+
+
 def task_names(suite: str) -> tuple[str, ...]:
-    """Task names of a suite in benchmark order (task order 0; spec of LIBERO's benchmark)."""
+    """Task names of a suite in benchmark order (task order 0; spec of LIBERO's benchmark), those of
+    a folder in alphabetical order."""
+    if is_own(suite):
+        return tuple(own_suite.task_files(suite))
     if suite not in SUITES:
-        raise UserError(f"unknown suite {suite!r}; known: {', '.join(SUITES)}")
+        raise UserError(
+            f"unknown suite {suite!r}; known: {', '.join(SUITES)}, or a folder of .bddl files"
+        )
     return _task_map()[suite]
 
 
@@ -36,6 +53,15 @@ def task_name(suite: str, task_id: int) -> str:
     if not 0 <= task_id < len(names):
         raise UserError(f"{suite} has tasks 0..{len(names) - 1}, got task {task_id}")
     return names[task_id]
+
+
+def task_instruction(suite: str, task_id: int) -> str:
+    """The task in words: by LIBERO's rule for its own tasks, else the BDDL's `:language`, else the
+    file's name."""
+    name = task_name(suite, task_id)
+    if not is_own(suite) or any(name in names for names in _task_map().values()):
+        return instruction(name)
+    return own_suite.language(own_suite.bddl_file(suite, name)) or instruction(name)
 
 
 def instruction(name: str) -> str:

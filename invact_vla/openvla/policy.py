@@ -107,7 +107,10 @@ def choose_statistics(norm_stats: dict[str, Any], key: str | None) -> tuple[str,
         )
     if key is None:
         if len(known) > 1:
-            raise UserError(f"this checkpoint has several statistics: choose one of {known}")
+            raise UserError(
+                f"this checkpoint has several statistics, {', '.join(known)}: choose, as with "
+                f"--policy.statistics {known[0]}"
+            )
         key = known[0]
     found = next((k for k in (key, f"{key}_no_noops") if k in norm_stats), None)
     if found is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib
 import io
 import itertools
 import json
@@ -14,8 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from invact_vla.errors import UserError
+from invact_vla.training.list_options import join_lists, register_lists
 
 _FIELD = re.compile(r"""^\s*(\w+)\s*:\s*([\w\[\], .|"']+?)(\s*=\s*.+)?\s*$""")
+
+
+_NO_TYPE = re.compile(
+    r"Expected a dict with a 'type' key for <class '([\w.]+)'>, got (.*)", re.DOTALL
+)
+_NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
 
 
 def parse_config(config_class: type, args: Sequence[str], program: str = "invact") -> Any:
@@ -25,13 +33,14 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
     Unknown keys and flags, bad values and missing files raise UserError naming the cause. `--help`
     prints every field with its comment and exits with 0.
     """
-    args = _name_words(args, config_class)
+    args = join_lists(_name_words(args, config_class), config_class)
     import draccus
     import yaml
     from draccus.utils import DraccusException
     from draccus.wrappers import docstring
 
     docstring.DATACLASS_ATTR_RE = _FIELD  # its own has no quotes in types: Literal["a"] has no help
+    register_lists()
 
     complaints = io.StringIO()
     try:
@@ -100,8 +109,19 @@ def _cause(error: BaseException | None) -> str:
     """The message of an exception and of what led to it, each said once."""
     parts: list[str] = []
     while error is not None:
-        text = str(error).strip()
+        text = _about_types(str(error).strip())
         if text and not any(text in known for known in parts):
             parts.append(text)
         error = error.__cause__
     return "; because: ".join(parts)
+
+
+def _about_types(text: str) -> str:
+    """draccus' sentences about a choice without its type, in the words of the command line."""
+    if match := _NO_TYPE.fullmatch(text):
+        module, _, name = match[1].rpartition(".")
+        known = ", ".join(getattr(importlib.import_module(module), name).get_known_choices())
+        return f"{name}: its type is missing; give --NAME.type, one of {known}, with {match[2]}"
+    if match := _NO_CHOICE.fullmatch(text):
+        return f"{match[1]!r} is no choice: give --NAME.type and its options --NAME.option"
+    return text

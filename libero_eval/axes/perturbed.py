@@ -48,7 +48,7 @@ class PerturbedSim(LiberoSim):
             if strength := getattr(self._axes, name):
                 apply(self, self._rng(name, init_index), strength)
         say = WORDINGS[self._axes.wording]
-        text = tasks.instruction(self.task)
+        text = tasks.task_instruction(self.suite, self.task_id)
         self.instruction = say(self.suite, self.task_id, text, self._rng("wording", init_index))
         if settle:
             self.settle()

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from libero_eval.tasks import instruction, task_names
+from libero_eval.tasks import task_instruction, task_names
 
 # phrase -> other ways to say it; the first match of every phrase is replaced
 SYNONYMS = {
@@ -36,7 +36,7 @@ def blank(suite: str, task_id: int, text: str, rng: np.random.Generator) -> str:
 
 def shuffled(suite: str, task_id: int, text: str, rng: np.random.Generator) -> str:
     """The instruction of another task of the suite, drawn at random."""
-    others = {instruction(name) for name in task_names(suite)} - {text}
+    others = {task_instruction(suite, i) for i in range(len(task_names(suite)))} - {text}
     del task_id
     return sorted(others)[int(rng.integers(len(others)))]
 

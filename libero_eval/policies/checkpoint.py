@@ -11,6 +11,7 @@ from invact_vla.schema import ActionChunk, Policy
 from invact_vla.training.files import hash_json, hash_tree
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import PolicySource, Request
+from libero_eval.protocol import Protocol
 from libero_eval.tasks import SUITES
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class CheckpointConfig(PolicyConfig):
     """A post-trained OpenVLA checkpoint folder."""
 
     folder: Path  # a checkpoint folder, or the post-training run that holds one
-    statistics: str | None = None  # which of its action statistics; none given: the only ones
+    statistics: str | None = None  # which of its action statistics; none given: the suite's
     published_pictures: bool = False  # bicubic, no JPEG, no crop: checkpoints not of LIBERO
     device: str = "auto"  # where it runs: auto | cpu | cuda | cuda:N | mps
     dtype: str = (
@@ -57,24 +58,51 @@ class CheckpointConfig(PolicyConfig):
         chosen = [self.statistics, *further] if self.statistics or further else []
         return hash_json([files, *chosen]) if chosen else files
 
-    def check_suite(self, suite: str) -> None:
-        """By the names of its action statistics, unless one is chosen."""
+    def for_protocol(self, protocol: Protocol) -> PolicyConfig:
+        """With the statistics of the protocol's suite, where the checkpoint has several."""
         from invact_vla.openvla.config_file import read_config
+        from invact_vla.openvla.policy import choose_statistics
 
-        known = read_config(self.checkpoint_folder()).norm_stats
-        suites = {name.removesuffix("_no_noops") for name in known} & set(SUITES)
-        if suites and suite not in suites and self.statistics is None:
-            raise UserError(
-                f"{self.folder} was post-trained on {', '.join(sorted(suites))}, the protocol is of "
-                f"{suite}: choose --protocol {min(suites)}/openvla, or, to see how far it carries, "
-                f"say so with --policy.statistics {min(known)}"
-            )
+        config = read_config(self.checkpoint_folder())
+        protocol.check_cameras(config.invact.cameras)
+        if self.statistics is not None or not config.norm_stats:
+            choose_statistics(config.norm_stats, self.statistics)  # says what is missing
+            return self
+        key = statistics_for(protocol, sorted(config.norm_stats), self.folder)
+        return self if len(config.norm_stats) == 1 else replace(self, statistics=key)
 
     def checkpoint_folder(self) -> Path:
         """Where the checkpoint lies; UserError if there is none, or one of another kind."""
         from invact_vla.openvla.folder import checkpoint_folder
 
         return checkpoint_folder(self.folder)
+
+
+def statistics_for(protocol: Protocol, known: Sequence[str], folder: Path) -> str:
+    """Which of several statistics belongs to a protocol's suite. UserError if none does, or if it
+    cannot be told; then --policy.statistics says it."""
+    suite = protocol.suite
+    own = [key for key in known if key.removesuffix("_no_noops") == protocol.suite_name]
+    if own:
+        return own[0]
+    listed, flag = ", ".join(known), f"--policy.statistics {known[0]}"
+    if suite not in SUITES:  # a folder of own tasks: anything may be meant for it
+        if len(known) > 1:
+            raise UserError(f"{folder} has the statistics {listed}: choose, as with {flag}")
+        return known[0]
+    suites = sorted(s for s in SUITES if any(k.removesuffix("_no_noops") == s for k in known))
+    if suites:
+        raise UserError(
+            f"{folder} was post-trained on {', '.join(suites)}, the protocol is of {suite}: choose "
+            f"--protocol {suites[0]}/{protocol.name.split(',')[0]}, or, to see how far it carries, "
+            f"say so with --policy.statistics {next(k for k in known if k.startswith(suites[0]))}"
+        )
+    if len(known) == 1 and "libero" in known[0].lower():
+        return known[0]  # of several suites, as of all four
+    raise UserError(
+        f"{folder} has the statistics {listed}, of which none is of {suite}: its actions would be "
+        f"scaled for another robot; if it was trained for this, say so with {flag}"
+    )
 
 
 class CheckpointSource(PolicySource):

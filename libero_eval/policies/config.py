@@ -8,11 +8,17 @@ import draccus
 
 from invact_vla.training.files import hash_json
 from libero_eval.policy_source import PolicySource
+from libero_eval.protocol import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig(draccus.ChoiceRegistry):
     """Which policy acts."""
+
+    @classmethod
+    def default_choice_name(cls) -> str | None:
+        """`--policy.folder DIR` alone means a checkpoint."""
+        return "checkpoint"
 
     @abstractmethod
     def load(self) -> PolicySource:
@@ -22,8 +28,13 @@ class PolicyConfig(draccus.ChoiceRegistry):
         """The finished stages it comes from."""
         return {}
 
-    def check_suite(self, suite: str) -> None:
-        """Raises UserError if the policy was made for other suites only."""
+    def for_protocol(self, protocol: Protocol) -> "PolicyConfig":
+        """The policy as it acts under a protocol, checked before anything runs.
+
+        Raises UserError if it was made for other suites only, or reads a camera that is not shown.
+        """
+        del protocol
+        return self
 
     def hash(self) -> str:
         """Identity of the policy, in every row as `checkpoint_hash`."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import PolicySource
+from libero_eval.protocol import Protocol
 from libero_eval.remote import missing_package
 
 if TYPE_CHECKING:
@@ -17,14 +18,18 @@ class RemoteConfig(PolicyConfig):
     """A policy that `invact libero serve` or libero_eval/remote/server.py serves."""
 
     url: str = "ws://127.0.0.1:8000"  # where the server listens
-    timeout_s: float = 60.0  # longest time an answer may take
+    timeout_s: float = 60.0  # longest time an answer may take, once it has acted
+    first_answer_s: float = 300.0  # longest time until its first action: it may load and compile
     connect_timeout_s: float = 10.0  # longest time a connection may take
+    wait_s: float = 0.0  # how long to wait for a server that does not listen yet
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("ws://", "wss://")):
             raise ValueError(f"url must start with ws:// or wss://, got {self.url!r}")
-        if self.timeout_s <= 0 or self.connect_timeout_s <= 0:
-            raise ValueError("timeout_s and connect_timeout_s must be positive")
+        if min(self.timeout_s, self.first_answer_s, self.connect_timeout_s) <= 0:
+            raise ValueError("timeout_s, first_answer_s and connect_timeout_s must be positive")
+        if self.wait_s < 0:
+            raise ValueError(f"wait_s must not be negative, got {self.wait_s}")
 
     def load(self) -> PolicySource:
         """Connect. Raises UserError if no policy server answers."""
@@ -38,9 +43,19 @@ class RemoteConfig(PolicyConfig):
         finally:
             source.close()
 
+    def for_protocol(self, protocol: Protocol) -> PolicyConfig:
+        """Checks the cameras that the server's policy reads."""
+        source = self._connect()
+        try:
+            protocol.check_cameras(source.card.needs)
+        finally:
+            source.close()
+        return self
+
     def _connect(self) -> "RemoteSource":
         try:
             from libero_eval.remote.client import Link, RemoteSource
         except ModuleNotFoundError as error:
             raise missing_package(error) from error
-        return RemoteSource(Link(self.url, self.timeout_s, self.connect_timeout_s))
+        limits = (self.timeout_s, self.connect_timeout_s, self.first_answer_s, self.wait_s)
+        return RemoteSource(Link(self.url, *limits))

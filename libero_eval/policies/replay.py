@@ -119,9 +119,9 @@ def read_actions(path: Path, name: str) -> np.ndarray:
     return values
 
 
-def _nearest(start: np.ndarray, states: np.ndarray) -> int | None:
+def _nearest(start: np.ndarray, states: np.ndarray | None) -> int | None:
     """Which init state equals `start` in all but the time, if any."""
-    if start.shape != states.shape[1:]:
+    if states is None or start.shape != states.shape[1:]:
         return None
     distances = np.abs(states[:, 1:] - start[1:]).max(1)
     return int(distances.argmin()) if distances.min() <= TOLERANCE else None

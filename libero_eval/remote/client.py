@@ -1,21 +1,26 @@
-"""The client of a policy server: a source whose policies live elsewhere."""
+"""The client of a policy server: a source whose policies live elsewhere.
+
+Three waits, each with its own limit: for somebody to listen, for the first answer (servers load and
+compile their models late), and for every answer after it.
+"""
 
 import itertools
 import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
-import numpy as np
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from invact_vla.errors import UserError
 from invact_vla.schema import LIBERO_ACTIONS, ActionChunk, Observation, Policy
 from libero_eval.policy_source import PolicySource, Request
 from libero_eval.remote import MAX_BYTES, messages
+from libero_eval.remote.answers import Answers, error_of
+from libero_eval.remote.dial import dial, waiting
 from libero_eval.remote.messages import PolicyCard, WireError
 
 logger = logging.getLogger(__name__)
@@ -25,13 +30,28 @@ TOO_BIG = 1009  # websocket's close code for a message over the limit
 class Link:
     """One connection to a server, made again once if it breaks. Not thread-safe."""
 
-    def __init__(self, url: str, timeout_s: float, connect_timeout_s: float) -> None:
-        """Connect. Raises UserError if nobody answers, or if it is not a server of ours."""
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        connect_timeout_s: float,
+        first_answer_s: float = 300.0,
+        wait_s: float = 0.0,
+    ) -> None:
+        """Connect. Raises UserError if nobody answers, or if it is not a server of ours.
+
+        timeout_s: for an answer; first_answer_s: for each step until the first action has come;
+        connect_timeout_s: for a connection; wait_s: for somebody to listen at all.
+        """
         self.url = url
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
+        self._first_answer_s, self._wait_s = first_answer_s, wait_s
+        self._has_acted, self._started = False, time.monotonic()
         self._client = uuid.uuid4().hex
         self._ids = itertools.count()
         self._socket, self._close, self.card = self._connect()
+        self._wait_s = 0.0  # one that goes away later does not come back
+        self.answers = Answers(url, self.card.chunk)
 
     def ask(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Send calls together and return their answers, in the order of the calls.
@@ -71,22 +91,32 @@ class Link:
         """Send packets, and fill `answers` until each has its own."""
         for packet in packets.values():
             self._socket.send(packet)
-        deadline = time.monotonic() + self._timeout_s
-        while any(n not in answers for n in packets):
-            answer = self._receive(deadline)
-            number = answer.get("id")
-            if isinstance(number, int) and number in packets:
-                answers[number] = answer
-            elif number is None:
-                raise UserError(f"{self.url} does not understand us: {_error_of(answer)}")
+        limit = self._timeout_s if self._has_acted else self._first_answer_s
+        deadline = time.monotonic() + limit
+        with self._waiting("its first answer", limit):
+            while any(n not in answers for n in packets):
+                answer = self._receive(deadline, limit)
+                number = answer.get("id")
+                if isinstance(number, int) and number in packets:
+                    answers[number] = answer
+                elif number is None:
+                    raise UserError(f"{self.url} does not understand us: {error_of(answer)}")
+        if not self._has_acted and any("actions" in answers[n] for n in packets):
+            self._has_acted = True
+            logger.info("%s: first action after %.0f s", self.url, time.monotonic() - self._started)
 
-    def _receive(self, deadline: float) -> dict[str, Any]:
+    def _waiting(self, what: str, limit_s: float) -> AbstractContextManager[None]:
+        """Says now and then that nothing has come yet, until the first action has."""
+        return nullcontext() if self._has_acted else waiting(self.url, what, limit_s)
+
+    def _receive(self, deadline: float, limit_s: float) -> dict[str, Any]:
         try:
             return messages.decode(self._socket.recv(max(0.0, deadline - time.monotonic())))
         except TimeoutError as error:
+            option = "timeout_s" if self._has_acted else "first_answer_s"
             raise UserError(
-                f"{self.url} gave no answer within {self._timeout_s:g} s: raise --policy.timeout_s "
-                "if the policy needs longer, else see the server's messages"
+                f"{self.url} gave no answer within {limit_s:g} s: raise --policy.{option} if the "
+                "policy needs longer, else see the server's messages"
             ) from error
         except WireError as error:
             raise UserError(f"{self.url} answered with {error}") from error
@@ -105,33 +135,34 @@ class Link:
 
     def _connect(self) -> tuple[ClientConnection, Callable[[], None], PolicyCard]:
         """The connection, what closes it, and what the server says of its policy."""
+        listener = dial(self.url, self._connect_timeout_s, self._wait_s)
+        limit = self._timeout_s if self._has_acted else self._first_answer_s
         opened = ExitStack()
-        try:
-            socket = opened.enter_context(
-                connect(
-                    self.url, compression=None, proxy=None, open_timeout=self._connect_timeout_s,
-                    max_size=MAX_BYTES, close_timeout=1,
-                )
-            )  # fmt: skip
-        except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
-            raise UserError(
-                f"no policy server at {self.url} ({_words(error)}): start one with `invact libero "
-                "serve`, or correct --policy.url"
-            ) from error
         hello = {"call": "hello", "version": messages.VERSION, "client": self._client}
         try:
-            with opened:  # closes what is left in it
+            with self._waiting("the server's greeting", limit), opened:  # closes what is left in it
+                socket = opened.enter_context(
+                    connect(
+                        self.url, sock=listener, compression=None, proxy=None, open_timeout=limit,
+                        max_size=MAX_BYTES, close_timeout=1, ping_timeout=None,
+                    )
+                )  # fmt: skip
                 socket.send(messages.encode(hello))
-                card = self._card(messages.decode(socket.recv(self._connect_timeout_s)))
+                card = self._card(messages.decode(socket.recv(limit)))
                 return socket, opened.pop_all().close, card
-        except (TimeoutError, ConnectionClosed, WireError) as error:
+        except TimeoutError as error:
+            raise UserError(
+                f"{self.url} took the connection but gave no greeting within {limit:g} s: raise "
+                "--policy.first_answer_s if it still loads, else see the server's messages"
+            ) from error
+        except (OSError, InvalidHandshake, EOFError, ConnectionClosed, WireError) as error:
             raise UserError(
                 f"{self.url} does not answer as a policy server does: {_words(error)}"
             ) from error
 
     def _card(self, answer: dict[str, Any]) -> PolicyCard:
         if "error" in answer:
-            raise UserError(f"{self.url} refuses us: {_error_of(answer)}")
+            raise UserError(f"{self.url} refuses us: {error_of(answer)}")
         if answer.get("version") != messages.VERSION:
             raise UserError(
                 f"{self.url} speaks version {answer.get('version')!r}, this client "
@@ -168,7 +199,7 @@ class RemoteSource(PolicySource):
         """The same; each request is sent once, since the server's policies have a memory."""
         calls = [_act_call(policy, observation) for policy, observation in requests]
         try:
-            return [_chunk(self._link, answer) for answer in self._link.ask(calls)]
+            return [self._link.answers.chunk(answer) for answer in self._link.ask(calls)]
         except UserError as error:
             return [error for _ in requests]
 
@@ -196,11 +227,11 @@ class RemotePolicy:
         call = {"call": "reset", "episode": self.episode, "seed": seed}
         answer = self._link.ask([call])[0]
         if "error" in answer:
-            raise UserError(f"{self._link.url}: {_error_of(answer)}")
+            raise UserError(f"{self._link.url}: {error_of(answer)}")
 
     def act(self, observation: Observation) -> ActionChunk:
         answer = self._link.ask([_act_call(self, observation)])[0]
-        return _or_raise(_chunk(self._link, answer))
+        return _or_raise(self._link.answers.chunk(answer))
 
 
 def _act_call(policy: Policy, observation: Observation) -> dict[str, Any]:
@@ -209,30 +240,10 @@ def _act_call(policy: Policy, observation: Observation) -> dict[str, Any]:
     return {"call": "act", "episode": policy.episode, "observation": seen}
 
 
-def _chunk(link: Link, answer: dict[str, Any]) -> ActionChunk | UserError:
-    """The actions of an answer, or what is wrong with it."""
-    if "error" in answer:
-        return UserError(f"{link.url}: {_error_of(answer)}")
-    values = answer.get("actions")
-    if not isinstance(values, np.ndarray):
-        return UserError(f"{link.url} answered without actions: {sorted(map(str, answer))}")
-    try:
-        return ActionChunk(values)
-    except ValueError as error:
-        return UserError(f"{link.url} answered with a wrong {error}")
-
-
 def _or_raise(answer: ActionChunk | Exception) -> ActionChunk:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _error_of(answer: dict[str, Any]) -> str:
-    error = answer.get("error")
-    if not isinstance(error, dict):
-        return f"an error that is none of ours: {error!r}"
-    return f"{error.get('kind')} error: {error.get('message')}"
 
 
 def _words(error: BaseException) -> str:

@@ -28,7 +28,7 @@ DTYPES = ("|u1", "|b1", "<i4", "<i8", "<f4", "<f8")
 BAD_REQUEST = "request"  # the message is not what was agreed
 BAD_VERSION = "version"  # the other side speaks another version
 NO_EPISODE = "episode"  # the server knows no such episode: it was started anew, or told to forget
-POLICY_FAILED = "policy"  # the policy raised; the message holds its traceback
+POLICY_FAILED = "policy"  # the policy raised; the message says what and where
 
 
 class WireError(ValueError):

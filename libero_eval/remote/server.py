@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -153,7 +154,7 @@ class _Server:
             # origins=[None]: web pages in a browser on this machine are refused
             async with listen(
                 self._connection, host, port, compression=None, max_size=self._card.max_bytes,
-                origins=[None], close_timeout=1,
+                origins=[None], close_timeout=1, ping_timeout=None,
             ) as server:  # fmt: skip
                 address = next(iter(server.sockets)).getsockname()
                 if address[0] not in LOOPBACK and host not in LOOPBACK:
@@ -291,8 +292,15 @@ async def _of_policy(result: Awaitable[Value]) -> Value:
     except UserError as error:
         raise _RequestError(messages.POLICY_FAILED, str(error)) from error
     except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        raise _RequestError(messages.POLICY_FAILED, text) from error
+        logger.exception("the policy failed")  # the client learns the cause alone
+        raise _RequestError(messages.POLICY_FAILED, _cause(error)) from error
+
+
+def _cause(error: Exception) -> str:
+    """In one line: what was raised, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" (in {frames[-1].name}, {Path(frames[-1].filename).name}:{frames[-1].lineno})"
+    return f"{type(error).__name__}: {error}{where if frames else ''}"
 
 
 def _error(number: int | None, kind: str, message: str) -> dict[str, Any]:

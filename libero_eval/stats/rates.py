@@ -73,7 +73,7 @@ def why_no_rate(errors: list[EpisodeRow], n: int) -> str:
     return (
         f"{len(errors)} of {n} episodes ended as errors, which are neither success nor "
         f"failure (first: {first.suite} task {first.task_id} init {first.init_index}: "
-        f"{lines[-1] if lines else 'no reason'}); "
+        f"{lines[0] if lines else 'no reason'}); "
         "fix the cause and run again, only those episodes are repeated"
     )
 

@@ -46,6 +46,52 @@ def test_nothing_renders(environment: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir()), "a failure is not kept: packages may be installed"
 
 
+@pytest.mark.parametrize("name", gl.VARIABLES)
+def test_the_backend_that_the_user_names_is_taken_or_refused(
+    environment: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    tried: list[str] = []
+    environment.setattr(gl, "_try", lambda backend: tried.append(backend) or (0, ""))
+    for value in ("osmesa", "OSMesa", "egl"):
+        environment.setenv(name, value)
+        assert gl.find(tmp_path).backend == value.lower() == tried[-1]
+    environment.setattr(gl, "_try", lambda backend: (None, "no library"))
+    environment.setenv("CUDA_VISIBLE_DEVICES", "another key")
+    environment.setenv(name, "osmesa")
+    with pytest.raises(
+        UserError, match=rf"{name}=osmesa is set.*install libosmesa6, or unset {name}"
+    ):
+        gl.find(tmp_path)
+    for value in ("glfw", "wayland", "off"):
+        environment.setenv(name, value)
+        with pytest.raises(UserError, match=rf"{name}={value} is set.*egl or osmesa: unset {name}"):
+            gl.find(tmp_path)
+
+
+def test_contradictions_are_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("MUJOCO_GL", "egl")
+    assert not gl.is_set()
+    environment.setenv("PYOPENGL_PLATFORM", "osmesa")
+    with pytest.raises(UserError, match="MUJOCO_GL=egl and PYOPENGL_PLATFORM=osmesa contradict"):
+        gl.find(tmp_path)
+    environment.setenv("PYOPENGL_PLATFORM", "egl")
+    assert gl.is_set()
+
+
+@pytest.mark.parametrize("device", ["3", "abc", "-1"])
+def test_a_device_that_is_not_there_is_named(
+    environment: pytest.MonkeyPatch, tmp_path: Path, device: str
+) -> None:
+    if gl._try("egl")[0] is None:
+        pytest.skip("no EGL here")
+    environment.setenv(gl.DEVICE_VARIABLE, device)
+    with pytest.raises(
+        UserError, match=rf"{gl.DEVICE_VARIABLE}={device} names no EGL device.*set it to 0"
+    ):
+        gl.find(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_probe_sets_the_environment(environment: pytest.MonkeyPatch) -> None:
     import os
 

@@ -12,6 +12,7 @@ import torch
 from invact_vla.errors import UserError
 from invact_vla.openvla.generate import greedy_decode
 from invact_vla.openvla.policy import OpenVLAPolicy
+from invact_vla.openvla.pretrained import save_pretrained
 from invact_vla.schema import ActionChunk, Observation
 from invact_vla.training.cli import parse_config
 from libero_eval.policies import (
@@ -27,8 +28,9 @@ from libero_eval.policies import (
 )
 from libero_eval.policies.replay import demos_by_init
 from libero_eval.policy_source import EachEpisode, PolicySource, Request
+from libero_eval.protocol import get_protocol
 from libero_eval.rollout import RolloutConfig
-from tests.openvla.small import debug_config, tiny_folder
+from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
 from tests.paths import REPOSITORY
 
 OBSERVATION = Observation(np.zeros((8, 8, 3), np.uint8), None, np.zeros(8, np.float32), "stay")
@@ -73,17 +75,82 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         CheckpointConfig(folder=tmp_path / "nowhere").hash()
 
 
+def with_keys(folder: Path, *keys: str) -> CheckpointConfig:
+    """A checkpoint whose statistics bear these names."""
+    config = with_statistics(debug_config())
+    stats = config.norm_stats["libero_10"]
+    save_pretrained(tiny(replace(config, norm_stats=dict.fromkeys(keys, stats))), folder)
+    return CheckpointConfig(folder=folder)
+
+
 def test_a_checkpoint_of_another_suite_is_refused_unless_one_insists(tmp_path: Path) -> None:
-    folder = tiny_folder(tmp_path / "model")
-    config = CheckpointConfig(folder=folder)
-    config.check_suite("libero_10")
+    config = CheckpointConfig(folder=tiny_folder(tmp_path / "model"))
+    assert config.for_protocol(get_protocol("libero_10/openvla")) == config
+    goal = get_protocol("libero_goal/openvla")
     with pytest.raises(
-        UserError, match=r"post-trained on libero_10, the protocol is of libero_goal"
+        UserError,
+        match=r"post-trained on libero_10, the protocol is of libero_goal.*libero_10/openvla",
     ):
-        config.check_suite("libero_goal")
-    insisting = CheckpointConfig(folder=folder, statistics="libero_10")
-    insisting.check_suite("libero_goal")
-    assert insisting.hash() != config.hash()
+        config.for_protocol(goal)
+    insisting = replace(config, statistics="libero_10")
+    assert insisting.for_protocol(goal) == insisting and insisting.hash() != config.hash()
+    with pytest.raises(UserError, match="no action statistics 'bridge'"):
+        replace(config, statistics="bridge").for_protocol(goal)
+
+
+def test_the_suites_own_statistics_are_taken_of_several(tmp_path: Path) -> None:
+    config = with_keys(tmp_path / "model", "bridge_orig", "libero_10_no_noops", "libero_goal")
+    chosen = config.for_protocol(get_protocol("libero_10/openvla"))
+    assert chosen == replace(config, statistics="libero_10_no_noops")
+    assert isinstance(chosen.load(), PolicySource)
+    with pytest.raises(UserError, match=r"several statistics.*--policy\.statistics"):
+        config.load()
+    with pytest.raises(UserError, match=r"post-trained on libero_10, libero_goal, the protocol"):
+        config.for_protocol(get_protocol("libero_90/openvla"))
+
+
+@pytest.mark.parametrize("keys", [("bridge_orig",), ("bridge_orig", "fractal")])
+def test_statistics_of_another_robot_are_refused(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    config = with_keys(tmp_path / "model", *keys)
+    with pytest.raises(
+        UserError, match=r"none is of libero_10.*say so with --policy\.statistics bridge_orig"
+    ):
+        config.for_protocol(get_protocol("libero_10/openvla"))
+    replace(config, statistics="bridge_orig").for_protocol(get_protocol("libero_10/openvla"))
+    own = replace(get_protocol("libero_10/openvla"), suite=str(tmp_path))
+    if len(keys) == 1:
+        assert config.for_protocol(own) == config, "own data, own tasks"
+    else:
+        with pytest.raises(UserError, match=r"choose, as with --policy\.statistics bridge_orig"):
+            config.for_protocol(own)
+
+
+def test_one_set_of_statistics_for_all_of_libero(tmp_path: Path) -> None:
+    config = with_keys(tmp_path / "model", "libero_4_suites")
+    assert config.for_protocol(get_protocol("libero_10/openvla")) == config
+
+
+def test_a_camera_that_is_not_shown_is_refused_before_the_run(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", debug_config(cameras=("agentview", "wrist")))
+    config = CheckpointConfig(folder=folder)
+    with pytest.raises(UserError, match=r"wrist camera, which libero_10/openvla.*libero_10/oft"):
+        config.for_protocol(get_protocol("libero_10/openvla"))
+    assert config.for_protocol(get_protocol("libero_10/oft")) == config
+
+
+def test_a_folder_alone_means_a_checkpoint_and_may_be_a_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny_folder(run / "model")
+    config = parse_config(RolloutConfig, ["--out", "x", "--policy.folder", str(run)])
+    assert config.policy == CheckpointConfig(folder=run)
+    assert config.policy.checkpoint_folder() == run / "model"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds neither config.json nor model/config.json"):
+        CheckpointConfig(folder=tmp_path / "empty").hash()
+    for words in (["--policy", str(run)], ["--assets.folder", "x"]):
+        with pytest.raises(UserError, match="type") as error:
+            parse_config(RolloutConfig, ["--out", "x", "--policy.folder", "y", *words])
+        assert "dict" not in str(error.value) and "class" not in str(error.value)
 
 
 @pytest.mark.parametrize("config", [NoopConfig(), RandomConfig(), SelftestConfig(chunk=3)])

@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
+from invact_vla import schema
 from invact_vla.errors import UserError
 from invact_vla.schema import ActionChunk, Observation
 from invact_vla.training.cli import parse_config
 from libero_eval.policies import DemonstratorConfig, PolicyConfig, RemoteConfig, SelftestConfig
-from libero_eval.remote import messages
+from libero_eval.remote import dial, messages
 from libero_eval.remote.client import Link, RemoteSource
+from libero_eval.remote.gripper import GripperRange
 from libero_eval.remote.local import local_server
 from libero_eval.remote.messages import PolicyCard, WireError
 from libero_eval.remote.serve import ServeConfig, serve_policy
@@ -238,7 +240,8 @@ def test_policy_exceptions_are_answers(fickle: str) -> None:
         policy = source.open(None)
         policy.reset(1)
         with pytest.raises(
-            UserError, match=r"(?s)policy error: Traceback.*RuntimeError: lost <the> way"
+            UserError,
+            match=r"policy error: RuntimeError: lost <the> way \(in act, remote_pol.*:\d+\)",
         ):
             policy.act(saying("raise"))
         assert policy.act(OBSERVATION).values[0, 1] == np.float32(0.01)
@@ -264,8 +267,124 @@ def test_an_answer_that_does_not_come(fickle: str) -> None:
     with client(fickle, timeout_s=0.2) as source:
         policy = source.open(None)
         policy.reset(1)
-        with pytest.raises(UserError, match=r"no answer within 0\.2 s"):
+        policy.act(saying("sleep"))  # the first one may take longer
+        with pytest.raises(UserError, match=r"no answer within 0\.2 s: raise --policy\.timeout_s"):
             policy.act(saying("sleep"))
+
+
+def test_a_first_answer_that_does_not_come(fickle: str) -> None:
+    source = RemoteConfig(url=fickle, first_answer_s=0.5).load()
+    policy = source.open(None)
+    with pytest.raises(UserError, match=r"within 0\.5 s: raise --policy\.first_answer_s"):
+        policy.reset(1)  # the call before may still run
+        policy.act(saying("sleep"))
+    source.close()
+
+
+def test_waiting_is_said(
+    fickle: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial, "SAY_EVERY_S", 0.3)
+    caplog.set_level("INFO")
+    with client(fickle) as source:
+        policy = source.open(None)
+        policy.reset(1)
+        policy.act(saying("sleep"))
+        assert "waiting for its first answer, 0 s of at most 300 s" in caplog.text
+        assert "first action after" in caplog.text
+        caplog.clear()
+        policy.act(saying("sleep"))
+        assert not caplog.text, "once it has acted, slow is no news"
+
+
+def test_a_server_that_listens_later() -> None:
+    port = free_port()
+    url = f"ws://127.0.0.1:{port}"
+    started = threading.Event()
+
+    def start() -> None:
+        time.sleep(1.0)
+        with strange_server(lambda _: CARD, port):
+            started.wait(20)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        link = Link(url, 5, 5, wait_s=15)
+        assert link.card.name == "strange"
+        link.close()
+    finally:
+        started.set()
+        thread.join()
+
+
+def test_a_server_that_greets_late() -> None:
+    """It takes the connection at once, and speaks much later than a connection may take."""
+
+    def answer(_: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(1.0)
+        return CARD
+
+    with strange_server(answer) as url:
+        Link(url, 5, 0.3).close()
+        with pytest.raises(
+            UserError, match=r"no greeting within 0\.2 s: raise --policy\.first_ans"
+        ):
+            Link(url, 5, 5, first_answer_s=0.2)
+
+
+def test_two_ends_of_a_gripper_are_told_from_libero() -> None:
+    def faults(*answers: list[float]) -> list[bool]:
+        watch = GripperRange()
+        return [watch.fault(np.array(values)) is not None for values in answers]
+
+    assert faults([1.0] * 8, [0.98, 0.02] * 4) == [False, True]
+    assert faults([1.0] * 40, [0.0] * 8) == [False, True]
+    assert faults([0.0] * 8, [0.0] * 8) == [False, False], "holding still"
+    assert faults([1.0] * 80) == [False], "closed all the time"
+    assert faults([-1.0], [0.0, 1.0] * 8) == [False, False], "it can open"
+    assert faults(list(np.linspace(0.01, 0.9, 16))) == [True], "a sigmoid's"
+    assert faults([0.7, 0.8, 0.9] * 9) == [False]
+
+
+def served(actions: np.ndarray, chunk: int = 8) -> list[ActionChunk]:
+    """Three answers of a server that always gives these actions."""
+    card = {**CARD, "chunk": chunk}
+
+    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        return card if asked["call"] == "hello" else {"actions": actions}
+
+    with strange_server(answer) as url, client(url) as source:
+        policy = source.open(None)
+        policy.reset(0)
+        return [policy.act(OBSERVATION) for _ in range(3)]
+
+
+def test_rounding_is_clipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    schema._say_rounded.cache_clear()
+    for dtype in (np.float32, np.float64):
+        answers = served(np.full((8, 7), 1.0000001, dtype))
+        assert all((a.values == 1.0).all() and a.values.dtype == np.float32 for a in answers)
+    assert caplog.text.count("taken for rounding") == 1
+    with pytest.raises(UserError, match=r"wrong action: expected \[-1\.0, 1\.0\]"):
+        served(np.full((8, 7), 1.002, np.float32))
+
+
+def test_no_more_is_executed_than_was_declared(caplog: pytest.LogCaptureFixture) -> None:
+    values = np.zeros((32, 7), np.float32)
+    values[:, 0] = np.arange(32) / 100
+    for answer in served(values):
+        assert np.array_equal(answer.values, values[:8])
+    assert caplog.text.count("answers with 32 actions but declares chunk 8") == 1
+
+
+def test_a_gripper_from_0_to_1_is_named() -> None:
+    values = np.zeros((8, 7), np.float32)
+    values[4:, 6] = 1
+    with pytest.raises(UserError, match=r"not rolled out: ws://.*\[0\.00, 1\.00\].*send 1 - 2 \*"):
+        served(values)
+    values[0, 6] = -1
+    served(values)
 
 
 def free_port() -> int:
@@ -388,7 +507,9 @@ def test_requests_that_are_wrong_are_answered(fickle: str) -> None:
 
 
 @contextmanager
-def strange_server(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[str]:
+def strange_server(
+    answer: Callable[[dict[str, Any]], dict[str, Any]], port: int = 0
+) -> Iterator[str]:
     """A server that answers as the function says."""
 
     def handle(socket: ServerConnection) -> None:
@@ -396,7 +517,7 @@ def strange_server(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterat
             message = messages.decode(data)
             socket.send(messages.encode({"id": message.get("id"), **answer(message)}))
 
-    with serve(handle, "127.0.0.1", 0) as server:
+    with serve(handle, "127.0.0.1", port) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"

@@ -1,0 +1,72 @@
+"""What a server answers, held against what it declared: length, range, and the gripper's convention."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from invact_vla.errors import UserError
+from invact_vla.schema import ActionChunk
+from libero_eval.policy_source import REFUSED
+from libero_eval.remote.gripper import GripperRange
+
+logger = logging.getLogger(__name__)
+LONGEST_MESSAGE = 220  # characters of a server's own message; the row that holds it says where too
+TRACEBACK = "Traceback (most recent call last)"
+
+
+class Answers:
+    """Reads the answers of one server, and remembers what it has seen of them."""
+
+    def __init__(self, url: str, chunk: int) -> None:
+        """chunk: actions per call, as the server declares."""
+        self._url, self._chunk = url, chunk
+        self._gripper = GripperRange()
+        self._is_cut = False
+
+    def chunk(self, answer: dict[str, Any]) -> ActionChunk | UserError:
+        """The actions of an answer, or what is wrong with it. More actions than the server declares
+        are not executed: the policy is asked again where it said that it would be."""
+        if "error" in answer:
+            return UserError(f"{self._url}: {error_of(answer)}")
+        values = answer.get("actions")
+        if not isinstance(values, np.ndarray):
+            return UserError(f"{self._url} answered without actions: {sorted(map(str, answer))}")
+        if values.dtype.kind in "fiu":
+            values = values.astype(np.float32)
+        try:
+            actions = ActionChunk(values).values
+        except ValueError as error:
+            return UserError(f"{self._url} answered with a wrong {error}")
+        if len(actions) > self._chunk:
+            self._say_cut(len(actions))
+            actions = actions[: self._chunk]
+        fault = self._gripper.fault(actions[:, 6])
+        if fault is not None:
+            return UserError(f"{REFUSED}: {self._url} answers with {fault}")
+        return ActionChunk(actions)
+
+    def _say_cut(self, count: int) -> None:
+        if not self._is_cut:
+            logger.warning(
+                "%s answers with %d actions but declares chunk %d: the first %d of each answer are "
+                "executed, then it is asked again; declare chunk=%d to have all of them executed",
+                *(self._url, count, self._chunk, self._chunk, count),
+            )
+        self._is_cut = True
+
+
+def error_of(answer: dict[str, Any]) -> str:
+    """The error in an answer, the cause first."""
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        return f"an error that is none of ours: {error!r:.100}"
+    return f"{error.get('kind')} error: {cause_first(str(error.get('message')))}"
+
+
+def cause_first(message: str) -> str:
+    """A message in one line of bounded length; of a traceback, its last line."""
+    if TRACEBACK in message:
+        message = next(line for line in reversed(message.splitlines()) if line.strip())
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[: LONGEST_MESSAGE - 3]}..."

@@ -56,14 +56,14 @@ def llama_attention(
     return out.transpose(1, 2), None
 
 
-def causal_mask(attention_mask: Tensor | None, size: int, past: int, like: Tensor) -> Tensor:
-    """Additive mask (B or 1, 1, size, past + size): causal, and padded keys hidden.
+def causal_mask(attention_mask: Tensor | None, size: int, like: Tensor) -> Tensor:
+    """Additive mask (B or 1, 1, size, size): causal, and padded keys hidden.
 
-    attention_mask: (B, past + size) with 1 for real positions, or None. A query whose keys are all
+    attention_mask: (B, size) with 1 for real positions, or None. A query whose keys are all
     hidden attends to all alike, as in eager transformers.
     """
-    place = torch.arange(past + size, device=like.device)
-    hidden = (place[None, :] > place[past:, None])[None, None]
+    place = torch.arange(size, device=like.device)
+    hidden = (place[None, :] > place[:, None])[None, None]
     if attention_mask is not None:
         hidden = hidden | (attention_mask[:, None, None, :] == 0)
     zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)

@@ -10,7 +10,6 @@ V vocabulary rows, D width, K action slots, n actions of a chunk, A numbers of a
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -31,15 +30,13 @@ IGNORED = -100  # label of a place without a target
 class OpenVLAOutput:
     """loss: scalar or None. logits: (B, N, V), or (labels, V) when only the labels were asked for.
     targets: (labels,) ids, beside logits of labels only. projected: (B, P, D) where asked for by
-    output_projector_states. cache: keys and values of the language model, when asked for. hidden:
-    (B, K, D) of the action slots, after the final norm; actions: (B, n, A) normalized, of the
-    regression head. logits are None where the slots feed a regression head."""
+    output_projector_states. hidden: (B, K, D) of the action slots, after the final norm; actions:
+    (B, n, A) normalized, of the regression head. logits are None where the slots feed that."""
 
     loss: Tensor | None
     logits: Tensor | None
     targets: Tensor | None = None
     projected: Tensor | None = None
-    cache: Any = None
     hidden: Tensor | None = None
     actions: Tensor | None = None
 
@@ -95,7 +92,6 @@ class OpenVLA(nn.Module):
         proprio: Tensor | None = None,
         labels_only: bool = False,
         last_only: bool = False,
-        cache: Any = None,
         slots: Tensor | None = None,
         actions: Tensor | None = None,
     ) -> OpenVLAOutput:
@@ -105,8 +101,6 @@ class OpenVLA(nn.Module):
 
         labels_only: compute logits only where a label exists (same loss, much less work).
         last_only: compute logits of the last real place of each row only.
-        cache: transformers' DynamicCache to continue and fill; with a filled one, input_ids are the
-        new ids only, and attention_mask, if given, covers all places.
         slots: (B, K) places of the action slots in input_ids (heads that decode in parallel);
         actions: (B, n, A) normalized targets of the regression head, for the L1 loss.
         """
@@ -123,24 +117,32 @@ class OpenVLA(nn.Module):
                 attention_mask = embedded.new_ones(embedded.shape[:2])
             shift = embedded.shape[1] - input_ids.shape[1]
             return self._parallel(embedded, attention_mask, slots + shift, labels, actions)
-        past = 0 if cache is None else cache.get_seq_length()
-        mask = causal_mask(attention_mask, embedded.shape[1], past, embedded)
-        places = None  # 0, 1, ...; only what follows a padded prompt must be told its own
-        if cache is not None and attention_mask is not None:
-            places = (attention_mask.cumsum(1) - 1)[:, past:]
+        mask = causal_mask(attention_mask, embedded.shape[1], embedded)
         out = self.language_model.model(
-            inputs_embeds=embedded,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=cache is not None,
+            inputs_embeds=embedded, attention_mask=mask, use_cache=False
         )
         hidden = out.last_hidden_state
         if last_only:
             hidden = _last_real(hidden, attention_mask)
         loss, logits, targets = self._head(hidden, labels, labels_only)
         shown = projected if self.config.output_projector_states else None
-        return OpenVLAOutput(loss, logits, targets, shown, out.past_key_values)
+        return OpenVLAOutput(loss, logits, targets, shown)
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        proprio: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the language model reads of a prompt, (B, N, D), and its mask (B, N), if one is given;
+        for `generate.py`. Arguments as in `forward`."""
+        embedded = self.language_model.model.embed_tokens(input_ids)
+        if pixel_values is None:
+            return embedded, attention_mask
+        extra = self._extra_tokens(self.project(self.vision_features(pixel_values)), proprio)
+        embedded, attention_mask, _ = _insert(extra, embedded, attention_mask, None)
+        return embedded, attention_mask
 
     def _fill_slots(self, embedded: Tensor, slots: Tensor) -> Tensor:
         """Put the slots' own embeddings, or zeros, at their places in (B, L, D)."""

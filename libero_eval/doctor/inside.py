@@ -42,6 +42,7 @@ def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) 
         policy.pixel_values(same),
         proprio=policy.state(same),
         allowed=torch.arange(policy.tokens.first_id, policy.pretrained.config.vocab_size),
+        all_logits=True,
     )
     ends = (logits.argmax(-1) == EOS).float().mean(0).cpu().numpy()
     counts = [n for n in range(1, longest + 1) if ends[n * size] > MOST]

@@ -8,7 +8,7 @@ Axis letters: N tokens of one sample in the language model, D width, F MLP width
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -81,6 +81,22 @@ class Footprint:
     def lora_parameters(self, rank: int, targets: list[str]) -> int:
         """Parameters of adapters of `rank` on the named modules."""
         return sum(rank * sum(_sides(self.model.get_submodule(name))) for name in targets)
+
+    def lora_bytes(self, rank: int, targets: list[str], sample: Sample) -> int:
+        """What fp32 adapters keep for the backward pass: a copy of each layer's input, and what lies
+        between the two matrices."""
+        return sum(
+            self._tokens_of(name, sample)
+            * (_sides(self.model.get_submodule(name))[0] + rank)
+            * _FP32
+            for name in targets
+        )
+
+    def _tokens_of(self, name: str, sample: Sample) -> int:
+        """How many tokens of a sample a module sees."""
+        if name.startswith(("vision_backbone.", "projector.")):
+            return self.images * self.patches
+        return sample.targets if name.endswith("lm_head") else sample.length
 
     # --- FLOP of one forward pass
 
@@ -161,9 +177,9 @@ class Footprint:
         found: list[int] = []
         for tower in self.towers:
             tokens, width = self.patches + tower.num_prefix_tokens, tower.embed_dim
-            block = tower.blocks[0]
+            block: Any = tower.blocks[0]
             hidden = block.mlp.fc1.out_features
-            scaled = 2 if isinstance(getattr(block, "ls1", None), nn.Identity) is False else 0
+            scaled = 0 if isinstance(block.ls1, nn.Identity) else 2
             token = width * (2 * residual + 6 * item + scaled * item) + 2 * hidden * item
             matrix = block.attn.num_heads * tokens * item if scores else 0
             found += [self.images * tokens * (token + matrix)] * (len(tower.blocks) - 1)

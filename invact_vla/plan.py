@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
-
 from invact_vla.errors import UserError
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.config_file import load_model_config, read_config
 from invact_vla.openvla.footprint import Compute, Footprint, Sample
 from invact_vla.openvla.head_configs import HeadConfig
+from invact_vla.openvla.lora import LoraConfig, find_targets
 from invact_vla.training.files import write_json
 from invact_vla.training.machines import MACHINES, Machine, this_machine
 
@@ -137,7 +136,7 @@ def planned_config(config: PlanConfig) -> OpenVLAConfig:
             "with config.json"
         )
     if path.is_dir():
-        model = read_config(path / "model" if (path / "model/config.json").is_file() else path)
+        model = read_config(path)
     else:
         model = load_model_config(path)
     own = model.invact
@@ -198,7 +197,7 @@ def _plan_training(
     lora = stage == "lora"
     dtype = config.dtype if lora else config.train_dtype
     compute: Compute = "bf16" if dtype == "bf16" else "autocast"
-    adapted = _targets(footprint.model, config.lora_targets) if lora else []
+    adapted = find_targets(footprint.model, LoraConfig(targets=config.lora_targets)) if lora else []
     adapters = footprint.lora_parameters(config.lora_rank, adapted)
     trained = adapters if lora else footprint.trained
     item, trained_item = _itemsize(dtype), 4 if lora else _itemsize(dtype)
@@ -241,29 +240,6 @@ def _training_sample(stage: Stage, config: PlanConfig, footprint: Footprint) -> 
 
 def _cameras(stage: Stage, footprint: Footprint) -> int:
     return 1 if stage == "pretrain" else footprint.images
-
-
-PUBLISHED = (
-    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"),
-    *("qkv", "proj", "fc1", "fc2", "fc3", "q", "kv"),
-)
-
-
-def _targets(model, which: str) -> list[str]:
-    layers = [
-        (n, m)
-        for n, m in model.named_modules()
-        if isinstance(m, nn.Linear | nn.Conv2d)
-        and not n.startswith(("action_head.", "proprio_projector."))
-    ]
-    if which == "published":
-        return [n for n, _ in layers if n.rpartition(".")[2] in PUBLISHED]
-    run = {n for n, p in model.named_parameters() if p.requires_grad}
-    return [
-        n
-        for n, m in layers
-        if isinstance(m, nn.Linear) and f"{n}.weight" in run and not n.endswith("lm_head")
-    ]
 
 
 def _itemsize(dtype: str) -> int:

@@ -60,6 +60,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "vla merge": (
         "invact_vla.openvla.merge", "MergeConfig", "merge a LoRA adapter into its base checkpoint",
     ),
+    "vla plan": ("invact_vla.plan", "PlanConfig", "memory, disk and time of each stage, beforehand"),
     "vla verify": (
         "invact_vla.openvla.verify", "VerifyConfig",
         "check an OpenVLA checkpoint or adapter against stored reference outputs",

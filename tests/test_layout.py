@@ -61,6 +61,8 @@ LEVELS = {
     "invact_vla.gpu": 4,
     "invact_vla.pretrain": 4,
     "invact_vla.posttrain": 4,
+    "invact_vla.plan": 4,
+    "invact_vla.export": 4,
     "latent_actions": 4,
     "libero_eval": 4,
     "invact_vla.report": 5,

@@ -1,5 +1,6 @@
 """config.json of a folder <-> OpenVLAConfig, and the YAML of configs/vla/model_*.yaml."""
 
+from collections.abc import Collection
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -101,15 +102,24 @@ def config_to_json(config: OpenVLAConfig) -> dict[str, Any]:
     }
 
 
-def with_latent_tokens(config: OpenVLAConfig, codebook_size: int) -> OpenVLAConfig:
-    """The config with the first `codebook_size` unused rows given to latent codes."""
-    first, rows = config.first_free_row, config.text_config.vocab_size
-    if not 0 < codebook_size <= rows - first:
+def with_latent_tokens(
+    config: OpenVLAConfig, codebook_size: int, taken: Collection[int] = ()
+) -> OpenVLAConfig:
+    """The config with a row for each of `codebook_size` codes: those it has, then the first free ones.
+
+    taken: unused rows that belong to somebody else's added tokens. UserError if too few are free.
+    """
+    known, rows = config.invact.latent_token_ids, config.text_config.vocab_size
+    unused = [r for r in range(config.first_free_row, rows) if r not in taken or r in known]
+    free = [row for row in unused if row not in known]
+    wanted = codebook_size - len(known)
+    if codebook_size < 1 or wanted > len(free):
+        where = f" {unused[0]}..{unused[-1]}" if unused else ""
         raise UserError(
-            f"codebook of {codebook_size} codes does not fit the {rows - first} unused vocabulary "
-            f"rows {first}..{rows - 1}"
+            f"codebook of {codebook_size} codes does not fit the {len(unused)} unused vocabulary "
+            f"rows{where}: label with a smaller codebook"
         )
-    ids = tuple(range(first, first + codebook_size))
+    ids = (*known, *free[: max(0, wanted)])
     return replace(config, invact=replace(config.invact, latent_token_ids=ids))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from invact_vla.errors import UserError
-from invact_vla.training.files import refuse_pointer
+from invact_vla.training.files import read_json, refuse_pointer
 
 UNK, BOS, EOS = 0, 1, 2
 BOUNDARY = "\N{LOWER ONE EIGHTH BLOCK}"  # the word-boundary mark of SentencePiece
@@ -72,6 +72,19 @@ def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     if (folder / JSON_FILE).is_file():
         return _from_json((folder / JSON_FILE).read_text(), vocab_size, str(folder / JSON_FILE))
     raise UserError(f"no tokenizer in {folder}: expected {MODEL_FILE} or {JSON_FILE}")
+
+
+def added_rows(folder: Path) -> frozenset[int]:
+    """Ids of the tokens that were added to a folder's tokenizer, such as `<PAD>`: their rows of the
+    embedding are not free. Empty where the folder names none."""
+    ids: set[int] = set()
+    if (folder / "added_tokens.json").is_file():
+        ids |= set(map(int, read_json(folder / "added_tokens.json").values()))
+    if (folder / JSON_FILE).is_file():
+        ids |= {
+            int(token["id"]) for token in read_json(folder / JSON_FILE).get("added_tokens") or ()
+        }
+    return frozenset(ids)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, n_action_bins: int = 256) -> Tokenizer:

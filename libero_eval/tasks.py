@@ -64,6 +64,16 @@ def task_instruction(suite: str, task_id: int) -> str:
     return own_suite.language(own_suite.bddl_file(suite, name)) or instruction(name)
 
 
+def find_task(suite: str, *names: str) -> int | None:
+    """The place of a task by its file's name or its words; None if the suite has none like it."""
+    known = task_names(suite)
+    plain = {name.removesuffix("_demo").lower() for name in names}
+    for place, name in enumerate(known):
+        if name.lower() in plain or task_instruction(suite, place).lower() in plain:
+            return place
+    return None
+
+
 def instruction(name: str) -> str:
     """The task in words, from its file name as LIBERO does (not from the BDDL `:language` field).
 

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import draccus
 from tqdm import tqdm
 
+from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.errors import UserError
 from invact_vla.training.cli import parse_config
 from invact_vla.training.files import write_json
@@ -24,6 +26,7 @@ from libero_eval.doctor.finding import Check, Finding, blocked, failed, skipped
 from libero_eval.doctor.fingerprints import REFERENCES
 from libero_eval.doctor.patient import Patient, Subject
 from libero_eval.doctor.table import table
+from libero_eval.doctor.training import options_of
 from libero_eval.policies import CheckpointConfig, NoopConfig
 from libero_eval.protocol import DEFAULT_PROTOCOL
 from libero_eval.rollout import RolloutConfig, protocol_of
@@ -40,6 +43,7 @@ class DoctorConfig:
     demos: Path | None = (
         None  # what it was trained on; none given: as its run says, or two are made
     )
+    data: DatasetConfig = field(default_factory=DatasetConfig)  # how `demos` is to be understood
     protocol: str = DEFAULT_PROTOCOL  # of the rollout to come; a rollout config brings its own
     suite: str = ""  # a suite of LIBERO or a folder of own tasks, in place of the protocol's
     max_steps: int | None = None  # other horizon than the protocol's, as for a rollout
@@ -79,8 +83,8 @@ def main(config: DoctorConfig) -> int:
 def subject_of(config: DoctorConfig) -> Subject:
     """What a config asks about; UserError for a path that is neither checkpoint nor config."""
     common: dict[str, Any] = {
-        "demos": config.demos, "frames": config.frames, "seconds": config.seconds,
-        "seed": config.seed,
+        "demos": config.demos, "options": options_of(draccus.encode(config.data)),
+        "frames": config.frames, "seconds": config.seconds, "seed": config.seed,
     }  # fmt: skip
     path = config.subject
     if path is not None and path.suffix in (".yaml", ".yml"):
@@ -94,6 +98,8 @@ def subject_of(config: DoctorConfig) -> Subject:
             "a rollout config (.yaml)"
         )
     policy = None if path is None else CheckpointConfig(folder=path)
+    if policy is not None:
+        policy.checkpoint_folder()  # says what else it is
     rollout = RolloutConfig(
         out=config.out, policy=policy or NoopConfig(), protocol=config.protocol, suite=config.suite,
         max_steps=config.max_steps, render_px=config.render_px,

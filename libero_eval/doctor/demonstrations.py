@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invact_vla.data.instructions import instruction_of
+from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
 from invact_vla.errors import UserError
 from libero_eval.recording import DATASET_NAMES
 from libero_eval.tasks import find_task, task_names
@@ -147,7 +147,8 @@ def _learned(group: Any) -> np.ndarray:
 
 def _read(path: Path, group: Any, name: str, suite: str) -> Demonstration:
     task = path.stem.removesuffix("_demo")
-    words = instruction_of(path)
+    stored = stored_instruction(group.parent.attrs)
+    words = choose_instruction(path, stored) or instruction_of(path)
     obs, attributes = group["obs"], group.attrs
     learned = _learned(group)
     executed = group.get("executed_actions", group["actions"])[()].astype(np.float64)

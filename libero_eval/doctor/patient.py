@@ -9,6 +9,7 @@ from invact_vla.training.cache_folder import cache_folder
 from libero_eval.assets.pack import AssetPack
 from libero_eval.doctor import demonstrations
 from libero_eval.doctor.answers import Answers, ask_source
+from libero_eval.doctor.dataset_demos import read_dataset
 from libero_eval.doctor.demonstrations import Demonstrations
 from libero_eval.doctor.finding import Finding
 from libero_eval.doctor.training import Training, training_of
@@ -28,12 +29,14 @@ DEMO_PIXELS = 128  # of the demonstrations that the doctor makes
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """Who is examined, and how it would be rolled out. policy: None examines the setup alone.
-    demos: HDF5 file or folder; None: made by the doctor. seconds: of rendering, at most."""
+    demos: file or folder; None: those of its training, else made by the doctor; options: how they are
+    to be read, fields of DatasetConfig. seconds: of rendering, at most."""
 
     policy: PolicyConfig | None
     protocol: Protocol
     assets: AssetPack
     demos: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     frames: int = 40
     seconds: float = 60.0
     seed: int = 0
@@ -98,6 +101,9 @@ class Patient:
         """The demonstrations given, or those that the checkpoint was trained on, or two that are made
         once and kept in the cache folder."""
         suite, given = self.protocol.suite, self.subject.demos or self._trained_on
+        options = self.subject.options or (self.training.options if self.training else {})
+        if given is not None and options:
+            return read_dataset(given, suite, options)
         if given is not None:
             return demonstrations.read_demonstrations(given, suite)
         assert self.backend

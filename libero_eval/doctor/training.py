@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import draccus
 import yaml
 
+from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.training.files import read_json
 
 LEAST_STEPS = 100  # fewer have barely moved the weights, whatever the data
@@ -14,11 +16,12 @@ LEAST_PASSES = 0.1  # over the samples
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """run: its folder. demos: as its config names them, found or not. steps, batch_size, samples: None
-    where it does not say."""
+    """run: its folder. demos: as its config names them, found or not; options: how it read them, as
+    far as that is not the default. steps, batch_size, samples: None where it does not say."""
 
     run: Path
     demos: Path | None
+    options: dict[str, Any]
     steps: int | None
     batch_size: int | None
     samples: int | None
@@ -55,6 +58,7 @@ def training_of(checkpoint: Path) -> Training | None:
     return Training(
         run=run,
         demos=_found(Path(named), run) if named else None,
+        options=options_of(config.get("data")),
         steps=loop.get("steps"),
         batch_size=loop.get("batch_size"),
         samples=summary.get("samples"),
@@ -67,6 +71,13 @@ def _named_demos(config: dict[str, Any]) -> str | None:
     if isinstance(demos, str):
         return demos
     return data.get("path") if isinstance(data, dict) else None
+
+
+def options_of(data: Any) -> dict[str, Any]:
+    """What a config's `data` says besides the path, without defaults."""
+    usual = draccus.encode(DatasetConfig())
+    stated = data if isinstance(data, dict) else {}
+    return {k: v for k, v in stated.items() if k != "path" and k in usual and v != usual[k]}
 
 
 def _found(path: Path, run: Path) -> Path:

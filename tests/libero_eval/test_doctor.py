@@ -230,6 +230,7 @@ def test_conventions() -> None:
     assert conventions(patient()).status == "pass"
     demo = made_up(0)
     inverted = demo.executed * [1, 1, 1, 1, 1, 1, -1]
+    assert demo.ee_pos is not None
     absolute = np.concatenate([demo.ee_pos, demo.executed[:, 3:]], axis=1)
     for wrong, word in (
         (inverted, "inverted gripper"), (absolute, "absolute"), (demo.executed * 3, "unnormalised"),

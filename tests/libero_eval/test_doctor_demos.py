@@ -101,6 +101,7 @@ def test_what_the_reader_cannot_tell_the_user_says(tmp_path: Path) -> None:
 
 @needs_golden
 def test_the_recorded_lerobot_sample() -> None:
+    assert GOLDEN is not None
     found = read_demonstrations(GOLDEN / "lerobot_v3_tiny", "libero_10")
     expected = np.load(GOLDEN / "lerobot_v3_tiny_actions.npy")
     assert found.all_actions.shape == expected.shape == (28, 7)

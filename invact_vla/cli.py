@@ -60,6 +60,10 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "vla merge": (
         "invact_vla.openvla.merge", "MergeConfig", "merge a LoRA adapter into its base checkpoint",
     ),
+    "vla export": (
+        "invact_vla.export", "ExportConfig",
+        "write a checkpoint as stock OpenVLA code reads it, and push it to the hub",
+    ),
     "vla plan": ("invact_vla.plan", "PlanConfig", "memory, disk and time of each stage, beforehand"),
     "vla verify": (
         "invact_vla.openvla.verify", "VerifyConfig",

@@ -293,7 +293,7 @@ def _stage_lines(plan: StagePlan, config: PlanConfig, machine: Machine) -> list[
     return [
         *lines,
         f"  batch   {config.batch_size} = {config.processes} process(es) x micro-batch "
-        f"{plan.micro_batch} x accumulation {plan.accumulation}",
+        f"{plan.micro_batch} x accumulation {plan.accumulation} (--loop.micro_batch {plan.micro_batch})",
         f"  disk    checkpoint {_size(plan.checkpoint_bytes)}, resume point "
         f"{_size(plan.resume_bytes)}, frames {_size(plan.frames_bytes)} for {config.items:,} items",
         f"  time    {_time(plan.step_s)} per step, {_time(plan.total_s)} for {config.steps:,} steps",

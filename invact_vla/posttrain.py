@@ -4,7 +4,8 @@ Input: camera images, the instruction and, if asked for, the robot's state; targ
 actions after q01/q99 normalization, through one of the action heads (`--head.type tokens|oft|text`).
 The statistics go into the checkpoint, which then is a policy.
 
-    <out>/model/           checkpoint folder of the policy
+    <out>/model/           checkpoint folder of the policy, merged where LoRA trained it
+    <out>/adapter/         with LoRA: the adapter alone, with the hash of its base
     <out>/summary.json     loss and L1 on held-out demonstrations, also with another episode's pictures
 """
 
@@ -25,12 +26,14 @@ from invact_vla.data.open_dataset import open_dataset
 from invact_vla.data.robot_samples import RobotBatch, RobotSamples
 from invact_vla.data.validate import long_enough, require
 from invact_vla.errors import UserError
+from invact_vla.openvla.adapter import save_adapter
 from invact_vla.openvla.as_policy import as_policy
 from invact_vla.openvla.folder import MODEL, checkpoint_folder
 from invact_vla.openvla.head_configs import HeadConfig, TokensHeadConfig
 from invact_vla.openvla.heads import ActionHead, action_head
 from invact_vla.openvla.heads.head import device_of
 from invact_vla.openvla.images import AUGMENTATION_DRAWS
+from invact_vla.openvla.lora import LoraConfig, attach, merge
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
 from invact_vla.training.cache_folder import cache_folder
@@ -42,6 +45,7 @@ from invact_vla.training.run_folder import open_run, run_of
 from invact_vla.training.sampling import local_positions, rows_at
 
 logger = logging.getLogger(__name__)
+ADAPTER = "adapter"  # subfolder of a run that holds a LoRA adapter alone
 _MEASURED = 64  # samples per batch when measuring
 
 
@@ -62,6 +66,8 @@ class PosttrainConfig:
     wrist: bool = False  # also read the wrist camera (OpenVLA-OFT)
     proprio: bool = False  # also read the robot's state (OpenVLA-OFT)
     head: HeadConfig = field(default_factory=TokensHeadConfig)  # how actions leave the model
+    lora: LoraConfig | None = None  # train adapters on the frozen checkpoint, e.g. --lora.rank 32
+    merge: bool = True  # with lora: write the merged model too, which rollouts need
     augment: bool = True  # random crops and colors
     frames: Path | None = None  # folder of prepared frames; null: the user's cache folder
     workers: int = 2  # processes that prepare frames
@@ -99,13 +105,23 @@ def main(config: PosttrainConfig) -> Path:
     task = prepare(config, dataset, start)
     pretrained = train(config, task, run.folder, device)
     if is_main():
-        save_pretrained(pretrained, run.folder / MODEL)
+        save(config, pretrained, run.folder)
         summary = {**task.summary, "samples": len(task.training)}
         if task.held_out is not None:
             summary |= measure(task.head, pretrained, task.held_out)
             logger.info("%s: %s", run.folder, summary)
         run.finish(summary)
     return run.folder
+
+
+def save(config: PosttrainConfig, pretrained: Pretrained, folder: Path) -> None:
+    """The checkpoint; with LoRA the adapter alone, and the merged model if asked for."""
+    if config.lora is not None:
+        save_adapter(pretrained, folder / ADAPTER, config.model)
+        if not config.merge:
+            return
+        merge(pretrained.model)
+    save_pretrained(pretrained, folder / MODEL)
 
 
 @dataclass(frozen=True)
@@ -135,6 +151,8 @@ def prepare(config: PosttrainConfig, dataset: RobotDataset, start: Pretrained) -
         crop=config.augment,
         seed=config.seed,
     )
+    if config.lora is not None:
+        attach(pretrained.model, config.lora, config.seed)
     cache = prepared_frames(config, dataset, [*training, *held_out], pretrained)
     samples = [
         make_samples(config, dataset, episodes, cache, statistics) if episodes else None

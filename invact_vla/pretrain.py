@@ -27,6 +27,8 @@ from invact_vla.errors import UserError
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.config_file import read_config, with_latent_tokens
 from invact_vla.openvla.folder import MODEL, checkpoint_folder
+from invact_vla.openvla.heads.head import device_of
+from invact_vla.openvla.images import AUGMENTATION_DRAWS
 from invact_vla.openvla.latent_tokens import LatentTokens, give_latent_tokens
 from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.model import OpenVLA
@@ -35,12 +37,12 @@ from invact_vla.openvla.processor import ImageProcessor
 from invact_vla.openvla.prompt import collate
 from invact_vla.openvla.tokenizer import added_rows
 from invact_vla.training.checkpoint import unsharded
-from invact_vla.training.device import resolve_device, resolve_dtype
+from invact_vla.training.device import place, stage_device
 from invact_vla.training.distributed import join, main_first, on_main
 from invact_vla.training.files import atomic_file
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.run_folder import Run, open_run, run_of
-from invact_vla.training.sampling import generator_at, local_positions, rows_at
+from invact_vla.training.sampling import local_positions, rows_at
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class PretrainConfig:
     augment: bool = True  # random crops, brightness and contrast
     device: str = "auto"  # where the network runs: auto, cpu, cuda, cuda:N or mps
     dtype: str = "fp32"  # of the weights that are trained: fp32 or bf16; see also loop.precision
+    gradient_checkpointing: bool = False  # recompute layers backward: less memory, 1/3 more time
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=200, batch_size=32)
     )  # training
@@ -66,15 +69,16 @@ class PretrainConfig:
 
 def main(config: PretrainConfig) -> Path:
     """Check, train, save, measure; returns the run folder."""
-    join()
+    join(config.device)
     config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "labels": run_of(config.labels)}
     run = on_main(lambda: open_run(config.out, config, parents, config.overwrite, config.seed))
     if run.finished:
         return run.folder
+    device = stage_device(run, config.device)
     torch.set_num_threads(config.loop.threads)
     store, held_out = read_stores(config)
-    start = load_start(config, store.identity.codebook_size)
+    start = load_start(config, store.identity.codebook_size, device)
     pretrained = start.pretrained
     data = LatentExamples(pretrained, store, config.videos, run.folder / "frames.npy")
     unseen = None
@@ -82,17 +86,11 @@ def main(config: PretrainConfig) -> Path:
         unseen = LatentExamples(
             pretrained, held_out, config.videos, run.folder / "frames_held_out.npy"
         )
-    fit(
-        pretrained.model,
-        make_loss(pretrained.config),
-        batches(data, config),
-        config.loop,
-        run.folder,
-        description="pretrain",
-    )
-    model = unsharded(
-        pretrained.model, lambda: load_start(config, store.identity.codebook_size).model
-    )
+    if config.gradient_checkpointing:
+        pretrained.model.checkpoint_gradients()
+    loss_fn, batch_at = make_loss(pretrained.config), batches(data, config)
+    fit(pretrained.model, loss_fn, batch_at, config.loop, run.folder, None, "pretrain", device)
+    model = unsharded(pretrained.model, lambda: OpenVLA(pretrained.config))
     trained = Pretrained(model, pretrained.tokenizer, pretrained.processor)
     on_main(lambda: _finish(run, start, trained, data, unseen))
     return run.folder
@@ -176,10 +174,9 @@ class Start:
         return self.pretrained.model
 
 
-def load_start(config: PretrainConfig, codebook_size: int) -> Start:
+def load_start(config: PretrainConfig, codebook_size: int, device: torch.device) -> Start:
     """Load the checkpoint, with latent tokens for the whole codebook."""
-    device = resolve_device(config.device)
-    pretrained = load_pretrained(config.model, dtype=resolve_dtype(config.dtype, device))
+    pretrained = load_pretrained(config.model, dtype=config.dtype, device=device)
     given = give_latent_tokens(
         pretrained.model, codebook_size, config.seed, added_rows(config.model)
     )
@@ -191,7 +188,6 @@ def load_start(config: PretrainConfig, codebook_size: int) -> Start:
             codebook_size,
             _as_ranges(given),
         )
-    pretrained.model.to(device)
     return Start(pretrained, given)
 
 
@@ -213,8 +209,11 @@ def batches(data: "LatentExamples", config: PretrainConfig) -> Callable[[int], d
     def batch_at(step: int) -> dict[str, Tensor]:
         positions = local_positions(size)
         rows = rows_at(step, len(data), size, seed)[positions]
-        generators = [generator_at(seed, step, p) for p in positions] if config.augment else None
-        return data.batch(rows, generators)
+        draws = None
+        if config.augment:  # drawn for the global batch, so that processes share one stream
+            rng = np.random.default_rng([seed, step, 2])
+            draws = rng.random((size, AUGMENTATION_DRAWS), np.float32)[positions]
+        return data.batch(rows, draws)
 
     return batch_at
 
@@ -238,18 +237,11 @@ class LatentExamples:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def batch(
-        self, rows: np.ndarray, generators: list[np.random.Generator] | None
-    ) -> dict[str, Tensor]:
-        """The model's keyword arguments for some rows; `generators`, one per row, augment."""
+    def batch(self, rows: np.ndarray, draws: np.ndarray | None) -> dict[str, Tensor]:
+        """The model's keyword arguments for some rows. draws: (B, 6) random numbers in [0, 1) of the
+        augmentation, or None."""
         batch = collate([self.sequences[i] for i in rows], self.pretrained.config.pad_token_id)
-        frames = np.asarray(self.frames[rows])
-        pixel_values = self.pretrained.processor.pixel_values
-        if generators is None:
-            pixels = pixel_values(frames)
-        else:
-            each = zip(frames, generators, strict=True)
-            pixels = torch.cat([pixel_values(frame[None], rng) for frame, rng in each])
+        pixels = self.pretrained.processor.pixel_values(np.asarray(self.frames[rows]), draws)
         return {**batch, "pixel_values": pixels.to(self.dtype)}
 
 
@@ -299,12 +291,11 @@ def measure(
     accuracy of always saying the most frequent training code of each position."""
     loss_fn = make_loss(trained.config)
     model = trained.model.eval()
-    device = next(model.parameters()).device
+    device = device_of(model)
     sums, count = np.zeros(2), 0
     for start in range(0, len(data), batch_size):
         rows = np.arange(start, min(start + batch_size, len(data)))
-        batch = {name: value.to(device) for name, value in data.batch(rows, None).items()}
-        loss, metrics = loss_fn(model, batch, 0)
+        loss, metrics = loss_fn(model, place(data.batch(rows, None), device), 0)
         sums += np.array([float(loss), float(metrics["latent_accuracy"])]) * len(rows)
         count += len(rows)
     size = training.identity.codebook_size

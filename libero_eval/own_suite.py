@@ -4,9 +4,9 @@
     FOLDER/<task>.pruned_init       or .npy, beside it or in FOLDER/init_files/; may be missing
 
 Tasks are numbered in alphabetical order. The words are the BDDL's own `:language`, which is what
-LIBERO's recorder writes into demonstrations too; a file that bears the name of a task of LIBERO keeps
-that task's words. Without init states, episode i begins in the random layout of seed i, drawn from
-the regions of the BDDL.
+LIBERO's recorder writes into demonstrations too, or the file's name where there is none; a file that
+bears the name of a task of LIBERO keeps that task's words. Without init states, episode i begins in
+the random layout of seed i, drawn from the regions of the BDDL.
 """
 
 import re

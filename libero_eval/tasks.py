@@ -8,6 +8,7 @@ torch.
 import ast
 import functools
 
+from invact_vla.data.instructions import choose_instruction
 from invact_vla.errors import UserError
 from libero_eval import own_suite
 from libero_eval.libero_home import benchmark_root
@@ -56,12 +57,23 @@ def task_name(suite: str, task_id: int) -> str:
 
 
 def task_instruction(suite: str, task_id: int) -> str:
-    """The task in words: by LIBERO's rule for its own tasks, else the BDDL's `:language`, else the
-    file's name."""
+    """The task in words: by LIBERO's rule for its own tasks; for others, as for demonstrations, the
+    file's name where it says the same as the BDDL's `:language`, else that, else the name."""
     name = task_name(suite, task_id)
     if not is_own(suite) or any(name in names for names in _task_map().values()):
         return instruction(name)
-    return own_suite.language(own_suite.bddl_file(suite, name)) or instruction(name)
+    path = own_suite.bddl_file(suite, name)
+    return choose_instruction(path, own_suite.language(path) or None) or instruction(name)
+
+
+def find_task(suite: str, *names: str) -> int | None:
+    """The place of a task by its file's name or its words; None if the suite has none like it."""
+    known = task_names(suite)
+    plain = {name.removesuffix("_demo").lower() for name in names}
+    for place, name in enumerate(known):
+        if name.lower() in plain or task_instruction(suite, place).lower() in plain:
+            return place
+    return None
 
 
 def instruction(name: str) -> str:

@@ -4,12 +4,15 @@ import argparse
 import importlib
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
 from invact_vla.cli import COMMANDS
 from invact_vla.errors import UserError
 from invact_vla.training.cli import parse_config, run
+from invact_vla.training.field_help import comment_of
 
 
 def invact(*words: str) -> subprocess.CompletedProcess:
@@ -64,6 +67,44 @@ def test_help_explains_every_option(name, capsys, monkeypatch):
         a.dest: (a.help or "").replace("(default: %(default)s)", "") for a in parsers[0]._actions
     }
     assert not [option for option, words in said.items() if len(words.strip()) < 4]
+
+
+# fmt: off
+@dataclass
+class Explained:
+    """Comments in every place."""
+
+    one: Literal["a", "b"] = "a"  # on the line
+    two: tuple[
+        int, ...
+    ] = ()  # on the last line
+    three: str = (
+        "x"  # inside
+    )
+    # above it,
+    # over two lines
+    four: int = 4
+    five: int = 5
+# fmt: on
+
+
+@dataclass
+class Inherits(Explained):
+    """One more."""
+
+    five: int = 6  # its own
+
+
+def test_comments_are_found_wherever_they_stand():
+    said = [comment_of(Inherits, name) for name in ("one", "two", "three", "four", "five")]
+    assert said == [
+        "on the line",
+        "on the last line",
+        "inside",
+        "above it, over two lines",
+        "its own",
+    ]
+    assert comment_of(Explained, "five") == comment_of(Explained, "six") == ""
 
 
 def test_options_with_choices_are_explained(capsys):

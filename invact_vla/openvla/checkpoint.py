@@ -165,9 +165,12 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def save_weights(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+def save_weights(
+    model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES, leave_out: tuple[str, ...] = ()
+) -> None:
     """Write the weights under published names, in shards of at most `shard_bytes`; those of an
-    earlier save are removed, or other readers would take them for these."""
+    earlier save are removed, or other readers would take them for these. Names that start with one
+    of `leave_out` are not written."""
     if any(is_adapter_weight(name) for name in model.state_dict()):
         raise UserError(
             "this model has LoRA adapters: save them alone (save_adapter), or merge them first (merge)"
@@ -175,7 +178,11 @@ def save_weights(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -
     for pattern in WEIGHTS:
         for path in folder.glob(pattern):
             path.unlink()
-    tensors = {published_name(n): t.detach().contiguous() for n, t in model.state_dict().items()}
+    tensors = {
+        published_name(n): t.detach().contiguous()
+        for n, t in model.state_dict().items()
+        if not n.startswith(leave_out)
+    }
     if model.config.text_config.tie_word_embeddings:
         del tensors["language_model.lm_head.weight"]
     shards: list[dict[str, Tensor]] = [{}]
@@ -199,8 +206,11 @@ def save_weights(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
-def save_model(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write config.json, generation_config.json, dataset_statistics.json and the weights."""
+def save_model(
+    model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES, leave_out: tuple[str, ...] = ()
+) -> None:
+    """Write config.json, generation_config.json, dataset_statistics.json and the weights, but for
+    those whose names start with one of `leave_out`."""
     config = model.config
     files = {
         "config.json": {
@@ -217,4 +227,4 @@ def save_model(model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> 
         files["dataset_statistics.json"] = config.norm_stats
     for name, value in files.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
-    save_weights(model, folder, shard_bytes)
+    save_weights(model, folder, shard_bytes, leave_out)

@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from invact_vla.errors import UserError
+from invact_vla.training.field_help import show_comments
 from invact_vla.training.list_options import join_lists, register_lists
-
-_FIELD = re.compile(r"""^\s*(\w+)\s*:\s*([\w\[\], .|"']+?)(\s*=\s*.+)?\s*$""")
-
 
 _NO_TYPE = re.compile(
     r"Expected a dict with a 'type' key for <class '([\w.]+)'>, got (.*)", re.DOTALL
@@ -37,9 +35,8 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
     import draccus
     import yaml
     from draccus.utils import DraccusException
-    from draccus.wrappers import docstring
 
-    docstring.DATACLASS_ATTR_RE = _FIELD  # its own has no quotes in types: Literal["a"] has no help
+    show_comments()
     register_lists()
 
     complaints = io.StringIO()

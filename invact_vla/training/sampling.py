@@ -8,7 +8,7 @@ Typical use in a recipe's `batch_at(step)`:
 
     positions = local_positions(batch_size)
     rows = rows_at(step, n_items, batch_size, seed)[positions]
-    generators = [generator_at(seed, step, p) for p in positions]  # augmentation of each item
+    draws = np.random.default_rng([seed, step, 2]).random(batch_size)[positions]  # of each item
 
 N items, B batch size over all processes.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from invact_vla.training.distributed import part
 
-_ROWS, _ITEM = 0, 1  # the two kinds of random streams, kept apart
+_ROWS = 0  # keeps the stream of the rows apart from others of the same seed
 
 
 def rows_at(step: int, n_items: int, batch_size: int, seed: int) -> np.ndarray:
@@ -48,11 +48,6 @@ def local_positions(batch_size: int) -> np.ndarray:
     UserError if B is not a multiple of the number of processes W.
     """
     return np.arange(batch_size)[part().slice(batch_size)]
-
-
-def generator_at(seed: int, step: int, position: int) -> np.random.Generator:
-    """The random stream of one item of one step (its augmentation); `position` in the global batch."""
-    return np.random.default_rng([seed, step, int(position), _ITEM])
 
 
 @lru_cache(maxsize=2)

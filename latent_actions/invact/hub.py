@@ -4,6 +4,7 @@ where the encoder reads frozen features, the folder of their model."""
 from pathlib import Path
 
 from invact_vla.errors import UserError
+from invact_vla.training import hub
 
 FILES = ("config.json", "model.safetensors", "README.md", "features/*")
 
@@ -11,29 +12,15 @@ FILES = ("config.json", "model.safetensors", "README.md", "features/*")
 def push_folder(
     folder: Path, repo_id: str, *, private: bool = False, revision: str = "main"
 ) -> str:
-    """Upload an encoder folder into `repo_id` ("owner/name"), made if it is new; returns its address.
-
-    Uses the token of `hf auth login`. UserError on a refused login, an unknown name, no network.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    api = HfApi()
-    try:
-        repo = api.create_repo(repo_id, private=private, exist_ok=True, repo_type="model")
-        api.upload_folder(
-            repo_id=repo.repo_id,
-            folder_path=folder,
-            revision=revision,
-            allow_patterns=list(FILES),
-            commit_message="InvAct encoder",
-        )
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        raise UserError(
-            f"cannot push to {repo_id!r} on the hub: {error}; log in with `hf auth login` and check "
-            "the name and the network"
-        ) from error
-    return str(repo)
+    """Upload an encoder folder; see `invact_vla.training.hub`."""
+    return hub.push_folder(
+        folder,
+        repo_id,
+        private=private,
+        revision=revision,
+        patterns=FILES,
+        message="InvAct encoder",
+    )
 
 
 def fetch_folder(name: str | Path, revision: str | None = None) -> Path:

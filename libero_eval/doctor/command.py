@@ -11,18 +11,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import draccus
 from tqdm import tqdm
 
+from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.errors import UserError
 from invact_vla.training.cli import parse_config
 from invact_vla.training.files import write_json
 from libero_eval.assets.pack import AssetPack, ProceduralPack
 from libero_eval.doctor.checks import CHECKS
 from libero_eval.doctor.checks.rendering import write
+from libero_eval.doctor.demonstrations import NoDemonstrations
 from libero_eval.doctor.finding import Check, Finding, blocked, failed, skipped
 from libero_eval.doctor.fingerprints import REFERENCES
 from libero_eval.doctor.patient import Patient, Subject
 from libero_eval.doctor.table import table
+from libero_eval.doctor.training import options_of
 from libero_eval.policies import CheckpointConfig, NoopConfig
 from libero_eval.protocol import DEFAULT_PROTOCOL
 from libero_eval.rollout import RolloutConfig, protocol_of
@@ -36,8 +40,12 @@ class DoctorConfig:
 
     subject: Path | None = None  # checkpoint, post-training run, rollout .yaml; none: the setup
     out: Path = Path("runs/doctor")  # folder for doctor.json, which is replaced
-    demos: Path | None = None  # HDF5 file or folder it was trained on; none given: two are made
+    demos: Path | None = (
+        None  # what it was trained on; none given: as its run says, or two are made
+    )
+    data: DatasetConfig = field(default_factory=DatasetConfig)  # how `demos` is to be understood
     protocol: str = DEFAULT_PROTOCOL  # of the rollout to come; a rollout config brings its own
+    suite: str = ""  # a suite of LIBERO or a folder of own tasks, in place of the protocol's
     max_steps: int | None = None  # other horizon than the protocol's, as for a rollout
     render_px: int | None = None  # other frame size than the protocol's, as for a rollout
     assets: AssetPack = field(default_factory=ProceduralPack)  # a rollout config brings its own
@@ -64,7 +72,7 @@ def main(config: DoctorConfig) -> int:
         count = write(patient)
         print(f"{count} fingerprints with {patient.backend} written to {REFERENCES}")
         return 0
-    examine(patient, [c for c in CHECKS if not config.checks or c.name in config.checks])
+    run_checks(patient, [c for c in CHECKS if not config.checks or c.name in config.checks])
     patient.close()
     seconds = time.perf_counter() - started
     print(table(patient.findings, seconds))
@@ -75,8 +83,8 @@ def main(config: DoctorConfig) -> int:
 def subject_of(config: DoctorConfig) -> Subject:
     """What a config asks about; UserError for a path that is neither checkpoint nor config."""
     common: dict[str, Any] = {
-        "demos": config.demos, "frames": config.frames, "seconds": config.seconds,
-        "seed": config.seed,
+        "demos": config.demos, "options": options_of(draccus.encode(config.data)),
+        "frames": config.frames, "seconds": config.seconds, "seed": config.seed,
     }  # fmt: skip
     path = config.subject
     if path is not None and path.suffix in (".yaml", ".yml"):
@@ -90,8 +98,10 @@ def subject_of(config: DoctorConfig) -> Subject:
             "a rollout config (.yaml)"
         )
     policy = None if path is None else CheckpointConfig(folder=path)
+    if policy is not None:
+        policy.checkpoint_folder()  # says what else it is
     rollout = RolloutConfig(
-        out=config.out, policy=policy or NoopConfig(), protocol=config.protocol,
+        out=config.out, policy=policy or NoopConfig(), protocol=config.protocol, suite=config.suite,
         max_steps=config.max_steps, render_px=config.render_px,
     )  # fmt: skip
     return Subject(
@@ -99,7 +109,7 @@ def subject_of(config: DoctorConfig) -> Subject:
     )  # fmt: skip
 
 
-def examine(patient: Patient, checks: list[Check]) -> None:
+def run_checks(patient: Patient, checks: list[Check]) -> None:
     """Ask every question, in order; the answers go into `patient.findings`."""
     for check in tqdm(checks, desc="doctor", mininterval=5, leave=False):
         patient.findings[check.name] = ask(check, patient)
@@ -110,11 +120,11 @@ def ask(check: Check, patient: Patient) -> Finding:
     for name in check.needs:
         if name in patient.findings and patient.findings[name].status in ("fail", "blocked"):
             return blocked(name)
-    reason = _not_asked(check, patient)
-    if reason:
-        return skipped(reason)
     try:
-        return check.run(patient)
+        reason = _not_asked(check, patient)
+        return skipped(reason) if reason else check.run(patient)
+    except NoDemonstrations as error:
+        return skipped(str(error))
     except UserError as error:
         return failed("it can be examined", "an error, see the advice", str(error))
 

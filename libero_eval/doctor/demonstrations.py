@@ -1,15 +1,16 @@
 """Demonstrations as the doctor needs them: few frames, all actions, and the scene they began in."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invact_vla.data.instructions import instruction_of
+from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
 from invact_vla.errors import UserError
 from libero_eval.recording import DATASET_NAMES
-from libero_eval.tasks import task_names
+from libero_eval.tasks import find_task, task_names
 
 if TYPE_CHECKING:
     from libero_eval.sim import LiberoSim
@@ -20,25 +21,30 @@ PER_FILE = 3  # demonstrations whose frames and states are read
 STATISTICS_DEMOS = 200  # a file, whose actions are read
 
 
+class NoDemonstrations(UserError):
+    """There are none, and none can be made: what needs them cannot be asked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
     """One demonstration of T steps, F of whose frames were read.
 
-    actions: float64 (T, 7) to learn from, env convention. executed: the same with what noise was
-    added. fingers: (T,) distance of the fingers, m. ee_pos: (T, 3), m. times: int (F,), steps of
+    task_id: None for a task that the suite does not have. actions: float64 (T, 7) to learn from, env
+    convention. executed: the same with what noise was added. fingers: (T,) distance of the fingers, m,
+    and ee_pos: (T, 3), m, or None where the data do not hold them. times: int (F,), steps of
     the frames. frames: camera -> uint8 (F, H, W, 3) as stored. robot: float32 (F, 8), the state of
     Observation. states: float64 (F, D), or None. start: float64 (D,), or None. layout_seed,
     init_index: how the scene was made, where the file says so. poses: fixtures (N, 7), or None.
     """
 
     suite: str
-    task_id: int
+    task_id: int | None
     name: str
     instruction: str
     actions: np.ndarray
     executed: np.ndarray
-    fingers: np.ndarray
-    ee_pos: np.ndarray
+    fingers: np.ndarray | None
+    ee_pos: np.ndarray | None
     times: np.ndarray
     frames: dict[str, np.ndarray]
     robot: np.ndarray
@@ -51,6 +57,8 @@ class Demonstration:
     @property
     def scene(self) -> str:
         """E.g. LIVING_ROOM_SCENE2; the task itself where names have no scene."""
+        if self.task_id is None:
+            return self.instruction
         words = task_names(self.suite)[self.task_id].split("_")
         last = next((i for i, word in enumerate(words) if word.startswith("SCENE")), len(words) - 1)
         return "_".join(words[: last + 1])
@@ -73,10 +81,15 @@ class Demonstrations:
 
 
 def read_demonstrations(source: Path, suite: str, scripted: bool = False) -> Demonstrations:
-    """Read a file, or the first files of a folder. Raises UserError for anything unreadable."""
+    """Read a file or a folder: LIBERO's HDF5, or what else post-training reads, as LeRobot's. Raises
+    UserError for anything unreadable."""
+    if not source.exists():
+        raise UserError(f"no demonstrations {source}: expected a file or a folder of them")
     files = sorted(source.glob("*.hdf5")) if source.is_dir() else [source]
-    if not files or not all(path.is_file() for path in files):
-        raise UserError(f"no demonstrations {source}: expected <task>_demo.hdf5, or a folder of it")
+    if not files or not all(_has_libero_layout(path) for path in files[:FILES]):
+        from libero_eval.doctor.dataset_demos import read_dataset
+
+        return read_dataset(source, suite)
     demos: list[Demonstration] = []
     actions: list[np.ndarray] = []
     for path in files[:FILES]:
@@ -87,6 +100,29 @@ def read_demonstrations(source: Path, suite: str, scripted: bool = False) -> Dem
     return Demonstrations(
         demos=tuple(demos), all_actions=np.concatenate(actions), longest=longest, scripted=scripted
     )
+
+
+def _has_libero_layout(path: Path) -> bool:
+    """Whether a file is as LIBERO itself writes it, all that the doctor can ask of it included."""
+    import h5py
+
+    if path.suffix != ".hdf5":
+        return False
+    try:
+        with h5py.File(path, "r") as file:
+            data: Any = file["data"]
+            convention = data.attrs.get("macros_image_convention", "opengl")
+            groups = [data[name] for name in data if re.fullmatch(r"demo_\d+", name)]
+            senses = ("agentview_rgb", "ee_pos", "ee_ori", "gripper_states")
+            return bool(
+                groups
+                and len(groups) == len(data)
+                and convention in ("opengl", b"opengl")
+                and all(name in groups[0]["obs"] for name in senses)
+                and min(group["actions"][:, 6].min() for group in groups[:PER_FILE]) < 0
+            )
+    except (OSError, KeyError, ValueError, IndexError, TypeError):
+        return False
 
 
 def _read_file(path: Path, suite: str) -> tuple[list[Demonstration], list[np.ndarray]]:
@@ -111,8 +147,8 @@ def _learned(group: Any) -> np.ndarray:
 
 def _read(path: Path, group: Any, name: str, suite: str) -> Demonstration:
     task = path.stem.removesuffix("_demo")
-    if task not in task_names(suite):
-        raise UserError(f"{path}: {task!r} is no task of {suite}: give --protocol of its suite")
+    stored = stored_instruction(group.parent.attrs)
+    words = choose_instruction(path, stored) or instruction_of(path)
     obs, attributes = group["obs"], group.attrs
     learned = _learned(group)
     executed = group.get("executed_actions", group["actions"])[()].astype(np.float64)
@@ -121,9 +157,9 @@ def _read(path: Path, group: Any, name: str, suite: str) -> Demonstration:
     states = group.get("states")
     return Demonstration(
         suite=suite,
-        task_id=task_names(suite).index(task),
+        task_id=find_task(suite, task, words),
         name=f"{task}/{name}",
-        instruction=instruction_of(path),
+        instruction=words,
         actions=learned,
         executed=executed,
         fingers=parts[2][:, 0] - parts[2][:, 1],
@@ -165,7 +201,9 @@ def make_demonstrations(out: Path, suite: str, pack: Any, image_size: int) -> Pa
 
     tasks = tuple(sorted(task for s, task in RECIPES if s == suite)[:2])
     if not tasks:
-        raise UserError(f"no demonstrations of {suite} can be made: give --demos FILE or folder")
+        raise NoDemonstrations(
+            f"no demonstrations of {suite} can be made here: give them as --demos"
+        )
     return make_demos(
         DemosConfig(
             out=out,

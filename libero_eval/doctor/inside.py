@@ -15,6 +15,7 @@ from libero_eval.doctor.answers import Ask
 
 if TYPE_CHECKING:
     from invact_vla.data.action_stats import ActionStats
+    from invact_vla.openvla.action_tokens import ActionTokens
     from invact_vla.openvla.policy import OpenVLAPolicy
 
 LONGEST_SEARCH = 16  # actions
@@ -28,6 +29,9 @@ def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) 
     """
     import torch
 
+    tokens = tokens_of(policy)
+    if tokens is None:
+        return None
     from invact_vla.openvla.generate import greedy_decode
     from invact_vla.openvla.tokenizer import EOS
 
@@ -35,18 +39,27 @@ def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) 
     size = policy.pretrained.config.invact.action_dim
     prompt = policy.sequences.prompt(observations[0].instruction)
     longest = max(LONGEST_SEARCH, policy.chunk)
+    vocabulary = policy.pretrained.config.vocab_size
+    allowed = torch.arange(tokens.first_id, vocabulary, device=policy.device)
     _, logits = greedy_decode(
         policy.pretrained.model,
-        torch.tensor([prompt] * len(same)),
+        torch.tensor([prompt] * len(same), device=policy.device),
         longest * size + 1,
-        policy.pixel_values(same),
+        policy.pixel_values(same).to(policy.device),
         proprio=policy.state(same),
-        allowed=torch.arange(policy.tokens.first_id, policy.pretrained.config.vocab_size),
+        allowed=allowed,
         all_logits=True,
     )
     ends = (logits.argmax(-1) == EOS).float().mean(0).cpu().numpy()
     counts = [n for n in range(1, longest + 1) if ends[n * size] > MOST]
     return counts[0] if counts else None
+
+
+def tokens_of(policy: "OpenVLAPolicy") -> "ActionTokens | None":
+    """The action tokens of a policy that answers with them one by one, else None."""
+    from invact_vla.openvla.heads.tokens import TokensHead
+
+    return policy.head.tokens if isinstance(policy.head, TokensHead) else None
 
 
 def with_statistics(policy: "OpenVLAPolicy", stats: "ActionStats") -> Ask:
@@ -67,6 +80,7 @@ def with_prompt(policy: "OpenVLAPolicy", template: str) -> Ask:
     """The same policy with another text around the instruction."""
     other = copy.copy(policy)
     other.sequences = replace(policy.sequences, template=template)
+    other.head = type(policy.head)(policy.pretrained.config, other.sequences)
     return _ask(other)
 
 
@@ -101,6 +115,8 @@ def round_trip(policy: "OpenVLAPolicy", actions: np.ndarray) -> np.ndarray:
     trained = actions.copy()
     opened = gripper_to_training(trained[:, 6])
     trained[:, 6] = opened if policy.gripper_open else 1 - opened
-    ids = policy.tokens.encode(normalize(trained, policy.actions))
-    values = unnormalize(policy.tokens.decode(ids), policy.actions)
+    tokens = tokens_of(policy)
+    assert tokens is not None
+    ids = tokens.encode(normalize(trained, policy.actions))
+    values = unnormalize(tokens.decode(ids), policy.actions)
     return to_libero_action(values, policy.gripper_open).astype(np.float64)

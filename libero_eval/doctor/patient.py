@@ -9,8 +9,10 @@ from invact_vla.training.cache_folder import cache_folder
 from libero_eval.assets.pack import AssetPack
 from libero_eval.doctor import demonstrations
 from libero_eval.doctor.answers import Answers, ask_source
+from libero_eval.doctor.dataset_demos import read_dataset
 from libero_eval.doctor.demonstrations import Demonstrations
 from libero_eval.doctor.finding import Finding
+from libero_eval.doctor.training import Training, training_of
 from libero_eval.manifest import Manifest, environment_manifest
 from libero_eval.policies import CheckpointConfig, PolicyConfig
 from libero_eval.policy_source import PolicySource
@@ -27,12 +29,14 @@ DEMO_PIXELS = 128  # of the demonstrations that the doctor makes
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """Who is examined, and how it would be rolled out. policy: None examines the setup alone.
-    demos: HDF5 file or folder; None: made by the doctor. seconds: of rendering, at most."""
+    demos: file or folder; None: those of its training, else made by the doctor; options: how they are
+    to be read, fields of DatasetConfig. seconds: of rendering, at most."""
 
     policy: PolicyConfig | None
     protocol: Protocol
     assets: AssetPack
     demos: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     frames: int = 40
     seconds: float = 60.0
     seed: int = 0
@@ -94,16 +98,39 @@ class Patient:
 
     @cached_property
     def demos(self) -> Demonstrations:
-        """The demonstrations given, or two that are made once and kept in the cache folder."""
-        suite, given = self.protocol.suite, self.subject.demos
+        """The demonstrations given, or those that the checkpoint was trained on, or two that are made
+        once and kept in the cache folder."""
+        suite, given = self.protocol.suite, self.subject.demos or self._trained_on
+        options = self.subject.options or (self.training.options if self.training else {})
+        if given is not None and options:
+            return read_dataset(given, suite, options)
         if given is not None:
             return demonstrations.read_demonstrations(given, suite)
         assert self.backend
-        folder = cache_folder("doctor") / f"{suite}-{self.subject.assets.name}"
+        folder = cache_folder("doctor") / f"{self.protocol.suite_name}-{self.subject.assets.name}"
         made = demonstrations.make_demonstrations(folder, suite, self.subject.assets, DEMO_PIXELS)
         return demonstrations.read_demonstrations(made, suite, scripted=True)
 
     # -- the policy
+
+    @cached_property
+    def training(self) -> Training | None:
+        """What lies beside the checkpoint about its training."""
+        return None if self.folder is None else training_of(self.folder)
+
+    @property
+    def _trained_on(self) -> Path | None:
+        demos = None if self.training is None else self.training.demos
+        return demos if demos is not None and demos.exists() else None
+
+    @property
+    def unseen(self) -> str:
+        """Why a checkpoint cannot be judged by what it does on these demonstrations; "" if it can."""
+        if self.folder is None or not self.demos.scripted:
+            return ""
+        named = None if self.training is None else self.training.demos
+        where = "" if named is None else f" ({named} is not here)"
+        return f"these tasks it may never have seen: give --demos of its training{where}"
 
     @property
     def folder(self) -> Path | None:

@@ -17,7 +17,7 @@ def table(findings: dict[str, Finding], seconds: float) -> str:
     failures = [name for name, f in findings.items() if f.status == "fail"]
     warnings = sum(f.status == "warn" for f in findings.values())
     if failures:
-        verdict = f"UNHEALTHY: {', '.join(failures)}; a rollout would waste its time"
+        verdict = f"FAILED CHECKS: {', '.join(failures)}"
     else:
         verdict = "healthy" + (f", {warnings} warning(s)" if warnings else "")
     return "\n".join([*lines, f"{verdict} ({seconds:.0f} s)"])

@@ -14,21 +14,23 @@ if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
 from invact_vla.errors import UserError
+from invact_vla.openvla.head_configs import TextHeadConfig
 from invact_vla.schema import ActionChunk, Observation
 from invact_vla.training.cli import parse_config
 from libero_eval.assets.pack import ProceduralPack
 from libero_eval.doctor import answers as answers_module
-from libero_eval.doctor import fingerprints
+from libero_eval.doctor import demonstrations, fingerprints
 from libero_eval.doctor.answers import Answers, clearly_better
 from libero_eval.doctor.checks import CHECKS
-from libero_eval.doctor.checks.actions import tokens
-from libero_eval.doctor.checks.demonstration import conventions
+from libero_eval.doctor.checks.actions import loads, tokens
+from libero_eval.doctor.checks.demonstration import conventions, orientation, replay
 from libero_eval.doctor.checks.machine import NEEDS, numbers, versions
 from libero_eval.doctor.checks.prompt import prompt
 from libero_eval.doctor.checks.protocol import cameras, chunk, horizon
 from libero_eval.doctor.checks.rendering import render
 from libero_eval.doctor.checks.senses import image, words, wrist
 from libero_eval.doctor.checks.statistics import action_statistics, quantiles
+from libero_eval.doctor.checks.training import training
 from libero_eval.doctor.checks.variants import skill, variants
 from libero_eval.doctor.command import DoctorConfig, ask, main, subject_of
 from libero_eval.doctor.demonstrations import Demonstration, Demonstrations
@@ -39,6 +41,7 @@ from libero_eval.manifest import environment_manifest
 from libero_eval.policies import CheckpointConfig, NoopConfig
 from libero_eval.policy_source import EachEpisode
 from libero_eval.protocol import get_protocol
+from tests.libero_eval.own_tasks import write_task
 from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
 
 STEPS, SIZE = 60, 16
@@ -227,6 +230,7 @@ def test_conventions() -> None:
     assert conventions(patient()).status == "pass"
     demo = made_up(0)
     inverted = demo.executed * [1, 1, 1, 1, 1, 1, -1]
+    assert demo.ee_pos is not None
     absolute = np.concatenate([demo.ee_pos, demo.executed[:, 3:]], axis=1)
     for wrong, word in (
         (inverted, "inverted gripper"), (absolute, "absolute"), (demo.executed * 3, "unnormalised"),
@@ -434,7 +438,123 @@ def test_table_has_failures_last() -> None:
     text = table({"bad": failed("1", "2", "mend it"), "good": passed("1", "one")}, 3.0)
     lines = text.splitlines()
     assert lines[0].startswith("ok") and lines[1].startswith("FAIL") and "mend it" in lines[3]
-    assert lines[-1].startswith("UNHEALTHY: bad")
+    assert lines[-1].startswith("FAILED CHECKS: bad")
+
+
+def run_folder(folder: Path, demos: Path, steps: int, samples: int = 400) -> Path:
+    """A checkpoint in the run folder of a post-training of these demonstrations; the run."""
+    tiny_folder(folder / "model", with_statistics(debug_config(constrain_actions=True)))
+    (folder / "config.yaml").write_text(
+        f"demos: {demos}\nloop:\n  steps: {steps}\n  batch_size: 32\n"
+    )
+    (folder / "summary.json").write_text(json.dumps({"samples": samples}))
+    (folder / "provenance.json").write_text(json.dumps({"parents": {}}))
+    return folder
+
+
+def test_a_checkpoint_is_judged_by_what_it_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demos").mkdir()
+    run = run_folder(tmp_path / "runs" / "post", Path("demos"), 400)
+    read: list[Path] = []
+    monkeypatch.setattr(
+        demonstrations,
+        "read_demonstrations",
+        lambda p, s, scripted=False: read.append(p) or demos(),
+    )
+    subject = Subject(
+        policy=CheckpointConfig(folder=run), protocol=get_protocol("libero_10/oft"),
+        assets=ProceduralPack(),
+    )  # fmt: skip
+    found = Patient(subject)
+    assert found.demos and read == [tmp_path / "demos"] and not found.unseen
+    assert training(found).status == "pass"
+    (tmp_path / "demos").rmdir()
+    elsewhere = Patient(subject)
+    elsewhere.demos = demos(scripted=True)
+    assert "give --demos of its training (demos is not here)" in elsewhere.unseen
+    for check in (chunk, variants, skill, quantiles):
+        assert check(elsewhere).status == "skip"
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "barely"), [(20, 50, True), (400, 10**6, True), (400, 9000, False)]
+)
+def test_a_short_training_is_called_so(
+    tmp_path: Path, steps: int, samples: int, barely: bool
+) -> None:
+    run = run_folder(tmp_path / "post", tmp_path, steps, samples)
+    found = patient(CheckpointConfig(folder=run))
+    finding = training(found)
+    assert finding.status == ("fail" if barely else "pass")
+    assert ("barely trained" in finding.found) == barely and "weights" not in finding.advice
+    found.findings["training"] = finding
+    needing = [c for c in CHECKS if "training" in c.needs]
+    assert {c.name for c in needing} >= {"image", "wrist", "words", "chunk", "variants", "skill"}
+    if barely:
+        assert all(ask(check, found).status == "blocked" for check in needing)
+
+
+def test_without_a_record_of_training_both_causes_are_named() -> None:
+    source = EachEpisode(NoopPolicyThatLooks)
+    finding = image(patient(NoopConfig(), source=source))
+    assert finding.status == "fail" and finding.advice.startswith("it is barely trained")
+
+
+class NoopPolicyThatLooks:
+    """Reads a camera and ignores it."""
+
+    needs: tuple[str, ...] = ("agentview",)
+    chunk = 1
+
+    def reset(self, seed: int) -> None:
+        del seed
+
+    def act(self, observation: Observation) -> ActionChunk:
+        return ActionChunk(np.full((1, 7), 0.1, np.float32))
+
+
+def test_tasks_that_libero_does_not_have() -> None:
+    own = replace(
+        made_up(0), task_id=None, name="mine/demo_0", states=np.zeros((12, 5)), start=np.zeros(5)
+    )
+    found = patient(demos=replace(demos(), demos=(own,)))
+    for check in (orientation, replay):
+        finding = check(found)
+        assert (
+            finding.status == "skip" and "mine/demo_0 is of no task of libero_10" in finding.found
+        )
+    assert own.scene == own.instruction
+    blind = replace(own, ee_pos=None, fingers=None)
+    assert conventions(patient(demos=replace(demos(), demos=(blind,)))).status == "pass"
+
+
+def test_a_suite_of_own_tasks(tmp_path: Path) -> None:
+    write_task(tmp_path / "mine", "one")
+    found = patient(protocol=str(tmp_path / "mine"))
+    assert horizon(found).status == "pass" and render(found).status == "skip"
+    del found.demos
+    check = next(check for check in CHECKS if check.name == "conventions")
+    finding = ask(check, found)
+    assert finding.status == "skip" and "give them as --demos" in finding.found
+
+
+def test_a_gripper_from_0_to_1_is_no_healthy_one() -> None:
+    class Unit(NoopPolicyThatLooks):
+        def act(self, observation: Observation) -> ActionChunk:
+            values = np.zeros((1, 7), np.float32)
+            values[0, 6] = observation.agentview[0, 0, 0] > 120
+            return ActionChunk(values)
+
+    finding = loads(patient(NoopConfig(), source=EachEpisode(Unit)))
+    assert finding.status == "fail" and "[0.00, 1.00]" in finding.found
+
+
+def test_heads_without_action_tokens_are_not_asked_for_them(tmp_path: Path) -> None:
+    config = with_statistics(debug_config(head=TextHeadConfig()))
+    found = patient(CheckpointConfig(folder=tiny_folder(tmp_path / "vla", config)))
+    assert tokens(found).status == "skip" and chunk(found).status == "skip"
 
 
 def test_subjects(tmp_path: Path) -> None:

@@ -18,21 +18,7 @@ from libero_eval.protocol import get_protocol
 from libero_eval.rollout import RolloutConfig, jobs_of, protocol_of
 from libero_eval.sim import LiberoSim
 from libero_eval.tasks import instruction, task_instruction, task_name, task_names
-
-TASK = 9  # a mug and a microwave
-NAME = task_name("libero_10", TASK)
-WORDS = "carry the mug away"
-
-
-def write_task(folder: Path, name: str, words: str | None = WORDS, task: str = NAME) -> Path:
-    """A task of LIBERO under another name, with other words."""
-    text = libero_home.bddl_file("libero_10", task).read_text()
-    before, _, rest = text.partition("(:language")
-    language = "" if words is None else f"(:language {words})"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.bddl"
-    path.write_text(before + language + rest.partition(")")[2])
-    return path
+from tests.libero_eval.own_tasks import NAME, TASK, WORDS, write_task
 
 
 @pytest.fixture

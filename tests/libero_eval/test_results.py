@@ -89,6 +89,23 @@ def test_rows_of_equal_runs_are_equal_without_their_duration() -> None:
     assert make_row(wall_s=1.0).without_time() == make_row(wall_s=2.0).without_time()
 
 
+def test_errors_of_init_states_that_do_not_exist_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a run left them that began before its init states were checked: what finished counts."""
+    path = tmp_path / "episodes.jsonl"
+    with EpisodeLog(path) as log:
+        for init in (47, 48, 49):
+            log.append(make_row(init_index=init))
+        for init in (50, 51):
+            reason = f"task, init state {init}, step 0: task: init states 0..49, got {init}"
+            log.append(make_row(init_index=init, outcome="error", reason=reason))
+        log.append(make_row(init_index=3, outcome="error", reason="GL is gone"))
+    rows = read_episodes(path)
+    assert [row.init_index for row in rows] == [3, 47, 48, 49]
+    assert "2 rows of init states that do not exist (50, 51) are left out" in caplog.text
+
+
 def test_an_error_needs_a_reason() -> None:
     with pytest.raises(ValueError, match="needs a reason"):
         make_row(outcome="error", reason=" ")

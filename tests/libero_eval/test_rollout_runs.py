@@ -39,6 +39,15 @@ def test_config_lists_episodes_and_names_deviations(tmp_path: Path) -> None:
     standard = RolloutConfig(out=tmp_path, policy=WalkerConfig(), max_steps=520)
     assert protocol_of(standard).key == "libero_10/openvla"
     assert len(jobs_of(standard)) == 500
+    with pytest.raises(
+        UserError, match=r"50 init states, 0\.\.49; asked for 47\.\.51: give --episodes 3"
+    ):
+        jobs_of(replace(config, first_init=47, episodes=5))
+    with pytest.raises(UserError, match=r"asked for 60\.\.60: lower --first_init"):
+        jobs_of(replace(config, first_init=60, episodes=1))
+    with pytest.raises(UserError, match=r"task 4 .*asked for 0\.\.59"):
+        jobs_of(replace(config, first_init=0, more={4: 60}))
+    assert len(jobs_of(replace(config, first_init=47, episodes=3))) == 6
     for bad in ({"tasks": (10,)}, {"tasks": (1, 1)}):
         with pytest.raises(UserError):
             jobs_of(RolloutConfig(out=tmp_path, policy=WalkerConfig(), **bad))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.config_file import load_model_config
 from invact_vla.openvla.footprint import Compute, Footprint
+from invact_vla.openvla.lora import LoraConfig, attach, find_targets
 from invact_vla.openvla.model import OpenVLA, build_model
 from tests.openvla.small import debug_config, pixels
 from tests.paths import REPOSITORY
@@ -61,6 +62,22 @@ def test_activations_are_those_that_autograd_keeps(
         footprint.sample(16, 8), compute, scores=attention == "matmul"
     )
     assert 0.8 < ours / measured < 1.25, (ours, measured)
+
+
+@pytest.mark.parametrize("targets", ["sane", "published"])
+def test_adapters_add_what_they_keep(targets: str) -> None:
+    config = config_named("cpu")
+    model = build_model(config, 0, "sdpa").to(torch.bfloat16)
+    footprint = Footprint(config)
+    names = find_targets(footprint.model, LoraConfig(targets=targets))  # type: ignore[arg-type]
+    attach(model, LoraConfig(rank=4, targets=targets))  # type: ignore[arg-type]
+    trained = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
+    assert footprint.lora_parameters(4, names) == trained
+    sizes = [saved_bytes(model, n, 24, 8, False) for n in (2, 6)]
+    measured = (sizes[1] - sizes[0]) / 4
+    sample = footprint.sample(16, 8)
+    ours = footprint.activation_bytes(sample, "bf16") + footprint.lora_bytes(4, names, sample)
+    assert 0.75 < ours / measured < 1.33, (ours, measured)
 
 
 def test_checkpointing_keeps_less() -> None:

@@ -183,7 +183,7 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path, clips, mon
 def test_processes_share_a_batch_and_see_no_pair_twice(tmp_path, clips, monkeypatch, augment):
     config = config_of(tmp_path / "run", tiny_folder(tmp_path / "start"), clips, augment=augment)
     store, _ = pretrain.read_stores(config)
-    pretrained = pretrain.load_start(config, 8).pretrained
+    pretrained = pretrain.load_start(config, 8, torch.device("cpu")).pretrained
     data = pretrain.LatentExamples(pretrained, store, clips, tmp_path / "frames.npy")
     whole = pretrain.batches(data, config)(1)
     parts = []

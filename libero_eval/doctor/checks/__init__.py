@@ -8,11 +8,12 @@ from libero_eval.doctor.checks.protocol import cameras, chunk, horizon
 from libero_eval.doctor.checks.rendering import render
 from libero_eval.doctor.checks.senses import image, words, wrist
 from libero_eval.doctor.checks.statistics import action_statistics, quantiles
+from libero_eval.doctor.checks.training import training
 from libero_eval.doctor.checks.variants import skill, variants
 from libero_eval.doctor.finding import Check
 
 _WORLD = ("gl", "versions")  # the simulator of another MuJoCo may not even load the tasks
-_ANSWERS = ("loads", "conventions")
+_ANSWERS = ("loads", "conventions", "training")
 
 CHECKS = (
     Check(name="gl", run=gl_backend),
@@ -21,6 +22,7 @@ CHECKS = (
     Check(name="conventions", run=conventions, needs=_WORLD),
     Check(name="orientation", run=orientation, needs=_WORLD),
     Check(name="replay", run=replay, needs=(*_WORLD, "conventions")),
+    Check(name="training", run=training, of="checkpoint"),
     Check(name="statistics", run=action_statistics, of="checkpoint"),
     Check(name="quantiles", run=quantiles, of="checkpoint", needs=("statistics", "conventions")),
     Check(name="loads", run=loads, of="policy", needs=("statistics", "conventions")),

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from libero_eval.doctor.finding import Finding, failed, passed
-from libero_eval.doctor.inside import round_trip
+from libero_eval.doctor.finding import Finding, failed, passed, skipped
+from libero_eval.doctor.inside import round_trip, tokens_of
 from libero_eval.doctor.patient import Patient
 from libero_eval.policies import NOOP_ACTION
+from libero_eval.remote.gripper import unit_range
 
 CUT_SHARE = 0.2  # of the actions; q01 and q99 cut off about 2 % a moving dimension
 
@@ -18,6 +19,11 @@ def loads(patient: Patient) -> Finding:
     except ValueError as error:  # the border of schema.ActionChunk
         advice = "weights are damaged, or statistics reach beyond [-1, 1]: convert or train again"
         return failed(expected, str(error), advice)
+    fault = unit_range(np.concatenate([chunk[:, 6] for chunk in patient.answers.configured]))
+    if fault is not None and patient.demos.all_actions[:, 6].min() < 0:
+        return failed(
+            "a gripper of -1 open, +1 close", fault, "convert the gripper where it is sent"
+        )
     return passed(expected, f"chunks of {len(values)} actions")
 
 
@@ -25,8 +31,11 @@ def tokens(patient: Patient) -> Finding:
     """Demonstrated actions come back from tokens within a bin; the gripper keeps its sign; holding
     still stays holding still (openvla, arxiv.org/abs/2406.09246, §3.2)."""
     policy, actions = patient.model, patient.demos.all_actions
+    action_tokens = tokens_of(policy)
+    if action_tokens is None:
+        return skipped("its head does not answer with action tokens")
     stats = policy.actions
-    step = np.where(stats.mask, (stats.q99 - stats.q01) / (policy.tokens.bins - 1), 2.0)[:6]
+    step = np.where(stats.mask, (stats.q99 - stats.q01) / (action_tokens.bins - 1), 2.0)[:6]
     back = round_trip(policy, actions)
     inside = (actions[:, :6] >= stats.q01[:6] - 1e-9) & (actions[:, :6] <= stats.q99[:6] + 1e-9)
     off = np.abs(back - actions)[:, :6]

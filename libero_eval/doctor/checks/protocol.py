@@ -12,6 +12,8 @@ def horizon(patient: Patient) -> Finding:
     """Suite and number of steps."""
     protocol = patient.protocol
     suite, limit = protocol.suite, protocol.max_steps
+    if suite not in MAX_STEPS:
+        return _own_horizon(patient)
     named = [p.max_steps for p in PROTOCOLS.values() if p.suite == suite]
     expected = f"{MAX_STEPS[suite]} steps of {suite}, as OpenVLA's protocol has"
     found = f"{limit} steps, protocol {protocol.key}, hash {protocol.hash}"
@@ -32,6 +34,16 @@ def horizon(patient: Patient) -> Finding:
         )  # fmt: skip
     if limit not in named:
         return warned(expected, found, "rates under another horizon compare with nothing published")
+    return passed(expected, found)
+
+
+def _own_horizon(patient: Patient) -> Finding:
+    """Of own tasks: room for the longest demonstration."""
+    protocol, longest = patient.protocol, patient.demos.longest
+    expected = f"room for the longest demonstration of {longest} steps and a fifth more"
+    found = f"{protocol.max_steps} steps, protocol {protocol.key}"
+    if protocol.max_steps < longest * ROOM:
+        return failed(expected, found, f"raise --max_steps to {int(longest * ROOM) + 1}")
     return passed(expected, found)
 
 
@@ -72,6 +84,8 @@ def chunk(patient: Patient) -> Finding:
     """After the declared number of actions the model says that it is done (EOS)."""
     from libero_eval.doctor.inside import trained_chunk
 
+    if patient.unseen:
+        return skipped(patient.unseen)
     declared = patient.config.invact.chunk
     expected = f"the model ends its answer after the declared {declared} actions"
     if declared > LONGEST_CHUNK:

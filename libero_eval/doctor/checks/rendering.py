@@ -7,7 +7,7 @@ from libero_eval.doctor import fingerprints
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned
 from libero_eval.doctor.fingerprints import Difference, first_frame, reference, turned_like
 from libero_eval.doctor.patient import Patient
-from libero_eval.tasks import task_names
+from libero_eval.tasks import is_own, task_names
 
 ADVICE = (
     "other MuJoCo (pip install 'mujoco==3.3.2'), GL driver, or an incomplete asset pack; if this "
@@ -19,6 +19,8 @@ def render(patient: Patient) -> Finding:
     """The first frame of each task against its reference, as many as the time allows."""
     suite, pack = patient.protocol.suite, patient.subject.assets
     references = fingerprints.read_references()
+    if is_own(suite):
+        return skipped(f"{patient.protocol.suite_name} is no suite of LIBERO: it has no references")
     look = pack.seed if isinstance(pack, ProceduralPack) else 0
     if look or suite not in _suites(references, pack.name):
         return skipped(f"no references for {suite} in this {pack.name} pack")

@@ -68,6 +68,8 @@ def _faults(stats: ActionStats) -> list[str]:
 
 def quantiles(patient: Patient) -> Finding:
     """Statistics like those of the demonstrations: otherwise they are another data set's."""
+    if patient.unseen:
+        return skipped(patient.unseen)
     key, values = chosen(patient)
     stats, demos = ActionStats.from_json(values["action"]), patient.demos
     actions = demos.all_actions.copy()

@@ -20,14 +20,15 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def torchrun(processes, *command):
+def torchrun(processes, *command, environment=None):
     """A Python command, alone or under torchrun; returns what it said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
     launcher = [*launcher, "--master_port", port] if processes > 1 else []
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    own = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **(environment or {})}
+    environment = {**os.environ, **own}
     return subprocess.run(
         [sys.executable, *launcher, *command],
         env=environment, capture_output=True, text=True, timeout=300,

@@ -184,7 +184,7 @@ def test_processor_keeps_serialised_statistics(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(value))
     loaded = ImageProcessor.load(tmp_path)
     assert loaded.means[0] == tuple(rounded) and loaded.jpeg and loaded.crop
-    black = loaded.normalize(np.zeros((1, 2, 2, 3), np.float32))
+    black = loaded.normalize(torch.zeros(1, 2, 2, 3))
     assert black.shape == (1, 6, 2, 2)
     torch.testing.assert_close(black[0, :, 0, 0][:1], torch.tensor([-0.484375 / 0.229]))
 

@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "libero compare": ("libero_eval.report.compare", "CompareConfig", "paired tests between rollouts"),
     "libero plan": ("libero_eval.report.plan", "PlanConfig", "how many episodes a difference needs"),
     "bench encoder": ("latent_actions.bench", "BenchEncoderConfig", "time of block commitment, ratios"),
+    "bench vla": ("invact_vla.openvla.bench", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (
         "libero_eval.bench", "BenchRolloutConfig", "simulator speed beside the public loop",
     ),

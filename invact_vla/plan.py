@@ -213,7 +213,9 @@ def _plan_training(
     # weights cast to bf16 by autocast; buckets of DDP; the foreach optimizer's intermediate results
     cast = 2 * footprint.parameters if compute == "autocast" else 0
     buckets = gradients if config.processes > 1 and parts == 1 else 0
-    activations = micro_batch * each + cast / parts
+    # FSDP puts one block together at a time, its weights and its gradients
+    gathered = footprint.largest_block * (item + trained_item) if parts > 1 else 0
+    activations = micro_batch * each + cast / parts + gathered
     peak = max(activations, trained * trained_item / parts)
     total = _with_allowance(weights + gradients + optimizer + buckets + peak, machine)
     passes = (2 if lora else 3) + checkpointing

@@ -60,7 +60,7 @@ class Footprint:
 
     @property
     def largest_block(self) -> int:
-        """Parameters of the largest piece that FSDP puts together at a time: a layer, or an embedding."""
+        """Parameters of the largest piece that FSDP puts together at once: a layer, or an embedding."""
         language = self.model.language_model
         pieces = [*self.layers, language.lm_head, *self.towers[0].blocks]
         return max(sum(p.numel() for p in piece.parameters()) for piece in pieces)

@@ -81,8 +81,8 @@ def tower_features(
 
 
 def embed_patches(embed: Any, images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, P, D) of timm's PatchEmbed, as a matrix product: patches do not overlap, and on
-    a CPU the convolution takes several times as long, for few images as in its backward pass."""
+    """(B, 3, H, W) -> (B, P, D) of timm's PatchEmbed, as a matrix product: patches do not overlap,
+    and on a CPU a convolution takes several times as long, for few images as in its backward pass."""
     proj = embed.proj
     simple = type(embed) is PatchEmbed and type(proj) is nn.Conv2d and embed.flatten
     if not simple or tuple(images.shape[2:]) != embed.img_size:

@@ -85,6 +85,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "libero plan": ("libero_eval.report.plan", "PlanConfig", "how many episodes a difference needs"),
     "bench gpu": ("invact_vla.gpu", "GpuConfig", "tests and figures of a GPU, 8 minutes at most"),
     "bench encoder": ("latent_actions.bench", "BenchEncoderConfig", "time of block commitment, ratios"),
+    "bench vla": ("invact_vla.openvla.bench", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (
         "libero_eval.bench", "BenchRolloutConfig", "simulator speed beside the public loop",
     ),

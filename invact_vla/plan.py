@@ -31,9 +31,8 @@ SLACK = 1.05  # of what is counted: fragments of the allocator
 class PlanConfig:
     """A model, a machine, and how it would be used."""
 
-    model: Path = Path(
-        "configs/vla/model_7b.yaml"
-    )  # model YAML, or checkpoint folder or config.json
+    # model YAML, or checkpoint folder or config.json
+    model: Path = Path("configs/vla/model_7b.yaml")
     stages: tuple[Stage, ...] = ("inference", "lora", "posttrain", "pretrain")  # what to plan
     device: str = "here"  # here, cpu, a100-40, a100-80, h100, h200, rtx4090, rtx3090, a6000 or l40s
     memory_gb: float | None = None  # memory of one device; null: that of the device
@@ -41,9 +40,8 @@ class PlanConfig:
     bandwidth_gbs: float | None = None  # GB/s of its memory; null: that of the device
     utilization: float = 0.4  # fraction of the peak that training reaches
     processes: int = 1  # devices that train together
-    sharding: Literal["ddp", "fsdp"] = (
-        "ddp"  # copies of the model, or one in parts over the devices
-    )
+    # copies of the model (ddp), or one in parts over the devices (fsdp)
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     batch_size: int = 32  # samples per step of the recipe, over all processes and accumulation
     steps: int = 10_000  # steps of the recipe
     items: int = 100_000  # training pairs, or steps of demonstrations: for disk
@@ -213,7 +211,9 @@ def _plan_training(
     # weights cast to bf16 by autocast; buckets of DDP; the foreach optimizer's intermediate results
     cast = 2 * footprint.parameters if compute == "autocast" else 0
     buckets = gradients if config.processes > 1 and parts == 1 else 0
-    activations = micro_batch * each + cast / parts
+    # FSDP puts one block together at a time, its weights and its gradients
+    gathered = footprint.largest_block * (item + trained_item) if parts > 1 else 0
+    activations = micro_batch * each + cast / parts + gathered
     peak = max(activations, trained * trained_item / parts)
     total = _with_allowance(weights + gradients + optimizer + buckets + peak, machine)
     passes = (2 if lora else 3) + checkpointing

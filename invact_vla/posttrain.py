@@ -84,6 +84,12 @@ class PosttrainConfig:
             raise ValueError(f"max_demos must be at least 1, got {self.max_demos}")
 
     @property
+    def source(self) -> DatasetConfig:
+        """`data` with the path, and nothing read beyond `max_demos` where that alone decides."""
+        first = self.max_demos if self.held_out == 0 else self.data.max_demos
+        return replace(self.data, path=self.demos, max_demos=first or self.data.max_demos)
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """The cameras that the policy reads."""
         return ("agentview", "wrist") if self.wrist else ("agentview",)
@@ -103,7 +109,7 @@ def main(config: PosttrainConfig) -> Path:
         return run.folder
     device = stage_device(run, config.device)
     torch.set_num_threads(config.loop.threads)
-    dataset = open_dataset(replace(config.data, path=config.demos))
+    dataset = open_dataset(config.source)
     start = load_pretrained(config.model, dtype=config.dtype, device=device)
     task = prepare(config, dataset, start)
     pretrained = train(config, task, run.folder, device)

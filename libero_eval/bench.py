@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import write_json
+from invact_vla.training.machine import cpu_name
 from libero_eval.assets.pack import AssetPack, ProceduralPack
 from libero_eval.bench_loops import MARK, Job, Phase
 from libero_eval.child_process import ONE_THREAD
@@ -208,11 +209,3 @@ def report(config: BenchRolloutConfig, rounds: list[Round], numbers: dict[str, A
 def spread(values: Sequence[float]) -> str:
     """Median, and the range."""
     return f"{median(values):.1f} ({min(values):.1f} - {max(values):.1f})"
-
-
-def cpu_name() -> str:
-    """The processor's name as Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown CPU"

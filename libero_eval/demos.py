@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.episodes import whole_episodes
 from invact_vla.data.lerobot_writer import write_lerobot
-from invact_vla.data.libero_hdf5 import read_demos
+from invact_vla.data.open_dataset import open_dataset
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json, write_json
 from invact_vla.training.run_folder import open_run
@@ -192,7 +194,8 @@ def main(config: DemosConfig) -> Path:
         rows.append(_finish_task(config, run.folder, make.parts, task))
     if config.lerobot:
         files = [_file(config, run.folder, task) for task in tasks]
-        episodes = (e for path in files for e in read_demos(path, wrist=config.wrist))
+        sets = (open_dataset(DatasetConfig(path=path)) for path in files)
+        episodes = (e for demos in sets for e in whole_episodes(demos, config.wrist))
         write_lerobot(run.folder / "lerobot", episodes)
     shutil.rmtree(make.parts, ignore_errors=True)
     run.finish({"pack": config.assets.name, "tasks": rows})

@@ -6,10 +6,10 @@ GL backend and the processor. The manifest goes into every result; its hash into
 
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import TypedDict
 
 from invact_vla.training.files import hash_json
+from invact_vla.training.machine import cpu_name
 from invact_vla.training.run_folder import git_commit
 
 PACKAGES = (
@@ -49,7 +49,7 @@ def environment_manifest(gl_backend: str) -> Manifest:
     return Manifest(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         gl=gl_backend,
         packages={name: _version(name) for name in PACKAGES},
         git_commit=git_commit() or "unknown",
@@ -67,12 +67,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ABSENT
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"

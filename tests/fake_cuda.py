@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -68,7 +69,11 @@ def fake_cuda() -> Iterator[torch.device]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "numpy", _numpy)
         patch.setattr(torch.nn.Module, "_apply", _apply)
-        with FakeTensorMode(allow_non_fake_inputs=False), MadeUpValues():
+        patch.setattr(FakeTensor, "__deepcopy__", _deepcopy, raising=False)
+        # draws again and again while any number is out of bounds, which made-up values always are
+        patch.setattr(torch.nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)
+        fakes = FakeTensorMode(allow_non_fake_inputs=False, shape_env=ShapeEnv())  # for jagged ones
+        with fakes, MadeUpValues():
             yield CUDA
 
 
@@ -125,6 +130,16 @@ def _apply(module: torch.nn.Module, change: Any, recurse: bool = True) -> torch.
     for name, value in module._buffers.items():
         module._buffers[name] = None if value is None else change(value)
     return module
+
+
+def _deepcopy(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
+    """A copy in the same mode: torch's own copies the mode as well."""
+    if id(tensor) not in memo:
+        copied = tensor.detach().clone()
+        if isinstance(tensor, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, tensor.requires_grad)
+        memo[id(tensor)] = copied
+    return memo[id(tensor)]
 
 
 def _numpy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> np.ndarray:

@@ -43,9 +43,7 @@ class DataCheckConfig(DatasetConfig):
 
     POSITIONAL: ClassVar[str] = "path"
     chunk: int = 8  # actions per call that training will ask for; shorter demonstrations are named
-    pictures: int | None = (
-        12  # demonstrations whose pictures are looked at, spread evenly; null: all
-    )
+    pictures: int | None = 12  # demonstrations whose pictures are looked at; null: all
 
 
 @dataclass

@@ -17,9 +17,8 @@ class DatasetConfig:
     format: str = "auto"  # auto, hdf5, lerobot or rlds
     # where the pictures lie, e.g. {agentview: observation.images.front}; none: the format's own
     cameras: dict[str, str] = field(default_factory=dict)
-    state: tuple[
-        str, ...
-    ] = ()  # keys of the state, put together in this order; none: the format's own
+    # keys of the robot's state, put together in this order; none: the format's own
+    state: tuple[str, ...] = ()
     action: str | None = None  # key of the actions; null: the format's own
     instruction: str | None = None  # the task in words, where the data do not say it
     # auto: judged over all data; open_is_minus_one (-1 open, +1 closed: LIBERO), open_is_one,

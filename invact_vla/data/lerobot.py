@@ -15,7 +15,6 @@ from invact_vla.data.dataset import EpisodeInfo
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.decode import decode_frames
 from invact_vla.data.lerobot_meta import LeRobotEpisode, read_meta
-from invact_vla.data.libero_hdf5 import RobotEpisode, whole_episodes
 from invact_vla.data.source_files import (
     check_file,
     choose_cameras,
@@ -216,11 +215,3 @@ def _names(names: Any, size: int) -> tuple[str, ...] | None:
         lists = [v for v in names.values() if isinstance(v, list)]
         names = lists[0] if len(lists) == 1 else list(names)
     return tuple(map(str, names)) if isinstance(names, list) and len(names) == size else None
-
-
-def read_lerobot(
-    folder: Path, wrist: bool = False, cameras: dict[str, str] | None = None
-) -> list[RobotEpisode]:
-    """All episodes in their order, in memory. Raises UserError."""
-    dataset = LeRobotDataset(DatasetConfig(path=Path(folder), cameras=cameras or {}))
-    return list(whole_episodes(dataset, wrist))

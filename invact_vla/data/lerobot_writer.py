@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from invact_vla.data.episodes import RobotEpisode
 from invact_vla.data.lerobot import ACTION, AGENTVIEW, STATE, WRIST
 from invact_vla.data.lerobot_meta import INFO
 from invact_vla.data.lerobot_meta import V3_DATA as DATA_PATH
 from invact_vla.data.lerobot_meta import V3_VIDEO as VIDEO_PATH
-from invact_vla.data.libero_hdf5 import RobotEpisode
 from invact_vla.data.video_io import write_video
 from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_folder, write_json

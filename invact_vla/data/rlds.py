@@ -46,7 +46,7 @@ class RldsDataset(StoredDataset):
         self.folder = _version_folder(Path(config.path))
         self._steps = _steps_of(self.folder)
         observation = self._steps.get("observation", {})
-        pictures = [k for k, f in observation.items() if type(f).__name__ == "Image"]
+        pictures = sorted(k for k, f in observation.items() if type(f).__name__ == "Image")
         where = str(config.path)
         self.camera_keys = choose_cameras(where, config.cameras, pictures, CAMERAS)
         self._action = choose_key(where, "action", config.action, self._steps, ACTIONS)

@@ -15,8 +15,12 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaModel
 
-from invact_vla.openvla.decoder_layer import DecoderLayer, RmsNorm
+from invact_vla.openvla.decoder_layer import DecoderLayer, RmsNorm, smallest_length
 
+GROWING = (
+    "dynamic",
+    "longrope",
+)  # kinds of rotary embedding that depend on the longest place so far
 Rotary = tuple[Tensor, Tensor]  # cosines, and sines whose first half is negated: (B or 1, 1, N, d)
 
 
@@ -25,15 +29,16 @@ class Decoder:
 
     def __init__(self, llama: LlamaModel, places: int) -> None:
         self.llama, self.places = llama, places
-        self.layers = [DecoderLayer(layer) for layer in llama.layers]
-        self.norm = RmsNorm(llama.norm)
+        smallest = smallest_length(llama.norm)
+        self.layers = [DecoderLayer(layer, smallest) for layer in llama.layers]
+        self.norm = RmsNorm(llama.norm, smallest)
         self.width = llama.layers[0].self_attn.head_dim
+        self.heads = llama.config.num_attention_heads
         self.key_heads = llama.config.num_key_value_heads
-        self.groups = llama.config.num_attention_heads // self.key_heads
         self._cache: list[tuple[Tensor, Tensor]] = []  # (B, G, M, d), a pair a layer
         self._past = 0  # places filled
         self._seen: Tensor | None = None  # (B, 1, 1, M), False at padding; None: no padding
-        self._next = torch.empty(0)  # (B, 1) place of the next id, padding not counted
+        self._ahead: list[Rotary] = []  # rotary angles of the ids to come, in order
 
     def prefill(self, embedded: Tensor, attention_mask: Tensor | None) -> Tensor:
         """(B, N, D), the padding on the right where the mask (B, N) is 0 -> (B, D): the final state
@@ -45,22 +50,18 @@ class Decoder:
             lengths = attention_mask.sum(1)
             self._seen = torch.ones(size, 1, 1, self.places, dtype=torch.bool, device=device)
             self._seen[:, 0, 0, :length] = attention_mask != 0
-        self._past, self._next = length, lengths[:, None]
+        self._past, self._ahead = length, self._angles_ahead(embedded, lengths)
         last = torch.arange(size, device=device) * length + lengths - 1
         rotary = self._rotary(embedded, torch.arange(length, device=device)[None])
-        *first, final = self.layers
         x = embedded.flatten(0, 1)
-        for layer in first:
-            query, key, value = (self._heads(y, size) for y in layer.qkv(layer.first_norm(x)))
-            key = _turn(key, rotary)
+        for layer in self.layers[:-1]:
+            query, key, value = self._heads(layer, x, size, rotary)
             self._store(key, value)
-            x = layer.finish(x, self._causal(_turn(query, rotary), key, value))
-        normed = final.first_norm(x)
-        key, value = (self._heads(y, size) for y in final.kv(normed))
-        self._store(_turn(key, rotary), value)
-        (query,) = (self._heads(y, size) for y in final.q(normed[last]))
-        query = _turn(query, self._rotary(embedded, self._next - 1))
-        x = final.finish(x[last], self._attend(query, len(first)))
+            x = layer.finish(x, self._causal(query, key, value))
+        query, key, value = self._heads(self.layers[-1], x, size, rotary)
+        self._store(key, value)
+        query = query.transpose(1, 2).flatten(0, 1)[last][:, :, None]
+        x = self.layers[-1].finish(x[last], self._attend(query, len(self.layers) - 1))
         return self.norm(x)
 
     def step(self, embedded: Tensor) -> Tensor:
@@ -68,15 +69,13 @@ class Decoder:
         if self._past >= self.places:
             raise ValueError(f"no room for more than {self.places} places")
         size, x = len(embedded), embedded
-        rotary = self._rotary(embedded, self._next)
+        rotary = self._ahead.pop(0)
         now = slice(self._past, self._past + 1)
-        self._past, self._next = self._past + 1, self._next + 1
+        self._past += 1
         for index, layer in enumerate(self.layers):
-            query, key, value = layer.qkv(layer.first_norm(x))
+            query, key, value = self._heads(layer, x, size, rotary)
             keys, values = self._cache[index]
-            keys[:, :, now] = _turn(key.view(size, self.key_heads, 1, self.width), rotary)
-            values[:, :, now] = value.view(size, self.key_heads, 1, self.width)
-            query = _turn(query.view(size, -1, 1, self.width), rotary)
+            keys[:, :, now], values[:, :, now] = key, value
             x = layer.finish(x, self._attend(query, index))
         return self.norm(x)
 
@@ -87,9 +86,23 @@ class Decoder:
         signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
         return cos[:, None], signed[:, None]
 
-    def _heads(self, x: Tensor, size: int) -> Tensor:
-        """(R, heads * d) -> (B, heads, N, d)."""
-        return x.view(size, -1, x.shape[1] // self.width, self.width).transpose(1, 2)
+    def _angles_ahead(self, like: Tensor, lengths: Tensor) -> list[Rotary]:
+        """The angles of all ids that there is room for behind rows of these lengths (B,)."""
+        count = self.places - like.shape[1]
+        places = lengths[:, None] + torch.arange(count, device=lengths.device)
+        if self.llama.rotary_emb.rope_type in GROWING:
+            return [self._rotary(like, places[:, i : i + 1]) for i in range(count)]
+        cos, sin = self._rotary(like, places)
+        return [(cos[:, :, i : i + 1], sin[:, :, i : i + 1]) for i in range(count)]
+
+    def _heads(self, layer: DecoderLayer, x: Tensor, size: int, rotary: Rotary) -> list[Tensor]:
+        """(R, D) -> queries (B, H, N, d), keys and values (B, G, N, d), turned by their places."""
+        all_heads = self.heads + 2 * self.key_heads
+        rows = layer.heads(x).view(size, -1, all_heads, self.width).transpose(1, 2)
+        turned, value = rows.split([self.heads + self.key_heads, self.key_heads], dim=1)
+        cos, signed = rotary
+        turned = turned * cos + turned.roll(self.width // 2, -1) * signed
+        return [*turned.split([self.heads, self.key_heads], dim=1), value]
 
     def _store(self, key: Tensor, value: Tensor) -> None:
         """Begin the cache of one more layer with the prompt's keys and values (B, G, N, d)."""
@@ -100,8 +113,9 @@ class Decoder:
 
     def _causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention within the prompt -> (R, H * d). Padding stands behind all that is real."""
-        if self.groups > 1:
-            key, value = (x.repeat_interleave(self.groups, dim=1) for x in (key, value))
+        groups = self.heads // self.key_heads
+        if groups > 1:
+            key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
         out = scaled_dot_product_attention(query, key, value, is_causal=True)
         return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
@@ -109,13 +123,6 @@ class Decoder:
         """(B, H, 1, d), attention of the newest place of each row to all -> (B, H * d). The heads
         that share a key stand where the queries of several places would."""
         keys, values = (x[:, :, : self._past] for x in self._cache[index])
-        query = query.reshape(len(query), self.key_heads, self.groups, self.width)
+        query = query.reshape(len(query), self.key_heads, -1, self.width)
         seen = None if self._seen is None else self._seen[..., : self._past]
         return scaled_dot_product_attention(query, keys, values, attn_mask=seen).flatten(1)
-
-
-def _turn(x: Tensor, rotary: Rotary) -> Tensor:
-    """Rotary embedding of (B, heads, N, d)."""
-    cos, signed = rotary
-    swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-    return x * cos + swapped * signed

@@ -4,7 +4,8 @@ Axis letters: R rows, D width.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,56 +13,59 @@ from torch.nn.functional import linear
 
 from invact_vla.openvla.int8 import Int8Linear, quantize_rows
 
-Projections = Callable[[Tensor], Sequence[Tensor]]  # rows (R, in) -> (R, out) of each layer
+Products = Callable[[Tensor], list[Tensor]]  # rows (R, in) -> (R, out) of each layer
 
 
 class DecoderLayer:
     """Weights of a LlamaDecoderLayer, looked up once."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any, smallest: Tensor) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
-        self.first_norm = RmsNorm(layer.input_layernorm)
-        self.second_norm = RmsNorm(layer.post_attention_layernorm)
-        self.qkv = projections(query, key, value)
-        self.q, self.kv = projections(query), projections(key, value)
-        self.out = projections(attention.o_proj)
-        self.gate_up = projections(mlp.gate_proj, mlp.up_proj)
-        self.down = projections(mlp.down_proj)
+        self.first_norm = RmsNorm(layer.input_layernorm, smallest)
+        self.second_norm = RmsNorm(layer.post_attention_layernorm, smallest)
+        self._qkv = products(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = products(attention.o_proj)
+        self._gate_up = products(mlp.gate_proj, mlp.up_proj)
+        self._down = products(mlp.down_proj)
         self.activation = mlp.act_fn
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(R, D) -> (R, queries | keys | values)."""
+        return torch.cat(self._qkv(self.first_norm(x)), dim=1)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """What follows attention: (R, D) and (R, heads * head width) -> (R, D)."""
-        x = x + self.out(attended)[0]
-        gate, up = self.gate_up(self.second_norm(x))
-        return x + self.down(self.activation(gate) * up)[0]
+        x = x + self._out(attended)[0]
+        gate, up = self._gate_up(self.second_norm(x))
+        return x + self._down(self.activation(gate) * up)[0]
 
 
 class RmsNorm:
     """RMSNorm: in fp32 in four operations, else by the layer itself, which rounds in between."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer = layer
-        weight = layer.weight
-        root = math.sqrt(weight.shape[0])
-        self.plain = weight.dtype == torch.float32
-        if self.plain:
-            self.weight = weight * root
-            self.smallest = weight.new_tensor(root * math.sqrt(layer.variance_epsilon))
+    def __init__(self, layer: Any, smallest: Tensor) -> None:
+        self.layer, self.smallest = layer, smallest
+        self.plain = layer.weight.dtype == torch.float32
+        self.weight = layer.weight * math.sqrt(layer.weight.shape[0]) if self.plain else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(R, D) -> (R, D). x / sqrt(mean(x^2) + eps) * weight."""
-        if not self.plain or x.dtype != torch.float32:
+        """(R, D) -> (R, D): x / sqrt(mean(x^2) + eps) * weight."""
+        if self.weight is None or x.dtype != torch.float32:
             return self.layer(x)
         length = torch.hypot(torch.linalg.vector_norm(x, dim=1, keepdim=True), self.smallest)
         return (x * self.weight).div_(length)
 
 
-def projections(*layers: nn.Module) -> Projections:
-    """Linear layers of the same rows as one function. Int8 layers share the quantized rows.
+def smallest_length(norm: Any) -> Tensor:
+    """sqrt(D * eps), a scalar: the length below which the RMSNorms of a model shrink a row."""
+    return norm.weight.new_full((), math.sqrt(norm.weight.shape[0] * norm.variance_epsilon))
 
-    A single 16-bit row on a CPU is multiplied by `mv`, which reads the weights as fast as memory
-    gives them; `linear` takes up to twice as long there.
+
+def products(*layers: Any) -> Products:
+    """Linear layers of the same rows as one function.
+
+    Int8 layers share the quantized rows. A single 16-bit row on a CPU is multiplied by `mv`, which
+    reads the weights as fast as memory gives them; `linear` takes up to twice as long there.
     """
     if all(type(layer) is Int8Linear for layer in layers):
 
@@ -73,12 +77,12 @@ def projections(*layers: nn.Module) -> Projections:
     if not all(type(layer) is nn.Linear for layer in layers):  # adapters around them
         return lambda x: [layer(x) for layer in layers]
     weights = [(layer.weight, layer.bias) for layer in layers]
-    small = all(w.device.type == "cpu" and w.element_size() == 2 for w, _ in weights)
+    first = weights[0][0]
+    fast_row = first.device.type == "cpu" and first.element_size() == 2
 
     def plain(x: Tensor) -> list[Tensor]:
-        if small and len(x) == 1 and x.dtype == weights[0][0].dtype:
-            return [_one_row(x, weight, bias) for weight, bias in weights]
-        return [linear(x, weight, bias) for weight, bias in weights]
+        one = fast_row and len(x) == 1 and x.dtype == first.dtype
+        return [(_one_row if one else linear)(x, weight, bias) for weight, bias in weights]
 
     return plain
 

@@ -59,6 +59,13 @@ class Footprint:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     @property
+    def largest_block(self) -> int:
+        """Parameters of the largest piece that FSDP puts together at once: a layer, or an embedding."""
+        language = self.model.language_model
+        pieces = [*self.layers, language.lm_head, *self.towers[0].blocks]
+        return max(sum(p.numel() for p in piece.parameters()) for piece in pieces)
+
+    @property
     def read_per_token(self) -> int:
         """Parameters that one decoding step reads: the language model without its embedding."""
         return _linears(self.model.language_model)

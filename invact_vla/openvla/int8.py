@@ -5,13 +5,17 @@ time. Products are summed in int32 by oneDNN (AMX or VNNI). Source: LLM.int8 (ar
 §2), "vector-wise" quantization without its outlier part.
 """
 
+import platform
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
+from invact_vla.openvla.model import OpenVLA
 
+Quantize = Literal["none", "int8"]
 SMALLEST = 1e-12  # scale of a row or channel of zeros
 
 
@@ -43,9 +47,7 @@ class Int8Linear(nn.Module):
         return (out if self._bias is None else out.add_(self._bias)).to(dtype)
 
     def _save_to_state_dict(self, *unused: object) -> None:
-        raise UserError(
-            "a model with int8 weights cannot be saved: load it with quantize none to save it"
-        )
+        raise UserError("a model with int8 weights cannot be saved: load it with quantize none")
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,17 +64,29 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 @cache
 def zero_point() -> int:
     """128, or 64 on processors without VNNI, where oneDNN sums pairs of products in int16."""
-    return 128 if torch.cpu._is_vnni_supported() else 64
+    return 128 if getattr(torch.cpu, "_is_vnni_supported", bool)() else 64
 
 
-def quantize_linears(layers: nn.Module) -> int:
-    """Put Int8Linear in the place of each nn.Linear within; returns how many."""
-    if torch.ops.mkldnn._is_mkldnn_acl_supported() or not torch.backends.mkldnn.is_available():
-        raise UserError("int8 weights need a torch with oneDNN on an x86 processor: quantize none")
-    count = 0
+def quantize_model(model: OpenVLA, quantize: Quantize) -> None:
+    """Put Int8Linear in the place of each nn.Linear in the layers of an OpenVLA's language model, where
+    nearly all of its weights are. Embedding, norms, heads, projector and towers stay as they are."""
+    if quantize == "none":
+        return
+    if quantize != "int8":
+        raise UserError(f"unknown quantize {quantize!r}: expected none or int8")
+    layers = model.language_model.model.layers
+    where = next(layers.parameters()).device.type
+    if where != "cpu":
+        raise UserError(
+            f"quantize int8 is for the CPU, not {where}: use quantize none with dtype bf16"
+        )
+    if not _has_onednn():
+        raise UserError("quantize int8 needs a torch with oneDNN on an x86 processor: use none")
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 setattr(parent, name, Int8Linear(child))
-                count += 1
-    return count
+
+
+def _has_onednn() -> bool:
+    return platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()

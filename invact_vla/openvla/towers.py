@@ -5,11 +5,16 @@ Source: OpenVLA's Prismatic backbone (arxiv.org/abs/2406.09246, §3.1; github.co
 """
 
 import inspect
+from itertools import islice
+from typing import Any
 
 import timm
 import torch
+from einops import rearrange
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from invact_vla.errors import UserError
@@ -66,13 +71,27 @@ def tower_features(
 
     The last block is not run; `get_intermediate_layers` of timm would give the same numbers.
     """
-    x = tower.patch_embed(images)
+    x = embed_patches(tower.patch_embed, images)
     x = tower.norm_pre(tower._pos_embed(x))
     fused = use_fused(attention, x)
-    for block in tower.blocks[:-1]:
+    for block in islice(tower.blocks, len(tower.blocks) - 1):
         setattr(block.attn, "fused_attn", fused)  # noqa: B010 - timm's flag, unknown to its types
         x = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
     return x[:, tower.num_prefix_tokens :]
+
+
+def embed_patches(embed: Any, images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, P, D) of timm's PatchEmbed, as a matrix product: patches do not overlap,
+    and on a CPU a convolution takes several times as long, for few images as in its backward pass."""
+    proj = embed.proj
+    simple = type(embed) is PatchEmbed and type(proj) is nn.Conv2d and embed.flatten
+    if not simple or tuple(images.shape[2:]) != embed.img_size:
+        return embed(images)
+    height, width = proj.kernel_size
+    if proj.stride != proj.kernel_size or images.shape[2] % height or images.shape[3] % width:
+        return embed(images)
+    patches = rearrange(images, "b c (y h) (x w) -> b (y x) (c h w)", h=height, w=width)
+    return embed.norm(linear(patches, proj.weight.flatten(1), proj.bias))
 
 
 def unused_modules(tower: VisionTransformer) -> list[nn.Module]:

@@ -52,9 +52,8 @@ class LoopConfig:
     log_every: int = 10  # steps between rows of metrics.jsonl
     seed: int = 0  # with the step, decides all randomness; a run puts its own seed here
     threads: int = 1  # torch threads; the result is exact for a fixed number
-    trackers: tuple[
-        str, ...
-    ] = ()  # also log to: tensorboard, wandb, trackio (accelerate's trackers)
+    # log to these too, by accelerate: tensorboard, wandb, trackio
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "log_every", "threads"):

@@ -60,7 +60,8 @@ class LanguageHead(nn.Module):
         self.verbs = tuple(verbs)
         self.project = nn.Linear(features, embedding, bias=False)
         sentences = [verb_sentence(verb) for verb in self.verbs]
-        self.register_buffer("verb_features", torch.from_numpy(text_features(sentences, features)))
+        known = torch.from_numpy(text_features(sentences, features))
+        self.register_buffer("verb_features", known.to(self.project.weight.device))
 
     def forward(self, features: Tensor) -> Tensor:
         """(K, F) -> (K, D) of unit length, fp32."""

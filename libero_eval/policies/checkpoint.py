@@ -27,9 +27,8 @@ class CheckpointConfig(PolicyConfig):
     statistics: str | None = None  # which of its action statistics; none given: the suite's
     published_pictures: bool = False  # bicubic, no JPEG, no crop: checkpoints not of LIBERO
     device: str = "auto"  # where it runs: auto | cpu | cuda | cuda:N | mps
-    dtype: str = (
-        "auto"  # of weights and activations: auto (bf16 on CUDA, else fp32) | fp32 | bf16 | fp16
-    )
+    # of weights and activations: auto (bf16 on CUDA, else fp32) | fp32 | bf16 | fp16
+    dtype: str = "auto"
 
     def load(self) -> PolicySource:
         """Load the model with one torch thread, so that results do not depend on the machine's."""

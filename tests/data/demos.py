@@ -7,6 +7,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.episodes import RobotEpisode, whole_episodes
+from invact_vla.data.open_dataset import open_dataset
+
+
+def whole(path: Path, wrist: bool = False) -> list[RobotEpisode]:
+    """All demonstrations of a data set in memory."""
+    return list(whole_episodes(open_dataset(DatasetConfig(path=path)), wrist))
+
+
 STEPS, SIZE = 12, 16
 NAME = "KITCHEN_SCENE1_open_the_top_drawer_demo.hdf5"
 

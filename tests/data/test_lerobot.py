@@ -8,11 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from invact_vla.data.lerobot import AGENTVIEW, read_lerobot
+from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.episodes import RobotEpisode
+from invact_vla.data.lerobot import AGENTVIEW
 from invact_vla.data.lerobot_meta import INFO, is_lerobot
 from invact_vla.data.lerobot_writer import write_lerobot
-from invact_vla.data.libero_hdf5 import RobotEpisode
+from invact_vla.data.open_dataset import open_dataset
 from invact_vla.errors import UserError
+from tests.data.demos import whole
 from tests.paths import GOLDEN, needs_golden
 
 
@@ -42,7 +45,7 @@ def folder(episodes: list[RobotEpisode], tmp_path_factory: pytest.TempPathFactor
 
 def test_round_trip(folder: Path, episodes: list[RobotEpisode]) -> None:
     assert is_lerobot(folder) and not is_lerobot(folder / "meta")
-    read = read_lerobot(folder, wrist=True)
+    read = whole(folder, wrist=True)
     assert [e.instruction for e in read] == ["open it", "close it", "open it"]
     for ours, theirs in zip(episodes, read, strict=True):
         np.testing.assert_allclose(theirs.actions, ours.actions, atol=1e-7)
@@ -86,7 +89,7 @@ def test_same_layout_as_theirs(folder: Path) -> None:
 @needs_golden
 def test_theirs_is_read() -> None:
     assert GOLDEN is not None
-    read = read_lerobot(GOLDEN / "lerobot_v3_tiny", wrist=True)
+    read = whole(GOLDEN / "lerobot_v3_tiny", wrist=True)
     assert [len(e.actions) for e in read] == [12, 16]
     stored = np.load(GOLDEN / "lerobot_v3_tiny_actions.npy")
     actions = np.concatenate([e.actions for e in read])
@@ -100,7 +103,7 @@ def test_theirs_is_read() -> None:
 
 def test_bad_data_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no LeRobot data set"):
-        read_lerobot(tmp_path)
+        open_dataset(DatasetConfig(path=tmp_path, format="lerobot"))
     with pytest.raises(UserError, match="at least one"):
         write_lerobot(tmp_path / "empty", [])
     big = replace(episode(0, 2, "x"), agentview=np.zeros((2, 64, 64, 3), np.uint8))
@@ -111,4 +114,4 @@ def test_bad_data_sets_are_refused(tmp_path: Path) -> None:
 
 def test_one_camera(tmp_path: Path) -> None:
     write_lerobot(tmp_path / "data", [episode(0, 5, "x", wrist=False)])
-    assert read_lerobot(tmp_path / "data")[0].wrist is None
+    assert whole(tmp_path / "data")[0].wrist is None

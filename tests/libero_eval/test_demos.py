@@ -17,8 +17,6 @@ if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 import h5py
 
-from invact_vla.data.lerobot import read_lerobot
-from invact_vla.data.libero_hdf5 import read_demos
 from invact_vla.errors import UserError
 from invact_vla.training.files import hash_file
 from libero_eval import demos
@@ -26,6 +24,7 @@ from libero_eval.assets.pack import ProceduralPack
 from libero_eval.demos import Attempt, DemosConfig, main
 from libero_eval.recording import add_noise
 from libero_eval.sim import LiberoSim
+from tests.data.demos import whole
 from tests.paths import REPOSITORY
 
 NAME = (
@@ -67,7 +66,7 @@ def test_layout_is_liberos(made: Path) -> None:
 
 
 def test_read_by_post_training(made: Path) -> None:
-    first, _ = read_demos(made / NAME)
+    first, _ = whole(made / NAME)
     assert first.instruction.startswith("put both the alphabet soup")
     assert set(np.unique(first.actions[:, 6])) == {0.0, 1.0}
     assert not first.actions[:, 3:6].any()
@@ -75,8 +74,8 @@ def test_read_by_post_training(made: Path) -> None:
 
 def test_lerobot_holds_the_same(tmp_path: Path) -> None:
     run = main(config(tmp_path / "run", n_per_task=1, wrist=True, lerobot=True))
-    (ours,) = read_demos(run / NAME, wrist=True)
-    (theirs,) = read_lerobot(run / "lerobot", wrist=True)
+    (ours,) = whole(run / NAME, wrist=True)
+    (theirs,) = whole(run / "lerobot", wrist=True)
     assert theirs.instruction == ours.instruction
     np.testing.assert_allclose(theirs.actions, ours.actions, atol=1e-7)
     np.testing.assert_array_equal(theirs.state, ours.state)

@@ -17,7 +17,7 @@ from invact_vla.training.device import (
     stage_device,
 )
 from invact_vla.training.files import read_json
-from invact_vla.training.loop import LoopConfig, fit
+from invact_vla.training.loop import LoopConfig, _accelerator, fit
 from invact_vla.training.run_folder import open_run
 
 
@@ -154,12 +154,10 @@ def test_the_loop_trains_where_it_is_told(device: str | torch.device, tmp_path: 
     assert PartialState().device == torch.device("cpu")
 
 
-def test_the_loop_moves_model_and_batches(tmp_path: Path) -> None:
-    """The meta device stands for another one: no values, so the loss cannot be read."""
-    model = Recorder(4, 1)
-    config = LoopConfig(steps=1, batch_size=2, log_every=1, checkpoint_every=1)
-    loss = lambda model, batch, step: (model(batch["x"]).square().mean(), {})
-    batch_at = lambda step: {"x": torch.ones(2, 4)}
-    with pytest.raises(RuntimeError, match="meta"):
-        fit(model, loss, batch_at, config, tmp_path, device=torch.device("meta"))
-    assert {place.type for place in model.seen} == {"meta"}
+def test_the_engine_takes_the_model_to_the_device() -> None:
+    """The meta device stands for another one."""
+    meta = torch.device("meta")
+    accelerator = _accelerator(meta)
+    assert accelerator.device == meta
+    assert accelerator.prepare(torch.nn.Linear(4, 1)).weight.device == meta
+    assert _accelerator(torch.device("cpu")).device == torch.device("cpu")

@@ -172,7 +172,7 @@ def test_processes_see_no_sample_twice(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(home, tmp_path / "run")
-    dataset = open_dataset(replace(config.data, path=config.demos))
+    dataset = open_dataset(config.source)
     task = posttrain.prepare(config, dataset, load_pretrained(config.model))
     batches = posttrain.Batches(config, task.head, task.pretrained, task.training)
     whole = batches(3)
@@ -190,7 +190,7 @@ def test_one_demonstration_reads_one(
 ) -> None:
     read: list[int] = []
     config = config_of(home, tmp_path / "run", held_out=0, max_demos=1, frames=tmp_path / "frames")
-    dataset = open_dataset(replace(config.data, path=config.demos))
+    dataset = open_dataset(config.source)
     kind = type(dataset)
     frames = kind.frames
     monkeypatch.setattr(kind, "frames", lambda d, i, c: read.append(i) or frames(d, i, c))

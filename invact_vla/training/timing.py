@@ -1,0 +1,69 @@
+"""Sides of a comparison that take turns, so that the load of the machine hits all alike."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from tqdm import tqdm
+
+LEVEL = 0.95  # of the interval of a median
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median over rounds, and the interval of that median by order statistics."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, side: list[float], reference: list[float]) -> "Ratio":
+        """reference / side, round by round: how many times faster the side is."""
+        values = sorted(b / a for a, b in zip(side, reference, strict=True))
+        cut = outside(len(values))
+        return cls(median(values), values[cut], values[-1 - cut])
+
+
+def outside(count: int) -> int:
+    """How many of `count` sorted values may be left out at each end of the interval of their median:
+    the largest k with P(Binomial(count, 1/2) < k) <= (1 - LEVEL) / 2; 0 (the range) for few values."""
+    below, k = 0.0, 0
+    while True:
+        below += math.comb(count, k) * 0.5**count
+        if below > (1 - LEVEL) / 2:
+            return max(k - 1, 0)
+        k += 1
+
+
+def take_turns(
+    sides: Mapping[str, Callable[[int], object]],
+    rounds: int,
+    device: torch.device,
+    description: str,
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round, after one round that does not count. A side is called with
+    the number of the round; the sides' order turns round, so that none always follows the same."""
+    names = list(sides)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in tqdm(range(-1, rounds), desc=description):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            synchronize(device)
+            started = time.perf_counter()
+            sides[name](number)
+            synchronize(device)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was started on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

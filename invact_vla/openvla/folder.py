@@ -32,6 +32,11 @@ def checkpoint_folder(path: Path) -> Path:
     UserError if nothing lies there, or if it is another kind of folder than an OpenVLA's."""
     folder = _resolve(Path(path))
     refuse_foreign(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds neither config.json nor {MODEL}/config.json: give a checkpoint folder, or "
+            "the run that made one"
+        )
     return folder
 
 

@@ -92,7 +92,7 @@ def test_only_adapters_get_gradients_and_all_of_them_do(targets: str) -> None:
     model = tiny().model
     before = logits(model)
     attach(model, replace(SMALL, targets=targets), seed=3)
-    assert torch.equal(logits(model), before)  # B is zero
+    torch.testing.assert_close(logits(model), before, atol=1e-5, rtol=0)  # B is zero
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.ones_(parameter)
@@ -298,7 +298,8 @@ def test_merging_keeps_the_outputs_and_leaves_a_plain_model() -> None:
         model = adapted(replace(SMALL, targets=targets)).model
         before = logits(model)
         assert merge(model) is model and not has_adapters(model)
-        torch.testing.assert_close(logits(model), before, atol=1e-4, rtol=0)
+        error = (logits(model) - before).abs().max() / before.abs().max()
+        assert error < 1e-4
         plain = tiny().model
         assert list(model.state_dict()) == list(plain.state_dict())
         grads = {n: p.requires_grad for n, p in plain.named_parameters()}

@@ -7,7 +7,7 @@ uploads what was written.
 
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,12 +15,10 @@ import torch
 import yaml
 
 from invact_vla.errors import UserError
-from invact_vla.openvla.adapter import load_on_base
 from invact_vla.openvla.folder import checkpoint_folder, is_adapter, is_checkpoint
-from invact_vla.openvla.lora import merge
+from invact_vla.openvla.merge import load_merged
 from invact_vla.openvla.model_card import model_card
-from invact_vla.openvla.pretrained import Pretrained, complete, load_pretrained
-from invact_vla.openvla.processor import FILE, ImageProcessor
+from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.openvla.stock import beside_stock, beyond_stock, save_stock
 from invact_vla.training.files import atomic_folder
 from invact_vla.training.hub import push_folder
@@ -119,11 +117,7 @@ def _read(config: ExportConfig) -> tuple[Pretrained, Path | None]:
         raise UserError(
             f"{config.folder} is an adapter: give the checkpoint that it belongs to as --base"
         )
-    base = checkpoint_folder(config.base)
-    merged = complete(merge(load_on_base(base, config.folder)), base)
-    if (config.folder / FILE).is_file():
-        merged = replace(merged, processor=ImageProcessor.load(config.folder))
-    return merged, _run_of(config.folder)
+    return load_merged(config.base, config.folder), _run_of(config.folder)
 
 
 def _run_of(folder: Path) -> Path | None:

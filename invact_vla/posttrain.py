@@ -28,7 +28,7 @@ from invact_vla.data.validate import long_enough, require
 from invact_vla.errors import UserError
 from invact_vla.openvla.adapter import save_adapter
 from invact_vla.openvla.as_policy import as_policy
-from invact_vla.openvla.folder import MODEL, checkpoint_folder
+from invact_vla.openvla.folder import ADAPTER, MODEL, adapter_folder, checkpoint_folder
 from invact_vla.openvla.head_configs import HeadConfig, TokensHeadConfig
 from invact_vla.openvla.heads import ActionHead, action_head
 from invact_vla.openvla.heads.head import device_of
@@ -45,7 +45,6 @@ from invact_vla.training.run_folder import open_run, run_of
 from invact_vla.training.sampling import local_positions, rows_at
 
 logger = logging.getLogger(__name__)
-ADAPTER = "adapter"  # subfolder of a run that holds a LoRA adapter alone
 _MEASURED = 64  # samples per batch when measuring
 
 
@@ -101,6 +100,10 @@ def main(config: PosttrainConfig) -> Path:
     join(config.device)
     config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "demos": run_of(config.demos)}
+    if config.lora is not None and config.lora.adapter is not None:
+        adapter = adapter_folder(config.lora.adapter)
+        config = replace(config, lora=replace(config.lora, adapter=adapter))
+        parents["adapter"] = run_of(adapter)
     run = on_main(lambda: open_run(config.out, config, parents, config.overwrite, config.seed))
     if run.finished:
         return run.folder

@@ -23,8 +23,8 @@ from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.config_file import config_to_json, read_config, read_config_file
 from invact_vla.openvla.folder import ADAPTER_CONFIG, checkpoint_folder
 from invact_vla.openvla.lora import (
-    ADAPTER,
     FULL,
+    PEFT_NAME,
     PUBLISHED,
     base_hash,
     has_adapters,
@@ -91,8 +91,8 @@ def load_adapter(model: OpenVLA, folder: Path, dropout: float = 0.0) -> OpenVLA:
     recorded = _recorded_hash(folder)
     if recorded is not None and (found := base_hash(model)) != recorded:
         raise UserError(
-            f"{folder} was trained on another base (hash {recorded}, this one has {found}): give the "
-            f"base that it names, {_base_name(folder)}"
+            f"{folder} was trained on another base (hash {recorded}, this one has {found}): give "
+            f"{_base_name(folder)}"
         )
     weights = _without_base_copies(weights, model, folder)
     modules = sorted({name.split(".lora_")[0] for name in weights})
@@ -133,7 +133,7 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 def _adapter_config(model: OpenVLA, base: Path | None) -> dict[str, Any]:
     """adapter_config.json with the fields that peft 0.11.1 knows, and no others: it refuses those."""
     attached: Any = model.peft_config  # peft puts it there
-    config = attached[ADAPTER]
+    config = attached[PEFT_NAME]
     targets = sorted(config.target_modules)
     if set(targets) == set(published_targets(model)):
         targets = sorted(PUBLISHED)
@@ -197,7 +197,7 @@ def _adapter_weights(folder: Path) -> dict[str, Tensor]:
     else:
         weights = read_tensors(folder / OLD_WEIGHTS)
     weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    return {n.removeprefix(_PREFIX).replace(f".{ADAPTER}.", "."): t for n, t in weights.items()}
+    return {n.removeprefix(_PREFIX).replace(f".{PEFT_NAME}.", "."): t for n, t in weights.items()}
 
 
 def _recorded_hash(folder: Path) -> str | None:
@@ -213,7 +213,7 @@ def _recorded_hash(folder: Path) -> str | None:
 def _base_name(folder: Path) -> str:
     """What the adapter says of its base."""
     name = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    return name or "the checkpoint that it was trained on"
+    return f"the base that it names, {name}" if name else "the checkpoint that it was trained on"
 
 
 def _without_base_copies(
@@ -236,7 +236,7 @@ def _without_base_copies(
     if other:
         raise UserError(
             f"{folder} was trained on another base: it carries {some(sorted(other))}, which differs "
-            f"here; give the base that it names, {_base_name(folder)}"
+            f"here; give {_base_name(folder)}"
         )
     if not own:
         raise UserError(
@@ -273,7 +273,7 @@ def _fill(model: OpenVLA, weights: dict[str, Tensor], folder: Path) -> None:
     expected = {}
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
-            expected[name.replace(f".{ADAPTER}", "")] = parameter
+            expected[name.replace(f".{PEFT_NAME}", "")] = parameter
     dora = "lora_magnitude_vector"  # written without `.weight`
     found = {f"{n}.weight" if n.endswith(dora) else n: t for n, t in weights.items()}
     _copy(expected, found, folder)

@@ -12,6 +12,7 @@ from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
 
 MODEL = "model"  # subfolder of a run that holds the checkpoint
+ADAPTER = "adapter"  # subfolder of a run that holds a LoRA adapter alone
 ADAPTER_CONFIG = "adapter_config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")  # patterns of a saved model's weights
@@ -51,11 +52,24 @@ def _resolve(path: Path) -> Path:
         return path
     if (inside / "config.json").is_file():
         return inside
+    if is_adapter(path / ADAPTER):
+        _refuse_adapter(path / ADAPTER)
     if (path / "provenance.json").is_file():
         raise UserError(
             f"the run {path} holds no {MODEL}/: run its stage to the end, or give another run"
         )
     return path
+
+
+def adapter_folder(path: Path) -> Path:
+    """The adapter folder that a path means: itself, or `adapter/` inside a run folder."""
+    found = [folder for folder in (Path(path), Path(path) / ADAPTER) if is_adapter(folder)]
+    if not found:
+        raise UserError(
+            f"no adapter folder {path}: expected {ADAPTER_CONFIG} and the adapter's weights in it, and "
+            f"no model, or a run folder that holds {ADAPTER}/"
+        )
+    return found[0]
 
 
 def is_adapter(folder: Path) -> bool:

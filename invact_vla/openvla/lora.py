@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from invact_vla.errors import UserError
 from invact_vla.openvla.checkpoint import is_adapter_weight, published_name, some
 from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.folder import adapter_folder
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.towers import unused_modules
 
@@ -29,7 +30,7 @@ PUBLISHED = (
     *("qkv", "proj", "fc1", "fc2", "fc3", "q", "kv"),
 )
 FULL = ("action_head.", "proprio_projector.", "action_slots")  # trained in full beside adapters
-ADAPTER = "default"  # peft's name of the one adapter
+PEFT_NAME = "default"  # peft's name of the one adapter
 _BASE = ".base_layer"
 # largest difference of logits after merging, beside the largest logit: rounding of the weights
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -48,7 +49,9 @@ class LoraConfig:
         "sane"  # published: lm_head and patch embeddings as well
     )
     modules: tuple[str, ...] = ()  # module names, or ends of names, in the place of targets
-    adapter: Path | None = None  # adapter folder to go on from; its rank, alpha and targets hold
+    adapter: Path | None = (
+        None  # adapter folder or run to go on from; its rank, alpha and targets hold
+    )
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
@@ -64,7 +67,7 @@ def attach(model: OpenVLA, config: LoraConfig, seed: int = 0) -> OpenVLA:
     if config.adapter is not None:
         from invact_vla.openvla.adapter import load_adapter
 
-        load_adapter(model, config.adapter, config.dropout)
+        load_adapter(model, adapter_folder(config.adapter), config.dropout)
     else:
         settings = {
             "r": config.rank,
@@ -95,7 +98,7 @@ def inject(model: OpenVLA, targets: list[str], settings: dict[str, Any], seed: i
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft knows no config but transformers'
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config, model, ADAPTER)
+        peft.inject_adapter_in_model(config, model, PEFT_NAME)
     for name, parameter in model.named_parameters():
         if is_adapter_weight(name):
             parameter.data = parameter.data.float()

@@ -13,9 +13,9 @@ import torch
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.adapter import load_on_base
-from invact_vla.openvla.folder import checkpoint_folder, is_adapter
+from invact_vla.openvla.folder import adapter_folder, checkpoint_folder
 from invact_vla.openvla.lora import merge
-from invact_vla.openvla.pretrained import complete, save_pretrained
+from invact_vla.openvla.pretrained import Pretrained, complete, save_pretrained
 from invact_vla.openvla.processor import FILE, ImageProcessor
 
 logger = logging.getLogger(__name__)
@@ -27,25 +27,30 @@ class MergeConfig:
 
     POSITIONAL: ClassVar[str] = "adapter"
 
-    adapter: Path  # folder with adapter_config.json
-    base: Path  # checkpoint that the adapter was trained on
+    adapter: Path  # folder with adapter_config.json, or the run that holds it
+    base: Path  # checkpoint that the adapter was trained on, or the run that holds it
     out: Path  # checkpoint folder to write
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights on disk; sums are in float32
 
 
 def main(config: MergeConfig) -> Path:
     """Merge and save; returns the checkpoint folder."""
-    if not is_adapter(config.adapter):
-        raise UserError(
-            f"{config.adapter} is no adapter folder: expected adapter_config.json in it"
-        )
-    base = checkpoint_folder(config.base)
-    if config.out.resolve() in (base.resolve(), config.adapter.resolve()):
+    inputs = (checkpoint_folder(config.base), adapter_folder(config.adapter))
+    if config.out.resolve() in [path.resolve() for path in inputs]:
         raise UserError(f"--out {config.out} is an input: give a new folder")
-    model = merge(load_on_base(base, config.adapter))
-    pretrained = complete(model.to(getattr(torch, config.dtype)), base)
-    if (config.adapter / FILE).is_file():
-        pretrained = replace(pretrained, processor=ImageProcessor.load(config.adapter))
+    pretrained = load_merged(*inputs)
+    pretrained.model.to(getattr(torch, config.dtype))
     save_pretrained(pretrained, config.out)
-    logger.info("%s: %s merged into %s", config.out, config.adapter, base)
+    logger.info("%s: %s merged into %s", config.out, inputs[1], inputs[0])
     return config.out
+
+
+def load_merged(base: Path, adapter: Path) -> Pretrained:
+    """A checkpoint with an adapter merged into it, in fp32. Tokenizer of the base; image processor of
+    the adapter where it has one."""
+    base, adapter = checkpoint_folder(base), adapter_folder(adapter)
+    pretrained = complete(load_on_base(base, adapter), base)
+    merge(pretrained.model)
+    if (adapter / FILE).is_file():
+        pretrained = replace(pretrained, processor=ImageProcessor.load(adapter))
+    return pretrained

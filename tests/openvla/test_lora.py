@@ -374,6 +374,13 @@ def test_merge_command_with_a_head(tmp_path: Path) -> None:
     for name, tensor in pretrained.model.state_dict().items():
         if name.startswith(FULL):
             assert torch.equal(merged.model.state_dict()[name], tensor), name
+    (tmp_path / "run").mkdir()
+    (tmp_path / "adapter").rename(tmp_path / "run/adapter")
+    config = replace(config, adapter=tmp_path / "run", out=tmp_path / "again")
+    again = load_pretrained(merge_command.main(config)).model.state_dict()
+    assert all(torch.equal(t, again[n]) for n, t in merged.model.state_dict().items())
+    with pytest.raises(UserError, match=r"a LoRA adapter .*invact vla merge"):
+        load_pretrained(tmp_path / "run")
     with pytest.raises(UserError, match="is an input"):
         merge_command.main(replace(config, out=tmp_path / "base"))
     with pytest.raises(UserError, match="no adapter folder"):

@@ -85,7 +85,9 @@ def test_allowed_ids_in_any_order_and_all_logits() -> None:
     allowed = torch.tensor([400, 130, 250, 131])
     few_ids, few = greedy_decode(model, ids, 5, images, allowed=allowed)
     all_ids, every = greedy_decode(model, ids, 5, images, allowed=allowed, all_logits=True)
-    assert torch.equal(few_ids, all_ids) and set(few_ids.flatten().tolist()) <= set(allowed.tolist())
+    assert torch.equal(few_ids, all_ids) and set(few_ids.flatten().tolist()) <= set(
+        allowed.tolist()
+    )
     torch.testing.assert_close(every[:, :, allowed], few, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="at least 1"):
         greedy_decode(model, ids, 0, images)

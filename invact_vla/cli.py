@@ -84,6 +84,10 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "libero compare": ("libero_eval.report.compare", "CompareConfig", "paired tests between rollouts"),
     "libero plan": ("libero_eval.report.plan", "PlanConfig", "how many episodes a difference needs"),
     "bench gpu": ("invact_vla.gpu", "GpuConfig", "tests and figures of a GPU, 8 minutes at most"),
+    "bench train": (
+        "invact_vla.openvla.bench_train", "BenchTrainConfig",
+        "time of a training step, beside a plain PyTorch loop",
+    ),
     "bench encoder": ("latent_actions.bench", "BenchEncoderConfig", "time of block commitment, ratios"),
     "bench vla": ("invact_vla.openvla.bench", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (

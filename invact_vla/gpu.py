@@ -180,11 +180,11 @@ def oft_chunk(model: OpenVLA) -> dict[str, Any]:
 
 
 def lora_step(model: OpenVLA, rank: int, batch_size: int) -> dict[str, Any]:
-    """Forward, backward and AdamW over adapters; the language model keeps no activations."""
+    """Forward, backward and AdamW over adapters; blocks keep no activations."""
     from invact_vla.openvla.lora import LoraConfig, attach
 
     attach(model, LoraConfig(rank=rank)).train()
-    model.language_model.gradient_checkpointing_enable()
+    model.checkpoint_gradients()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-4)
     ids, pixels = inputs(model, batch_size, PROMPT_IDS + ACTION_DIM + 1)

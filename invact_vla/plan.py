@@ -7,7 +7,7 @@ recipe stays what it is: the micro-batch that fits gives the accumulation.
 """
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -47,9 +47,9 @@ class PlanConfig:
     items: int = 100_000  # training pairs, or steps of demonstrations: for disk
     dtype: Literal["bf16", "fp32"] = "bf16"  # of the weights in inference and under adapters
     train_dtype: Literal["fp32", "bf16"] = "fp32"  # of weights that are trained themselves
+    precision: Literal["bf16", "fp32"] = "bf16"  # loop.precision: of products under fp32 weights
     gradient_checkpointing: bool = False  # keep each block's input alone, compute blocks twice
-    lora_rank: int = 32  # of the adapters
-    lora_targets: Literal["sane", "published"] = "sane"  # layers with adapters
+    lora: LoraConfig = field(default_factory=LoraConfig)  # adapters of the lora stage
     head: HeadConfig | None = None  # action head, such as oft; null: the model's own
     chunk: int | None = None  # actions per call; null: the model's own
     wrist: bool | None = None  # a wrist camera too; null: as the model has it
@@ -61,7 +61,7 @@ class PlanConfig:
     POSITIONAL = "model"
 
     def __post_init__(self) -> None:
-        for name in ("processes", "batch_size", "steps", "prompt_tokens", "lora_rank"):
+        for name in ("processes", "batch_size", "steps", "prompt_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.utilization <= 1:
@@ -194,18 +194,18 @@ def _plan_training(
 ) -> StagePlan:
     lora = stage == "lora"
     dtype = config.dtype if lora else config.train_dtype
-    compute: Compute = "bf16" if dtype == "bf16" else "autocast"
-    adapted = find_targets(footprint.model, LoraConfig(targets=config.lora_targets)) if lora else []
-    adapters = footprint.lora_parameters(config.lora_rank, adapted)
-    trained = adapters if lora else footprint.trained
+    compute: Compute = "autocast" if (dtype, config.precision) == ("fp32", "bf16") else dtype
+    adapted = find_targets(footprint.model, config.lora) if lora else []
+    adapters = footprint.lora_parameters(config.lora.rank, adapted)
+    trained = adapters + footprint.extra_parameters if lora else footprint.trained
     item, trained_item = _itemsize(dtype), 4 if lora else _itemsize(dtype)
     sample = _training_sample(stage, config, footprint)
     scores = machine.kind == "cpu"  # attention is explicit there
     checkpointing = config.gradient_checkpointing
     each = footprint.activation_bytes(sample, compute, checkpointing, scores)
-    each += footprint.lora_bytes(config.lora_rank, adapted, sample)
+    each += footprint.lora_bytes(config.lora.rank, adapted, sample, checkpointing)
     parts = config.processes if config.sharding == "fsdp" else 1
-    held = footprint.parameters * item + (trained * trained_item if lora else 0)
+    held = footprint.parameters * item + adapters * trained_item
     weights, gradients = held / parts, trained * trained_item / parts
     optimizer = 2 * trained * trained_item / parts
     # weights cast to bf16 by autocast; buckets of DDP; the foreach optimizer's intermediate results

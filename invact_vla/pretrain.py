@@ -45,6 +45,7 @@ from invact_vla.training.run_folder import Run, open_run, run_of
 from invact_vla.training.sampling import local_positions, rows_at
 
 logger = logging.getLogger(__name__)
+SUFFIXES = (".webm", ".mp4", ".avi", ".mkv")  # of videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +226,6 @@ class LatentExamples:
         self, pretrained: Pretrained, store: LabelStore, videos: Path, frames: Path
     ) -> None:
         self.pretrained, self.store = pretrained, store
-        self.dtype = next(pretrained.model.parameters()).dtype
         targets = LatentTokens.of(pretrained.config).encode(store.labels.codes)
         self.sequences = [
             pretrained.sequences.example(text, row)
@@ -242,7 +242,7 @@ class LatentExamples:
         augmentation, or None."""
         batch = collate([self.sequences[i] for i in rows], self.pretrained.config.pad_token_id)
         pixels = self.pretrained.processor.pixel_values(np.asarray(self.frames[rows]), draws)
-        return {**batch, "pixel_values": pixels.to(self.dtype)}
+        return {**batch, "pixel_values": pixels}
 
 
 def _check_lengths(sequences: list[tuple[list[int], list[int]]], config: OpenVLAConfig) -> None:
@@ -276,11 +276,15 @@ def first_frames(
 def find_video(folder: Path, episode: str) -> Path:
     """The video file of an episode, `<source>/<id>` or `<id>`, whatever its container."""
     name = episode.rpartition("/")[2]
-    for suffix in (".webm", ".mp4", ".avi", ".mkv"):
+    for suffix in SUFFIXES:
         path = folder / f"{name}{suffix}"
         if path.exists():
             return path
-    raise UserError(f"no video of episode {episode} in {folder}: expected {name}.webm or .mp4")
+    below = next((p for s in SUFFIXES for p in folder.glob(f"*/{name}{s}")), None)
+    hint = f"; it lies in {below.parent}: give that as --videos" if below else ""
+    raise UserError(
+        f"no video of episode {episode} in {folder}: expected {name}.webm or .mp4{hint}"
+    )
 
 
 @torch.no_grad()

@@ -89,6 +89,9 @@ def read_labels(path: Path, **expected: str | int) -> LabelStore:
     path = Path(path)
     if not path.exists():
         raise UserError(f"no label store {path}: run `invact latent label` first")
+    if path.is_dir():
+        inside = ", ".join(sorted(p.name for p in path.glob("*.parquet"))) or "no *.parquet"
+        raise UserError(f"{path} is a folder, with {inside}: give one label store of a split")
     try:
         table = pq.read_table(path)
         identity = LabelIdentity(**json.loads((table.schema.metadata or {})[METADATA_KEY]))

@@ -54,7 +54,9 @@ def as_policy(
     model.proprio_projector = _kept(model.proprio_projector, projector, like)
     model.action_head = _kept(model.action_head, action_head, like)
     if slots is None or model.action_slots is None or slots.shape != model.action_slots.shape:
-        model.action_slots = slots
+        model.action_slots = None
+        if slots is not None:
+            model.action_slots = torch.nn.Parameter(slots.detach().to(like.device))
     model.config = config
     return replace(pretrained, processor=replace(pretrained.processor, crop=crop))
 

@@ -11,7 +11,7 @@ so that the load of the machine hits all alike, and what they answer is compared
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -35,7 +35,7 @@ from invact_vla.openvla.random_model import random_model
 from invact_vla.training.device import resolve_device, resolve_dtype
 from invact_vla.training.files import write_json
 from invact_vla.training.machine import device_name
-from invact_vla.training.timing import Ratio, take_turns
+from invact_vla.training.timing import Ratio, Timing, take_turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +60,16 @@ class BenchVlaConfig:
 
 @dataclass(frozen=True)
 class Side:
-    """One way to act. actions: numbers of actions of a call; ids_equal, actions_equal: the fraction
-    that is as plain generate has it; max_difference: of actions in [-1, 1]."""
+    """One way to act. actions: how many a call gives; faster: actions a second over those of plain
+    generate, by the clock and by processor time; ids_equal, actions_equal: the fraction that is as
+    plain generate has it (an int8 chunk: as the chunk has it); max_difference: of actions in [-1, 1]."""
 
-    seconds: list[float]
+    seconds: Timing
     actions: int
     median_s: float
     actions_per_s: float
     faster: Ratio
+    faster_cpu: Ratio
     ids_equal: float | None = None
     actions_equal: float | None = None
     max_difference: float | None = None
@@ -101,7 +103,7 @@ def measure(config: BenchVlaConfig) -> dict[str, Any]:
 
         return act
 
-    seconds = take_turns({name: call(name) for name in sides}, config.rounds, device, "bench")
+    timings = take_turns({name: call(name) for name in sides}, config.rounds, device, "bench")
     numbers: dict[str, Any] = {
         "model": str(config.model), "parameters": sum(p.numel() for p in model.parameters()),
         "device": str(device), "name": device_name(device), "dtype": str(dtype).split(".")[1],
@@ -116,7 +118,7 @@ def measure(config: BenchVlaConfig) -> dict[str, Any]:
     found = {}
     for name in sides:
         reference = answers[OFT if name == OFT_INT8 else PLAIN]
-        found[name] = side(config, scheme, name, seconds, answers[name], reference)
+        found[name] = side(config, scheme, name, timings, answers[name], reference)
     return numbers | {"sides": {name: asdict(value) for name, value in found.items()}}
 
 
@@ -124,18 +126,20 @@ def side(
     config: BenchVlaConfig,
     scheme: ActionTokens,
     name: str,
-    seconds: dict[str, list[float]],
+    timings: dict[str, Timing],
     answers: dict[int, Tensor],
     reference: dict[int, Tensor],
 ) -> Side:
     """The numbers of one side; its answers, by round, are held against those of a reference."""
     parallel = name in (OFT, OFT_INT8)
     actions = config.chunk if parallel else 1
-    middle = median(seconds[name])
-    speed = Ratio.of(seconds[name], seconds[PLAIN])
-    faster = Ratio(*(actions * value for value in astuple(speed)))
+    own, plain = timings[name], timings[PLAIN]
+    middle = median(own.clock)
+    clock = Ratio.of(own.clock, plain.clock, actions)
+    processor = Ratio.of(own.processor, plain.processor, actions)
+    base = Side(own, actions, middle, actions / middle, clock, processor)
     if name in (PLAIN, OFT):
-        return Side(seconds[name], actions, middle, actions / middle, faster)
+        return base
     ours, theirs = (
         torch.cat([given[n] for n in range(config.rounds)]).cpu() for given in (answers, reference)
     )
@@ -147,10 +151,9 @@ def side(
         )
     difference = (ours.double() - theirs.double()).abs()
     equal = (difference.amax(-1) == 0).double().mean().item()
-    return Side(
-        seconds[name], actions, middle, actions / middle, faster, ids_equal, equal,
-        difference.max().item(),
-    )  # fmt: skip
+    return replace(
+        base, ids_equal=ids_equal, actions_equal=equal, max_difference=difference.max().item()
+    )
 
 
 def report(found: dict[str, Any]) -> str:
@@ -160,14 +163,18 @@ def report(found: dict[str, Any]) -> str:
         f"{found['places']} places before the first id; {found['name']} ({found['device']}), "
         f"{found['threads']} thread(s), torch {found['torch']}; {found['rounds']} rounds"
     )
-    lines = [first, f"{'':18}{'ms a call':>12}{'actions/s':>12}{'x plain (95 % interval)':>28}"]
+    lines = [
+        first,
+        f"{'':18}{'ms a call':>12}{'actions/s':>12}{'x plain (95 % interval)':>28}{'CPU x':>9}",
+    ]
     for name, numbers in found["sides"].items():
         times = numbers["faster"]
         interval = f"{times['median']:.2f} ({times['low']:.2f} - {times['high']:.2f})"
         figures = (
             f"{1000 * numbers['median_s']:12.1f}{numbers['actions_per_s']:12.2f}{interval:>28}"
         )
-        lines.append(f"{name:18}{figures}{agreement(name, numbers)}")
+        processor = f"{numbers['faster_cpu']['median']:9.2f}"
+        lines.append(f"{name:18}{figures}{processor}{agreement(name, numbers)}")
     load = found["load"]
     lines.append(f"load average {load[0]:.1f} before, {load[1]:.1f} after")
     if "peak_gb" in found:

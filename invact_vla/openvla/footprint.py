@@ -15,6 +15,7 @@ from torch import nn
 
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig
+from invact_vla.openvla.lora import FULL
 from invact_vla.openvla.model import OpenVLA
 
 Compute = Literal["fp32", "bf16", "autocast"]  # autocast: fp32 weights, bf16 products
@@ -60,7 +61,7 @@ class Footprint:
 
     @property
     def largest_block(self) -> int:
-        """Parameters of the largest piece that FSDP puts together at once: a layer, or an embedding."""
+        """Parameters of the largest piece that FSDP puts together at a time: a layer, or the head."""
         language = self.model.language_model
         pieces = [*self.layers, language.lm_head, *self.towers[0].blocks]
         return max(sum(p.numel() for p in piece.parameters()) for piece in pieces)
@@ -89,15 +90,24 @@ class Footprint:
         """Parameters of adapters of `rank` on the named modules."""
         return sum(rank * sum(_sides(self.model.get_submodule(name))) for name in targets)
 
-    def lora_bytes(self, rank: int, targets: list[str], sample: Sample) -> int:
+    @property
+    def extra_parameters(self) -> int:
+        """Those that are trained in full beside adapters: action head, state projector, slots."""
+        named = self.model.named_parameters()
+        return sum(p.numel() for n, p in named if n.startswith(FULL))
+
+    def lora_bytes(
+        self, rank: int, targets: list[str], sample: Sample, checkpointing: bool = False
+    ) -> int:
         """What fp32 adapters keep for the backward pass: a copy of each layer's input, and what lies
-        between the two matrices."""
-        return sum(
+        between the two matrices. checkpointing: of one block at a time."""
+        whole = sum(
             self._tokens_of(name, sample)
             * (_sides(self.model.get_submodule(name))[0] + rank)
             * _FP32
             for name in targets
         )
+        return whole // len(self.layers) if checkpointing else whole
 
     def _tokens_of(self, name: str, sample: Sample) -> int:
         """How many tokens of a sample a module sees."""

@@ -80,7 +80,7 @@ def quantize_model(model: OpenVLA, quantize: Quantize) -> None:
         raise UserError(
             f"quantize int8 is for the CPU, not {where}: use quantize none with dtype bf16"
         )
-    if not _has_onednn():
+    if not has_onednn():
         raise UserError("quantize int8 needs a torch with oneDNN on an x86 processor: use none")
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
@@ -88,5 +88,6 @@ def quantize_model(model: OpenVLA, quantize: Quantize) -> None:
                 setattr(parent, name, Int8Linear(child))
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Whether this torch can run Int8Linear."""
     return platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()

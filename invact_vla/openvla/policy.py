@@ -17,6 +17,7 @@ from invact_vla.errors import UserError
 from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.heads.head import device_of
+from invact_vla.openvla.int8 import Quantize, quantize_model
 from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.schema import ActionChunk, Observation
 from invact_vla.training.device import Device, resolve_device, resolve_dtype
@@ -52,11 +53,14 @@ class OpenVLAPolicy:
         attention: Attention = "auto",
         device: Device = "auto",
         dtype: str | torch.dtype = "auto",
+        quantize: Quantize = "none",
     ) -> "OpenVLAPolicy":
         """Load a folder. key: which statistics, needed only when the folder has several. device and
-        dtype: as in training/device.py."""
+        dtype: as in training/device.py. quantize: "int8" for the language model's weights (int8.py)."""
         device = resolve_device(device)
-        return cls(load_pretrained(folder, attention, resolve_dtype(dtype, device), device), key)
+        pretrained = load_pretrained(folder, attention, resolve_dtype(dtype, device), device)
+        quantize_model(pretrained.model, quantize)
+        return cls(pretrained, key)
 
     def reset(self, seed: int) -> None:
         """Nothing is remembered between calls, and decoding is greedy."""

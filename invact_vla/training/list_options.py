@@ -1,11 +1,13 @@
-"""Options that hold several values, as people type them.
+"""Options that hold several values or name a choice, as people type them.
 
     --tasks 3    --tasks 0,3    --tasks 0 3    --tasks [0,3]    --tasks 0 --tasks 3
     --texts words.txt    --texts a.txt b.txt
 
 and in a YAML file `tasks: 3`, `tasks: 0,3`, `tasks: [0, 3]`. One value is a list of that one value:
 a string is never taken letter by letter. A comma separates, but not inside the name of a file that
-exists. draccus itself reads YAML lists alone.
+exists. draccus itself reads YAML lists alone. A choice may be named without its `.type`:
+
+    --policy noop    --policy runs/posttrain
 """
 
 import contextlib
@@ -23,7 +25,8 @@ _NUMBERS = (int, float)
 
 
 def join_lists(args: Sequence[str], config_class: type) -> list[str]:
-    """The command line with one `--flag [JSON list]` for every option that holds several values.
+    """The command line with one `--flag [JSON list]` for every option that holds several values, and
+    `--flag.type` for every choice.
 
     Options of other kinds stay as they are, and so do lists in YAML's own form.
     """
@@ -34,6 +37,10 @@ def join_lists(args: Sequence[str], config_class: type) -> list[str]:
         word = rest.pop(0)
         flag, equals, value = word.partition("=")
         sequence = _sequence_type(config_class, flag)
+        choice = _choice_type(config_class, flag)
+        if choice is not None and (equals or (rest and _is_value(rest[0]))):
+            joined += _chosen(choice, flag, value if equals else rest.pop(0))
+            continue
         if sequence is None:
             joined.append(word)
             continue
@@ -119,16 +126,37 @@ def _is_plain(kind: Any) -> bool:
 
 def _sequence_type(config_class: type, flag: str) -> Any:
     """The tuple or list type of the option `--a.b`; None if it is of another kind, or of several."""
+    found = _types(config_class, flag)
+    if found and all(typing.get_origin(kind) in (tuple, list) for kind in found):
+        return found[0]
+    return None
+
+
+def _choice_type(config_class: type, flag: str) -> Any:
+    """The registry that the option `--a.b` chooses from; None if it is of another kind."""
+    found = _types(config_class, flag)
+    return found[0] if len(found) == 1 and hasattr(found[0], "get_known_choices") else None
+
+
+def _chosen(choice: Any, flag: str, word: str) -> list[str]:
+    """`--policy noop` means its type; `--policy DIR` the folder of the choice that is the default."""
+    choices = choice.get_known_choices()
+    if word in choices:
+        return [f"{flag}.type", word]
+    usual = choices.get(choice.default_choice_name())
+    has_folder = usual is not None and "folder" in usual.__dataclass_fields__
+    return [f"{flag}.folder" if has_folder and Path(word).is_dir() else flag, word]
+
+
+def _types(config_class: type, flag: str) -> list[Any]:
+    """The types that the option `--a.b` may have, one per member of the registries on the way."""
     if not flag.startswith("--"):
-        return None
+        return []
     kinds: list[Any] = [config_class]
     for name in flag.removeprefix("--").split("."):
         hints = [typing.get_type_hints(c) for kind in kinds for c in _dataclasses_of(kind)]
         kinds = [hint[name] for hint in hints if name in hint]
-    found = [_without_none(kind) for kind in kinds]
-    if found and all(typing.get_origin(kind) in (tuple, list) for kind in found):
-        return found[0]
-    return None
+    return [_without_none(kind) for kind in kinds]
 
 
 def _dataclasses_of(kind: Any) -> list[type]:

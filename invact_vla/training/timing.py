@@ -3,13 +3,22 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import torch
 from tqdm import tqdm
 
 LEVEL = 0.95  # of the interval of a median
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each round by the clock, and of the processor (all threads): the latter depend less
+    on what else runs, and say nothing of a GPU."""
+
+    clock: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -21,9 +30,10 @@ class Ratio:
     high: float
 
     @classmethod
-    def of(cls, side: list[float], reference: list[float]) -> "Ratio":
-        """reference / side, round by round: how many times faster the side is."""
-        values = sorted(b / a for a, b in zip(side, reference, strict=True))
+    def of(cls, side: list[float], reference: list[float], amount: float = 1) -> "Ratio":
+        """reference / side, round by round: how many times faster the side is, when it does `amount`
+        times the work."""
+        values = sorted(amount * b / a for a, b in zip(side, reference, strict=True))
         cut = outside(len(values))
         return cls(median(values), values[cut], values[-1 - cut])
 
@@ -44,21 +54,22 @@ def take_turns(
     rounds: int,
     device: torch.device,
     description: str,
-) -> dict[str, list[float]]:
-    """Seconds of each side in each round, after one round that does not count. A side is called with
+) -> dict[str, Timing]:
+    """The times of each side, after one round that does not count. A side is called with
     the number of the round; the sides' order turns round, so that none always follows the same."""
     names = list(sides)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    timings = {name: Timing() for name in names}
     for number in tqdm(range(-1, rounds), desc=description):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             synchronize(device)
-            started = time.perf_counter()
+            clock, processor = time.perf_counter(), time.process_time()
             sides[name](number)
             synchronize(device)
             if number >= 0:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
+                timings[name].clock.append(time.perf_counter() - clock)
+                timings[name].processor.append(time.process_time() - processor)
+    return timings
 
 
 def synchronize(device: torch.device) -> None:

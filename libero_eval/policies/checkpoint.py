@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from invact_vla.errors import UserError
 from invact_vla.schema import ActionChunk, Policy
@@ -29,6 +29,7 @@ class CheckpointConfig(PolicyConfig):
     device: str = "auto"  # where it runs: auto | cpu | cuda | cuda:N | mps
     # of weights and activations: auto (bf16 on CUDA, else fp32) | fp32 | bf16 | fp16
     dtype: str = "auto"
+    quantize: Literal["none", "int8"] = "none"  # int8: the language model's weights, on a CPU
 
     def load(self) -> PolicySource:
         """Load the model with one torch thread, so that results do not depend on the machine's."""
@@ -39,7 +40,11 @@ class CheckpointConfig(PolicyConfig):
         torch.set_num_threads(1)
         folder = self.checkpoint_folder()
         policy = OpenVLAPolicy.from_pretrained(
-            folder, self.statistics, device=self.device, dtype=self.dtype
+            folder,
+            self.statistics,
+            device=self.device,
+            dtype=self.dtype,
+            quantize=self.quantize,
         )
         if self.published_pictures:
             processor = policy.pretrained.processor.published()
@@ -53,6 +58,7 @@ class CheckpointConfig(PolicyConfig):
         """Hash of the files of the checkpoint, and of what was chosen beside them."""
         files = hash_tree(self.checkpoint_folder())
         further = [] if self.dtype == "auto" else [self.dtype]
+        further += [] if self.quantize == "none" else [self.quantize]
         further += ["published_pictures"] if self.published_pictures else []
         chosen = [self.statistics, *further] if self.statistics or further else []
         return hash_json([files, *chosen]) if chosen else files

@@ -10,8 +10,8 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
+from invact_vla.data.episodes import RobotEpisode
 from invact_vla.data.lerobot_writer import write_lerobot
-from invact_vla.data.libero_hdf5 import RobotEpisode
 from invact_vla.errors import UserError
 from libero_eval.doctor.checks.demonstration import conventions, orientation
 from libero_eval.doctor.dataset_demos import read_dataset

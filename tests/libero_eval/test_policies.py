@@ -145,9 +145,16 @@ def test_a_folder_alone_means_a_checkpoint_and_may_be_a_run(tmp_path: Path) -> N
     assert config.policy == CheckpointConfig(folder=run)
     assert config.policy.checkpoint_folder() == run / "model"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds neither config.json nor model/config.json"):
-        CheckpointConfig(folder=tmp_path / "empty").hash()
-    for words in (["--policy", str(run)], ["--assets.folder", "x"]):
+    with pytest.raises(UserError, match=r"empty.*config\.json"):
+        CheckpointConfig(folder=tmp_path / "empty").for_protocol(get_protocol("libero_10/openvla"))
+    for words, expected in (
+        (["--policy", str(run)], config.policy),
+        (["--policy", "noop"], NoopConfig()),
+        (["--policy", "random", "--policy.chunk", "3"], RandomConfig(chunk=3)),
+        (["--policy=noop"], NoopConfig()),
+    ):
+        assert parse_config(RolloutConfig, ["--out", "x", *words]).policy == expected
+    for words in (["--policy", "nowhere"], ["--assets.folder", "x"]):
         with pytest.raises(UserError, match="type") as error:
             parse_config(RolloutConfig, ["--out", "x", "--policy.folder", "y", *words])
         assert "dict" not in str(error.value) and "class" not in str(error.value)

@@ -156,8 +156,8 @@ def test_the_loop_trains_where_it_is_told(device: str | torch.device, tmp_path: 
 
 def test_the_engine_takes_the_model_to_the_device() -> None:
     """The meta device stands for another one."""
-    meta = torch.device("meta")
-    accelerator = _accelerator(meta)
+    meta, config = torch.device("meta"), LoopConfig(steps=1, batch_size=1)
+    accelerator = _accelerator(meta, config)
     assert accelerator.device == meta
     assert accelerator.prepare(torch.nn.Linear(4, 1)).weight.device == meta
-    assert _accelerator(torch.device("cpu")).device == torch.device("cpu")
+    assert _accelerator(torch.device("cpu"), config).device == torch.device("cpu")

@@ -12,6 +12,7 @@ from invact_vla.cli import main as cli
 from invact_vla.errors import UserError
 from invact_vla.openvla.footprint import Footprint
 from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.lora import LoraConfig
 from invact_vla.plan import PlanConfig, StagePlan, plan_stage, planned_config
 from invact_vla.training.machines import MACHINES
 from tests.openvla.small import tiny_folder
@@ -43,7 +44,7 @@ def test_acting_with_the_published_size(published: Footprint) -> None:
 
 def test_lora_at_the_published_settings(published: Footprint) -> None:
     """110,828,288 parameters; 72 GB seen for a batch of 16, 27 GB at the least."""
-    settings = {"lora_targets": "published", "batch_size": 16}
+    settings = {"lora": LoraConfig(targets="published"), "batch_size": 16}
     whole = stage("lora", published, memory_gb=1000.0, **settings)
     assert whole.trained == 110_828_288 and whole.micro_batch == 16
     assert 0.7 < whole.total / 72e9 < 1.4

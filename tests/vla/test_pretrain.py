@@ -136,6 +136,7 @@ def test_a_wrong_held_out_store_is_found_before_training(tmp_path, clips):
         "9 of 9 pairs of held_out": clips / "train.parquet",
         "3 of 9 pairs of held_out": write_store(tmp_path / "part.parquet", [*VAL, "1"]),
         "no label store": tmp_path / "nowhere.parquet",
+        r"is a folder, with .*val\.parquet: give one": clips,
         "no video of episode 99": write_store(tmp_path / "videos.parquet", [*VAL, "99"]),
         "holds no pairs": write_store(tmp_path / "empty.parquet", []),
     }
@@ -144,6 +145,13 @@ def test_a_wrong_held_out_store_is_found_before_training(tmp_path, clips):
             pretrain.main(config_of(tmp_path / "run", start, clips, held_out=path))
         assert not (tmp_path / "run/frames.npy").exists(), said
         assert not (tmp_path / "run/metrics.jsonl").exists(), said
+
+
+def test_videos_in_a_folder_below_are_pointed_at(tmp_path, clips):
+    start = tiny_folder(tmp_path / "start")
+    config = config_of(tmp_path / "run", start, clips)
+    with pytest.raises(UserError, match=f"it lies in {clips}: give that as --videos"):
+        pretrain.main(replace(config, videos=clips.parent))
 
 
 def test_the_model_is_saved_before_it_is_measured(tmp_path, clips, monkeypatch):

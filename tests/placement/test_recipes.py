@@ -1,0 +1,106 @@
+"""Pretraining and post-training on a fake GPU: held-out measurements, LoRA, a model made a policy."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from invact_vla import posttrain, pretrain
+from invact_vla.data.robot_samples import RobotBatch
+from invact_vla.openvla.as_policy import as_policy
+from invact_vla.openvla.head_configs import OftHeadConfig, TokensHeadConfig
+from invact_vla.openvla.heads import action_head
+from invact_vla.openvla.lora import LoraConfig, attach
+from tests.fake_cuda import CUDA, fake_cuda
+from tests.openvla.small import INSTRUCTIONS, debug_config
+from tests.placement.test_openvla import HEADS, config_of, inputs, on_gpu
+
+
+class Samples:
+    """Held-out samples, their frames prepared."""
+
+    def __init__(self, chunk: int, size: int) -> None:
+        self.chunk, self.size = chunk, size
+
+    def __len__(self) -> int:
+        return 3
+
+    def other_episode(self, rows: np.ndarray) -> np.ndarray:
+        return rows[::-1]
+
+    def batch(self, rows: np.ndarray, seen: np.ndarray | None = None) -> RobotBatch:
+        return RobotBatch(
+            frames=np.zeros((len(rows), 2, self.size, self.size, 3), np.uint8),
+            actions=np.zeros((len(rows), self.chunk, 7), np.float32),
+            state=np.zeros((len(rows), 8), np.float32),
+            instructions=[INSTRUCTIONS[i % 2] for i in rows],
+        )
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_measuring_a_policy(name: str) -> None:
+    with fake_cuda():
+        pretrained = on_gpu(config_of(HEADS[name]))
+        samples = Samples(2, pretrained.processor.size)
+        found = posttrain.measure(action_head(pretrained), pretrained, samples)  # type: ignore[arg-type]
+        assert found["held_out_samples"] == 3 and "held_out_loss_other_picture" in found
+
+
+def test_measuring_pretraining() -> None:
+    config = debug_config()
+    config = debug_config(
+        latent_token_ids=tuple(range(config.first_free_row, config.first_free_row + 8))
+    )
+    codes = np.zeros((5, 4), np.int64)
+    store = SimpleNamespace(
+        labels=SimpleNamespace(codes=codes), identity=SimpleNamespace(codebook_size=8)
+    )
+
+    class Data:
+        def __init__(self) -> None:
+            self.store = store
+
+        def __len__(self) -> int:
+            return 5
+
+        def batch(self, rows: np.ndarray, rng: None) -> dict[str, torch.Tensor]:
+            ids = torch.zeros(len(rows), 9, dtype=torch.long)
+            images = torch.zeros(len(rows), 6, config.image_size, config.image_size)
+            return {"input_ids": ids, "labels": ids.clone(), "pixel_values": images}
+
+    with fake_cuda():
+        found = pretrain.measure(on_gpu(config), Data(), store)  # type: ignore[arg-type]
+        assert found["held_out_pairs"] == 5
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("targets", ["sane", "published"])
+def test_adapters_are_where_their_layers_are(targets: str, checkpointing: bool) -> None:
+    with fake_cuda():
+        pretrained = on_gpu(config_of(OftHeadConfig()))
+        attach(pretrained.model, LoraConfig(rank=2, targets=targets))  # type: ignore[arg-type]
+        if checkpointing:
+            pretrained.model.checkpoint_gradients()
+        loss, _ = action_head(pretrained).loss(pretrained.model.train(), inputs(pretrained))
+        assert loss.device == CUDA
+        assert {p.device for p in pretrained.model.parameters()} == {CUDA}
+
+
+def test_parts_that_a_head_adds_are_made_where_the_model_is() -> None:
+    with fake_cuda():
+        pretrained = on_gpu(debug_config())
+        policy = as_policy(
+            pretrained,
+            head=OftHeadConfig(slots_per_action=1, learned_slots=True),
+            chunk=2,
+            cameras=("agentview", "wrist"),
+            proprio_dim=8,
+            action_dim=7,
+            norm_stats=config_of(TokensHeadConfig()).norm_stats,
+            crop=True,
+            seed=0,
+        )
+        assert {p.device for p in policy.model.parameters()} == {CUDA}
+        loss, _ = action_head(policy).loss(policy.model, inputs(policy))
+        assert loss.device == CUDA

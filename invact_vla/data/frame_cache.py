@@ -110,7 +110,7 @@ class FrameReader:
         cache, size = self._cache, self._cache.step_bytes
         out = np.empty((len(episodes), size), np.uint8)
         for row, episode, step in zip(out, episodes, steps, strict=True):
-            found = os.preadv(self._file(int(episode)), [memoryview(row)], int(step) * size)
+            found = os.preadv(self._file(int(episode)), [row.data], int(step) * size)
             if found != size:
                 raise UserError(f"{cache.path(int(episode))} is torn: remove it and run again")
         return out.reshape(-1, len(cache.cameras), cache.size, cache.size, 3)

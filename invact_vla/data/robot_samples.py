@@ -45,7 +45,8 @@ class RobotSamples:
         self._actions = np.concatenate([normalize(n.actions, actions) for n in numbers], dtype="f4")
         self._state = None
         if state is not None:
-            self._state = np.concatenate([normalize(n.state, state) for n in numbers], dtype="f4")
+            states = [n.state for n in numbers if n.state is not None]
+            self._state = np.concatenate([normalize(s, state) for s in states], dtype="f4")
         self._instructions = [dataset.episodes[i].instruction for i in episodes]
         self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # row of each episode's step 0
         starts = np.maximum(lengths - chunk + 1, 0)

@@ -108,7 +108,7 @@ def plain_generate(model: OpenVLA) -> Answer:
 
     def answer(question: Question) -> Tensor:
         embedded, _ = model.embed(question.ids, None, question.pixel_values, question.proprio)
-        return llama.generate(
+        return llama.generate(  # type: ignore[attr-defined]
             inputs_embeds=embedded,
             attention_mask=embedded.new_ones(embedded.shape[:2], dtype=torch.long),
             generation_config=generation,

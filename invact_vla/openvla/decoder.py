@@ -10,6 +10,8 @@ Axis letters: B batch, N places of the prompt, R rows (B * N), D width, H heads,
 of a head, M places that there is room for.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -32,9 +34,10 @@ class Decoder:
         smallest = smallest_length(llama.norm)
         self.layers = [DecoderLayer(layer, smallest) for layer in llama.layers]
         self.norm = RmsNorm(llama.norm, smallest)
-        self.width = llama.layers[0].self_attn.head_dim
-        self.heads = llama.config.num_attention_heads
-        self.key_heads = llama.config.num_key_value_heads
+        first: Any = llama.layers[0].self_attn
+        self.width: int = first.head_dim
+        self.heads: int = llama.config.num_attention_heads
+        self.key_heads: int = llama.config.num_key_value_heads or self.heads
         self._cache: list[tuple[Tensor, Tensor]] = []  # (B, G, M, d), a pair a layer
         self._past = 0  # places filled
         self._seen: Tensor | None = None  # (B, 1, 1, M), False at padding; None: no padding

@@ -34,9 +34,10 @@ def greedy_decode(
     """
     if n_tokens < 1:
         raise ValueError(f"n_tokens must be at least 1, got {n_tokens}")
-    input_ids, attention_mask, pixel_values, proprio, allowed = (
+    input_ids = input_ids.to(model.device)
+    attention_mask, pixel_values, proprio, allowed = (
         None if given is None else given.to(model.device)
-        for given in (input_ids, attention_mask, pixel_values, proprio, allowed)
+        for given in (attention_mask, pixel_values, proprio, allowed)
     )
     embedded, mask = model.embed(input_ids, attention_mask, pixel_values, proprio)
     llama = model.language_model.model

@@ -70,7 +70,8 @@ class OpenVLA(nn.Module):
     def vision_features(self, pixel_values: Tensor) -> Tensor:
         """(B, images * 3 n_towers, H, W) -> (B, P, vision width), image after image, in the number
         format of the weights."""
-        pixel_values = pixel_values.to(self.vision_backbone.featurizer.pos_embed.dtype)
+        weight = next(self.vision_backbone.parameters())
+        pixel_values = pixel_values.to(weight.dtype)
         channels = 3 * self.config.n_towers
         images = pixel_values.shape[1] // channels
         if images <= 1:
@@ -113,10 +114,11 @@ class OpenVLA(nn.Module):
             extra = self._extra_tokens(projected, proprio)
             embedded, attention_mask, labels = _insert(extra, embedded, attention_mask, labels)
         if slots is not None:
-            if attention_mask is None:
-                attention_mask = embedded.new_ones(embedded.shape[:2])
+            real = (
+                embedded.new_ones(embedded.shape[:2]) if attention_mask is None else attention_mask
+            )
             shift = embedded.shape[1] - input_ids.shape[1]
-            return self._parallel(embedded, attention_mask, slots + shift, labels, actions)
+            return self._parallel(embedded, real, slots + shift, labels, actions)
         mask = causal_mask(attention_mask, embedded.shape[1], embedded)
         out = self.language_model.model(
             inputs_embeds=embedded, attention_mask=mask, use_cache=False

@@ -10,7 +10,7 @@ it is made, up to rounding. Bit for bit the same are only runs on the same devic
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -76,7 +76,8 @@ def exact() -> Iterator[None]:
     """fp32 stays fp32 on a GPU: no TF32, which keeps 10 bits of mantissa, in convolutions and matrix
     products, and no algorithms chosen by timing. For codes, embeddings and measurements, which should
     be those of the CPU up to rounding. Also a decorator. Nothing changes on a CPU."""
-    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    cudnn: Any = torch.backends.cudnn
+    precision = torch.get_float32_matmul_precision()
     before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
     cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, True, False
     torch.set_float32_matmul_precision("highest")
@@ -91,7 +92,7 @@ def place(batch: T, device: torch.device) -> T:
     """The tensors of a batch on a device: in dictionaries, tuples, or anything with `to`."""
     from accelerate.utils import send_to_device
 
-    return send_to_device(batch, device)
+    return send_to_device(batch, device)  # type: ignore[return-value]
 
 
 def _cuda(name: str) -> torch.device:

@@ -29,7 +29,7 @@ TASKS = (0, 1)
 PIXELS = 64
 PIECES = 640  # of the tokenizer, 256 of them for actions: prompts of some 20 ids
 DARK, FLAT = (0.28, 0.18, 0.16), (0.15, 0.12, 0.12)  # colours of the wrist camera's frames
-WRIST_STEPS = 40  # of training in which the agentview is hidden
+WRIST_STEPS = 25  # of training in which the agentview is hidden
 
 
 def demonstrations(out: Path) -> Path:
@@ -64,7 +64,7 @@ def checkpoint(out: Path, demos: Path, steps: int = 550) -> Path:
     words = [prompt_of(instruction(task_name("libero_10", task))) for task in TASKS]
     config = posttrain.PosttrainConfig(
         out=out, demos=demos, chunk=2, wrist=True, augment=False, held_out=0,
-            frames=out / "frames", workers=0,
+        frames=out / "frames", workers=0,
         loop=LoopConfig(
             steps=steps, batch_size=32, learning_rate=2e-3, warmup_steps=30, weight_decay=0.01,
             log_every=50, checkpoint_every=1000,

@@ -169,6 +169,9 @@ def main(config: RolloutConfig) -> Path:
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
     if run.finished:
         return run.folder
+    device = config.policy.runs_on()
+    if device is not None:
+        run.ran_on(device)
     from libero_eval import gl
 
     backend = gl.probe()

@@ -51,13 +51,26 @@ class CheckpointConfig(PolicyConfig):
             policy.pretrained = replace(policy.pretrained, processor=processor)
         return CheckpointSource(policy)
 
+    def runs_on(self) -> str:
+        from invact_vla.training.device import describe, resolve_device
+
+        return f"{describe(resolve_device(self.device))}, {self._dtype()}"
+
+    def _dtype(self) -> str:
+        """What `dtype` means on this machine."""
+        from invact_vla.training.device import resolve_device, resolve_dtype
+
+        dtype = resolve_dtype(self.dtype, resolve_device(self.device))
+        return str(dtype).removeprefix("torch.")
+
     def parents(self) -> dict[str, Path]:
         return {"policy": self.folder}
 
     def hash(self) -> str:
-        """Hash of the files of the checkpoint, and of what was chosen beside them."""
-        files = hash_tree(self.checkpoint_folder())
-        further = [] if self.dtype == "auto" else [self.dtype]
+        """Hash of the files of the checkpoint, and of what was chosen beside them; in fp32 and in bf16
+        it is not the same policy."""
+        files, dtype = hash_tree(self.checkpoint_folder()), self._dtype()
+        further = [] if dtype == "float32" else [dtype]
         further += [] if self.quantize == "none" else [self.quantize]
         further += ["published_pictures"] if self.published_pictures else []
         chosen = [self.statistics, *further] if self.statistics or further else []

@@ -20,6 +20,10 @@ class PolicyConfig(draccus.ChoiceRegistry):
         """`--policy.folder DIR` alone means a checkpoint."""
         return "checkpoint"
 
+    def runs_on(self) -> str | None:
+        """Device and number format of its network, in words; None for a policy without one here."""
+        return None
+
     @abstractmethod
     def load(self) -> PolicySource:
         """Load it in this process. Raises UserError for a folder that is no checkpoint."""

@@ -70,6 +70,30 @@ def test_policies_parse_from_a_command_line_and_differ_in_hash() -> None:
     assert NoopConfig().hash() == NoopConfig().hash()
 
 
+def test_the_number_format_is_a_part_of_a_policy_and_the_device_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_folder(tmp_path / "vla")
+
+    def hash_of(**options: str) -> str:
+        return CheckpointConfig(folder=folder, **options).hash()  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    plain = hash_of(device="cpu")
+    assert plain == hash_of(device="cpu", dtype="fp32") != hash_of(device="cpu", dtype="bf16")
+    assert CheckpointConfig(folder=folder, device="cpu").runs_on() == "cpu, float32"
+    with pytest.raises(UserError, match="--device cpu"):
+        CheckpointConfig(folder=folder, device="cuda").runs_on()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
+    assert hash_of(device="cuda") == hash_of(device="cpu", dtype="bf16")  # what auto means there
+    assert hash_of(device="cuda", dtype="fp32") == plain
+    assert CheckpointConfig(folder=folder).runs_on() == "cuda:0 (Card), bfloat16"
+    assert RandomConfig().runs_on() is None
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no checkpoint folder .*nowhere"):
         CheckpointConfig(folder=tmp_path / "nowhere").hash()

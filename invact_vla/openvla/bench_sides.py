@@ -60,15 +60,14 @@ def with_tokens(config: OpenVLAConfig) -> OpenVLAConfig:
 
 def make_sides(model: OpenVLA, quantize: Quantize, chunk: int) -> dict[str, Answer]:
     """All sides of a model with the published head; the plain loop is the first."""
-    sides = {PLAIN: plain_generate(model), OURS: ours(model)}
-    if chunk:
-        sides[OFT] = oft(model, chunk)
-    if quantize != "none":
-        small = shared_copy(model)
-        quantize_model(small, quantize)
-        sides[INT8] = ours(small)
+    sides = {PLAIN: plain_generate(model)}
+    names: dict[Quantize, tuple[str, str]] = {"none": (OURS, OFT), "int8": (INT8, OFT_INT8)}
+    for kind in dict.fromkeys(("none", quantize)):
+        ready = shared_copy(model)
+        quantize_model(ready, kind)
+        sides[names[kind][0]] = ours(ready)
         if chunk:
-            sides[OFT_INT8] = oft(small, chunk)
+            sides[names[kind][1]] = oft(ready, chunk)
     return sides
 
 

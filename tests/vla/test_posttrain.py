@@ -128,12 +128,12 @@ def test_lora_changes_the_adapter_alone_and_resumes(
 
 
 def test_pieces_add_up(home: Path, tmp_path: Path) -> None:
-    """Accumulation 4 x 2 is batch 8, for a head whose samples have unequal numbers of targets too."""
+    """Accumulation 4 x 8 is batch 32, for a head whose samples have unequal numbers of targets too."""
     for head in ("oft", "text"):
         runs = []
-        for name, micro in (("one", None), ("pieces", 2), ("uneven", 3)):
+        for name, micro in (("one", None), ("pieces", 8), ("uneven", 12)):
             config = config_of(home, tmp_path / f"{head}-{name}", head=HEADS[head])
-            config = replace(config, loop=replace(config.loop, micro_batch=micro))
+            config = replace(config, loop=replace(config.loop, batch_size=32, micro_batch=micro))
             runs.append(rows(posttrain.main(config)))
         for other in runs[1:]:
             worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(runs[0], other, strict=True))
@@ -147,7 +147,7 @@ def test_two_processes_train_as_one(home: Path, tmp_path: Path, kind: str) -> No
         "-m", "invact_vla.cli", "vla", "posttrain", "--model", str(home / "start"),
         "--demos", str(home / "demos"), "--held_out", "1", "--chunk", "2", "--proprio", "true",
         "--head.type", "oft", "--frames", str(home / "frames"), "--workers", "0", "--device", "cpu",
-        "--loop.steps", "6", "--loop.batch_size", "8", "--loop.log_every", "1",
+        "--loop.steps", "6", "--loop.batch_size", "32", "--loop.log_every", "1",
         "--loop.checkpoint_every", "2",
     ]  # fmt: skip
     if kind == "fsdp":
@@ -160,7 +160,8 @@ def test_two_processes_train_as_one(home: Path, tmp_path: Path, kind: str) -> No
     for processes in (1, 2):
         out = tmp_path / f"{kind}{processes}"
         extra = environment if processes == 2 else {}
-        done = torchrun(processes, *options, "--out", str(out), environment=extra)
+        pieces = ["--loop.micro_batch", "8"] if processes == 2 else []
+        done = torchrun(processes, *options, *pieces, "--out", str(out), environment=extra)
         assert done.returncode == 0, done.stderr[-3000:]
         found[processes] = rows(out)
     worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(found[1], found[2], strict=True))

@@ -77,12 +77,23 @@ def read_safetensors(
 ) -> dict[str, Tensor]:
     """All tensors of one safetensors file; a missing or damaged one is a UserError. Each is changed to
     `dtype` as it comes, so that a file in another number format is never held twice."""
-    path = Path(path)
+    with _opened(Path(path), device) as file:
+        return {name: file.get_tensor(name).to(dtype=dtype) for name in list(file.keys())}
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file, by its header alone. UserError as in `read_safetensors`."""
+    with _opened(Path(path), CPU) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
+
+
+@contextmanager
+def _opened(path: Path, device: torch.device) -> Iterator[Any]:
     if not path.is_file():
         raise UserError(f"no file {path}")
     refuse_pointer(path)
     with _faults(path), safe_open(path, "pt", device=str(device)) as file:
-        return {name: file.get_tensor(name).to(dtype=dtype) for name in list(file.keys())}
+        yield file
 
 
 def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ def refuse_pointer(path: Path) -> None:
     with open(path, "rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise UserError(
-                f"{path} is a git-lfs text pointer, not the file itself: run `git lfs pull` in its "
+                f"{path} is a git-lfs text pointer, not the data: run `git lfs pull` in its "
                 "repository, or download the file again"
             )
 

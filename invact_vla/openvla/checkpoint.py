@@ -22,14 +22,12 @@ from invact_vla.openvla.folder import (
     SINGLE,
     WEIGHTS,
     checkpoint_folder,
-    no_weights,
 )
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.oft_files import read_oft
 from invact_vla.training.device import CPU, Device, resolve_device, resolve_dtype
-from invact_vla.training.files import read_json
-from invact_vla.training.torch_files import read_safetensors
-from invact_vla.training.untrusted import inside, some
+from invact_vla.training.torch_files import read_safetensors, weight_files
+from invact_vla.training.untrusted import some
 
 SHARD_BYTES = 5_000_000_000
 
@@ -57,26 +55,6 @@ def load_weights(
     for path in weight_files(folder):
         weights.update(read_safetensors(path, device, dtype))
     return weights
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, all of which exist."""
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if not (folder / INDEX).is_file():
-        raise no_weights(folder)
-    index = read_json(folder / INDEX)
-    names = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
-        raise UserError(f"{folder / INDEX}: expected an object with a `weight_map` of file names")
-    files = [inside(folder, name) for name in sorted(set(names.values()))]
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{folder} lacks {len(missing)} of {len(files)} shards of {INDEX}, no file "
-            f"{some(missing)}: download or copy the folder again"
-        )
-    return files
 
 
 def from_pretrained(

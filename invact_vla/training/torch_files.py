@@ -24,11 +24,20 @@ from torch import Tensor
 
 from invact_vla.errors import UserError
 from invact_vla.training.inert_pickle import Call, read_pickle
-from invact_vla.training.untrusted import refuse_pointer, short
+from invact_vla.training.untrusted import (
+    inside,
+    parse_json,
+    read_text,
+    refuse_pointer,
+    short,
+    some,
+)
 
 CPU = torch.device("cpu")
 MAX_PICKLE = 64 << 20  # bytes of the pickle in an archive
 MAX_REPEATS = 16  # bytes of all tensors over those of the file: tied weights are there twice
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_OTHER_FORMATS = ("pytorch_model*.bin*", "*.bin", "checkpoints/*.pt", "*.pt", "*.pth", "*.gguf")
 _ZIP = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C  # of bare pickles
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
@@ -85,6 +94,34 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes in a safetensors file, by its header alone. UserError as in `read_safetensors`."""
     with _opened(Path(path), CPU) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: the single one, or all that its index names. UserError if one
+    is missing or lies outside of the folder."""
+    folder = Path(folder)
+    if (folder / SINGLE).is_file():
+        return [inside(folder, SINGLE)]
+    if not (folder / INDEX).is_file():
+        found = sorted(
+            {p.relative_to(folder).as_posix() for g in _OTHER_FORMATS for p in folder.glob(g)}
+        )
+        instead = f"; {found[0]} is not read: save the model as safetensors" if found else ""
+        raise UserError(
+            f"no weights in {folder}: expected {SINGLE} or {INDEX} with its shards{instead}"
+        )
+    index = parse_json(read_text(inside(folder, INDEX)), str(folder / INDEX))
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise UserError(f"{folder / INDEX}: expected an object with a `weight_map` of file names")
+    files = [inside(folder, name) for name in sorted(set(names.values()))]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} of {len(files)} shards of {INDEX}, no file "
+            f"{some(missing)}: download or copy the folder again"
+        )
+    return files
 
 
 @contextmanager

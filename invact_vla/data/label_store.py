@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from invact_vla.data.source_files import open_parquet
@@ -135,7 +136,10 @@ def _identity(content: bytes, path: Path) -> LabelIdentity:
 
 
 def _store(table: pa.Table, identity: LabelIdentity) -> LabelStore:
-    codes = table["codes"].combine_chunks().flatten().to_numpy()
+    column = table["codes"].combine_chunks()
+    if not pc.all(pc.equal(pc.list_value_length(column), identity.code_length)).as_py():
+        raise ValueError(f"rows with other than {identity.code_length} codes")
+    codes = column.flatten().to_numpy()
     return LabelStore(
         identity=identity,
         episode=_texts(table["episode"]),

@@ -20,8 +20,8 @@ PICTURES = ("PNG", "JPEG", "WEBP", "BMP")  # those that data sets hold
 MAX_PIXELS = 9_500_000  # of a frame: 4K film has 8.3 and 8.8 million
 MAX_FRAME_BYTES = 2 << 30  # of the frames of one camera in one demonstration
 MAX_STEPS = 1_000_000  # of a demonstration: 14 hours at 20 Hz
-MOST_ROWS = 50_000_000  # of a table
-ROWS_PER_BYTE = 64  # the most rows that a byte of a table stands for
+MOST_ROWS = 20_000_000  # of a table
+ROWS_PER_BYTE = 8  # the most rows that a byte of a table stands for
 MOST_UNPACKED = 1 << 30  # bytes that a table may unpack to, beyond its own
 
 

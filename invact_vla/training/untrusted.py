@@ -10,6 +10,7 @@ from invact_vla.errors import UserError
 
 MAX_TEXT = 64 << 20  # bytes of a JSON file; tokenizers of large vocabularies have 35 MB
 SHOWN = 200  # characters of foreign text in a message
+_LONGEST = 255  # bytes of a file name
 _LISTED = 5  # names in a message
 _POINTER = b"version https://git-lfs"
 
@@ -42,8 +43,11 @@ def inside(folder: Path, name: str | Path) -> Path:
     folder = Path(folder)
     path = folder / name
     try:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        parts = Path(name).parts
+        if Path(name).is_absolute() or ".." in parts or len(str(name)) > 2000:
             raise ValueError("it is not a plain relative path")
+        if any(len(part.encode()) > _LONGEST for part in parts):
+            raise ValueError("its name is too long")
         target = path.resolve()
         if not any(target.is_relative_to(root) for root in _roots(folder.resolve())):
             raise ValueError("a link leads elsewhere")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -137,7 +138,8 @@ def _identity(content: bytes, path: Path) -> LabelIdentity:
 
 def _store(table: pa.Table, identity: LabelIdentity) -> LabelStore:
     column = table["codes"].combine_chunks()
-    if not pc.all(pc.equal(pc.list_value_length(column), identity.code_length)).as_py():
+    lengths: Any = pc.call_function("list_value_length", [column])
+    if not np.all(lengths.to_numpy(zero_copy_only=False) == identity.code_length):
         raise ValueError(f"rows with other than {identity.code_length} codes")
     codes = column.flatten().to_numpy()
     return LabelStore(

@@ -8,7 +8,7 @@ import yaml
 from invact_vla.errors import UserError
 from invact_vla.training.untrusted import read_text, short
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
 MAX_VALUES = 100_000  # values of a document, those of an alias counted each time
 MAX_DIGITS = 100  # of a number; YAML's numbers of base 60 cost the square of theirs
 

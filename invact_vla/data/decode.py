@@ -132,6 +132,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 raise VideoError(f"no picture stream in {path}: expected a video file")
             stream = container.streams.video[0]
             # one thread: callers run many processes, and 64-128 px frames decode in microseconds
+            if stream.codec_context is None:
+                raise VideoError(f"no decoder for {path}: expected a video of a common codec")
             stream.thread_count = 1
             check_pixels(str(path), stream.height, stream.width)
             yield container, stream

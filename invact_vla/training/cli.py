@@ -21,6 +21,7 @@ from invact_vla.training.list_options import join_lists, register_lists
 _NO_TYPE = re.compile(
     r"Expected a dict with a 'type' key for <class '([\w.]+)'>, got (.*)", re.DOTALL
 )
+_LONGEST = 2000  # letters of a message
 _NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
 
 
@@ -47,7 +48,7 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
         DraccusException, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
         RecursionError, OSError,
     ) as error:  # fmt: skip
-        raise UserError(_cause(error)) from error
+        raise UserError(" ".join(_cause(error).split())[:_LONGEST]) from error
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

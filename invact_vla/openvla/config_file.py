@@ -48,9 +48,8 @@ def read_config_file(folder: Path) -> OpenVLAConfig:
     if not isinstance(value, dict):
         raise UserError(f"{folder / 'config.json'}: expected an object, got {type(value).__name__}")
     if value.get("model_type", "openvla") not in _MODEL_TYPES:
-        raise UserError(
-            f"{folder} is a {short(repr(value['model_type']))} checkpoint, not an OpenVLA (model_type 'openvla')"
-        )
+        kind = short(repr(value["model_type"]))
+        raise UserError(f"{folder} is a {kind} checkpoint, not an OpenVLA (model_type 'openvla')")
     if not value.get("towers") and (folder / "towers.json").is_file():
         description = read_json(folder / "towers.json")
         if not isinstance(description, dict) or not isinstance(description.get("towers"), list):

@@ -4,14 +4,12 @@ An arm is one recipe, a member of it one run of that recipe (one seed). Trained 
 the same number of frames, and are matched if steps, batch size and parameters are equal.
 """
 
-from collections.abc import math
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import Callable
-import Mapping
-import Sequence
 import torch
 
 from invact_vla.errors import UserError

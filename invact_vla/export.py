@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-import yaml
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.folder import checkpoint_folder, is_adapter, is_checkpoint
@@ -22,6 +21,7 @@ from invact_vla.openvla.pretrained import Pretrained, load_pretrained
 from invact_vla.openvla.stock import beside_stock, beyond_stock, save_stock
 from invact_vla.training.files import atomic_folder
 from invact_vla.training.hub import push_folder
+from invact_vla.training.yaml_text import read_yaml
 
 logger = logging.getLogger(__name__)
 CARD = "README.md"
@@ -129,5 +129,7 @@ def _steps(run: Path | None) -> str:
     path = None if run is None else run / "config.yaml"
     if path is None or not path.is_file():
         return "latest"
-    value = yaml.safe_load(path.read_text())
-    return str(value.get("loop", {}).get("steps", "latest"))
+    value = read_yaml(path)
+    loop = value.get("loop") if isinstance(value, dict) else None
+    steps = loop.get("steps") if isinstance(loop, dict) else None
+    return str(steps) if isinstance(steps, int) else "latest"

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import hash_json, read_json, write_json
+from invact_vla.training.untrusted import inside, short
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STATUS_EVERY_S = 20.0
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,13 @@ class LadderConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", repeated(self.stages))
+        inside(self.out, self.product)
         for name, stage in self.stages.items():
+            if not _STAGE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"a stage is called {short(repr(name))}, which is no plain folder name: use "
+                    "letters, digits and underscores"
+                )
             unknown = stage.needs - set(self.stages)
             if unknown:
                 raise ValueError(f"stage {name} needs {sorted(unknown)}, which are not stages")

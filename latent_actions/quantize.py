@@ -16,11 +16,11 @@ from typing import Any
 
 import draccus
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_folder, hash_json, read_json, write_json
+from invact_vla.training.torch_files import read_safetensors
 from latent_actions.kmeans import kmeans, nearest
 
 Arrays = dict[str, np.ndarray]
@@ -238,10 +238,8 @@ def load_quantizer(folder: Path) -> Quantizer:
     """Read what save_quantizer wrote; anything else is a UserError."""
     folder = Path(folder)
     config = _decode_config(read_json(folder / "quantizer.json"), folder)
-    try:
-        arrays = load_file(folder / "quantizer.safetensors")
-    except (FileNotFoundError, SafetensorError) as error:
-        raise UserError(f"{folder}/quantizer.safetensors: not readable: {error}") from error
+    tensors = read_safetensors(folder / "quantizer.safetensors")
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     if "mean" not in arrays:
         raise UserError(f"{folder}/quantizer.safetensors: expected an array `mean`: fit it again")
     return Quantizer(config, arrays)

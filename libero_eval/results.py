@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from invact_vla.errors import UserError
+from invact_vla.training.untrusted import inside, parse_json, short, some
+from invact_vla.training.yaml_text import read_yaml
 from libero_eval.shard import Shard, missing_shards
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class EpisodeLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        inside(path.parent, path.name)  # what is appended to must lie in the run folder
         self.rows = {row.key: row for row in read_episodes(path)} if path.exists() else {}
         _cut_torn_tail(path)
         self._file = path.open("ab", buffering=0)  # a failed write must not be tried again later
@@ -206,7 +207,10 @@ def merge(folders: Sequence[Path], may_differ: Collection[str] = ()) -> list[Epi
 
 
 def _shard_of(folder: Path) -> Shard:
-    return Shard.parse(yaml.safe_load((folder / "config.yaml").read_text())["shard"])
+    config = read_yaml(folder / "config.yaml")
+    if not isinstance(config, dict) or not isinstance(config.get("shard"), str):
+        raise UserError(f"{folder}/config.yaml names no shard: give folders that rollouts made")
+    return Shard.parse(config["shard"])
 
 
 def by_task(rows: Iterable[EpisodeRow]) -> dict[tuple[str, int], list[EpisodeRow]]:
@@ -218,22 +222,21 @@ def by_task(rows: Iterable[EpisodeRow]) -> dict[tuple[str, int], list[EpisodeRow
 
 
 def _parse(line: bytes, where: str) -> EpisodeRow:
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not a JSON line ({error}); the file is damaged") from error
+    values = parse_json(line, where)
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected an object, got {type(values).__name__}")
     missing, unknown = sorted(_TYPES.keys() - values), sorted(values.keys() - _TYPES)
     if missing or unknown:
-        raise UserError(f"{where}: missing fields {missing}, unknown fields {unknown}")
+        raise UserError(f"{where}: missing fields {missing}, unknown fields {some(unknown)}")
     for name, expected in _TYPES.items():
         if type(values[name]) not in expected:
-            raise UserError(f"{where}: field {name!r} must be {expected}, got {values[name]!r}")
+            raise UserError(
+                f"{where}: field {name!r} must be {expected}, got {short(repr(values[name]))}"
+            )
     try:
         return EpisodeRow(**values)
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {short(error)}") from error
 
 
 def _field_types() -> dict[str, tuple[type, ...]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from invact_vla.errors import UserError
 from invact_vla.training.files import write_json
 from invact_vla.training.run_folder import open_run
+from invact_vla.training.untrusted import inside
 from libero_eval.assets.pack import AssetPack, ProceduralPack
 from libero_eval.axes import AxesConfig
 from libero_eval.early_stop import STOP_FILE, EarlyStop, Stopper, balanced_order
@@ -249,5 +250,5 @@ def _errors(rows: Sequence[EpisodeRow]) -> int:
 
 def find_video(folder: Path, row: EpisodeRow) -> Path | None:
     """The video of a row in its run folder, if there is one."""
-    path = folder / video_name(row.task_id, row.init_index)
+    path = inside(folder, video_name(row.task_id, row.init_index))
     return path if path.exists() else None

@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from invact_vla.data.hdf5_video import read_embedded
+from invact_vla.data.source_files import check_pixels, stack_alike
 from invact_vla.errors import UserError
+from invact_vla.training.untrusted import refuse_pointer, short
 
 Fit = Literal["crop", "squash"]
 
@@ -70,6 +72,7 @@ def decode_frames(
     needed, last = set(wanted.tolist()), int(wanted.max())
     frames: dict[int, np.ndarray] = {}
     with _opened(path) as (container, stream):
+        check_pixels(str(path), size or stream.height, size or stream.width, len(wanted))
         count = 0
         numbered = (
             _from_key_frame(container, stream, int(wanted.min()))
@@ -87,7 +90,7 @@ def decode_frames(
             f"{path} ends after {count} frames, frame {last} was wanted: "
             "the file is truncated; fetch it again"
         )
-    return np.stack([frames[int(index)] for index in wanted])
+    return stack_alike(str(path), [frames[int(index)] for index in wanted])
 
 
 def _from_key_frame(container: Any, stream: Any, first: int) -> Iterator[tuple[int, Any]]:
@@ -109,10 +112,13 @@ def _from_key_frame(container: Any, stream: Any, first: int) -> Iterator[tuple[i
 def decode_all(path: Path, size: int | None = None, fit: Fit = "crop") -> np.ndarray:
     """All frames of a (short) video, uint8 (T, H, W, 3). Raises VideoError."""
     with _opened(path) as (container, stream):
-        frames = [_to_array(frame, size, fit) for frame in container.decode(stream)]
+        frames = []
+        for frame in container.decode(stream):
+            check_pixels(str(path), size or frame.height, size or frame.width, len(frames) + 1)
+            frames.append(_to_array(frame, size, fit))
     if not frames:
         raise VideoError(f"no frames in {path}: expected a playable video; fetch it again")
-    return np.stack(frames)
+    return stack_alike(str(path), frames)
 
 
 @contextmanager
@@ -126,17 +132,21 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 raise VideoError(f"no picture stream in {path}: expected a video file")
             stream = container.streams.video[0]
             # one thread: callers run many processes, and 64-128 px frames decode in microseconds
+            if stream.codec_context is None:
+                raise VideoError(f"no decoder for {path}: expected a video of a common codec")
             stream.thread_count = 1
+            check_pixels(str(path), stream.height, stream.width)
             yield container, stream
-    except (av.FFmpegError, EOFError) as error:
+    except (av.FFmpegError, EOFError, ArithmeticError, StopIteration) as error:
         raise VideoError(
-            f"cannot decode {path} ({error}): the file is truncated or corrupt; fetch it again"
+            f"cannot decode {path} ({short(error)}): the file is truncated or corrupt; fetch it again"
         ) from error
 
 
 def _file_of(path: Path) -> str | io.BytesIO:
     """What PyAV opens: the path of a file, or the bytes of a video inside an HDF5 file."""
     if Path(path).is_file():
+        refuse_pointer(path)
         return str(path)
     try:
         embedded = read_embedded(path)
@@ -149,6 +159,7 @@ def _file_of(path: Path) -> str | io.BytesIO:
 
 def _to_array(frame: Any, size: int | None, fit: Fit) -> np.ndarray:
     """One decoded frame as RGB, scaled with area averaging (no aliasing when shrinking)."""
+    check_pixels("a frame in the middle of a video", frame.height, frame.width)
     if size is None:
         return frame.to_ndarray(format="rgb24")
     height, width = frame.height, frame.width

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_file
+from invact_vla.training.untrusted import short
 
 SUFFIXES = (".hdf5", ".h5")
 POSITIONS, INITS, VIDEOS = "position_streams", "init_streams", "video_streams"
@@ -39,32 +41,28 @@ def read_embedded(path: Path) -> bytes | None:
 
     Raises LookupError, with what is wrong, if the file has no such video.
     """
-    import h5py
-
     file = next((p for p in Path(path).parents if p.suffix in SUFFIXES and p.is_file()), None)
     if file is None:
         return None
     *group, index = Path(path).relative_to(file).parts
     try:
-        with h5py.File(file, "r") as content:
+        with open_hdf5(file) as content:
             dataset: Any = content["/".join(group)]
             return np.asarray(dataset[int(index)], np.uint8).tobytes()
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except UserError as error:
         raise LookupError(
-            f"no video {'/'.join(group)}/{index} in {file} ({error}): fetch the file again"
+            f"no video {'/'.join(group)}/{index} in {file} ({short(error)}): fetch the file again"
         ) from error
 
 
 def read_shards(file: Path) -> list[BallShard]:
     """Positions and initial values of all samples, without the videos. Raises UserError."""
-    import h5py
-
     try:
-        with h5py.File(file, "r") as content:
+        with open_hdf5(file) as content:
             return [_shard(content, file, name) for name in _names(content[VIDEOS])]
-    except (OSError, KeyError, TypeError) as error:
+    except UserError as error:
         raise UserError(
-            f"cannot read {file} as PhyWorld data ({error}): expected the groups {POSITIONS}, "
+            f"cannot read {file} as PhyWorld data ({short(error)}): expected the groups {POSITIONS}, "
             f"{INITS} and {VIDEOS} with a dataset a shard; fetch the file again"
         ) from error
 
@@ -74,8 +72,8 @@ def _names(group: Any) -> list[str]:
 
 
 def _shard(content: Any, file: Path, name: str) -> BallShard:
-    positions = np.asarray(content[POSITIONS][name], np.float64)
-    init = np.asarray(content[INITS][name], np.float64)
+    positions = read_array(content[POSITIONS][name]).astype(np.float64)
+    init = read_array(content[INITS][name]).astype(np.float64)
     count = len(content[VIDEOS][name])
     if positions.ndim == 3:  # one ball
         positions = positions[:, :, None]

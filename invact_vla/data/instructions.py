@@ -1,9 +1,11 @@
 """The task in words: from file names, and from what LIBERO writes into its files."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from invact_vla.errors import UserError
+from invact_vla.training.untrusted import parse_json
 
 # words of file names that say nothing about a task
 MEANINGLESS = {
@@ -67,8 +69,8 @@ def text(value: Any) -> str:
 
 def _json(value: Any) -> Any:
     try:
-        return json.loads(text(value)) if value is not None else {}
-    except json.JSONDecodeError:
+        return parse_json(text(value), "") if value is not None else {}
+    except UserError:
         return {}
 
 

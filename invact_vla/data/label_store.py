@@ -6,18 +6,26 @@ give equal bytes: rows are sorted, and nothing but content is written.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from invact_vla.data.source_files import open_parquet
 from invact_vla.errors import UserError
 from invact_vla.schema import LatentLabels
 from invact_vla.training.files import atomic_file
+from invact_vla.training.untrusted import parse_json, refuse_pointer, short
 
 METADATA_KEY = b"invact_labels"
+TEXTS = ("episode", "text")
+COLUMNS = ["episode", "frame", "frame_end", "text", "codes"]
+MOST_CODES = 4096  # of a pair
+MOST_LETTERS = 10_000  # of a text
 
 
 @dataclass(frozen=True)
@@ -92,30 +100,69 @@ def read_labels(path: Path, **expected: str | int) -> LabelStore:
     if path.is_dir():
         inside = ", ".join(sorted(p.name for p in path.glob("*.parquet"))) or "no *.parquet"
         raise UserError(f"{path} is a folder, with {inside}: give one label store of a split")
+    refuse_pointer(path)
     try:
-        table = pq.read_table(path)
-        identity = LabelIdentity(**json.loads((table.schema.metadata or {})[METADATA_KEY]))
-    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
+        open_parquet(path)
+        table = pq.read_table(path, columns=COLUMNS, read_dictionary=list(TEXTS), memory_map=True)
+        identity = _identity((table.schema.metadata or {})[METADATA_KEY], path)
+        store = _store(table, identity)
+    except (UserError, pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError,
+            ArithmeticError) as error:  # fmt: skip
         raise UserError(
-            f"{path} is not a label store: make it with `invact latent label`"
+            f"{path} is not a label store ({short(error)}): make it with `invact latent label`"
         ) from error
     for name, value in expected.items():
         if getattr(identity, name) != value:
             raise UserError(
-                f"{path} holds labels with {name} {getattr(identity, name)!r}, expected {value!r}: "
+                f"{path} holds labels with {name} {short(repr(getattr(identity, name)))}, expected "
+                f"{value!r}: "
                 "label this data with this labeller again, or give the store that belongs to it"
             )
-    codes = table["codes"].combine_chunks().flatten().to_numpy()
+    return store
+
+
+def _identity(content: bytes, path: Path) -> LabelIdentity:
+    """The identity in a file; ValueError or TypeError for fields of other names or kinds."""
+    values = parse_json(content, str(path))
+    if not isinstance(values, dict):
+        raise ValueError("its identity is no object")
+    identity = LabelIdentity(**values)
+    for field in fields(LabelIdentity):
+        expected = int if field.name in ("codebook_size", "code_length") else str
+        if type(getattr(identity, field.name)) is not expected:
+            raise ValueError(f"{field.name} is no {expected.__name__}")
+    if not 0 < identity.code_length <= MOST_CODES or not 0 < identity.codebook_size <= 1 << 15:
+        raise ValueError("a code space of impossible size")
+    return identity
+
+
+def _store(table: pa.Table, identity: LabelIdentity) -> LabelStore:
+    column = table["codes"].combine_chunks()
+    lengths: Any = pc.call_function("list_value_length", [column])
+    if not np.all(lengths.to_numpy(zero_copy_only=False) == identity.code_length):
+        raise ValueError(f"rows with other than {identity.code_length} codes")
+    codes = column.flatten().to_numpy()
     return LabelStore(
         identity=identity,
-        episode=tuple(table["episode"].to_pylist()),
+        episode=_texts(table["episode"]),
         frame=table["frame"].to_numpy(),
         frame_end=table["frame_end"].to_numpy(),
-        text=tuple(table["text"].to_pylist()),
+        text=_texts(table["text"]),
         labels=LatentLabels(
             codes.reshape(-1, identity.code_length).astype(np.int64), identity.codebook_size
         ),
     )
+
+
+def _texts(column: pa.ChunkedArray) -> tuple[str, ...]:
+    """The texts of a column; equal ones are one object, however often they come."""
+    found: list[str] = []
+    for chunk in column.chunks:
+        words = chunk.dictionary.to_pylist()
+        if not all(isinstance(word, str) and len(word) <= MOST_LETTERS for word in words):
+            raise ValueError(f"texts that are none, or longer than {MOST_LETTERS} letters")
+        found += [words[i] for i in chunk.indices.to_pylist()]
+    return tuple(found)
 
 
 def concatenate(stores: Sequence[LabelStore]) -> LabelStore:

@@ -17,14 +17,18 @@ from invact_vla.data.decode import decode_frames
 from invact_vla.data.lerobot_meta import LeRobotEpisode, read_meta
 from invact_vla.data.source_files import (
     check_file,
+    check_pixels,
     choose_cameras,
     choose_key,
     decode_picture,
+    files_of,
     open_parquet,
     read_columns,
+    stack_alike,
 )
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.errors import UserError
+from invact_vla.training.untrusted import inside, short
 
 AGENTVIEW, WRIST = "observation.images.image", "observation.images.image2"
 STATE, ACTION = "observation.state", "action"
@@ -33,6 +37,8 @@ CAMERAS = {
     "wrist": (WRIST, "observation.images.wrist", "observation.wrist_image", "wrist_image"),
 }
 STATES, ACTIONS = (STATE, "state"), (ACTION, "actions")
+MAX_PICTURE = 64 << 20  # bytes of an encoded picture
+MAX_WIDTH = 4096  # numbers of an action or a state
 BATCH = 32  # rows with pictures that are read at once
 
 
@@ -58,9 +64,11 @@ class LeRobotDataset(StoredDataset):
 
     def _size(self, key: str) -> int:
         shape = self.meta.features[key].get("shape")
-        if not isinstance(shape, list) or len(shape) != 1:
-            raise UserError(f"{self.config.path}: {key} of shape {shape}, expected [numbers]")
-        return int(shape[0])
+        if not isinstance(shape, list) or len(shape) != 1 or not _is_width(shape[0]):
+            raise UserError(
+                f"{self.config.path}: {key} of shape {short(str(shape))}, expected [numbers]"
+            )
+        return shape[0]
 
     def _choose_state(self) -> tuple[str, ...]:
         features, chosen = self.meta.features, self.config.state
@@ -83,11 +91,12 @@ class LeRobotDataset(StoredDataset):
         task: Any = None
         tasks = _column(read_columns(episode.data, ["task_index"]), "task_index")
         if tasks is not None:
-            task = int(tasks[self._places(episode)[0]])
+            places = self._places(episode)
+            task = tasks[places[0]].item() if len(places) else None
         if not self.meta.tasks.get(task):
             raise UserError(
                 f"{self.config.path}: no words for episode {episode.number} (task_index {task}, "
-                f"tasks {self.meta.tasks}): repair meta/tasks, or say --data.instruction"
+                f"{len(self.meta.tasks)} tasks): repair meta/tasks, or say --data.instruction"
             )
         return self.meta.tasks[task]
 
@@ -96,7 +105,7 @@ class LeRobotDataset(StoredDataset):
         paths = {e.data for e in self.meta.episodes}
         paths |= {p for e in self.meta.episodes for p, _ in e.videos.values()}
         paths |= set((folder / "meta").rglob("*"))
-        kept = sorted(p for p in paths if p.is_file())
+        kept = files_of(folder, (p for p in paths if p.is_file()))
         return [(p.relative_to(folder).as_posix(), p) for p in kept]
 
     def _places(self, episode: LeRobotEpisode) -> np.ndarray:
@@ -153,19 +162,32 @@ class LeRobotDataset(StoredDataset):
             raise UserError(f"{episode.data} lacks {key}, it has {file.schema_arrow.names}")
         where = f"{self.where(place)}, {key}"
         cells = _cells(file, key, self._places(episode))
-        return np.stack([decode_picture(where, self._encoded(where, cell)) for cell in cells])
+        first = decode_picture(where, self._encoded(where, cells[0]))
+        check_pixels(where, first.shape[0], first.shape[1], len(cells))
+        rest = (decode_picture(where, self._encoded(where, cell)) for cell in cells[1:])
+        return stack_alike(where, [first, *rest])
 
     def _encoded(self, where: str, cell: Any) -> bytes:
         data, path = (
             (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         )
         if data is None and path:
-            data = check_file(Path(self.config.path) / path).read_bytes()
+            data = _small(inside(Path(self.config.path), str(path)))
         if not isinstance(data, bytes):
             raise UserError(
                 f"{where}: no picture in a row, but {type(data).__name__}: fetch it again"
             )
         return data
+
+
+def _small(path: Path) -> bytes:
+    if check_file(path).stat().st_size > MAX_PICTURE:
+        raise UserError(f"{path} is larger than a picture can be ({MAX_PICTURE >> 20} MiB)")
+    return path.read_bytes()
+
+
+def _is_width(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MAX_WIDTH
 
 
 @lru_cache(maxsize=4)
@@ -182,13 +204,20 @@ def _column(table: pa.Table, name: str) -> np.ndarray | None:
     """A column of numbers as (N,) or (N, D)."""
     if name not in table.column_names:
         return None
-    column = table.column(name).combine_chunks()
-    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-        values = column.flatten().to_numpy(zero_copy_only=False)
-        if len(values) % max(1, len(column)):
-            raise UserError(f"{name}: rows of unequal lengths")
-        return values.reshape(len(column), -1)
-    return column.to_numpy(zero_copy_only=False)
+    try:
+        column = table.column(name).combine_chunks()
+        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+            values = column.flatten().to_numpy(zero_copy_only=False)
+            if len(values) % max(1, len(column)):
+                raise UserError(f"{name}: rows of unequal lengths")
+            values = values.reshape(len(column), -1)
+        else:
+            values = column.to_numpy(zero_copy_only=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise UserError(f"{name}: a column that cannot be read ({short(error)})") from error
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{name}: a column of {column.type}, expected numbers")
+    return values
 
 
 def _cells(file: Any, key: str, places: np.ndarray) -> list[Any]:

@@ -8,21 +8,27 @@
 Pictures are videos, or PNG in the parquet files (`dtype: image`).
 """
 
-import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
-from invact_vla.data.source_files import check_file, read_columns
+from invact_vla.data.source_files import MAX_STEPS, files_of, read_columns
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
+from invact_vla.training.untrusted import inside, parse_json, read_text, short
 
 INFO = "meta/info.json"
 V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 V3_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 V3_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+
+MOST_INDEX = 1_000_000_000  # of chunks, files, tasks, rows and frames
+_PADDING = re.compile(r"(0?\d?d)?")  # what a number in a pattern may be padded with
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def read_meta(folder: Path) -> LeRobotMeta:
     """Everything but data and videos. Raises UserError for what is missing, by its name."""
     if not is_lerobot(folder):
         raise UserError(f"no LeRobot data set at {folder}: expected {INFO}")
-    info: Any = read_json(check_file(folder / INFO))
+    info: Any = read_json(inside(folder, INFO))
     features = _field(folder, info, "features")
     version = str(_field(folder, info, "codebase_version"))
     if not isinstance(features, dict) or not all(isinstance(f, dict) for f in features.values()):
@@ -76,7 +82,7 @@ def read_meta(folder: Path) -> LeRobotMeta:
     readers = {"2": (_tasks_v2, _episodes_v2), "3": (_tasks_v3, _episodes_v3)}
     if major not in readers:
         raise UserError(
-            f"{folder} is LeRobot format {version}, expected v2.0, v2.1 or v3: convert it with "
+            f"{folder} is LeRobot format {short(version)}, expected v2.0, v2.1 or v3: convert it with "
             "LeRobot's own scripts"
         )
     read_tasks, read_episodes = readers[major]
@@ -88,15 +94,18 @@ def _field(where: Path, values: Mapping[str, Any], name: str, file: str = INFO) 
     """A field that must be there."""
     if not isinstance(values, Mapping) or values.get(name) is None:
         known = sorted(values) if isinstance(values, Mapping) else type(values).__name__
-        raise UserError(f"{where / file} lacks {name}, it has {known}: fetch it again or add it")
+        raise UserError(
+            f"{where / file} lacks {name}, it has {short(str(known))}: fetch it again or add it"
+        )
     return values[name]
 
 
 def fps_of(folder: Path, info: dict[str, Any], camera: str) -> float:
     """Frames per second of a camera's videos: of the data set, or as the camera's own entry says."""
-    own = info["features"].get(camera, {}).get("info") or {}
+    own = info["features"].get(camera, {}).get("info")
+    own = own if isinstance(own, dict) else {}
     fps = info.get("fps") or own.get("video.fps") or own.get("fps")
-    if not isinstance(fps, (int, float)) or fps <= 0:
+    if not isinstance(fps, (int, float)) or not 0 < fps <= 10_000:
         raise UserError(f"{folder / INFO} lacks fps, which says where an episode begins in a video")
     return float(fps)
 
@@ -108,14 +117,30 @@ def _words(tasks: Any) -> str | None:
 
 
 def _path(folder: Path, info: dict[str, Any], name: str, default: str, **values: Any) -> Path:
+    """A file's path from its pattern, which may only place the values and pad numbers."""
     pattern = info.get(name) or default
     try:
-        return folder / pattern.format(**values)
-    except (KeyError, IndexError, ValueError) as error:
+        parts = [(text, key, spec, how) for text, key, spec, how in Formatter().parse(pattern)]
+        for _, key, spec, how in parts:
+            if key is not None and (key not in values or how or not _PADDING.fullmatch(spec or "")):
+                raise ValueError(f"{{{key}}}")
+        return inside(folder, pattern.format(**values))
+    except (TypeError, ValueError) as error:
         raise UserError(
-            f"{folder / INFO}: {name} {pattern!r} cannot be filled in ({error!r}): expected e.g. "
-            f"{default!r}"
+            f"{folder / INFO}: {name} {short(repr(pattern))} cannot be filled in ({short(error)}): "
+            f"expected e.g. {default!r}"
         ) from error
+
+
+def _number(folder: Path, values: Any, name: str, file: str = INFO, most: int = MOST_INDEX) -> int:
+    """A field that must be a whole number of 0..most."""
+    value = _field(folder, values, name, file)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise UserError(
+            f"{folder / file}: {name} is {short(repr(value))}, expected a whole number of 0..{most}: "
+            "fetch it again"
+        )
+    return value
 
 
 def _videos(info: dict[str, Any]) -> list[str]:
@@ -123,11 +148,8 @@ def _videos(info: dict[str, Any]) -> list[str]:
 
 
 def _json_lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    path = check_file(folder / name)
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not one JSON object per line: {error}") from error
+    lines = read_text(inside(folder, name)).splitlines()
+    return [parse_json(line, str(folder / name)) for line in lines if line.strip()]
 
 
 def _tasks_v2(folder: Path) -> dict[int, str]:
@@ -135,22 +157,22 @@ def _tasks_v2(folder: Path) -> dict[int, str]:
     if not (folder / name).is_file():
         return {}
     rows = _json_lines(folder, name)
-    return {int(_field(folder, r, "task_index", name)): str(r.get("task") or "") for r in rows}
+    return {_number(folder, r, "task_index", name): str(r.get("task") or "") for r in rows}
 
 
 def _episodes_v2(folder: Path, info: dict[str, Any]) -> list[LeRobotEpisode]:
     name = "meta/episodes.jsonl"
-    size = int(info.get("chunks_size") or 1000)
+    size = _number(folder, {"chunks_size": info.get("chunks_size") or 1000}, "chunks_size")
     episodes = []
     for row in _json_lines(folder, name):
-        number = int(_field(folder, row, "episode_index", name))
+        number = _number(folder, row, "episode_index", name)
         place = {"episode_chunk": number // size, "episode_index": number}
         videos = {
             key: (_path(folder, info, "video_path", V2_VIDEO, video_key=key, **place), 0)
             for key in _videos(info)
         }
         data = _path(folder, info, "data_path", V2_DATA, **place)
-        length = int(_field(folder, row, "length", name))
+        length = _number(folder, row, "length", name, MAX_STEPS)
         episodes.append(
             LeRobotEpisode(number, length, _words(row.get("tasks")), data, None, videos)
         )
@@ -160,7 +182,7 @@ def _episodes_v2(folder: Path, info: dict[str, Any]) -> list[LeRobotEpisode]:
 def _tasks_v3(folder: Path) -> dict[int, str]:
     """Words by task_index. They may be a column `task`, or the index of a pandas frame without a name,
     which parquet calls __index_level_0__: the column of strings is meant."""
-    path = folder / "meta/tasks.parquet"
+    path = inside(folder, "meta/tasks.parquet")
     if not path.is_file():
         return {}
     table = read_columns(path)
@@ -171,12 +193,15 @@ def _tasks_v3(folder: Path) -> dict[int, str]:
     if not texts:
         raise UserError(f"{path} has no column of words, only {table.column_names}: add `task`")
     indices, words = (table.column(n).to_pylist() for n in ("task_index", texts[0]))
-    return {int(i): str(w or "") for i, w in zip(indices, words, strict=True)}
+    return {
+        _number(folder, {"task_index": i}, "task_index", "meta/tasks.parquet"): str(w or "")
+        for i, w in zip(indices, words, strict=True)
+    }
 
 
 def _episodes_v3(folder: Path, info: dict[str, Any]) -> list[LeRobotEpisode]:
     where = folder / "meta/episodes"
-    paths = sorted(where.glob("chunk-*/file-*.parquet"))
+    paths = files_of(folder, where.glob("chunk-*/file-*.parquet"))
     if not paths:
         raise UserError(f"no chunk-*/file-*.parquet in {where}: the data set is incomplete")
     wanted = ["episode_index", "tasks", "length", "dataset_from_index"]
@@ -194,8 +219,8 @@ def _episodes_v3(folder: Path, info: dict[str, Any]) -> list[LeRobotEpisode]:
 def _episode_v3(
     folder: Path, info: dict[str, Any], row: dict[str, Any], name: str
 ) -> LeRobotEpisode:
-    def number(key: str) -> int:
-        return int(_field(folder, row, key, name))
+    def number(key: str, most: int = MOST_INDEX) -> int:
+        return _number(folder, row, key, name, most)
 
     videos = {}
     for key in _videos(info):
@@ -203,10 +228,17 @@ def _episode_v3(
             continue  # said when this camera is asked for
         place = {n: number(f"videos/{key}/{n}") for n in ("chunk_index", "file_index")}
         start = _field(folder, row, f"videos/{key}/from_timestamp", name)
-        first = round(float(start) * fps_of(folder, info, key)) if start else 0
+        first = _first_frame(folder / name, start, fps_of(folder, info, key)) if start else 0
         videos[key] = (_path(folder, info, "video_path", V3_VIDEO, video_key=key, **place), first)
     place = {n: number(f"data/{n}") for n in ("chunk_index", "file_index")}
     return LeRobotEpisode(
-        number("episode_index"), number("length"), _words(row.get("tasks")),
+        number("episode_index"), number("length", MAX_STEPS), _words(row.get("tasks")),
         _path(folder, info, "data_path", V3_DATA, **place), number("dataset_from_index"), videos,
     )  # fmt: skip
+
+
+def _first_frame(where: Path, start_s: Any, fps: float) -> int:
+    first = start_s * fps if isinstance(start_s, int | float) else math.nan
+    if not 0 <= first <= MOST_INDEX:
+        raise UserError(f"{where}: an episode begins at {short(repr(start_s))} s of its video")
+    return round(first)

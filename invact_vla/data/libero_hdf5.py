@@ -21,12 +21,14 @@ import numpy as np
 from invact_vla.data.conventions import STATE_PARTS, STORED_ROTATION
 from invact_vla.data.dataset import EpisodeInfo
 from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.instructions import choose_instruction, says_a_task, stored_instruction, text
 from invact_vla.data.orientation import agreed_rotation, needed_rotation
-from invact_vla.data.source_files import check_file
+from invact_vla.data.source_files import MAX_STEPS, files_of
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.validate import to_uint8
 from invact_vla.errors import UserError
+from invact_vla.training.untrusted import short
 
 logger = logging.getLogger(__name__)
 OPENCV_DEMOS = 3  # demonstrations of a file by which its orientation is judged
@@ -43,24 +45,16 @@ def hdf5_files(path: Path) -> list[Path]:
         return [path] if path.suffix in SUFFIXES else []
     found = [p for p in path.iterdir() if p.suffix in SUFFIXES]
     found = found or [p for p in path.rglob("*") if p.suffix in SUFFIXES]
-    return sorted(p for p in found if p.is_file() and not p.name.startswith("."))
+    return files_of(path, (p for p in found if p.is_file() and not p.name.startswith(".")))
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """The group of a file that holds the demonstrations; what HDF5 complains of is a UserError."""
-    import h5py
-
     if not path.exists():
         raise UserError(f"no demonstrations {path}: make some with `invact libero demos`")
-    try:
-        with h5py.File(check_file(path), "r") as file:
-            yield file.get("data", file)
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is no HDF5 file or is damaged ({reason}): fetch or make it again"
-        ) from error
+    with open_hdf5(path) as file:
+        yield file.get("data", file)
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ class Hdf5Dataset(StoredDataset):
         actions = group[_action_key(group, self.config.action)]
         task = path.stem if says_a_task(path.stem.replace("_", " ")) else words
         prefix = f"{path.stem}/" if len(self.files) > 1 else ""
-        return EpisodeInfo(prefix + name, task, words, len(actions))
+        return EpisodeInfo(prefix + name, task, words, _steps(path, name, actions))
 
     def _look_at_first(self) -> None:
         """What there is, from the first demonstration; each is held against it when it is read."""
@@ -187,14 +181,14 @@ class Hdf5Dataset(StoredDataset):
 
     def stored_actions(self, place: int) -> np.ndarray:
         with self._group(place) as group:
-            return group[_action_key(group, self.config.action)][()]
+            return read_array(group[_action_key(group, self.config.action)])
 
     def stored_state(self, place: int) -> np.ndarray | None:
         if not self._state_keys:
             return None
         with self._group(place) as group:
             obs = group.get("obs", group)
-            parts = [_part(obs, key)[()] for key in self._state_keys]
+            parts = [read_array(_part(obs, key)) for key in self._state_keys]
         parts = [part.reshape(len(part), -1) for part in parts]
         lengths = {len(part) for part in parts}
         if len(lengths) > 1:
@@ -206,7 +200,7 @@ class Hdf5Dataset(StoredDataset):
 
     def stored_frames(self, place: int, camera: str) -> np.ndarray:
         with self._group(place) as group:
-            return _part(group.get("obs", group), self.camera_keys[camera])[()]
+            return read_array(_part(group.get("obs", group), self.camera_keys[camera]))
 
     def stored_rotation(self, place: int) -> str:
         at = self._places[place]
@@ -238,9 +232,20 @@ class Hdf5Dataset(StoredDataset):
             key = next((k for k in ("ee_pos", "ee_states") if k in obs), None)
             if key is None or "agentview" not in self.camera_keys:
                 return None
-            ee_pos = obs[key][:, :3]
+            ee_pos = read_array(obs[key])[:, :3]
         frames = to_uint8(self.where(place), self.stored_frames(place, "agentview"))
         return needed_rotation(frames, ee_pos) if len(frames) == len(ee_pos) else None
+
+
+def _steps(path: Path, name: str, actions: Any) -> int:
+    """The length of a demonstration; UserError where that can be none."""
+    shape = getattr(actions, "shape", ())
+    if not shape or shape[0] > MAX_STEPS:
+        raise UserError(
+            f"{path}: {short(name)} claims actions of shape {short(str(shape))}, expected at most "
+            f"{MAX_STEPS} steps"
+        )
+    return int(shape[0])
 
 
 def _part(obs: Any, key: str) -> Any:

@@ -16,11 +16,19 @@ import numpy as np
 
 from invact_vla.data.dataset import EpisodeInfo
 from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.source_files import check_file, choose_cameras, choose_key, decode_picture
+from invact_vla.data.source_files import (
+    check_pixels,
+    choose_cameras,
+    choose_key,
+    decode_picture,
+    files_of,
+    stack_alike,
+)
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.tfrecord import Record, list_records, read_features
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
+from invact_vla.training.untrusted import inside, short
 
 FEATURES, INFO = "features.json", "dataset_info.json"
 CAMERAS = {"agentview": ("image", "agentview_rgb"), "wrist": ("wrist_image", "eye_in_hand_rgb")}
@@ -87,8 +95,8 @@ class RldsDataset(StoredDataset):
         return found
 
     def _list_records(self) -> list[Record]:
-        info = read_json(check_file(self.folder / INFO))
-        splits = {str(s.get("name")): s for s in info.get("splits") or []}
+        info = read_json(inside(self.folder, INFO))
+        splits = _splits(self.folder, info)
         form = str(info.get("fileFormat") or "tfrecord")
         if form != "tfrecord":
             raise UserError(
@@ -99,9 +107,9 @@ class RldsDataset(StoredDataset):
         self.split = ", ".join(chosen)
         records = []
         for name in chosen or ["*"]:
-            files = sorted(self.folder.glob(f"*-{name}.tfrecord*"))
+            files = files_of(self.folder, self.folder.glob(f"*-{name}.tfrecord*"))
             found = [record for path in files for record in list_records(path)]
-            expected = sum(int(n) for n in splits.get(name, {}).get("shardLengths") or [])
+            expected = splits.get(name, 0)
             if not found or (expected and len(found) != expected):
                 raise UserError(
                     f"{self.folder}: {len(found)} episodes of split {name} in {len(files)} files, "
@@ -136,11 +144,11 @@ class RldsDataset(StoredDataset):
         features = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(tree)})
         try:
             return features.deserialize_example_np(data)["steps"]
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
+                AssertionError, MemoryError, RuntimeError) as error:  # fmt: skip
             raise UserError(
                 f"{self.config.path}: episode {place} has no {', '.join(keys)} as {FEATURES} promises "
-                f"({reason}): fetch it again"
+                f"({short(error)}): fetch it again"
             ) from error
 
     def _numbers(self, place: int, keys: Sequence[str]) -> np.ndarray:
@@ -161,7 +169,11 @@ class RldsDataset(StoredDataset):
         key = self.camera_keys[camera]
         where = f"{self.where(place)}, {camera}"
         steps = self._read(place, [key], encoded=True)
-        return np.stack([decode_picture(where, _part(s, self._path(key))) for s in steps])
+        if not len(steps):
+            raise UserError(f"{where}: no pictures: fetch it again")
+        first = decode_picture(where, _part(steps[0], self._path(key)))
+        check_pixels(where, first.shape[0], first.shape[1], len(steps))
+        return stack_alike(where, [decode_picture(where, _part(s, self._path(key))) for s in steps])
 
     def source_files(self) -> list[tuple[str, Path]]:
         return [(path.name, path) for path in sorted({r.path for r in self._records})]
@@ -193,17 +205,28 @@ def _version_folder(path: Path) -> Path:
 def _steps_of(folder: Path) -> dict[str, Any]:
     """The features of a step; FeaturesDicts become plain ones."""
     tfds = import_tfds()
-    read_json(check_file(folder / FEATURES))
+    read_json(inside(folder, FEATURES))
     try:
         features = tfds.features.FeaturesDict.from_config(str(folder))
         steps = features["steps"].feature
         return {k: dict(f) if hasattr(f, "items") else f for k, f in steps.items()}
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (LookupError, ValueError, TypeError, AttributeError, ImportError, AssertionError,
+            RecursionError, OSError) as error:  # fmt: skip
         raise UserError(
-            f"{folder / FEATURES} does not describe RLDS episodes ({reason}): expected a data set "
+            f"{folder / FEATURES} does not describe RLDS episodes ({short(error)}): expected a data set "
             "`steps` of action and observation"
         ) from error
+
+
+def _splits(folder: Path, info: Any) -> dict[str, int]:
+    """Episodes of each split, as dataset_info.json has them; 0 where it does not say."""
+    try:
+        return {
+            str(split.get("name")): sum(int(n) for n in split.get("shardLengths") or [])
+            for split in info.get("splits") or []
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / INFO} does not describe splits ({short(error)})") from error
 
 
 def _part(step: Any, path: Sequence[str]) -> Any:

@@ -4,7 +4,7 @@ What is wrong with a file is a UserError that names it.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,57 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from invact_vla.errors import UserError
+from invact_vla.training.untrusted import inside, refuse_pointer, short
 
-POINTER = b"version https://git-lfs"
 JPEG_START = b"\xff\xd8"
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP")  # those that data sets hold
+MAX_PIXELS = 9_500_000  # of a frame: 4K film has 8.3 and 8.8 million
+MAX_FRAME_BYTES = 2 << 30  # of the frames of one camera in one demonstration
+MAX_STEPS = 1_000_000  # of a demonstration: 14 hours at 20 Hz
+MOST_ROWS = 20_000_000  # of a table
+ROWS_PER_BYTE = 8  # the most rows that a byte of a table stands for
+MOST_UNPACKED = 1 << 30  # bytes that a table may unpack to, beyond its own
 
 
 def check_file(path: Path) -> Path:
     """The path, if there is a file that is not a text pointer of git-lfs."""
     if not path.is_file():
         raise UserError(f"no file {path}: the data set is incomplete; fetch it again")
-    with open(path, "rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise UserError(
-                f"{path} is a git-lfs pointer, not the data: run `git lfs pull` in the data set, or "
-                "fetch it with `hf download`"
-            )
+    refuse_pointer(path)
     return path
 
 
+def files_of(folder: Path, found: Iterable[Path]) -> list[Path]:
+    """The files in order; UserError for one that is a link out of the folder."""
+    paths = sorted(found)
+    for path in paths:
+        inside(folder, path.relative_to(folder))
+    return paths
+
+
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A parquet file, opened without reading it."""
+    """A parquet file, opened without reading it; UserError if it claims more rows than its bytes can
+    hold."""
     try:
-        return pq.ParquetFile(check_file(path), memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
+        file = pq.ParquetFile(check_file(path), memory_map=True, thrift_string_size_limit=1 << 26)
+        check_rows(path, file.metadata.num_rows, _unpacked(file.metadata))
+        return file
+    except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
         raise _damaged(path, error) from error
+
+
+def check_rows(path: Path, rows: int, unpacked: int = 0) -> None:
+    """UserError if a table of these rows and unpacked bytes cannot come from a file of its size."""
+    size = path.stat().st_size
+    if not 0 <= rows <= min(MOST_ROWS, 10_000 + size * ROWS_PER_BYTE):
+        raise UserError(f"{path} claims {rows} rows in {size} bytes: it is damaged or forged")
+    if unpacked > MOST_UNPACKED + size:
+        raise UserError(f"{path} unpacks to {unpacked} bytes: it is damaged or forged")
+
+
+def _unpacked(metadata: Any) -> int:
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return sum(g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns))
 
 
 def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -45,13 +72,12 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     known = file.schema_arrow.names
     try:
         return file.read(None if columns is None else [c for c in columns if c in known])
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(f"{path} is no parquet file or is damaged ({reason}): fetch it again")
+    return UserError(f"{path} is no parquet file or is damaged ({short(error)}): fetch it again")
 
 
 def decode_picture(where: str, data: bytes) -> np.ndarray:
@@ -61,13 +87,43 @@ def decode_picture(where: str, data: bytes) -> np.ndarray:
 
     try:
         if data[:2] == JPEG_START:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+            check_pixels(where, int(height), int(width))
             return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=False)
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=PICTURES) as image:
+            check_pixels(where, image.height, image.width)
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        ArithmeticError,
+        Image.DecompressionBombError,
+    ) as error:
         raise UserError(
-            f"{where}: a picture cannot be decoded ({error}): fetch it again"
+            f"{where}: a picture cannot be decoded ({short(error)}): fetch it again"
         ) from error
+
+
+def check_pixels(where: str, height: int, width: int, count: int = 1) -> None:
+    """UserError for frames too large to be decoded, or too many of them to be held as uint8 RGB."""
+    if height * width > MAX_PIXELS:
+        raise UserError(
+            f"{where}: frames of {width} x {height} px, more than the {MAX_PIXELS} px that are decoded: "
+            "scale them down first"
+        )
+    if height * width * 3 * count > MAX_FRAME_BYTES:
+        raise UserError(
+            f"{where}: {count} frames of {width} x {height} px are more than {MAX_FRAME_BYTES >> 20} "
+            "MiB: scale them down or cut them first"
+        )
+
+
+def stack_alike(where: str, frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames (H, W, 3) of one size as (T, H, W, 3); UserError if their sizes differ."""
+    if len({frame.shape for frame in frames}) != 1:
+        raise UserError(f"{where}: pictures of different sizes: fetch it again")
+    return np.stack(frames)
 
 
 def choose_cameras(

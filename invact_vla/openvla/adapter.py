@@ -18,7 +18,7 @@ from torch import Tensor
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.attention import Attention
-from invact_vla.openvla.checkpoint import from_pretrained, published_name, read_safetensors, some
+from invact_vla.openvla.checkpoint import from_pretrained, published_name
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.config_file import config_to_json, read_config, read_config_file
 from invact_vla.openvla.folder import ADAPTER_CONFIG, checkpoint_folder
@@ -37,7 +37,8 @@ from invact_vla.openvla.lora import (
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.pretrained import Pretrained
 from invact_vla.training.files import atomic_folder, read_json, write_json
-from invact_vla.training.torch_files import read_tensors
+from invact_vla.training.torch_files import read_safetensors, read_tensors
+from invact_vla.training.untrusted import some
 
 WEIGHTS, OLD_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 FULL_WEIGHTS, SIDECAR = "full_modules.safetensors", "invact_adapter.json"

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -23,15 +22,14 @@ from invact_vla.openvla.folder import (
     SINGLE,
     WEIGHTS,
     checkpoint_folder,
-    no_weights,
 )
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.oft_files import read_oft
 from invact_vla.training.device import CPU, Device, resolve_device, resolve_dtype
-from invact_vla.training.files import read_json, refuse_pointer
+from invact_vla.training.torch_files import read_safetensors, weight_files
+from invact_vla.training.untrusted import some
 
 SHARD_BYTES = 5_000_000_000
-_SHOWN = 5  # keys named in an error
 
 
 def published_name(name: str) -> str:
@@ -57,42 +55,6 @@ def load_weights(
     for path in weight_files(folder):
         weights.update(read_safetensors(path, device, dtype))
     return weights
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, all of which exist."""
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if not (folder / INDEX).is_file():
-        raise no_weights(folder)
-    index = read_json(folder / INDEX)
-    names = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
-        raise UserError(f"{folder / INDEX}: expected an object with a `weight_map` of file names")
-    files = [folder / name for name in sorted(set(names.values()))]
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{folder} lacks {len(missing)} of {len(files)} shards of {INDEX}, no file "
-            f"{some(missing)}: download or copy the folder again"
-        )
-    return files
-
-
-def read_safetensors(
-    path: Path, device: torch.device = CPU, dtype: torch.dtype | None = None
-) -> dict[str, Tensor]:
-    """All tensors of one file; a missing or damaged one is a UserError. Each is changed to `dtype` as
-    it comes, so that a file in another number format is never held twice."""
-    if not path.is_file():
-        raise UserError(f"no file {path}")
-    refuse_pointer(path)
-    try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name).to(dtype=dtype) for name in names}
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def from_pretrained(
@@ -157,12 +119,6 @@ def _check(weights: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], folde
             f"weights in {folder} are not those of its config.json: {'; '.join(problems)}. "
             "Check that config.json and the weights belong together"
         )
-
-
-def some(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def save_weights(

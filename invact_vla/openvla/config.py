@@ -14,6 +14,16 @@ SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
 TURNS = tuple(ROTATIONS)  # what may be done to an upright frame
 
+MAX_LAYERS, MAX_SIDE, MAX_WIDTH, MAX_ROWS = 1024, 4096, 1 << 20, 1 << 24
+
+
+def _check_sizes(config: Any, **most: int) -> None:
+    """ValueError for a size that no model has: it would be built before the weights deny it."""
+    for name, limit in most.items():
+        value = getattr(config, name)
+        if type(value) is not int or not 0 < value <= limit:
+            raise ValueError(f"{name} must be a whole number of 1..{limit}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
@@ -34,6 +44,8 @@ class TowerConfig:
     options: dict[str, Any] = field(default_factory=dict)  # further VisionTransformer arguments
 
     def __post_init__(self) -> None:
+        _check_sizes(self, depth=MAX_LAYERS, img_size=MAX_SIDE, patch_size=MAX_SIDE,
+                     embed_dim=MAX_WIDTH, num_heads=MAX_WIDTH)  # fmt: skip
         if self.depth < 2:
             raise ValueError(
                 f"tower depth must be at least 2 (the last is not run), got {self.depth}"
@@ -68,6 +80,9 @@ class TextConfig:
     tie_word_embeddings: bool = False  # lm_head shares the embedding
 
     def __post_init__(self) -> None:
+        _check_sizes(self, num_hidden_layers=MAX_LAYERS, hidden_size=MAX_WIDTH,
+                     intermediate_size=MAX_WIDTH, num_attention_heads=MAX_WIDTH,
+                     vocab_size=MAX_ROWS)  # fmt: skip
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
@@ -100,6 +115,7 @@ class InvActConfig:
             raise ValueError(f"turns: expected one of {TURNS} a camera, got {list(self.turns)}")
         if self.gripper_open not in (0, 1):
             raise ValueError(f"gripper_open must be 0 or 1, got {self.gripper_open}")
+        _check_sizes(self, chunk=MAX_SIDE, action_dim=MAX_SIDE)
         if self.chunk < 1 or self.action_dim < 1 or self.proprio_dim < 0:
             raise ValueError("chunk and action_dim must be at least 1, proprio_dim at least 0")
         if len(set(self.latent_token_ids)) != len(self.latent_token_ids):

@@ -11,6 +11,7 @@ from invact_vla.openvla.folder import checkpoint_folder
 from invact_vla.openvla.head_configs import head_from_json
 from invact_vla.openvla.oft_files import oft_config
 from invact_vla.training.files import read_json
+from invact_vla.training.untrusted import short
 
 _MODEL_TYPES = ("openvla", "prismatic")
 _NESTED = {"text_config", "towers", "invact"}
@@ -47,9 +48,8 @@ def read_config_file(folder: Path) -> OpenVLAConfig:
     if not isinstance(value, dict):
         raise UserError(f"{folder / 'config.json'}: expected an object, got {type(value).__name__}")
     if value.get("model_type", "openvla") not in _MODEL_TYPES:
-        raise UserError(
-            f"{folder} is a {value['model_type']!r} checkpoint, not an OpenVLA (model_type 'openvla')"
-        )
+        kind = short(repr(value["model_type"]))
+        raise UserError(f"{folder} is a {kind} checkpoint, not an OpenVLA (model_type 'openvla')")
     if not value.get("towers") and (folder / "towers.json").is_file():
         description = read_json(folder / "towers.json")
         if not isinstance(description, dict) or not isinstance(description.get("towers"), list):
@@ -78,8 +78,10 @@ def config_from_json(value: dict[str, Any], source: str) -> OpenVLAConfig:
             towers=towers[:count],
             invact=_invact(value.get("invact") or {}),
         )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{source}: {error}") from error
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise UserError(f"{source}: {short(error)}") from error
 
 
 def config_to_json(config: OpenVLAConfig) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def with_latent_tokens(
 
 def _tower(value: dict[str, Any], source: str) -> TowerConfig:
     if not isinstance(value, dict):
-        raise UserError(f"{source}: a tower must be an object, got {value!r}")
+        raise UserError(f"{source}: a tower must be an object, got {type(value).__name__}")
     known = {f.name for f in fields(TowerConfig)} - {"options"}
     options = {**value.get("options", {}), **{k: v for k, v in value.items() if k not in known}}
     options.pop("options", None)
@@ -134,7 +136,9 @@ def _tower(value: dict[str, Any], source: str) -> TowerConfig:
         if isinstance(plain.get(name), list):
             sides = set(plain[name])
             if len(sides) != 1:
-                raise UserError(f"{source}: tower {name} must be square, got {plain[name]}")
+                raise UserError(
+                    f"{source}: tower {name} must be square, got {short(str(plain[name]))}"
+                )
             plain[name] = sides.pop()
     return TowerConfig(**plain, options=options)
 

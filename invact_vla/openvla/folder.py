@@ -10,11 +10,11 @@ from typing import Any
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
+from invact_vla.training.torch_files import INDEX, SINGLE
 
 MODEL = "model"  # subfolder of a run that holds the checkpoint
 ADAPTER = "adapter"  # subfolder of a run that holds a LoRA adapter alone
 ADAPTER_CONFIG = "adapter_config.json"
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS = (SINGLE, INDEX, "model-*-of-*.safetensors")  # patterns of a saved model's weights
 OFT_FILES = ("action_head--*", "proprio_projector--*")  # OpenVLA-OFT's parts beside the weights
 _OFT_VARIANTS = {  # parts of OpenVLA-OFT that nothing here runs
@@ -23,7 +23,6 @@ _OFT_VARIANTS = {  # parts of OpenVLA-OFT that nothing here runs
 }
 _UNIVLA_FILES = ("action_decoder*", "lam*.ckpt", "latent_action_model*")
 _UNIVLA_TOKEN = "<ACT_0>"
-_OTHER_FORMATS = ("pytorch_model*.bin*", "*.bin", "checkpoints/*.pt", "*.pt", "*.pth", "*.gguf")
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -117,15 +116,6 @@ def refuse_foreign(folder: Path) -> None:
 def is_checkpoint(folder: Path) -> bool:
     """Whether an OpenVLA was saved here."""
     return _object(folder / "config.json").get("model_type") == "openvla"
-
-
-def no_weights(folder: Path) -> UserError:
-    """The error of a folder without safetensors: names what lies there instead, if anything."""
-    others = _found(Path(folder), _OTHER_FORMATS)
-    instead = f"; {others[0]} is not read: save the model as safetensors" if others else ""
-    return UserError(
-        f"no weights in {folder}: expected {SINGLE} or {INDEX} with its shards{instead}"
-    )
 
 
 def _refuse_adapter(folder: Path) -> None:

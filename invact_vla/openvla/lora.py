@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
-from invact_vla.openvla.checkpoint import is_adapter_weight, published_name, some
+from invact_vla.openvla.checkpoint import is_adapter_weight, published_name
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.folder import adapter_folder
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.towers import unused_modules
+from invact_vla.training.untrusted import some
 
 # what "all-linear" of peft 0.11.1 means for OpenVLA, lm_head and patch embeddings included
 PUBLISHED = (

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from invact_vla.errors import UserError
-from invact_vla.training.files import read_json, refuse_pointer
+from invact_vla.training.files import read_json
+from invact_vla.training.untrusted import refuse_pointer
 
 UNK, BOS, EOS = 0, 1, 2
 BOUNDARY = "\N{LOWER ONE EIGHTH BLOCK}"  # the word-boundary mark of SentencePiece

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from invact_vla.errors import UserError
 from invact_vla.openvla.adapter import load_on_base
-from invact_vla.openvla.checkpoint import from_pretrained, read_safetensors
+from invact_vla.openvla.checkpoint import from_pretrained
 from invact_vla.openvla.folder import checkpoint_folder, is_adapter
 from invact_vla.openvla.lora import merge
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.outputs import NAMES, compute, pixels_of_picture
+from invact_vla.training.torch_files import read_safetensors
 
 TOLERANCE = 1e-4
 PICTURE_TOLERANCE = 1e-3  # of pixel_values made from a raw picture

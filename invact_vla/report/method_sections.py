@@ -25,6 +25,7 @@ from invact_vla.html.page import (
 )
 from invact_vla.report.inputs import ReportInputs, SampleClip
 from invact_vla.report.reading import pictures_of, read_optional_json
+from invact_vla.training.untrusted import inside
 from latent_actions.health import code_counts, code_health
 
 DIRECTIONS = {
@@ -205,7 +206,7 @@ def pick_samples(labels: Mapping[str, Path], videos: Path, count: int) -> tuple[
     return tuple(
         SampleClip(
             text=text,
-            video=videos / f"{by_text[text][0].rsplit('/', 1)[-1]}.webm",
+            video=inside(videos, f"{by_text[text][0].rsplit('/', 1)[-1]}.webm"),
             frame=by_text[text][1],
             frame_end=by_text[text][2],
             codes={name: rows[by_text[text]][1] for name, rows in tables.items()},

@@ -1,12 +1,11 @@
 """Reading run folders: metric rows, durations, summaries."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
+from invact_vla.training.untrusted import inside, parse_json, read_text
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -18,14 +17,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
+    lines = read_text(inside(folder, path.name)).split("\n")
     rows: dict[float, dict[str, float]] = {}
     for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not a JSON line: {error}") from error
-        if "step" in row:
+        row = parse_json(line, f"{path}:{number}")
+        if isinstance(row, dict) and _is_number(row.get("step")):
             rows[row["step"]] = {name: value for name, value in row.items() if _is_number(value)}
     return [rows[step] for step in sorted(rows)]
 
@@ -36,13 +32,14 @@ def curve(rows: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
 
 
 def read_optional_json(path: Path) -> Any:
-    """The content of a JSON file, or None if there is no such file."""
-    return read_json(path) if path.exists() else None
+    """The content of a JSON file, or None if there is no such file; UserError for a link out of its
+    folder."""
+    return read_json(inside(path.parent, path.name)) if path.exists() else None
 
 
 def pictures_of(folder: Path) -> list[Path]:
     """PNG files directly inside a run folder."""
-    return sorted(folder.glob("*.png"))
+    return [inside(folder, path.name) for path in sorted(folder.glob("*.png"))]
 
 
 def _is_number(value: object) -> bool:

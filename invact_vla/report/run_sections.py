@@ -21,6 +21,7 @@ from invact_vla.html.page import (
 )
 from invact_vla.report.inputs import ReportInputs
 from invact_vla.report.reading import curve, read_metrics, read_optional_json
+from invact_vla.training.untrusted import inside, read_text
 from libero_eval.results import EpisodeRow
 from libero_eval.rollout import find_video
 from libero_eval.tasks import instruction
@@ -180,9 +181,9 @@ def origin_section(inputs: ReportInputs) -> Section:
         rows = [[name, _plain(value)] for name, value in summary.items()]
         parts.append(details("Demonstrations", table(["item", "value"], rows, numeric_from=2)))
     configs = [
-        details(f"config of {name}", Html(f"<pre class=mono>{safe(path.read_text())}</pre>"))
+        details(f"config of {name}", Html(f"<pre class=mono>{safe(read_text(path))}</pre>"))
         for name, folder in inputs.stages.items()
-        if (path := folder / "config.yaml").exists()
+        if (path := inside(folder, "config.yaml")).exists()
     ]
     return Section("origin", title, join(*parts, *configs))
 

@@ -21,6 +21,7 @@ from invact_vla.training.list_options import join_lists, register_lists
 _NO_TYPE = re.compile(
     r"Expected a dict with a 'type' key for <class '([\w.]+)'>, got (.*)", re.DOTALL
 )
+_LONGEST = 2000  # letters of a message
 _NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
 
 
@@ -32,9 +33,9 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
     prints every field with its comment and exits with 0.
     """
     args = join_lists(_name_words(args, config_class), config_class)
-    import draccus
-    import yaml
     from draccus.utils import DraccusException
+
+    from invact_vla.training.config_parser import parse
 
     show_comments()
     register_lists()
@@ -42,11 +43,12 @@ def parse_config(config_class: type, args: Sequence[str], program: str = "invact
     complaints = io.StringIO()
     try:
         with _program_name(program), contextlib.redirect_stderr(complaints):
-            return draccus.parse(config_class, args=list(args))
-    except FileNotFoundError as error:
-        raise UserError(f"no config file {error.filename}: correct --config_path") from error
-    except (DraccusException, ValueError, TypeError, OSError, yaml.YAMLError) as error:
-        raise UserError(_cause(error)) from error
+            return parse(config_class, list(args))
+    except (
+        DraccusException, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+        RecursionError, OSError,
+    ) as error:  # fmt: skip
+        raise UserError(" ".join(_cause(error).split())[:_LONGEST]) from error
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from invact_vla.errors import UserError
+from invact_vla.training.untrusted import parse_json, read_text
 
 
 @contextmanager
@@ -85,25 +86,6 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def refuse_pointer(path: Path) -> None:
-    """UserError where a file is what `git clone` without git-lfs leaves in its place."""
-    with open(path, "rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            raise UserError(
-                f"{path} is a git-lfs text pointer, not the file itself: run `git lfs pull` in its "
-                "repository, or download the file again"
-            )
-
-
-_POINTER = b"version https://git-lfs"
-
-
 def read_json(path: Path) -> Any:
     """Read JSON; a missing or malformed file is a UserError that names it."""
-    try:
-        return json.loads(Path(path).read_text())
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"no file {path}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        refuse_pointer(path)
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    return parse_json(read_text(path), str(path))

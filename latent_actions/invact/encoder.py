@@ -15,12 +15,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
 from invact_vla.training.device import CPU, Device, exact, resolve_device
 from invact_vla.training.files import atomic_folder, read_json
+from invact_vla.training.torch_files import read_safetensors, stored_shapes
+from invact_vla.training.untrusted import inside, read_text, short, some
 from latent_actions.invact.attention import Block, Kernel
 from latent_actions.invact.commit import CommitBlock, CommitConfig
 from latent_actions.invact.divided import DividedBlock
@@ -32,6 +34,7 @@ from latent_actions.invact.streams import planes
 from latent_actions.invact.video_input import as_clips
 
 FORMAT = "invact-encoder/1"
+MAX_DEPTH = 1024
 FEATURES = "features"  # folder of the frozen image model inside an encoder folder
 
 
@@ -59,6 +62,17 @@ class EncoderConfig:
     commit: CommitConfig = field(default_factory=CommitConfig)  # routing
 
     def __post_init__(self) -> None:
+        sizes = (
+            self.frames,
+            self.size,
+            self.tubelet,
+            self.patch,
+            self.width,
+            self.depth,
+            self.heads,
+        )
+        if min(sizes) < 1 or self.depth > MAX_DEPTH or self.commit.registers > MAX_DEPTH:
+            raise ValueError(f"sizes must be at least 1, depth and registers at most {MAX_DEPTH}")
         if self.frames % self.tubelet or self.size % self.patch or self.width % self.heads:
             raise ValueError(
                 f"frames {self.frames} / tubelet {self.tubelet}, size {self.size} / patch "
@@ -302,30 +316,35 @@ class InvActEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: Device = CPU) -> "InvActEncoder":
-        """Read what save_pretrained wrote, from a folder or from "owner/name" on the hub, strictly;
-        UserError on anything missing or left over. device: as in training/device.py."""
+        """Read what save_pretrained wrote, from a folder or from "owner/name" or "owner/name@revision"
+        on the hub, strictly; UserError on anything missing or left over. device: as in
+        training/device.py."""
         device = resolve_device(device)
         folder = fetch_folder(folder)
-        config = read_json(folder / "config.json")
+        config = read_json(inside(folder, "config.json"))
         if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
             raise UserError(
                 f"{folder}/config.json is not an InvAct encoder ({FORMAT}); give an encoder folder"
             )
-        weights = folder / "model.safetensors"
+        weights = inside(folder, "model.safetensors")
         if not weights.is_file():
             raise UserError(f"no model.safetensors in {folder}: the encoder folder is incomplete")
-        if (folder / FEATURES).is_dir():
-            config["features"] = str(folder / FEATURES)
+        config["features"] = str(folder / FEATURES) if (folder / FEATURES).is_dir() else ""
         try:
+            shape = draccus.decode(EncoderConfig, config)
+            with torch.device("meta"):  # a config may claim any size
+                _check_shapes(cls(shape), stored_shapes(weights), weights)
             with device:
-                model = cls(draccus.decode(EncoderConfig, config))
-        except (draccus.utils.DraccusException, ValueError) as error:
+                model = cls(shape)
+        except (draccus.utils.DraccusException, ValueError, TypeError, LookupError, RuntimeError,
+                ArithmeticError, RecursionError) as error:  # fmt: skip
             raise UserError(
-                f"{folder}/config.json does not describe an encoder of this version: {error}"
+                f"{folder}/config.json does not describe an encoder of this version: {short(error)}"
             ) from error
-        _load_strictly(model, load_file(weights, str(device)), weights)
-        card = folder / "README.md"
-        model.card = card.read_text() if card.is_file() else ""
+        state = read_safetensors(weights, device)
+        model.load_state_dict({name: _with_dimension(value) for name, value in state.items()})
+        card = inside(folder, "README.md")
+        model.card = read_text(card) if card.is_file() else ""
         return model.eval()
 
 
@@ -336,19 +355,21 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    # scalars were saved without a dimension before FSDP asked for one
-    state = {name: value.reshape(1) if value.ndim == 0 else value for name, value in state.items()}
+def _with_dimension(value: Tensor) -> Tensor:
+    """Scalars were saved without a dimension before FSDP asked for one."""
+    return value.reshape(1) if value.ndim == 0 else value
+
+
+def _check_shapes(model: nn.Module, stored: dict[str, tuple[int, ...]], path: Path) -> None:
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
+    found = {name: shape or (1,) for name, shape in stored.items()}
     if expected != found:
         wrong = sorted(
             name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
         raise UserError(
-            f"{path} does not fit its config.json: {len(wrong)} entries differ, such as {wrong[:5]}"
+            f"{path} does not fit its config.json: {len(wrong)} entries differ, such as {some(wrong)}"
         )
-    model.load_state_dict(state)
 
 
 def _batches(frames: np.ndarray, batch_size: int) -> list[Tensor]:

@@ -7,6 +7,7 @@ averaged or sharded, and is saved as a folder of its own beside the encoder.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,12 @@ from einops import rearrange
 from torch import Tensor
 
 from invact_vla.errors import UserError
+from invact_vla.training.files import read_json
+from invact_vla.training.untrusted import short
+from latent_actions.published_model import published_model
 
 # of ImageNet, for folders that do not say how their images are scaled
+_LARGEST = 1 << 14  # numbers of a feature, pixels of an image
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -23,7 +28,7 @@ class FrozenFeatures:
     """Patch features of a pretrained image model. width: of a feature."""
 
     def __init__(self, folder: str) -> None:
-        """folder: a local folder in transformers' layout; UserError if there is none."""
+        """folder: a local folder in transformers' layout, read as in published_model.py."""
         from transformers import AutoModel
 
         if not (Path(folder) / "config.json").is_file():
@@ -31,11 +36,11 @@ class FrozenFeatures:
                 f"stream features needs the folder of a vision model of transformers, got "
                 f"{folder!r}, which has no config.json; set model.features"
             )
-        model = AutoModel.from_pretrained(folder)
-        self.model = getattr(model, "vision_model", model).eval().requires_grad_(False)
-        self.width = int(self.model.config.hidden_size)
-        self.size = int(self.model.config.image_size)
-        self.patch = int(self.model.config.patch_size)
+        model = published_model(AutoModel, folder)
+        self.model = getattr(model, "vision_model", model)
+        self.width, self.size, self.patch = (
+            _size(self.model.config, name) for name in ("hidden_size", "image_size", "patch_size")
+        )
         self.scaling = _scaling(Path(folder) / "preprocessor_config.json")
 
     @torch.no_grad()
@@ -61,7 +66,20 @@ class FrozenFeatures:
         (folder / "preprocessor_config.json").write_text(json.dumps(scaling) + "\n")
 
 
+def _size(config: Any, name: str) -> int:
+    value = getattr(config, name, None)
+    if type(value) is not int or not 0 < value <= _LARGEST:
+        raise UserError(f"features: expected an image model, its {name} is {short(repr(value))}")
+    return value
+
+
 def _scaling(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the channels that the model was trained with."""
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    return tuple(found.get("image_mean", _MEAN)), tuple(found.get("image_std", _STD))
+    found = read_json(path) if path.is_file() else {}
+    found = found if isinstance(found, dict) else {}
+    parts = [found.get("image_mean", _MEAN), found.get("image_std", _STD)]
+    for part in parts:
+        numbers = isinstance(part, list | tuple) and all(isinstance(n, int | float) for n in part)
+        if not numbers or len(part) != 3:
+            raise UserError(f"{path}: expected three numbers of image_mean and of image_std")
+    return tuple(parts[0]), tuple(parts[1])

@@ -8,16 +8,18 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
 from invact_vla.training.device import CPU, Device, resolve_device
 from invact_vla.training.files import atomic_folder, read_json, write_json
+from invact_vla.training.torch_files import read_safetensors
 from latent_actions.invact.losses import multi_positive_infonce
 
 FEATURES = 512  # F, buckets of the hash
@@ -86,13 +88,33 @@ class LanguageHead(nn.Module):
         """Read what save_pretrained wrote; UserError on any other content. device: as in
         training/device.py."""
         config = read_json(Path(folder) / "config.json")
+        if not isinstance(config, dict) or not _is_head(config):
+            raise UserError(
+                f"{folder}/config.json is not that of a language head: expected a list `verbs` and "
+                f"numbers `embedding` and `features` of 1..{_WIDEST}"
+            )
         head = cls(config["verbs"], config["embedding"], config["features"])
-        state = load_file(Path(folder) / "model.safetensors")
+        state = read_safetensors(Path(folder) / "model.safetensors")
         expected = {"project.weight": head.project.weight.shape}
         if {name: value.shape for name, value in state.items()} != expected:
             raise UserError(f"{folder}/model.safetensors does not fit its config.json")
         head.project.weight.data.copy_(state["project.weight"])
         return head.to(resolve_device(device)).eval()
+
+
+_WIDEST, _MOST_VERBS = 1 << 14, 10_000
+
+
+def _is_head(config: dict[str, Any]) -> bool:
+    """Whether the sizes of a file can be those of a head."""
+    verbs = config.get("verbs")
+    sizes = [config.get("embedding"), config.get("features")]
+    return (
+        isinstance(verbs, list)
+        and 0 < len(verbs) <= _MOST_VERBS
+        and all(isinstance(verb, str) for verb in verbs)
+        and all(type(size) is int and 0 < size <= _WIDEST for size in sizes)
+    )
 
 
 def video_text_loss(embedding: Tensor, text: Tensor, verb: Tensor, temperature: float) -> Tensor:

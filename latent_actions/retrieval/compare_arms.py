@@ -4,18 +4,18 @@ An arm is one recipe, a member of it one run of that recipe (one seed). Trained 
 the same number of frames, and are matched if steps, batch size and parameters are equal.
 """
 
-import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import yaml
 
 from invact_vla.errors import UserError
 from invact_vla.training.run_folder import product_key
+from invact_vla.training.torch_files import stored_shapes
+from invact_vla.training.yaml_text import read_yaml
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, weights_of
 from latent_actions.retrieval.subjects import Subject, pixel_embedding, references, trained
@@ -168,7 +168,7 @@ def unmatched(arms: Sequence[Arm], reference: str) -> list[str]:
 def _training_config(folder: Path) -> Mapping[str, Any]:
     """The config of the run whose product a folder is, or {} where no run made it."""
     path = folder / "config.yaml"
-    loaded = yaml.safe_load(path.read_text()) if path.is_file() else None
+    loaded = read_yaml(path) if path.is_file() else None
     return loaded if isinstance(loaded, dict) else {}
 
 
@@ -178,7 +178,4 @@ def _stored_numbers(folder: Path) -> int | None:
     found = [path for path in places if path.is_file()]
     if not found:
         return None
-    with open(found[0], "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return int(sum(np.prod(shape, dtype=np.int64) for shape in shapes))
+    return sum(math.prod(shape) for shape in stored_shapes(found[0]).values())

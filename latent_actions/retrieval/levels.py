@@ -3,10 +3,10 @@
 The file holds, beside an optional note, one or more groupings {name: {group: {label: count}}}.
 """
 
-import json
 from pathlib import Path
 
 from invact_vla.errors import UserError
+from invact_vla.training.files import read_json
 from latent_actions.retrieval.metric import TOP, Levels, levels
 
 _LAYOUT = "expected {grouping: {group: {label: count}}}"
@@ -20,10 +20,7 @@ def read_histogram(path: Path) -> dict[str, dict[str, dict[str, int]]]:
         raise UserError(
             f"expected a histogram file, found none at {path}; give the path of a JSON file"
         )
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}); {_LAYOUT}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}; {_LAYOUT}")
     groupings = {name: value for name, value in content.items() if not isinstance(value, str)}

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
 from invact_vla.errors import UserError
+from invact_vla.training.untrusted import short
 from libero_eval.recording import DATASET_NAMES
 from libero_eval.tasks import find_task, task_names
 
@@ -104,12 +106,10 @@ def read_demonstrations(source: Path, suite: str, scripted: bool = False) -> Dem
 
 def _has_libero_layout(path: Path) -> bool:
     """Whether a file is as LIBERO itself writes it, all that the doctor can ask of it included."""
-    import h5py
-
     if path.suffix != ".hdf5":
         return False
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             data: Any = file["data"]
             convention = data.attrs.get("macros_image_convention", "opengl")
             groups = [data[name] for name in data if re.fullmatch(r"demo_\d+", name)]
@@ -119,30 +119,28 @@ def _has_libero_layout(path: Path) -> bool:
                 and len(groups) == len(data)
                 and convention in ("opengl", b"opengl")
                 and all(name in groups[0]["obs"] for name in senses)
-                and min(group["actions"][:, 6].min() for group in groups[:PER_FILE]) < 0
+                and min(read_array(group["actions"])[:, 6].min() for group in groups[:PER_FILE]) < 0
             )
-    except (OSError, KeyError, ValueError, IndexError, TypeError):
+    except UserError:
         return False
 
 
 def _read_file(path: Path, suite: str) -> tuple[list[Demonstration], list[np.ndarray]]:
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             data: Any = file["data"]
             names = sorted(data, key=lambda n: int(n.split("_")[1]))[:STATISTICS_DEMOS]
             demos = [_read(path, data[n], n, suite) for n in names[:PER_FILE]]
             return demos, [_learned(data[n]) for n in names]
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except UserError as error:
         raise UserError(
-            f"{path} is not a LIBERO demonstration file or is damaged ({error}): expected "
+            f"{path} is not a LIBERO demonstration file or is damaged ({short(error)}): expected "
             "data/demo_<i>/{actions, states, obs/...}"
         ) from error
 
 
 def _learned(group: Any) -> np.ndarray:
-    return group.get("expert_actions", group["actions"])[()].astype(np.float64)
+    return read_array(group.get("expert_actions", group["actions"])).astype(np.float64)
 
 
 def _read(path: Path, group: Any, name: str, suite: str) -> Demonstration:
@@ -151,9 +149,9 @@ def _read(path: Path, group: Any, name: str, suite: str) -> Demonstration:
     words = choose_instruction(path, stored) or instruction_of(path)
     obs, attributes = group["obs"], group.attrs
     learned = _learned(group)
-    executed = group.get("executed_actions", group["actions"])[()].astype(np.float64)
+    executed = read_array(group.get("executed_actions", group["actions"])).astype(np.float64)
     times = np.unique(np.linspace(0, len(learned) - 1, FRAMES).astype(int))
-    parts = [obs[n][()] for n in ("ee_pos", "ee_ori", "gripper_states")]
+    parts = [read_array(obs[n]) for n in ("ee_pos", "ee_ori", "gripper_states")]
     states = group.get("states")
     return Demonstration(
         suite=suite,

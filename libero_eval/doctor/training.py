@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import draccus
-import yaml
 
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.training.files import read_json
+from invact_vla.training.yaml_text import read_yaml
 
 LEAST_STEPS = 100  # fewer have barely moved the weights, whatever the data
 LEAST_PASSES = 0.1  # over the samples
@@ -48,7 +48,7 @@ def training_of(checkpoint: Path) -> Training | None:
     run = checkpoint.resolve().parent
     if not ((run / "provenance.json").is_file() and (run / "config.yaml").is_file()):
         return None
-    config: Any = yaml.safe_load((run / "config.yaml").read_text())
+    config: Any = read_yaml(run / "config.yaml")
     if not isinstance(config, dict):
         return None
     parents = read_json(run / "provenance.json").get("parents", {})

@@ -1,12 +1,15 @@
 """Recorded demonstrations as a policy: does the harness count what is known to succeed?"""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from invact_vla.data.hdf5_file import open_hdf5, read_array, read_rows
 from invact_vla.errors import UserError
 from invact_vla.schema import ActionChunk, Observation
 from invact_vla.training.run_folder import product_key
@@ -99,7 +102,9 @@ def demos_by_init(path: Path, suite: str, task_id: int) -> dict[int, str]:
             attributes = data[name].attrs
             index = attributes.get("init_index")
             if index is None and "layout_seed" not in attributes:
-                start = attributes.get("init_state", data[name]["states"][0])
+                start = attributes.get("init_state")
+                if start is None:
+                    start = read_rows(data[name]["states"], slice(0, 1))[0]
                 index = _nearest(np.asarray(start, np.float64), init_states(suite, task_id))
             if index is not None:
                 found.setdefault(int(index), name)
@@ -113,7 +118,7 @@ def read_actions(path: Path, name: str) -> np.ndarray:
         demo: Any = file["data"][name]
         if "actions" not in demo:
             raise UserError(f"{path}: {name} has no actions")
-        values = demo["actions"][()].astype(np.float32)
+        values = read_array(demo["actions"]).astype(np.float32)
     if values.ndim != 2 or values.shape[1] != 7 or not len(values):
         raise UserError(f"{path}: {name}: expected actions (T, 7), got {values.shape}")
     return values
@@ -127,15 +132,11 @@ def _nearest(start: np.ndarray, states: np.ndarray | None) -> int | None:
     return int(distances.argmin()) if distances.min() <= TOLERANCE else None
 
 
-def _open(path: Path) -> Any:
-    import h5py
-
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise UserError(f"no demonstrations {path}: make some with `invact libero demos`")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path} is no HDF5 file, or is damaged: {error}") from error
-    if "data" not in file:
-        raise UserError(f"{path} has not LIBERO's layout: expected data/demo_<i>/actions")
-    return file
+    with open_hdf5(path) as file:
+        if "data" not in file:
+            raise UserError(f"{path} has not LIBERO's layout: expected data/demo_<i>/actions")
+        yield file

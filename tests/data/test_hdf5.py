@@ -301,7 +301,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         opened(tmp_path)
     path = tmp_path / NAME
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(UserError, match="git-lfs pointer"):
+    with pytest.raises(UserError, match="git-lfs text pointer"):
         opened(path)
     path.write_bytes(b"no hdf5")
     with pytest.raises(UserError, match="no HDF5 file or is damaged"):

@@ -190,7 +190,7 @@ def test_words_in_an_index_without_a_name(name: str, folder: Path) -> None:
 def test_pointers_of_git_lfs(file: str, folder: Path) -> None:
     (folder / file).unlink()
     (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(UserError, match=r"git-lfs pointer, not the data: run `git lfs pull`"):
+    with pytest.raises(UserError, match=r"git-lfs text pointer, not the data: run `git lfs pull`"):
         opened(folder).numbers(0)
 
 
@@ -199,7 +199,7 @@ def test_pointers_of_videos(folder: Path) -> None:
         path.write_text("version https://git-lfs.github.com/spec/v1\n")
     dataset = opened(folder)
     dataset.numbers(0)
-    with pytest.raises(UserError, match="git-lfs pointer"):
+    with pytest.raises(UserError, match="git-lfs text pointer"):
         dataset.frames(0, "agentview")
 
 

@@ -129,7 +129,7 @@ def test_damage(folder: Path) -> None:
     with pytest.raises(UserError, match="no TFRecord file or is damaged at byte 0"):
         opened(folder)
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(UserError, match="git-lfs pointer"):
+    with pytest.raises(UserError, match="git-lfs text pointer"):
         opened(folder)
     path.unlink()
     with pytest.raises(UserError, match="0 episodes of split train in 0 files, 2 expected"):

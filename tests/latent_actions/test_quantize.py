@@ -111,7 +111,7 @@ def test_wrong_width_and_bad_files_are_refused(tmp_path: Path) -> None:
         load_quantizer(tmp_path / "absent")
     save_quantizer(quantizer, tmp_path / "q")
     (tmp_path / "q" / "quantizer.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match="not a whole weights file"):
         load_quantizer(tmp_path / "q")
     (tmp_path / "q" / "quantizer.json").write_text('{"type": "none"}')
     with pytest.raises(UserError, match="not a quantizer config"):

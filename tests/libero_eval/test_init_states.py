@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from invact_vla.errors import UserError
-from libero_eval.init_states import init_states, read_init_states
+from libero_eval.init_states import init_states, read_array, read_init_states
 from libero_eval.libero_home import benchmark_root
 from libero_eval.tasks import SUITES, instruction, task_name, task_names
 
@@ -102,3 +102,82 @@ def test_instructions_come_from_file_names() -> None:
         task_names("libero_11")
     with pytest.raises(UserError, match=r"0\.\.9"):
         task_name("libero_10", 10)
+
+
+def _state(shape: object, dtype: bytes, data: bytes) -> bytes:
+    """A pickle of an array with any shape, type state and bytes; dtype: opcodes of a finished type."""
+    head = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    body = pickle.dumps(shape, 2)[2:-1]
+    content = b"B" + len(data).to_bytes(4, "little") + data
+    return head + b"(K\x01" + body + dtype + b"\x89" + content + b"tb."
+
+
+F8 = b"cnumpy\ndtype\nU\x02f8\x89\x88\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+
+
+def test_a_forged_pickle_of_right_sizes_is_read(tmp_path: Path) -> None:
+    path = _archive(tmp_path / "x", _state((2, 3), F8, np.arange(6.0).tobytes()))
+    np.testing.assert_array_equal(read_init_states(path), np.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        _state((1 << 14, 1 << 14), F8, bytes(48)),  # 2 GB of 48 bytes
+        _state((2, 4), F8, bytes(48)),
+        _state((-2, -3), F8, bytes(48)),
+        _state((2, 3.0), F8, bytes(48)),
+        _state((True, 6), F8, bytes(48)),
+        _state((6,), F8, bytes(48)),
+        _state(None, F8, bytes(48)),
+        _state((2, 3), F8.replace(b"f8", b"O8"), bytes(48)),  # pointers out of the file
+        _state((2, 3), F8.replace(b"U\x01<", b"U\x01|"), bytes(48)),
+        _state((2, 3), F8.replace(b"U\x01<NNN", b"U\x01<(U\x01at}U\x01aI7\ns"), bytes(48)),
+        _state((2, 3), F8[: F8.index(b"(")], bytes(48)),  # a type without its state
+        _state((2, 3), b"cnumpy\nndarray\nK\x02\x85R", bytes(48)),
+        # numpy.ndarray called with a buffer, an offset and strides of its own
+        b"\x80\x02cnumpy\nndarray\n(K\x02K\x03\x86cnumpy\ndtype\nU\x02f8\x85RNK\x00K\x00K\x00\x86tR.",
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n.",
+        b"r\xff\xff\xff\x7f.",
+        b"]" + b"\x85" * 50_000 + b".",
+        b"c" + b"x" * 1_000_000 + b"\ny\n.",
+    ],
+    ids=range(17),
+)
+def test_forged_arrays(tmp_path: Path, payload: bytes) -> None:
+    path = _archive(tmp_path / "x.pruned_init", payload)
+    with pytest.raises(UserError, match=r"x\.pruned_init") as said:
+        read_init_states(path)
+    assert "\n" not in str(said.value) and len(str(said.value)) < 600
+
+
+def test_archives_that_grow(tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / f"{method}.pruned_init"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("archive/data.pkl", bytes(17 << 20))
+        with pytest.raises(UserError, match="refused"):
+            read_init_states(path)
+    (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="git-lfs"):
+        read_init_states(tmp_path / "pointer")
+
+
+def test_arrays_of_own_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(read_array(path), np.arange(6.0).reshape(2, 3))
+    whole = path.read_bytes()
+    for old, new in (
+        (b"(2, 3)", b"(2, 9**9)"),
+        (b"(2, 3), ", b"(99999999999, 3), "),
+        (b"<f8", b"|O8"),
+    ):
+        changed = whole.replace(old, new)
+        path.write_bytes(changed.replace(b" " * (len(changed) - len(whole)) + b"\n", b"\n"))
+        with pytest.raises(UserError, match=r"x\.npy"):
+            read_array(path)
+    for damaged in (b"", whole[:40], whole[:-1], b"PK\x03\x04"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"x\.npy"):
+            read_array(path)

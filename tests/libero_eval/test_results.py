@@ -62,7 +62,7 @@ def test_an_error_may_be_repeated_and_nothing_else(tmp_path: Path) -> None:
         ({"steps": "170"}, "'steps' must be"),
         ({"steps": True}, "'steps' must be"),
         ({"outcome": "crash"}, "outcome must be one of"),
-        ({"extra": 1}, "unknown fields ..extra"),
+        ({"extra": 1}, "unknown fields extra"),
         ({"goals_met": 3}, "goals_met"),
     ],
 )
@@ -78,7 +78,7 @@ def test_garbage_in_the_middle_and_missing_files_are_refused(tmp_path: Path) -> 
     with pytest.raises(UserError, match="no episodes at"):
         read_episodes(path)
     path.write_text('{"arm": \n' + json.dumps(asdict(make_row())) + "\n")
-    with pytest.raises(UserError, match="jsonl:1: not a JSON line"):
+    with pytest.raises(UserError, match="jsonl:1 is not valid JSON"):
         read_episodes(path)
     path.write_text("{}\n")
     with pytest.raises(UserError, match=r"missing fields .*'arm'"):
@@ -142,3 +142,24 @@ def test_a_full_disk_leaves_no_part_of_a_row(tmp_path: Path, room: int) -> None:
     assert path.stat().st_size == size and read_episodes(path) == rows[:1]
     write(path, *rows[1:])
     assert read_episodes(path) == rows
+
+
+def test_rows_are_not_written_through_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "precious.txt"
+    target.write_text("a line\nand no end")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "episodes.jsonl").symlink_to(target)
+    with pytest.raises(UserError, match="outside of it"):
+        EpisodeLog(run / "episodes.jsonl")
+    assert target.read_text() == "a line\nand no end"
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, "9" * 5000, '{"arm": ' + "[" * 50_000, "\xff", "[1]"]
+)
+def test_lines_of_strangers(tmp_path: Path, line: str) -> None:
+    (tmp_path / "episodes.jsonl").write_bytes(line.encode("latin1") + b"\n")
+    with pytest.raises(UserError, match=r"jsonl:1") as error:
+        read_episodes(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1500

@@ -4,13 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from invact_vla.errors import UserError
 from invact_vla.training.device import CPU, Device, resolve_device
 from invact_vla.training.files import atomic_file, write_json
+from invact_vla.training.torch_files import read_safetensors
+from invact_vla.training.untrusted import some
 from latent_actions.methods.laq.config import LaqConfig, read_config
 from latent_actions.methods.laq.model import LatentActionQuantizer
 
@@ -48,10 +49,7 @@ def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
     """Tensors of a safetensors file; a missing or broken file is a UserError."""
     if not path.is_file():
         raise UserError(f"no file {path}: a LAQ folder holds config.json and model.safetensors")
-    try:
-        return load_file(path, str(device))
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from error
+    return read_safetensors(path, device)
 
 
 def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Path) -> None:
@@ -62,7 +60,7 @@ def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Pa
         if expected[key].shape != came[key].shape:
             problems.append(f"{key} is {tuple(came[key].shape)}, not {tuple(expected[key].shape)}")
     if problems:
-        shown = "; ".join(sorted(problems)[:5])
+        shown = some(sorted(problems))
         raise UserError(
             f"{path} does not fit its config.json ({len(problems)} differences): {shown}"
         )

@@ -13,6 +13,7 @@ SIZES = (
     "dim", "quant_dim", "codebook_size", "image_size", "patch_size", "spatial_depth",
     "temporal_depth", "dim_head", "heads", "channels",
 )  # fmt: skip
+MAX_DEPTH = 1024
 OPTIONAL_KEYS = ("channels", "faithful", "residual")
 
 
@@ -38,6 +39,8 @@ class LaqConfig:
         for name in SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if max(self.spatial_depth, self.temporal_depth) > MAX_DEPTH:
+            raise ValueError(f"depths must be at most {MAX_DEPTH}")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"

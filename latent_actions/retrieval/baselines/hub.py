@@ -1,10 +1,11 @@
 """Baselines that transformers has classes for: CLIP, DINOv3, V-JEPA 2, TimeSformer.
 
-`weights` is a local folder or a name on the hub; transformers' own cache and token apply.
+`weights` is a local folder or a name on the hub, "owner/name" or "owner/name@revision"; the hub's own
+cache and token apply.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.nn.functional import normalize
 
 from invact_vla.errors import UserError
 from invact_vla.training.device import CPU
+from latent_actions.published_model import published_model
 from latent_actions.retrieval.baselines.baseline import (
     CLIP_COLOURS,
     IMAGENET,
@@ -36,7 +38,7 @@ class ClipConfig(BaselineConfig):
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import CLIPVisionModelWithProjection
 
-        model = pretrained(CLIPVisionModelWithProjection, self.weights, device)
+        model = published_model(CLIPVisionModelWithProjection, self.weights, device)
         size = model.config.image_size
 
         def forward(clips: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ class Dinov3Config(BaselineConfig):
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import DINOv3ViTModel
 
-        model = pretrained(DINOv3ViTModel, self.weights, device)
+        model = published_model(DINOv3ViTModel, self.weights, device)
         first_patch = 1 + model.config.num_register_tokens
 
         def frame_vectors(images: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class Vjepa2BaselineConfig(BaselineConfig):
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import VJEPA2Model
 
-        model = pretrained(VJEPA2Model, self.weights, device)
+        model = published_model(VJEPA2Model, self.weights, device)
         config = model.config
         if self.frames % config.tubelet_size:
             raise UserError(
@@ -109,31 +111,7 @@ class TimesformerBaselineConfig(BaselineConfig):
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import TimesformerModel
 
-        model = pretrained(TimesformerModel, self.weights, device)
+        model = published_model(TimesformerModel, self.weights, device)
         size = model.config.image_size
         prepare = Preprocess(frames=self.frames, size=size, colours=KINETICS, mode="bilinear")
         return prepare, lambda clips: model(pixel_values=clips).last_hidden_state[:, 0]
-
-
-def pretrained(kind: Any, weights: str, device: torch.device = CPU) -> Any:
-    """A transformers model in eval mode and fp32 on `device`, every tensor of it read from the
-    weights.
-
-    UserError if the folder or hub name cannot be read, or if a tensor is missing (transformers
-    itself would draw it at random and warn).
-    """
-    try:
-        model, report = kind.from_pretrained(weights, dtype="float32", output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"cannot read {kind.__name__} weights {weights!r}: {reason}; give a local folder with "
-            "config.json and model.safetensors, or a hub name that this machine can reach"
-        ) from error
-    missing = sorted(map(str, report["missing_keys"]))
-    if missing:
-        raise UserError(
-            f"{weights!r} is no {kind.__name__}: {len(missing)} tensors are missing, "
-            f"such as {missing[:5]}"
-        )
-    return model.to(device).eval().requires_grad_(False)

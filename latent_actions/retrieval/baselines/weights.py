@@ -1,8 +1,8 @@
 """Published weight files: read without trusting them, and fitted to our modules key by key.
 
 Research checkpoints are pickles that hold training arguments, configs and optimisers beside the
-tensors. Of these the reader (training/torch_files.py) makes inert objects, so no code of the file runs
-and no foreign package is needed.
+tensors. The reader (training/torch_files.py) takes these as data, so no code of the file runs and no
+foreign package is needed.
 """
 
 import re
@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from invact_vla.errors import UserError
 from invact_vla.training.device import CPU
-from invact_vla.training.torch_files import read_research_pickle, without_prefix
+from invact_vla.training.torch_files import (
+    read_research_pickle,
+    read_safetensors,
+    without_prefix,
+)
+from invact_vla.training.untrusted import some
 
 _INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
 _SHOWN = 5  # differences named in an error
@@ -58,17 +61,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights file {path}: download it (docs/baselines.md says where from)")
-    try:
-        raw: Any = load_file(path) if path.suffix == ".safetensors" else read_research_pickle(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a whole weights file: {error}") from error
+    read = read_safetensors if path.suffix == ".safetensors" else read_research_pickle
+    raw: Any = read(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a dictionary of tensors, got {type(raw).__name__}")
     inside = next((raw[k] for k in _INSIDE if isinstance(raw.get(k), dict) and raw[k]), raw)
     named = {n: v for n, v in inside.items() if isinstance(n, str) and isinstance(v, Tensor)}
     state = without_prefix(named)
     if not state:
-        raise UserError(f"{path} holds no tensors (its entries: {sorted(map(str, raw))[:_SHOWN]})")
+        raise UserError(f"{path} holds no tensors (its entries: {some(map(str, raw))})")
     return state
 
 

@@ -189,7 +189,7 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(UserError, match="not an InvAct encoder"):
         InvActEncoder.from_pretrained(folder)
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="no folder"):
         InvActEncoder.from_pretrained(tmp_path / "absent")
 
 

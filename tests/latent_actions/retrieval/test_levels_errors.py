@@ -11,7 +11,7 @@ from latent_actions.retrieval.levels import main
 @pytest.mark.parametrize(
     "content,message",
     [
-        ("not json", "is not JSON"),
+        ("not json", "is not valid JSON"),
         ("[1]", "holds a list"),
         ('{"note": "only text"}', "holds no grouping"),
         ('{"by_scene": {"a": 3}}', "must map labels to counts"),

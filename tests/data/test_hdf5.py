@@ -304,7 +304,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="git-lfs text pointer"):
         opened(path)
     path.write_bytes(b"no hdf5")
-    with pytest.raises(UserError, match="no HDF5 file or is damaged"):
+    with pytest.raises(UserError, match="no HDF5 file, lacks what is read or is damaged"):
         opened(path)
     whole = one_file(tmp_path).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

@@ -10,7 +10,7 @@ from typing import Any
 import draccus
 import yaml
 
-from invact_vla.training.run_folder import git_commit, package_versions
+from invact_vla.training.versions import git_commit, package_versions
 from latent_actions.invact.clips import ClipTable
 
 _SCORES = {

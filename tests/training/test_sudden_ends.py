@@ -176,7 +176,7 @@ def train(folder: Path) -> None:
         return
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
-    config = LoopConfig(steps=40, batch_size=8, checkpoint_every=2, log_every=2, ema=0.9)
+    config = LoopConfig(steps=16, batch_size=8, checkpoint_every=2, log_every=2, ema=0.9)
 
     def batch_at(step: int) -> torch.Tensor:
         return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
@@ -198,10 +198,11 @@ def test_a_hundred_kills_at_random(tmp_path: Path) -> None:
     rng, kills, runs = random.Random(0), 0, 0
     while kills < 100:
         runs += 1
-        folder = tmp_path / f"{runs}"
-        while killed_after(rng.uniform(0, longest), lambda folder=folder: train(folder)):
+        folder, patience = tmp_path / f"{runs}", longest
+        while killed_after(rng.uniform(0, patience), lambda folder=folder: train(folder)):
             kills += 1
-            assert kills < 400, "no progress from start to start"
+            patience *= 1.1  # a loaded machine may be slower than it was
+            assert patience < 1000 * longest, "no progress from start to start"
         assert trained(folder) == trained(tmp_path / "whole"), runs
         assert not [*folder.rglob(".tmp*"), *folder.rglob(".old*")], runs
 

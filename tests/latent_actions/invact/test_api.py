@@ -102,7 +102,8 @@ def test_the_card_is_written_by_training_and_travels(tmp_path):
         ("runs/../../alice/ego", "ego"), ("C:\\Users\\Alice B\\ego", "ego"),
         ("\\\\host\\alice\\ego", "ego"), ("file:///home/alice/ego", "ego"),
         ("/home/alice/my data/ego", "ego"), ("root=/home/alice/ego", "root=ego"),
-        ("facebook/dinov2", "facebook/dinov2"), ("data/ego", "data/ego"), ("left / right", "left / right"),
+        ("facebook/dinov2", "facebook/dinov2"), ("data/ego", "data/ego"),
+        ("left / right", "left / right"),
         ("https://host/a/b", "https://host/a/b"), ({"/home/alice/a": ["/home/alice/b"]}, {"a": ["b"]}),
     ],
 )  # fmt: skip

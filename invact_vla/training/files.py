@@ -164,7 +164,7 @@ def hash_file(path: Path) -> str:
 def hash_tree(folder: Path) -> str:
     """SHA-256 over the relative names and bytes of all files below a folder, 16 digits.
 
-    But for README.md: a card tells where data lay and changes nothing of what a folder does."""
+    But for README.md: a card changes nothing of what a folder does."""
     digest = hashlib.sha256()
     kept = (p for p in Path(folder).rglob("*") if p.is_file() and p.name != "README.md")
     for path in sorted(kept):

@@ -4,10 +4,13 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+from tqdm import tqdm
 
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -64,6 +67,7 @@ def _fork(action: Callable[[], object]) -> int:
     if process:
         return process
     code = 1
+    tqdm.set_lock(threading.RLock())  # its own is shared with forks, and one was killed holding it
     try:
         action()
         code = 0

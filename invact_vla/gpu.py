@@ -36,7 +36,7 @@ from invact_vla.openvla.model import OpenVLA, build_model
 from invact_vla.openvla.pretrained import fresh, save_pretrained
 from invact_vla.training.device import describe, resolve_device, resolve_dtype
 from invact_vla.training.files import write_json
-from invact_vla.training.run_folder import package_versions
+from invact_vla.training.versions import package_versions
 
 logger = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from invact_vla.training.files import hash_json
 from invact_vla.training.machine import cpu_name
-from invact_vla.training.run_folder import git_commit
+from invact_vla.training.versions import git_commit
 
 PACKAGES = (
     "torch",

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from invact_vla.errors import UserError
 from invact_vla.training.distributed import is_main, on_main, shared_like, whole
-from invact_vla.training.files import atomic_folder, read_json, write_json
+from invact_vla.training.files import atomic_folder, read_json, restore, write_json
 
 M = TypeVar("M", bound=nn.Module)
+_REMEDY = "remove the folder to train from the start"
 
 
 class TrainState:
@@ -57,13 +60,16 @@ class TrainState:
         on_main(lambda: None)  # nobody runs ahead of the writing
 
     def load(self, folder: Path) -> int:
-        """Continue from a resume point; returns the step to go on with, 0 without one."""
+        """Continue from a resume point; returns the step to go on with, 0 without one. UserError if it
+        is damaged, or of another model."""
+        on_main(lambda: restore(folder))
         if not folder.exists():
             return 0
-        _fill(self.model.state_dict(), load_file(folder / "model.safetensors"))
-        if self.averaged:
-            _fill(self.averaged, load_file(folder / "average.safetensors"))
-        moments = load_file(folder / "optimizer.safetensors")
+        for target, name in ((self.model.state_dict(), "model"), (self.averaged, "average")):
+            if target:
+                path = folder / f"{name}.safetensors"
+                _fill(target, _read(path), path)
+        moments = _read(folder / "optimizer.safetensors")
         for index, parameter in enumerate(self._parameters()):
             keys = {k.split(".", 1)[1]: k for k in moments if k.startswith(f"{index}.")}
             if keys:
@@ -71,7 +77,7 @@ class TrainState:
                     n: moments[k] if n == "step" else shared_like(moments[k], parameter)
                     for n, k in keys.items()
                 }
-        return int(read_json(folder / "step.json")["step"])
+        return _step_in(folder / "step.json")
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -99,9 +105,28 @@ def _to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n: whole(t.detach()).cpu().contiguous().clone() for n, t in tensors.items()}
 
 
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is missing or damaged: {_REMEDY}") from error
+
+
+def _step_in(path: Path) -> int:
+    value = read_json(path)
+    step = value.get("step") if isinstance(value, dict) else None
+    if not isinstance(step, int) or step < 0:
+        raise UserError(f"{path} names no step: {_REMEDY}")
+    return step
+
+
 @torch.no_grad()
-def _fill(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    if targets.keys() != values.keys():
-        raise ValueError(f"entries differ: {sorted(targets.keys() ^ values.keys())[:5]}")
+def _fill(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
+    """Copy tensors by name; UserError unless names and shapes are the same."""
+    wrong = sorted(targets.keys() ^ values.keys())
+    wrong += [n for n in targets if n in values and targets[n].shape != values[n].shape]
+    if wrong:
+        names = ", ".join(name[:80] for name in wrong[:3])
+        raise UserError(f"{path} is of another model ({len(wrong)} entries, as {names}): {_REMEDY}")
     for name, target in targets.items():
         target.copy_(shared_like(values[name], target))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invact_vla.errors import UserError
 from invact_vla.training.distributed import is_main, mean_over_processes
-from invact_vla.training.files import atomic_file
+from invact_vla.training.files import append_line, atomic_file
 
 
 def check_finite(
@@ -79,8 +79,7 @@ class MetricsLog:
         row["seconds"] = round(self.elapsed + time.perf_counter() - self.started, 2)
         self.sums, self.count = {}, 0
         if is_main():
-            with open(self.path, "a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(self.path, json.dumps(row))
         if self.config.trackers:
             self.accelerator.log(row, step=step)
         return row

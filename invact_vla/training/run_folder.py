@@ -10,15 +10,10 @@ and the parents' keys: the same key means the same product, so a finished stage 
 one continues.
 """
 
-import fcntl
 import json
-import os
 import platform
-import shutil
-import subprocess
 import time
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +22,35 @@ import yaml
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import (
+    append_line,
     atomic_file,
     hash_file,
     hash_json,
     hash_tree,
+    mend,
     read_json,
+    remove,
+    sync_tree,
     write_json,
 )
+from invact_vla.training.folder_lock import LOCK, FolderLock, lock_folder
+from invact_vla.training.versions import git_commit, package_versions
 
+CONFIG, PROVENANCE, DONE = "config.yaml", "provenance.json", "done.json"
 PRODUCT_NEUTRAL = ("out", "overwrite", "workers", "executor", "in_flight", "max_errors", "device")
-RECORDED_PACKAGES = (
-    "torch", "transformers", "timm", "accelerate", "numpy", "mujoco", "robosuite", "hf-libero",
-)  # fmt: skip
+_KEY_LENGTH = 64  # at most
+_CLEARED = "cleared"  # in place of a key: what else lies in the folder is being deleted
 
 
 @dataclass(frozen=True)
 class Run:
-    """An open run folder. finished: a run with the same key has already ended here."""
+    """An open run folder. finished: a run with the same key has already ended here. lock: keeps other
+    processes out until the run is finished or forgotten; None where it is finished."""
 
     folder: Path
     key: str
     finished: bool
+    lock: FolderLock | None = field(default=None, repr=False, compare=False)
 
     @property
     def metrics_path(self) -> Path:
@@ -55,12 +58,11 @@ class Run:
 
     def metrics(self, **values: Any) -> None:
         """Append one row to metrics.jsonl."""
-        with open(self.metrics_path, "a") as file:
-            file.write(json.dumps(values) + "\n")
+        append_line(self.metrics_path, json.dumps(values))
 
     def ran_on(self, device: str) -> None:
         """Note a device that made the product, or a part of it before a kill, in the provenance."""
-        path = self.folder / "provenance.json"
+        path = self.folder / PROVENANCE
         provenance = read_json(path)
         devices = provenance.setdefault("devices", [])
         if device not in devices:
@@ -68,11 +70,15 @@ class Run:
             write_json(path, provenance)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Mark the run as finished; summary is what a report would quote."""
-        started = read_json(self.folder / "provenance.json")["started"]
+        """Mark the run as finished, once the disk has all of it, and let other processes in; summary
+        is what a report would quote."""
+        started = read_json(self.folder / PROVENANCE)["started"]
         seconds = round(time.time() - started, 1)
         write_json(self.folder / "summary.json", summary)
-        write_json(self.folder / "done.json", {"key": self.key, "seconds": seconds})
+        sync_tree(self.folder)
+        write_json(self.folder / DONE, {"key": self.key, "seconds": seconds})
+        if self.lock is not None:
+            self.lock.close()
 
 
 def open_run(
@@ -85,72 +91,86 @@ def open_run(
     """Open the folder of one stage, new, half finished or finished.
 
     config: a draccus dataclass. parents: folders or files that the product is made from. Raises
-    UserError when a parent is missing or unfinished, or when the folder holds a run with another key
-    and `overwrite` is not set.
+    UserError when a parent is missing or unfinished, when another process works in the folder, or
+    when it holds a run with another key and `overwrite` is not set. However suddenly a run ended
+    here, the next one with its config goes on.
     """
     folder = Path(folder)
     resolved = draccus.encode(config)
+    text = yaml.safe_dump(resolved, sort_keys=False)
     parent_keys = {name: product_key(path) for name, path in (parents or {}).items()}
     key = hash_json({"config": _product_part(resolved, parents or {}), "parents": parent_keys})
-    provenance = folder / "provenance.json"
-    if provenance.exists():
-        known = read_json(provenance)["key"]
-        if known == key:
-            return _continued(folder, key)
-        if not (overwrite or _is_bare(folder)):
+    if _check(folder, key, text, overwrite) and (folder / DONE).exists():
+        return Run(folder, key, True)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(folder)
+    mend(folder)
+    known = _check(folder, key, text, overwrite)  # another process may have been here meanwhile
+    if known and (folder / DONE).exists():
+        return Run(folder, key, True)
+    if not known:
+        _clear(folder)
+        write_json(folder / PROVENANCE, _provenance(key, seed, parents or {}, parent_keys))
+    if not (folder / CONFIG).exists():
+        with atomic_file(folder / CONFIG) as temporary:
+            temporary.write_text(text)
+    return Run(folder, key, False, lock)
+
+
+def _check(folder: Path, key: str, config: str, overwrite: bool) -> bool:
+    """Whether the run of `key` was begun here; UserError if what lies here must not be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder: give another --out")
+    if (folder / PROVENANCE).exists():
+        known = _key_in(folder / PROVENANCE)
+        if known not in (key, _CLEARED) and not overwrite and not _is_bare(folder):
             raise UserError(
                 f"{folder} holds a run with another config or other inputs (key {known}, now {key}): "
                 "give another --out, or --overwrite true to replace it"
             )
-        shutil.rmtree(folder)
-    elif folder.exists() and any(folder.iterdir()):
+        return known == key
+    if folder.exists() and not _is_torn_start(folder, config):
         raise UserError(f"{folder} is not empty and is not a run folder: give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(resolved, sort_keys=False))
-    _lock(folder)
-    write_json(provenance, _provenance(key, seed, parents or {}, parent_keys))
-    return Run(folder, key, False)
+    return False
 
 
 def _is_bare(folder: Path) -> bool:
     """Whether a run ended before it made anything, as one with a mistake in its config does."""
-    own = {"config.yaml", "provenance.json", ".lock"}
-    return {path.name for path in folder.iterdir()} <= own
+    own = {CONFIG, PROVENANCE, LOCK}
+    return all(p.name in own or p.name.startswith(".tmp") for p in folder.iterdir())
 
 
-def _continued(folder: Path, key: str) -> Run:
-    """A run that is finished, or one to go on with: torn temporary files of a killed one are removed."""
-    if (folder / "done.json").exists():
-        return Run(folder, key, True)
-    _lock(folder)
-    for path in list(folder.rglob(".tmp*-*")) + list(folder.rglob(".old*-*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return Run(folder, key, False)
+def _is_torn_start(folder: Path, config: str) -> bool:
+    """Whether a folder without provenance is empty, or what a run left that was killed in its first
+    moments; a config.yaml alone may be the user's, and is left alone unless it is the same."""
+    if (folder / LOCK).exists():
+        return _is_bare(folder)
+    names = {path.name for path in folder.iterdir()}
+    return not names or (names == {CONFIG} and (folder / CONFIG).read_text() == config)
 
 
-_held: dict[Path, int] = {}  # locks of this process; released when it ends
+def _clear(folder: Path) -> None:
+    """Delete all but the lock. Ended half way, the folder is one that any run may replace."""
+    if (folder / PROVENANCE).exists():
+        remove(folder / DONE)
+        write_json(folder / PROVENANCE, {"key": _CLEARED})
+    for path in folder.iterdir():
+        if path.name not in (PROVENANCE, LOCK):
+            remove(path)
 
 
-def _lock(folder: Path, patience_s: float = 10.0) -> int:
-    """Keep a second process out of a run folder; workers of a killed one are waited for."""
-    path = folder.resolve() / ".lock"
-    if path in _held and path.exists():
-        return _held[path]
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
-    for _ in range(int(patience_s / 0.2)):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _held[path] = descriptor
-            return descriptor
-        except BlockingIOError:
-            time.sleep(0.2)
-    raise UserError(f"another process is working in {folder}: wait for it, or give another --out")
+def _key_in(path: Path) -> str:
+    """The key that a provenance.json or done.json holds; UserError if there is none."""
+    value = read_json(path)
+    key = value.get("key") if isinstance(value, dict) else None
+    if not isinstance(key, str) or len(key) > _KEY_LENGTH:
+        raise UserError(f"{path} holds no key of a run: it is damaged; give another folder")
+    return key
 
 
 def run_of(path: Path) -> Path:
     """The run folder that a product lies in, or the product itself where no stage made it."""
-    return path.parent if (path.parent / "provenance.json").exists() else path
+    return path.parent if (path.parent / PROVENANCE).exists() else path
 
 
 def product_key(path: Path) -> str:
@@ -158,37 +178,11 @@ def product_key(path: Path) -> str:
     path = Path(path)
     if not path.exists():
         raise UserError(f"missing input {path}: run the stage that makes it, or correct the path")
-    if (path / "provenance.json").exists():
-        if not (path / "done.json").exists():
+    if (path / PROVENANCE).exists():
+        if not (path / DONE).exists():
             raise UserError(f"{path} is unfinished: run the stage that makes it to its end first")
-        return read_json(path / "done.json")["key"]
+        return _key_in(path / DONE)
     return hash_tree(path) if path.is_dir() else hash_file(path)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that can change a result; absent ones are left out."""
-    versions = {}
-    for name in RECORDED_PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def git_commit() -> str | None:
-    """The commit of the code that runs, with `+changes` if the tree differs; None outside git."""
-    root = Path(__file__).resolve().parents[2]
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("+changes" if _git(root, "status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(root: Path, *words: str) -> str:
-    command = ["git", "-C", str(root), *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _product_part(value: Any, parents: dict[str, Path]) -> Any:

@@ -4,13 +4,16 @@ Everything in it comes from the run: data, config, metrics with n and interval, 
 seen, and how to load the encoder.
 """
 
+import os
+import re
 from collections import Counter
+from pathlib import PureWindowsPath
 from typing import Any
 
 import draccus
 import yaml
 
-from invact_vla.training.run_folder import git_commit, package_versions
+from invact_vla.training.versions import git_commit, package_versions
 from latent_actions.invact.clips import ClipTable
 
 _SCORES = {
@@ -24,6 +27,10 @@ _NEUTRAL = (
     "device",
 )  # fields of a config that do not shape the encoder
 _SHOWN_VERBS = 30
+# how a path begins that does not start here: /x, C:\\x, \\\\host\\x, file:///x, ~/x, ~user, ../x, x/../x
+_START = r"(?:file:|[A-Za-z]:)?[\\/]+|~[\w.-]*(?:[\\/]|$)|(?:[^\s]*[\\/])?\.\.?[\\/]"
+_INSIDE = rf"(?<![\w.:\\/~-])(?:{_START})[^\s\"',;:=()\[\]{{}}]+"
+_HOMES = ("home", "users")
 
 
 def model_card(config: Any, table: ClipTable, result: dict[str, Any], parameters: int) -> str:
@@ -99,7 +106,7 @@ def _data(config: Any, table: ClipTable) -> str:
         "",
         f"Training clips by action: {shown}" + (f", and {more} more." if more > 0 else "."),
     ]
-    source = yaml.safe_dump(draccus.encode(config)["data"], sort_keys=False)
+    source = yaml.safe_dump(without_places(draccus.encode(config)["data"]), sort_keys=False)
     return "\n".join([*lines, "", "```yaml", source.rstrip(), "```"])
 
 
@@ -139,5 +146,26 @@ def _limits(table: ClipTable, result: dict[str, Any]) -> str:
 def _training(config: Any) -> str:
     resolved = {k: v for k, v in draccus.encode(config).items() if k not in (*_NEUTRAL, "data")}
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    text = yaml.safe_dump(resolved, sort_keys=False).rstrip()
+    text = yaml.safe_dump(without_places(resolved), sort_keys=False).rstrip()
     return f"Commit {git_commit()}; {versions}.\n\n```yaml\n{text}\n```"
+
+
+def without_places(value: Any) -> Any:
+    """A config in which paths of the machine that trained are cut down to their last names: whose home
+    they lie in is nobody's business. Names such as "owner/model" stay."""
+    if isinstance(value, dict):
+        return {without_places(k): without_places(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_places(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    if re.match(_START, value):
+        return _last_name(value)
+    return re.sub(_INSIDE, lambda found: _last_name(found[0]), value)
+
+
+def _last_name(path: str) -> str:
+    """The last name of a path of any system; "~" for a home folder, whose name is its user's."""
+    found = PureWindowsPath(path)  # takes both kinds of slashes
+    is_home = path == os.path.expanduser("~") or found.parent.name.lower() in _HOMES
+    return "~" if is_home or found.name.startswith("~") else found.name

@@ -301,6 +301,8 @@ class InvActEncoder(nn.Module):
             if self.embedder.features is not None:
                 self.embedder.features.save(temporary / FEATURES)
             config = {"format": FORMAT, **asdict(self.config)}
+            if config["features"]:  # where it lay here is of no use to others
+                config["features"] = FEATURES
             (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
             save_file(
                 {n: t.contiguous() for n, t in self.state_dict().items()},

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from invact_vla.errors import UserError
-from invact_vla.training import run_folder
 from invact_vla.training.files import read_json
 from libero_eval import gl, rollout
 from libero_eval import merge as merge_shards
@@ -93,8 +92,6 @@ def config_of(tmp_path: Path, **options: object) -> RolloutConfig:
 def toy_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "OpenLibero", lambda *_: open_point_sim)
     monkeypatch.setattr(gl, "probe", lambda: "egl")
-    # held until the process ends, and here one process plays the killed run and its successor
-    monkeypatch.setattr(run_folder, "_lock", lambda folder: None)
 
 
 @pytest.mark.usefixtures("toy_world")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from invact_vla.errors import UserError
 from invact_vla.training.loop import LoopConfig, fit, learning_rate_at
@@ -16,13 +17,15 @@ def batch_at(step: int) -> torch.Tensor:
     return torch.tensor(rng.normal(size=(16, 4)), dtype=torch.float32)
 
 
-def train(folder, stop_at=None, steps=50, **options):
+def train(folder, stop_at=None, steps=50, seen=None, **options):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
 
     def loss_fn(model, batch, step):
         if step == stop_at:
             raise KeyboardInterrupt
+        if seen is not None:
+            seen.append(step)
         return (model(batch) - batch.sum(1, keepdim=True)).pow(2).mean(), {"mean": batch.mean()}
 
     config = LoopConfig(steps=steps, batch_size=16, checkpoint_every=10, warmup_steps=3, **options)
@@ -45,6 +48,47 @@ def test_resume_is_exact(tmp_path, options, stop_at):
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+
+
+def test_a_resume_point_that_lies_aside_is_found(tmp_path):
+    """As a kill between the two steps of its replacement leaves it, outside of run folders too."""
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", stop_at=37)
+    (tmp_path / "killed/checkpoint").rename(tmp_path / "killed/.old-checkpoint")
+    steps = []
+    resumed = train(tmp_path / "killed", seen=steps)
+    assert steps[0] == 30
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("model.safetensors", b"", "missing or damaged"),
+        ("model.safetensors", b"\xff" * 100, "missing or damaged"),
+        ("model.safetensors", None, "missing or damaged"),
+        ("optimizer.safetensors", b"\0" * 8, "missing or damaged"),
+        ("step.json", b"[]", "names no step"),
+        ("step.json", b'{"step": "7"}', "names no step"),
+        ("step.json", b"{", "not valid JSON"),
+        ("model.safetensors", {"0.weight": torch.zeros(8, 4)}, "of another model"),
+        ("model.safetensors", {"x" * 9999: torch.zeros(8, 4)}, "of another model"),
+    ],
+)
+def test_a_damaged_resume_point_is_one_line(tmp_path, file, content, said):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", stop_at=15)
+    path = tmp_path / "run/checkpoint" / file
+    path.unlink()
+    if isinstance(content, dict):
+        save_file(content, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as raised:
+        train(tmp_path / "run")
+    assert file in str(raised.value) and len(str(raised.value)) < 600
 
 
 def test_loss_falls_and_metrics_are_written(tmp_path):

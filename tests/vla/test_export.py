@@ -108,6 +108,8 @@ def test_a_pretrained_run_keeps_its_map(tmp_path: Path) -> None:
     key = read_json(run / "provenance.json")["key"]
     card = (out / "README.md").read_text()
     assert key in card and "385" in card and "- labels: " in card
+    for path in out.iterdir():  # what --push_to_hub uploads
+        assert str(tmp_path).encode() not in path.read_bytes(), f"{path.name} says where it lay"
 
 
 @pytest.mark.parametrize("output", ["l1", "tokens"])

@@ -1,5 +1,6 @@
 """The encoder as people use it: videos in, vectors out, folders with a card, the hub."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from invact_vla.data.decode import decode_all
 from invact_vla.data.video_io import write_video
 from invact_vla.errors import UserError
+from latent_actions.invact.card import without_places
 from latent_actions.invact.commit import CommitConfig
 from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
 from latent_actions.invact.train import main
@@ -92,6 +94,30 @@ def test_the_card_is_written_by_training_and_travels(tmp_path):
     assert (tmp_path / "copy/README.md").read_text() == text
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("/home/alice/ego/takes", "takes"), ("/home/alice", "~"), ("C:\\Users\\Alice", "~"),
+        ("~/ego", "ego"), ("~alice", "~"), ("~", "~"), ("../alice/ego", "ego"), ("./ego", "ego"),
+        ("runs/../../alice/ego", "ego"), ("C:\\Users\\Alice B\\ego", "ego"),
+        ("\\\\host\\alice\\ego", "ego"), ("file:///home/alice/ego", "ego"),
+        ("/home/alice/my data/ego", "ego"), ("root=/home/alice/ego", "root=ego"),
+        ("facebook/dinov2", "facebook/dinov2"), ("data/ego", "data/ego"),
+        ("left / right", "left / right"),
+        ("https://host/a/b", "https://host/a/b"), ({"/home/alice/a": ["/home/alice/b"]}, {"a": ["b"]}),
+    ],
+)  # fmt: skip
+def test_a_card_names_no_places(given, shown):
+    assert without_places(given) == shown
+
+
+def test_the_card_does_not_say_whose_home_it_was(tmp_path):
+    home = tmp_path / "home/alice"
+    run = main(replace(debug(home / "run"), frames=home / "scratch/decoded"))
+    text = (run / "encoder/README.md").read_text()
+    assert "alice" not in text and "frames: decoded" in text
+
+
 class Hub:
     """Stands for huggingface_hub.HfApi: keeps what is uploaded."""
 
@@ -154,6 +180,8 @@ def test_the_model_of_frozen_features_goes_to_the_hub_too(image_model, tmp_path,
     encoder.push_to_hub("somebody/invact")
     again = InvActEncoder.from_pretrained("somebody/invact")
     assert again.config.features == str(tmp_path / "far/features")
+    for name, content in store["files"].items():
+        assert str(Path(image_model).parent).encode() not in content, f"{name} says where it lay"
     clip = np.random.default_rng(0).integers(0, 255, (1, 4, 16, 16, 3), np.uint8)
     np.testing.assert_array_equal(again.embed(clip), encoder.embed(clip))
 

@@ -1,27 +1,28 @@
 """Reaching a server that may not be ready, and saying so while waiting."""
 
 import logging
+import math
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from invact_vla.errors import UserError
+from libero_eval.remote.address import ServerUrl
 
 logger = logging.getLogger(__name__)
 SAY_EVERY_S = 10.0
 RETRY_EVERY_S = 0.5
-PORTS = {"ws": 80, "wss": 443}
 
 
-def dial(url: str, timeout_s: float, wait_s: float) -> socket.socket:
+def dial(url: ServerUrl, timeout_s: float, wait_s: float) -> socket.socket:
     """A connection to the server's port. wait_s: how long somebody who does not listen is waited for.
 
     Raises UserError if nobody listens by then, and for a URL that names no host.
     """
-    address = _address(url)
+    address = url.host_and_port()
     deadline = time.monotonic() + wait_s
     with waiting(url, "somebody to listen", wait_s):
         while True:
@@ -38,15 +39,10 @@ def dial(url: str, timeout_s: float, wait_s: float) -> socket.socket:
                 ) from error
 
 
-def _address(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or PORTS[parts.scheme]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{url!r} is no address of a policy server: {error}") from error
-    if not parts.hostname:
-        raise UserError(f"{url!r} names no host: expected ws://HOST:PORT")
-    return parts.hostname, port
+def bound_sending(connection: socket.socket, limit_s: float) -> None:
+    """Break a connection whose other side does not read for so long, in place of waiting for ever."""
+    seconds = max(1, math.ceil(limit_s))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
 
 
 @contextmanager

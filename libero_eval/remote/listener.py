@@ -183,18 +183,18 @@ class _Unanswered:
 
 def _name_of(hello: dict[str, Any]) -> str:
     """The name in a client's greeting."""
-    version, name = hello.get("version"), hello.get("client")
+    call, version, name = (hello.get(key) for key in ("call", "version", "client"))
     if not messages.is_whole(version) or version != messages.VERSION:
         raise WireError(
             f"this server speaks version {messages.VERSION}, the client {shown(version)}: install "
             "the same release on both sides",
             messages.BAD_VERSION,
         )
-    if hello.get("call") != "hello" or not messages.is_name(name) or not name:
+    if not messages.is_name(call) or call != "hello" or not messages.is_name(name) or not name:
         raise WireError(
             f"expected a hello with the client's name, at most {messages.LONGEST_NAME} characters"
         )
-    return str(name)
+    return name
 
 
 def _end_of(task: "asyncio.Task[Any]") -> RuntimeError:

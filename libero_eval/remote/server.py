@@ -33,7 +33,7 @@ from libero_eval.remote.messages import PolicyCard, WireError
 
 logger = logging.getLogger(__name__)
 
-END_S = 2.0  # that a running call of the policy has to end in when the server stops
+END_S = 1.0  # that a running call of the policy has to end in when the server stops
 Act = Callable[[Observation], np.ndarray]
 
 

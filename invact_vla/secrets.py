@@ -2,9 +2,9 @@
 
 import re
 
-_CREDENTIALS = re.compile(r"(\b[a-zA-Z][\w+.-]*:/*)?[^\s/'\"]*:[^\s'\"]*@(?=[\w\[])")
+_CREDENTIALS = re.compile(r"([a-zA-Z][\w+.-]*://|\bwss?:/?)\S*@")
 
 
 def without_secrets(text: str) -> str:
-    """A text without what stands before the @ of addresses, as in ws://user:password@host."""
-    return _CREDENTIALS.sub(lambda match: match[1] or "", text)
+    """A text without what stands before the @ of URLs, as in ws://user:password@host."""
+    return _CREDENTIALS.sub(r"\1", text)

@@ -5,7 +5,6 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from invact_vla.errors import UserError
-from invact_vla.secrets import without_secrets
 
 TOKEN_VARIABLE = "INVACT_POLICY_TOKEN"
 SHORTEST_TOKEN = 8  # characters
@@ -23,7 +22,9 @@ class ServerUrl(str):
     def __new__(cls, url: str) -> "ServerUrl":
         """url: ws://HOST:PORT, ws://USER:PASSWORD@HOST:PORT, or another ServerUrl."""
         full = url.full if isinstance(url, ServerUrl) else str(url)
-        shown = super().__new__(cls, without_secrets(full))
+        head, _, place = full.rpartition("@")
+        scheme, slashes, _ = head.partition("//")
+        shown = super().__new__(cls, f"{scheme}{slashes}{place}" if slashes else place)
         shown.full = full
         return shown
 

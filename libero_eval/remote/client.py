@@ -21,7 +21,7 @@ from libero_eval.policy_source import PolicySource, Request
 from libero_eval.remote import MAX_BYTES, messages
 from libero_eval.remote.address import TOKEN_VARIABLE, ServerUrl
 from libero_eval.remote.answers import Answers, error_of
-from libero_eval.remote.dial import bound_sending, dial, waiting
+from libero_eval.remote.dial import dial, waiting
 from libero_eval.remote.messages import PolicyCard, WireError
 from libero_eval.remote.shown import one_line, shown
 
@@ -92,10 +92,11 @@ class Link:
 
     def _exchange(self, packets: dict[int, bytes], answers: dict[int, dict[str, Any]]) -> None:
         """Send packets, and fill `answers` until each has its own."""
-        for packet in packets.values():
-            self._socket.send(packet)
         limit = self._timeout_s if self._has_acted else self._first_answer_s
         deadline = time.monotonic() + limit
+        for packet in packets.values():  # a server that does not read breaks the connection
+            self._socket.socket.settimeout(max(0.1, deadline - time.monotonic()))
+            self._socket.send(packet)
         with self._waiting("its first answer", limit):
             while any(n not in answers for n in packets):
                 answer = self._receive(deadline, limit)
@@ -144,7 +145,6 @@ class Link:
     def _connect(self) -> tuple[ClientConnection, Callable[[], None], PolicyCard]:
         """The connection, what closes it, and what the server says of its policy."""
         listener = dial(self.url, self._connect_timeout_s, self._wait_s)
-        bound_sending(listener, self._timeout_s)
         limit = self._timeout_s if self._has_acted else self._first_answer_s
         opened = ExitStack()
         hello = {"call": "hello", "version": messages.VERSION, "client": self._client}

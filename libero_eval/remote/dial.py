@@ -1,9 +1,7 @@
 """Reaching a server that may not be ready, and saying so while waiting."""
 
 import logging
-import math
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -37,12 +35,6 @@ def dial(url: ServerUrl, timeout_s: float, wait_s: float) -> socket.socket:
                     "with `invact libero serve`, correct --policy.url, or give --policy.wait_s 300 "
                     "if it is about to start"
                 ) from error
-
-
-def bound_sending(connection: socket.socket, limit_s: float) -> None:
-    """Break a connection whose other side does not read for so long, in place of waiting for ever."""
-    seconds = max(1, math.ceil(limit_s))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
 
 
 @contextmanager

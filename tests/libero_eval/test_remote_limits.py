@@ -27,7 +27,7 @@ from libero_eval.remote import episodes, listener, messages, room
 from libero_eval.remote.messages import WireError
 from libero_eval.remote.server import serve
 from libero_eval.remote.turns import Turns
-from tests.libero_eval.remote_policies import OBSERVATION, Fickle
+from tests.libero_eval.remote_policies import OBSERVATION, Fickle, Steady
 from tests.libero_eval.remote_raw import SEEN, act, ask, greeted, reset, serving
 
 FICKLE = EachEpisode(Fickle)
@@ -335,10 +335,10 @@ def memory_mb(process: int) -> float:
 def own_process(code: str = "") -> Iterator[tuple[str, int]]:
     """A server in a process of its own; gives its URL and the process's number."""
     code += (
-        ";from tests.libero_eval.remote_policies import Fickle;"
+        ";from tests.libero_eval.remote_policies import Steady;"
         "from libero_eval.policy_source import EachEpisode;"
         "from libero_eval.remote.server import serve;"
-        "serve(EachEpisode(Fickle), name='x', port=0, ready=lambda u: print(u, flush=True))"
+        "serve(EachEpisode(Steady), name='x', port=0, ready=lambda u: print(u, flush=True))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code.lstrip(";")], stdout=subprocess.PIPE, text=True
@@ -354,12 +354,14 @@ def own_process(code: str = "") -> Iterator[tuple[str, int]]:
 def flood_unread(raw: ClientConnection, data: bytes, seconds: float) -> None:
     """Send and never read, from under the library, which would read along."""
     raw.socket.settimeout(0.2)
-    deadline = time.monotonic() + seconds
+    deadline, done = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:
         try:
-            raw.socket.sendall(data)
+            done = (done + raw.socket.send(memoryview(data)[done:])) % len(data)
+        except TimeoutError:
+            continue  # it reads no further for now
         except OSError:
-            time.sleep(0.05)
+            return
 
 
 def frame(data: bytes, opcode: Opcode = Opcode.BINARY, fin: bool = True) -> bytes:
@@ -411,9 +413,18 @@ def test_a_client_that_never_reads_is_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(listener, "SEND_S", 0.5)
-    with serving(FICKLE) as url, greeted(url, "deaf", close_timeout=0.1) as raw:
+
+    class Long(Steady):
+        chunk = 1000
+
+    with (
+        serving(EachEpisode(Long)) as url,
+        greeted(url, "deaf", close_timeout=0.1) as raw,
+    ):
+        ask(raw, reset(0))
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        flood_unread(raw, FLOODS["nonsense"], 3.0)
+        calls = (frame(messages.encode(act(n))) for n in range(1, 3000))
+        flood_unread(raw, b"".join(calls), 3.0)
         wait_until(lambda: "does not read its answers" in caplog.text)
 
 

@@ -1,6 +1,7 @@
 """Requests of many episodes, answered together in one thread."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,11 +76,8 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while not self._calls and not self._is_due():
             self._arrived.clear()
-            left = self._deadline - loop.time() if self._requests else None
-            try:
-                await asyncio.wait_for(self._arrived.wait(), left)
-            except asyncio.TimeoutError:
-                continue
+            late = self._deadline if self._requests else math.inf
+            await _until(self._arrived, loop, late)
 
     def _is_due(self) -> bool:
         """Whether the waiting requests should go."""
@@ -115,6 +113,16 @@ class Batcher:
             _settle(future, await self._thread.call(function))
         except PolicyRaised as raised:
             _settle(future, raised)
+
+
+async def _until(event: asyncio.Event, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+    """Wait for an event, or for a time of the loop. asyncio.wait_for could lose a cancellation."""
+    timer = None if deadline == math.inf else loop.call_at(deadline, event.set)
+    try:
+        await event.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _settle(future: asyncio.Future[Any], answer: object) -> None:

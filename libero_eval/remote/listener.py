@@ -144,6 +144,8 @@ class Listener:
             await self._send(socket, answer)
 
     async def _send(self, socket: Connection, message: dict[str, Any]) -> None:
+        if socket.transport.is_closing():
+            return
         try:
             await asyncio.wait_for(socket.send(messages.encode(message)), SEND_S)
         except asyncio.TimeoutError:

@@ -163,6 +163,27 @@ def _saying(instruction: str) -> Observation:
     return Observation(OBSERVATION.agentview, None, OBSERVATION.state, instruction)
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_the_work_can_be_cancelled_at_any_time(turns: int) -> None:
+    """Also while work arrives; else a server would not end."""
+
+    async def cancel() -> None:
+        batcher = Batcher(Batched(), lambda: 9, 9, 60.0)
+        working = asyncio.create_task(batcher.run())
+        acting = asyncio.create_task(batcher.act("x", Raising(), OBSERVATION))
+        await asyncio.sleep(0.01)
+        more = asyncio.create_task(batcher.act("x", Raising(), OBSERVATION))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        working.cancel()
+        await asyncio.wait({working}, timeout=1)
+        assert working.done()
+        acting.cancel(), more.cancel()
+        batcher.close(1)
+
+    asyncio.run(cancel())
+
+
 @pytest.mark.parametrize("end", ["cancel", "raise"])
 def test_a_server_without_its_work_ends_loudly(
     end: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -49,6 +49,8 @@ def serve_policy(
 ) -> None:
     """Load the policy and serve it; ready is called with the URL, stop_on: signals."""
     try:
+        import websockets.exceptions  # noqa: F401 - before the policy is loaded, which takes long
+
         from libero_eval.remote.server import serve
     except ModuleNotFoundError as error:
         raise missing_package(error) from error

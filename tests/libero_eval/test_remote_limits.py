@@ -405,7 +405,8 @@ def test_a_client_that_floods_and_never_reads(name: str) -> None:
             f"{name}: {peak - before:.0f} MB, median {np.median(waits):.3f} s, {max(waits):.3f} s"
         )
         assert peak - before < 400
-        assert np.median(waits) < 1.0 and max(waits) < 5.0
+        assert max(waits) < 5.0
+        assert len(waits) < 10 or np.median(waits) < 1.0, "floods that were soon cut off: no median"
         assert "actions" in ask(honest, act(number + 1))
 
 

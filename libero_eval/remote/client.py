@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -95,7 +95,8 @@ class Link:
         limit = self._timeout_s if self._has_acted else self._first_answer_s
         deadline = time.monotonic() + limit
         for packet in packets.values():  # a server that does not read breaks the connection
-            self._socket.socket.settimeout(max(0.1, deadline - time.monotonic()))
+            with suppress(OSError):  # closed already, as `send` says
+                self._socket.socket.settimeout(max(0.1, deadline - time.monotonic()))
             self._socket.send(packet)
         with self._waiting("its first answer", limit):
             while any(n not in answers for n in packets):

@@ -4,6 +4,7 @@ Needs NumPy only, so that a policy server can use it in an environment without t
 """
 
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,8 +45,9 @@ class PolicySource(ABC):
         if self.batched and len(requests) > 1:
             try:
                 return _checked(self.act(requests), len(requests))
-            except Exception as error:  # noqa: BLE001 - found out below, one by one
-                logger.debug("a batch of %d failed (%s): one by one", len(requests), error)
+            except BaseException as error:  # noqa: BLE001 - found out below, one by one
+                cause = type(_contained(error)).__name__
+                logger.debug("a batch of %d failed (%s): one by one", len(requests), cause)
         return [_answer(self, request) for request in requests]
 
     def release(self, policy: Policy) -> None:  # noqa: B027 - most hold nothing for an episode
@@ -82,8 +84,21 @@ class Privileged(PolicySource):
 def _answer(source: PolicySource, request: Request) -> ActionChunk | Exception:
     try:
         return _checked(source.act([request]), 1)[0]
-    except Exception as error:  # noqa: BLE001 - it is the answer, and its reader raises it
+    except BaseException as error:  # noqa: BLE001 - it is the answer, and its reader raises it
+        return _contained(error)
+
+
+def _contained(error: BaseException) -> Exception:
+    """What a policy raised, as an error that ends neither a loop nor a process. What ends this
+    process, Ctrl-C for one, comes in its first thread, and goes on."""
+    first = threading.current_thread() is threading.main_thread()
+    if first and isinstance(error, KeyboardInterrupt | SystemExit):
+        raise error
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
+    contained = RuntimeError(f"the policy raised {type(error).__name__}")
+    contained.__cause__ = error
+    return contained.with_traceback(error.__traceback__)
 
 
 def _checked(answers: Sequence[Any], count: int) -> list[Any]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from invact_vla.errors import UserError
+from invact_vla.secrets import without_secrets
 from invact_vla.training.field_help import show_comments
 from invact_vla.training.list_options import join_lists, register_lists
 
@@ -93,7 +94,7 @@ def run(action: Callable[[], Any]) -> int:
     try:
         result = action()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {without_secrets(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)

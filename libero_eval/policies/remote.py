@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import draccus
+
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import PolicySource
 from libero_eval.protocol import Protocol
 from libero_eval.remote import missing_package
+from libero_eval.remote.address import ServerUrl
 
 if TYPE_CHECKING:
     from libero_eval.remote.client import RemoteSource
+
+draccus.decode.register(ServerUrl, lambda value, _=None: ServerUrl(value))
+draccus.encode.register(ServerUrl, lambda url, _=None: str(url))
+
+_DEFAULT_URL = ServerUrl("ws://127.0.0.1:8000")
 
 
 @PolicyConfig.register_subclass("remote")
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
 class RemoteConfig(PolicyConfig):
     """A policy that `invact libero serve` or libero_eval/remote/server.py serves."""
 
-    url: str = "ws://127.0.0.1:8000"  # where the server listens
+    url: ServerUrl = _DEFAULT_URL  # where the server listens: ws://HOST:PORT
     timeout_s: float = 60.0  # longest time an answer may take, once it has acted
     first_answer_s: float = 300.0  # longest time until its first action: it may load and compile
     connect_timeout_s: float = 10.0  # longest time a connection may take
@@ -25,7 +33,8 @@ class RemoteConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("ws://", "wss://")):
-            raise ValueError(f"url must start with ws:// or wss://, got {self.url!r}")
+            raise ValueError("url must start with ws:// or wss://")  # it may hold a password
+        object.__setattr__(self, "url", ServerUrl(self.url))
         if min(self.timeout_s, self.first_answer_s, self.connect_timeout_s) <= 0:
             raise ValueError("timeout_s, first_answer_s and connect_timeout_s must be positive")
         if self.wait_s < 0:
@@ -58,4 +67,4 @@ class RemoteConfig(PolicyConfig):
         except ModuleNotFoundError as error:
             raise missing_package(error) from error
         limits = (self.timeout_s, self.connect_timeout_s, self.first_answer_s, self.wait_s)
-        return RemoteSource(Link(self.url, *limits))
+        return RemoteSource(Link(self.url.with_token(), *limits))

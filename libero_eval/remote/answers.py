@@ -8,11 +8,11 @@ import numpy as np
 from invact_vla.errors import UserError
 from invact_vla.schema import ActionChunk
 from libero_eval.policy_source import REFUSED
+from libero_eval.remote import messages
 from libero_eval.remote.gripper import GripperRange
+from libero_eval.remote.shown import cause_first, shown
 
 logger = logging.getLogger(__name__)
-LONGEST_MESSAGE = 220  # characters of a server's own message; the row that holds it says where too
-TRACEBACK = "Traceback (most recent call last)"
 
 
 class Answers:
@@ -31,7 +31,7 @@ class Answers:
             return UserError(f"{self._url}: {error_of(answer)}")
         values = answer.get("actions")
         if not isinstance(values, np.ndarray):
-            return UserError(f"{self._url} answered without actions: {sorted(map(str, answer))}")
+            return UserError(f"{self._url} answered without actions: {shown(answer)}")
         if values.dtype.kind in "fiu":
             values = values.astype(np.float32)
         try:
@@ -60,13 +60,7 @@ def error_of(answer: dict[str, Any]) -> str:
     """The error in an answer, the cause first."""
     error = answer.get("error")
     if not isinstance(error, dict):
-        return f"an error that is none of ours: {error!r:.100}"
-    return f"{error.get('kind')} error: {cause_first(str(error.get('message')))}"
-
-
-def cause_first(message: str) -> str:
-    """A message in one line of bounded length; of a traceback, its last line."""
-    if TRACEBACK in message:
-        message = next(line for line in reversed(message.splitlines()) if line.strip())
-    line = " ".join(message.split())
-    return line if len(line) <= LONGEST_MESSAGE else f"{line[: LONGEST_MESSAGE - 3]}..."
+        return f"an error that is none of ours: {shown(error)}"
+    kind, message = error.get("kind"), error.get("message")
+    text = message if isinstance(message, str) else shown(message)
+    return f"{kind if messages.is_name(kind) else shown(kind)} error: {cause_first(text)}"

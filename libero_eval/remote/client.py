@@ -9,19 +9,21 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
 from invact_vla.errors import UserError
 from invact_vla.schema import LIBERO_ACTIONS, ActionChunk, Observation, Policy
 from libero_eval.policy_source import PolicySource, Request
 from libero_eval.remote import MAX_BYTES, messages
+from libero_eval.remote.address import TOKEN_VARIABLE, ServerUrl
 from libero_eval.remote.answers import Answers, error_of
 from libero_eval.remote.dial import dial, waiting
 from libero_eval.remote.messages import PolicyCard, WireError
+from libero_eval.remote.shown import one_line, shown
 
 logger = logging.getLogger(__name__)
 TOO_BIG = 1009  # websocket's close code for a message over the limit
@@ -40,10 +42,10 @@ class Link:
     ) -> None:
         """Connect. Raises UserError if nobody answers, or if it is not a server of ours.
 
-        timeout_s: for an answer; first_answer_s: for each step until the first action has come;
-        connect_timeout_s: for a connection; wait_s: for somebody to listen at all.
+        url: may hold a password. timeout_s: for an answer; first_answer_s: for each step until the
+        first action has come; connect_timeout_s: for a connection; wait_s: for somebody to listen.
         """
-        self.url = url
+        self.url = ServerUrl(url)
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
         self._first_answer_s, self._wait_s = first_answer_s, wait_s
         self._has_acted, self._started = False, time.monotonic()
@@ -51,7 +53,7 @@ class Link:
         self._ids = itertools.count()
         self._socket, self._close, self.card = self._connect()
         self._wait_s = 0.0  # one that goes away later does not come back
-        self.answers = Answers(url, self.card.chunk)
+        self.answers = Answers(self.url, self.card.chunk)
 
     def ask(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Send calls together and return their answers, in the order of the calls.
@@ -79,7 +81,8 @@ class Link:
                 self._exchange(left, answers)
             except ConnectionClosed as again:
                 raise UserError(
-                    f"{self.url} closed the connection twice ({again}): see the server's messages"
+                    f"{self.url} closed the connection twice ({_words(again)}): see the server's "
+                    "messages"
                 ) from again
         return [answers[n] for n in order]
 
@@ -89,15 +92,17 @@ class Link:
 
     def _exchange(self, packets: dict[int, bytes], answers: dict[int, dict[str, Any]]) -> None:
         """Send packets, and fill `answers` until each has its own."""
-        for packet in packets.values():
-            self._socket.send(packet)
         limit = self._timeout_s if self._has_acted else self._first_answer_s
         deadline = time.monotonic() + limit
+        for packet in packets.values():  # a server that does not read breaks the connection
+            with suppress(OSError):  # closed already, as `send` says
+                self._socket.socket.settimeout(max(0.1, deadline - time.monotonic()))
+            self._socket.send(packet)
         with self._waiting("its first answer", limit):
             while any(n not in answers for n in packets):
                 answer = self._receive(deadline, limit)
                 number = answer.get("id")
-                if isinstance(number, int) and number in packets:
+                if messages.is_whole(number) and number in packets:
                     answers[number] = answer
                 elif number is None:
                     raise UserError(f"{self.url} does not understand us: {error_of(answer)}")
@@ -110,8 +115,11 @@ class Link:
         return nullcontext() if self._has_acted else waiting(self.url, what, limit_s)
 
     def _receive(self, deadline: float, limit_s: float) -> dict[str, Any]:
+        left = deadline - time.monotonic()
         try:
-            return messages.decode(self._socket.recv(max(0.0, deadline - time.monotonic())))
+            if left <= 0:  # one that always has something to say is no better than a silent one
+                raise TimeoutError
+            return messages.decode(self._socket.recv(left))
         except TimeoutError as error:
             option = "timeout_s" if self._has_acted else "first_answer_s"
             raise UserError(
@@ -123,8 +131,10 @@ class Link:
 
     def _reconnect(self, broken: ConnectionClosed) -> None:
         if broken.rcvd is not None and broken.rcvd.code == TOO_BIG:
-            raise UserError(f"{self.url} refused a message as too big: {broken}") from broken
-        logger.warning("%s: the connection broke (%s), connecting again", self.url, broken)
+            raise UserError(
+                f"{self.url} refused a message as too big: {_words(broken)}"
+            ) from broken
+        logger.warning("%s: the connection broke (%s), connecting again", self.url, _words(broken))
         self._close()
         self._socket, self._close, card = self._connect()
         if card != self.card:
@@ -141,9 +151,10 @@ class Link:
         hello = {"call": "hello", "version": messages.VERSION, "client": self._client}
         try:
             with self._waiting("the server's greeting", limit), opened:  # closes what is left in it
+                opened.enter_context(closing(listener))
                 socket = opened.enter_context(
                     connect(
-                        self.url, sock=listener, compression=None, proxy=None, open_timeout=limit,
+                        self.url.full, sock=listener, compression=None, proxy=None, open_timeout=limit,
                         max_size=MAX_BYTES, close_timeout=1, ping_timeout=None,
                     )
                 )  # fmt: skip
@@ -155,7 +166,13 @@ class Link:
                 f"{self.url} took the connection but gave no greeting within {limit:g} s: raise "
                 "--policy.first_answer_s if it still loads, else see the server's messages"
             ) from error
+        except InvalidURI as error:
+            raise UserError(f"{self.url} is no address of a policy server: {error.msg}") from error
         except (OSError, InvalidHandshake, EOFError, ConnectionClosed, WireError) as error:
+            if isinstance(error, InvalidStatus) and error.response.status_code == 401:
+                raise UserError(
+                    f"{self.url} wants another token: give it in {TOKEN_VARIABLE}, or as ws://user:TOKEN@HOST"
+                ) from error
             raise UserError(
                 f"{self.url} does not answer as a policy server does: {_words(error)}"
             ) from error
@@ -163,9 +180,10 @@ class Link:
     def _card(self, answer: dict[str, Any]) -> PolicyCard:
         if "error" in answer:
             raise UserError(f"{self.url} refuses us: {error_of(answer)}")
-        if answer.get("version") != messages.VERSION:
+        version = answer.get("version")
+        if not messages.is_whole(version) or version != messages.VERSION:
             raise UserError(
-                f"{self.url} speaks version {answer.get('version')!r}, this client "
+                f"{self.url} speaks version {shown(version)}, this client "
                 f"{messages.VERSION}: install the same release on both sides"
             )
         card = PolicyCard.from_message(answer)
@@ -247,4 +265,5 @@ def _or_raise(answer: ActionChunk | Exception) -> ActionChunk:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """What a library says of the other side, whose words may be in it."""
+    return one_line(str(error)) or type(error).__name__

@@ -6,22 +6,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from invact_vla.errors import UserError
+from libero_eval.remote.address import ServerUrl
 
 logger = logging.getLogger(__name__)
 SAY_EVERY_S = 10.0
 RETRY_EVERY_S = 0.5
-PORTS = {"ws": 80, "wss": 443}
 
 
-def dial(url: str, timeout_s: float, wait_s: float) -> socket.socket:
+def dial(url: ServerUrl, timeout_s: float, wait_s: float) -> socket.socket:
     """A connection to the server's port. wait_s: how long somebody who does not listen is waited for.
 
     Raises UserError if nobody listens by then, and for a URL that names no host.
     """
-    address = _address(url)
+    address = url.host_and_port()
     deadline = time.monotonic() + wait_s
     with waiting(url, "somebody to listen", wait_s):
         while True:
@@ -36,17 +35,6 @@ def dial(url: str, timeout_s: float, wait_s: float) -> socket.socket:
                     "with `invact libero serve`, correct --policy.url, or give --policy.wait_s 300 "
                     "if it is about to start"
                 ) from error
-
-
-def _address(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or PORTS[parts.scheme]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{url!r} is no address of a policy server: {error}") from error
-    if not parts.hostname:
-        raise UserError(f"{url!r} names no host: expected ws://HOST:PORT")
-    return parts.hostname, port
 
 
 @contextmanager

@@ -7,9 +7,11 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from libero_eval.policies import PolicyConfig
 from libero_eval.remote import MAX_BYTES, missing_package
+from libero_eval.remote.address import server_token
 
 STOP_ON = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,12 +21,13 @@ class ServeConfig:
     """Which policy is served, and where."""
 
     policy: PolicyConfig  # which one: --policy.type checkpoint --policy.folder DIR
-    host: str = "127.0.0.1"  # address to listen at; anything else than loopback has no password
+    host: str = "127.0.0.1"  # address to listen at; beyond loopback, give a token
     port: int = 8000  # 0: any free one
     max_batch: int = 16  # most observations that are answered together
     max_wait_ms: float = 5.0  # longest wait for others; none once every running episode has asked
     max_bytes: int = MAX_BYTES  # largest message that is read
     keep_s: float = 60.0  # how long the episodes of a client that is gone wait for its return
+    token_file: Path | None = None  # its text is what clients must know, else INVACT_POLICY_TOKEN's
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
@@ -46,13 +49,16 @@ def serve_policy(
 ) -> None:
     """Load the policy and serve it; ready is called with the URL, stop_on: signals."""
     try:
+        import websockets.exceptions  # noqa: F401 - before the policy is loaded, which takes long
+
         from libero_eval.remote.server import serve
     except ModuleNotFoundError as error:
         raise missing_package(error) from error
+    token = server_token(config.token_file)
     policy = config.policy
     serve(
         policy.load(), name=policy.get_choice_name(type(policy)), policy_hash=policy.hash(),
         host=config.host, port=config.port, max_batch=config.max_batch,
         max_wait_ms=config.max_wait_ms, max_bytes=config.max_bytes, keep_s=config.keep_s,
-        ready=ready, stop_on=stop_on,
+        token=token, ready=ready, stop_on=stop_on,
     )  # fmt: skip

@@ -42,6 +42,13 @@ class Fickle:
         return ActionChunk(values)
 
 
+class Steady(Fickle):
+    """Acts the same for as long as one likes."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        return ActionChunk(np.zeros((self.chunk, 7), np.float32))
+
+
 @PolicyConfig.register_subclass("fickle")
 @dataclass(frozen=True, kw_only=True)
 class FickleConfig(PolicyConfig):

@@ -1,0 +1,55 @@
+"""What came from the other side, in one line of bounded length, for messages and rows."""
+
+import reprlib
+
+import numpy as np
+
+LONGEST_LINE = 220  # characters; the row that holds a message says where too
+TRACEBACK = "Traceback (most recent call last)"
+
+
+class _Short(reprlib.Repr):
+    """repr() that never formats more than it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxdict, self.maxlist, self.maxtuple = 2, 40, 4, 8, 8
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return f"{len(value)} bytes"
+
+    def repr_ndarray(self, value: np.ndarray, level: int) -> str:
+        return f"an array of {value.dtype} {value.shape}"
+
+    def repr_instance(self, x: object, level: int) -> str:
+        return type(x).__name__
+
+
+_short = _Short()
+
+
+def shown(value: object) -> str:
+    """A value of plain data."""
+    return one_line(_short.repr(value))
+
+
+def one_line(text: str, limit: int = LONGEST_LINE) -> str:
+    """A text in one line, without characters that a terminal obeys."""
+    cut = text[: 4 * limit]  # spaces that fall away are not worth reading all of a long text
+    line = " ".join("".join(c if c.isprintable() else " " for c in cut).split())
+    return line if len(line) <= limit and len(text) == len(cut) else f"{line[: limit - 3]}..."
+
+
+def cause_first(message: str) -> str:
+    """A message in one line; of a traceback, its last line."""
+    if TRACEBACK in message:
+        message = next(line for line in reversed(message.splitlines()) if line.strip())
+    return one_line(message)
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, even of one that cannot say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:  # noqa: BLE001 - its __str__ is a stranger's code
+        return type(error).__name__

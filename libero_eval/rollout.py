@@ -30,6 +30,7 @@ from libero_eval.init_states import check_range, init_states
 from libero_eval.manifest import environment_manifest, manifest_hash
 from libero_eval.policies import PolicyConfig, RemoteConfig
 from libero_eval.protocol import DEFAULT_PROTOCOL, Protocol, get_protocol
+from libero_eval.remote.address import ServerUrl
 from libero_eval.results import EpisodeRow, by_task, is_begun
 from libero_eval.runner import MakeEpisodeRunner, OpenLibero, VideoConfig, video_name
 from libero_eval.shard import Shard
@@ -210,7 +211,7 @@ def serving(config: RolloutConfig) -> Iterator[PolicyConfig]:
 
     most = max(1, config.workers or getattr(config.executor, "workers", 1)) * config.in_flight
     with local_server(config.policy, max_batch=most) as url:
-        yield RemoteConfig(url=url)
+        yield RemoteConfig(url=ServerUrl(url))
 
 
 def _run_all(

@@ -297,6 +297,7 @@ def can_come_in(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_server_short_of_files_says_so_once() -> None:
     """Connections beyond what the process may open: few lines, and served again later."""
     code = (
@@ -410,6 +411,7 @@ def test_a_client_that_floods_and_never_reads(name: str) -> None:
         assert "actions" in ask(honest, act(number + 1))
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,7 +69,7 @@ def test_networks_of_transformers(name: str, tmp_path: Path) -> None:
         return build(lambda: kind(kind.config_class.from_pretrained(weights)), device)
 
     with pytest.MonkeyPatch.context() as patch, fake_cuda():
-        patch.setattr(hub, "pretrained", random_weights)
+        patch.setattr(hub, "published_model", random_weights)
         assert len(load_baseline(config, CUDA)(from_hub.clips())) == 2
 
 

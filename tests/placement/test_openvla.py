@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from invact_vla.openvla import checkpoint
 from invact_vla.openvla.attention import Attention
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.generate import greedy_decode
@@ -23,6 +22,7 @@ from invact_vla.openvla.model import build_model
 from invact_vla.openvla.policy import OpenVLAPolicy
 from invact_vla.openvla.pretrained import Pretrained
 from invact_vla.schema import Observation
+from invact_vla.training import torch_files
 from invact_vla.training.device import place
 from tests.fake_cuda import CUDA, build, fake_cuda
 from tests.openvla.small import (
@@ -150,7 +150,7 @@ def test_weights_are_read_straight_to_the_device(
     """safetensors is told the device, and nothing of the model stays elsewhere."""
     folder = tiny_folder(tmp_path / "vla")
     asked = []
-    real = checkpoint.safe_open
+    real = torch_files.safe_open
 
     class OnFakeDevice:
         """safetensors' file, its tensors fakes on the asked device: there is no GPU to read to."""
@@ -173,7 +173,7 @@ def test_weights_are_read_straight_to_the_device(
         def get_tensor(self, name: str) -> Tensor:
             return torch.empty(self.shapes[name], device=self.device)
 
-    monkeypatch.setattr(checkpoint, "safe_open", OnFakeDevice)
+    monkeypatch.setattr(torch_files, "safe_open", OnFakeDevice)
     with fake_cuda():
         policy = OpenVLAPolicy.from_pretrained(folder, device=CUDA)
         model = policy.pretrained.model

@@ -179,7 +179,7 @@ def test_a_damaged_provenance_is_one_short_line(tmp_path, content):
 @pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000, "\udcff", "{"])
 def test_json_of_any_kind_is_read_or_refused(tmp_path, content):
     (tmp_path / "x.json").write_text(content, errors="surrogateescape")
-    with pytest.raises(UserError, match=r"x\.json is not valid JSON") as raised:
+    with pytest.raises(UserError, match=r"x\.json is not (valid JSON|UTF-8 text)") as raised:
         read_json(tmp_path / "x.json")
     assert len(str(raised.value)) < 500
 

@@ -117,7 +117,13 @@ def resumed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "points"), [(nothing, 200), (mistaken, 20), (finished, 50), (resumed, 200)]
+    ("before", "points"),
+    [
+        (nothing, 200),
+        (mistaken, 20),
+        pytest.param(finished, 50, marks=pytest.mark.slow),
+        pytest.param(resumed, 200, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_every_point_the_product_is_the_same(
     tmp_path: Path, before: Callable[[Path], None], points: int

@@ -132,6 +132,7 @@ def test_both_conversions_hold_what_was_recorded(desk: Path) -> None:
     assert said.count("no findings") == 2, said
 
 
+@pytest.mark.slow
 def test_from_demonstrations_to_actions(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

@@ -240,7 +240,7 @@ def test_foreign_files_are_user_errors(tmp_path):
         with pytest.raises(UserError, match="no list of takes with take_uid"):
             source.clips("val")
     (tmp_path / "takes.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="not UTF-8 text"):
         source.clips("val")
 
 

@@ -225,7 +225,7 @@ def _plan_training(
         fits=total <= machine.memory_gb * GB, micro_batch=micro_batch,
         accumulation=config.batch_size // config.processes // micro_batch,
         checkpoint_bytes=trained * 4.0 if lora else footprint.parameters * item,
-        resume_bytes=held + 2.0 * trained * trained_item,
+        resume_bytes=(trained * trained_item if lora else held) + 2.0 * trained * trained_item,
         frames_bytes=config.items * 3.0 * footprint.config.image_size**2 * _cameras(stage, footprint),
         step_s=step_s, total_s=step_s * config.steps,
     )  # fmt: skip

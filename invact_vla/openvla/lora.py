@@ -81,6 +81,8 @@ def attach(model: OpenVLA, config: LoraConfig, seed: int = 0) -> OpenVLA:
     for name, parameter in model.named_parameters():
         trained = is_adapter_weight(name) or name.startswith(FULL)
         parameter.requires_grad_(trained and id(parameter) not in never_run)
+    frozen = (name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+    model.constant = frozenset(frozen)
     return model
 
 
@@ -210,6 +212,7 @@ def merge(model: OpenVLA, batch: dict[str, Tensor] | None = None) -> OpenVLA:
     if hasattr(model, "peft_config"):
         del model.peft_config
     model.requires_grad_(True)
+    model.constant = frozenset()
     for module in _never_run(model):
         module.requires_grad_(False)
     _check_merge(before, _logits(model, batch), next(model.language_model.parameters()).dtype)

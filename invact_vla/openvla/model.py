@@ -42,7 +42,11 @@ class OpenVLAOutput:
 
 
 class OpenVLA(nn.Module):
-    """The model; parameter names are the published ones, but for LayerScale (see checkpoint.py)."""
+    """The model; parameter names are the published ones, but for LayerScale (see checkpoint.py).
+
+    constant: names of parameters that training leaves as its start has them."""
+
+    constant: frozenset[str] = frozenset()
 
     def __init__(self, config: OpenVLAConfig, attention: Attention = "auto") -> None:
         super().__init__()

@@ -24,11 +24,14 @@ _REMEDY = "remove the folder to train from the start"
 
 
 class TrainState:
-    """Model, optimiser, averaged weights and step. `optimizer` is torch's or accelerate's wrapper."""
+    """Model, optimizer, averaged weights and step. `optimizer` is torch's or accelerate's wrapper. What a
+    model names in `constant`, such as the base below an adapter, is not kept: its start has it."""
 
     def __init__(self, model: nn.Module, optimizer: Any, ema: float) -> None:
         self.model, self.optimizer, self.ema = model, optimizer, ema
-        self.averaged = {n: p.detach().clone() for n, p in model.named_parameters()} if ema else {}
+        self.constant: frozenset[str] = getattr(model, "constant", frozenset())
+        kept = [(n, p) for n, p in model.named_parameters() if n not in self.constant]
+        self.averaged = {n: p.detach().clone() for n, p in kept} if ema else {}
 
     def average(self, step: int) -> None:
         """Move the averaged weights towards the model's. The decay starts low, so that the first
@@ -48,7 +51,7 @@ class TrainState:
 
     def save(self, folder: Path, step: int) -> None:
         """Write a resume point; every process takes part, rank 0 writes."""
-        files = {"model": dict(self.model.state_dict()), "optimizer": self._moments()}
+        files = {"model": self._weights(), "optimizer": self._moments()}
         if self.averaged:
             files["average"] = self.averaged
         full = {name: _to_file(tensors) for name, tensors in files.items()}
@@ -65,7 +68,7 @@ class TrainState:
         on_main(lambda: restore(folder))
         if not folder.exists():
             return 0
-        for target, name in ((self.model.state_dict(), "model"), (self.averaged, "average")):
+        for target, name in ((self._weights(), "model"), (self.averaged, "average")):
             if target:
                 path = folder / f"{name}.safetensors"
                 _fill(target, _read(path), path)
@@ -78,6 +81,9 @@ class TrainState:
                     for n, k in keys.items()
                 }
         return _step_in(folder / "step.json")
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {n: t for n, t in self.model.state_dict().items() if n not in self.constant}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -117,6 +117,8 @@ def test_lora_changes_the_adapter_alone_and_resumes(
     torn = replace(whole, out=tmp_path / "torn")
     posttrain.main(whole)
     killed_after(torn, 3, monkeypatch)
+    kept = load_file(torn.out / "checkpoint" / "model.safetensors")
+    assert kept and not any("base_layer" in name for name in kept), "the base is not kept again"
     posttrain.main(torn)
     for name in ("adapter", "model"):
         assert same(weights(whole.out, name), weights(torn.out, name)), name

@@ -24,8 +24,10 @@ _REMEDY = "remove the folder to train from the start"
 
 
 class TrainState:
-    """Model, optimizer, averaged weights and step. `optimizer` is torch's or accelerate's wrapper. What a
-    model names in `constant`, such as the base below an adapter, is not kept: its start has it."""
+    """Model, optimizer, averaged weights and step. `optimizer` is torch's or accelerate's wrapper.
+
+    What a model names in `constant`, such as the base below an adapter, is not kept: its start has it.
+    """
 
     def __init__(self, model: nn.Module, optimizer: Any, ema: float) -> None:
         self.model, self.optimizer, self.ema = model, optimizer, ema

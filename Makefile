@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SLOWEST ?= 5
 
-.PHONY: demo test test-slow check fix bench gpu clean help
+.PHONY: demo test test-slow test-stress check fix bench gpu clean help
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -17,7 +17,10 @@ test: $(READY)  ## set up and run the fast tests
 	@$(BIN)/python -m pytest -m "not slow" --durations=$(SLOWEST)
 
 test-slow: $(READY)  ## the tests that take minutes
-	@$(BIN)/python -m pytest -m slow --durations=$(SLOWEST)
+	@$(BIN)/python -m pytest -m "slow and not stress" --durations=$(SLOWEST)
+
+test-stress: $(READY)  ## 30,000 mutated inputs, a soak of the policy server, kills at random: half an hour
+	@$(BIN)/python -m pytest -m stress --durations=$(SLOWEST)
 
 check: $(READY) ## format, lint, types and fast tests
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright --pythonpath $(BIN)/python && $(MAKE) --no-print-directory test

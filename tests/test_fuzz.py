@@ -21,6 +21,7 @@ def fuzz(name: str, cases: int, seed: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize("name", READERS)
 def test_mutated_files(name: str, tmp_path: Path) -> None:
     fuzz(name, CASES[name], 0, tmp_path / "data")

@@ -18,7 +18,7 @@ from libero_eval.remote.messages import PolicyCard, WireError
 from tests.libero_eval.remote_policies import Steady
 from tests.libero_eval.remote_raw import act, ask, greeted, reset, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.stress]
 
 CASES = 10_000
 SEEDS = [

@@ -381,6 +381,7 @@ FLOODS = {
 
 
 @pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_client_that_floods_and_never_reads(name: str) -> None:
     with own_process() as (url, process), greeted(url, "honest") as honest:

@@ -14,7 +14,7 @@ from libero_eval.remote import messages
 from tests.libero_eval.remote_raw import act, reset
 from tests.libero_eval.test_remote_limits import BOMBS, memory_mb, own_process
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.stress]
 
 CLIENTS, HOSTILE, CALLS = 100, 10, 10_000
 PAUSE_S = 0.4  # of a client between two calls; all of them share a core with the server here

@@ -194,6 +194,7 @@ def train(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.stress
 def test_a_hundred_kills_at_random(tmp_path: Path) -> None:
     """Of a training that writes a resume point every other step; each run is started again until it
     ends."""

@@ -47,6 +47,7 @@ def killed_run(kind: str, home: Path, out: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_in_mid_training_it_ends_with_the_same_weights(
     home: Path,

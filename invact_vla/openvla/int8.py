@@ -55,17 +55,18 @@ class Int8Linear(nn.Module):
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Float (R, K) -> uint8 (R, K) around `zero_point`, and the scale of each row (R, 1), of x's dtype.
+    """Float (R, K) -> int8 or uint8 (R, K) around `zero_point`, and the scale of each row (R, 1), of x's
+    dtype.
 
     A scale of 16 bits is rounded before it is used, and leaves half a step of room for that. Rows are
     taken a block at a time, so that what lies between stays in the processor's cache.
     """
-    level = zero_point() - (1 if x.dtype == torch.float32 else 1.5)
-    scale = (x.abs().amax(1, keepdim=True).float() / level).clamp_min_(SMALLEST).to(x.dtype)
+    largest = levels() - (0 if x.dtype == torch.float32 else 0.5)
+    scale = (x.abs().amax(1, keepdim=True).float() / largest).clamp_min_(SMALLEST).to(x.dtype)
     inverse = scale.float().reciprocal()
     if len(x) <= BLOCK:
         return _rounded(x, inverse), scale
-    rows = torch.empty(x.shape, dtype=torch.uint8)
+    rows = torch.empty(x.shape, dtype=torch.uint8 if zero_point() else torch.int8)
     for start in range(0, len(x), BLOCK):
         block = slice(start, start + BLOCK)
         rows[block] = _rounded(x[block], inverse[block])
@@ -74,15 +75,18 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rounded(x: Tensor, inverse: Tensor) -> Tensor:
     whole = (x.float() * inverse).round_().to(torch.int8)
-    if zero_point() == 128:
-        return whole.view(torch.uint8).bitwise_xor_(128)
-    return whole.add_(zero_point()).view(torch.uint8)
+    return whole.add_(zero_point()).view(torch.uint8) if zero_point() else whole
 
 
 @cache
 def zero_point() -> int:
-    """128, or 64 on processors without VNNI, where oneDNN sums pairs of products in int16."""
-    return 128 if getattr(torch.cpu, "_is_vnni_supported", bool)() else 64
+    """0, or 64 on processors without VNNI, where oneDNN sums pairs of unsigned products in int16."""
+    return 0 if getattr(torch.cpu, "_is_vnni_supported", bool)() else 64
+
+
+def levels() -> int:
+    """The largest number that a quantized row holds, either side of `zero_point`."""
+    return 63 if zero_point() else 127
 
 
 def quantize_model(model: OpenVLA, quantize: Quantize) -> None:

@@ -80,8 +80,9 @@ def from_pretrained(
     tied = config.text_config.tie_word_embeddings
     if tied:
         weights.setdefault("language_model.lm_head.weight", weights.get(_EMBEDDING, torch.empty(0)))
-    expected = {published_name(n): n for n in model.state_dict()}
-    _check(weights, {d: tuple(model.state_dict()[n].shape) for d, n in expected.items()}, folder)
+    shapes = {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    expected = {published_name(n): n for n in shapes}
+    _check(weights, {d: shapes[n] for d, n in expected.items()}, folder)
     ready = {n: weights[d] for d, n in expected.items()}
     model.load_state_dict(ready, assign=True)
     for name, parameter in model.named_parameters():

@@ -1,0 +1,58 @@
+"""A config.json that asks for a model its weights are not: one line, at once, nothing allocated."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invact_vla.errors import UserError
+from invact_vla.openvla.pretrained import load_pretrained
+from tests.openvla.small import tiny_folder
+
+ODD = (10**6, 10**12, 0, -1, "x", 1e300, [1])  # null means "not said"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="module")
+def original(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def refused(folder: Path, config: dict[str, Any]) -> str:
+    (folder / "config.json").write_text(json.dumps(config))
+    start = time.process_time()
+    with pytest.raises(UserError) as raised:
+        load_pretrained(folder)
+    assert time.process_time() - start < 60 and len(str(raised.value)) < 2000
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize(
+    "name", ["num_hidden_layers", "hidden_size", "vocab_size", "num_attention_heads"]
+)
+def test_sizes_of_the_language_model(
+    folder: Path, original: dict[str, Any], name: str, value: object
+) -> None:
+    refused(folder, {**original, "text_config": {**original["text_config"], name: value}})
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize("name", ["depth", "embed_dim", "img_size", "patch_size", "num_heads"])
+def test_sizes_of_a_tower(folder: Path, original: dict[str, Any], name: str, value: object) -> None:
+    own = original["invact"] if "towers" in original["invact"] else original
+    towers = [{**own["towers"][0], name: value}, *own["towers"][1:]]
+    changed = {**own, "towers": towers}
+    refused(folder, changed if own is original else {**original, "invact": changed})
+
+
+def test_many_layers_are_compared_by_their_names(folder: Path, original: dict[str, Any]) -> None:
+    """As many as a config may have, and the file has two: no more time than for their names."""
+    layers = {**original["text_config"], "num_hidden_layers": 500}
+    assert "missing key(s)" in refused(folder, {**original, "text_config": layers})

@@ -10,6 +10,7 @@ V vocabulary rows, D width, K action slots, n actions of a chunk, A numbers of a
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -68,7 +69,10 @@ class OpenVLA(nn.Module):
 
     def checkpoint_gradients(self) -> None:
         """Recompute the blocks of towers and language model in the backward pass."""
-        self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        llama: Any = self.language_model
+        old = "gradient_checkpointing_enable"  # of older transformers
+        enable = getattr(llama, "activation_checkpointing_enable", None) or getattr(llama, old)
+        enable({"use_reentrant": False})
         self.vision_backbone.checkpointing = True
 
     def vision_features(self, pixel_values: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Data sets of strangers: nothing outside of their folder is read, no claim of theirs is believed."""
 
+import io
 import json
 import resource
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.decode import decode_all, decode_frames, probe
@@ -19,6 +21,7 @@ from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.label_store import LabelIdentity, LabelStore, read_labels, write_labels
 from invact_vla.data.lerobot_meta import read_meta
 from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.source_files import decode_picture
 from invact_vla.errors import UserError
 from invact_vla.schema import LatentLabels
 from invact_vla.training.untrusted import inside, short
@@ -304,3 +307,13 @@ def test_equal_texts_are_one_object(tmp_path: Path) -> None:
     write_labels(tmp_path / "l.parquet", store())
     found = read_labels(tmp_path / "l.parquet")
     assert found.text == ("t",) * 3 and found.text[0] is found.text[2] and len(found) == 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_of_enormous_size_is_not_decoded(kind: str) -> None:
+    """A few kilobytes that would be 400 MB of pixels."""
+    buffer = io.BytesIO()
+    Image.new("1" if kind == "PNG" else "L", (12_000, 12_000)).save(buffer, kind)
+    assert len(buffer.getvalue()) < 3_000_000
+    with pytest.raises(UserError, match="px that are decoded"):
+        decode_picture("here", buffer.getvalue())

@@ -18,7 +18,7 @@ from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.packed import PackedLinear, can_pack
 
 Quantize = Literal["none", "int8"]
-SMALLEST = 1e-7  # scale of a row or channel of zeros; fp16 holds it
+SMALLEST, SMALLEST_FP16 = 1e-12, 1e-7  # scale of a row or channel of zeros
 BLOCK = 32  # rows that are quantized at a time
 
 
@@ -62,7 +62,8 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     taken a block at a time, so that what lies between stays in the processor's cache.
     """
     largest = levels() - (0 if x.dtype == torch.float32 else 0.5)
-    scale = (x.abs().amax(1, keepdim=True).float() / largest).clamp_min_(SMALLEST).to(x.dtype)
+    smallest = SMALLEST_FP16 if x.dtype == torch.float16 else SMALLEST
+    scale = (x.abs().amax(1, keepdim=True).float() / largest).clamp_min_(smallest).to(x.dtype)
     inverse = scale.float().reciprocal()
     if len(x) <= BLOCK:
         return _rounded(x, inverse), scale

@@ -63,6 +63,18 @@ def test_whole_numbers_are_exact() -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_small_numbers_keep_their_precision(dtype: torch.dtype) -> None:
+    layer = layer_of(bias=False)
+    x = (1e-7 * torch.randn(3, 96)).to(dtype)
+    exact = layer(x.float())
+    assert (Int8Linear(layer)(x).float() - exact).norm() < 0.03 * exact.norm()
+    layer.weight.mul_(1e-7)
+    ours, exact = Int8Linear(layer)(x).float(), layer(x.float())
+    assert (ours - exact).norm() < 0.03 * exact.norm()
+
+
+@torch.inference_mode()
 def test_a_row_of_large_numbers_leaves_other_rows_alone() -> None:
     layer = Int8Linear(layer_of())
     x = torch.randn(4, 96)

@@ -143,7 +143,7 @@ def test_pieces_add_up(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "ddp-lora", "fsdp-lora"])
 def test_two_processes_train_as_one(home: Path, tmp_path: Path, kind: str) -> None:
     options = [
         "-m", "invact_vla.cli", "vla", "posttrain", "--model", str(home / "start"),
@@ -152,7 +152,9 @@ def test_two_processes_train_as_one(home: Path, tmp_path: Path, kind: str) -> No
         "--loop.steps", "6", "--loop.batch_size", "32", "--loop.log_every", "1",
         "--loop.checkpoint_every", "2",
     ]  # fmt: skip
-    if kind == "fsdp":
+    if "lora" in kind:
+        options += ["--lora.rank", "2"]
+    if "fsdp" in kind:
         environment = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
                        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
                        "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer"}  # fmt: skip

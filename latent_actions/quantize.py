@@ -9,10 +9,8 @@ so that saving and loading are written once. Axis letters: N items, D width, K p
 """
 
 import abc
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import draccus
 import numpy as np
@@ -20,10 +18,13 @@ from safetensors.numpy import save_file
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_folder, hash_json, read_json, write_json
+from invact_vla.training.model_config import decode_config
 from invact_vla.training.torch_files import read_safetensors
+from invact_vla.training.untrusted import short
 from latent_actions.kmeans import kmeans, nearest
 
 Arrays = dict[str, np.ndarray]
+MOST = 1 << 16  # positions, and values of a code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,10 @@ class QuantizerConfig(draccus.ChoiceRegistry, abc.ABC):
     seed: int = 0  # decides the k-means starts
 
     def __post_init__(self) -> None:
-        if self.positions < 1 or self.codes < 2:
+        if not 1 <= self.positions <= MOST or not 2 <= self.codes <= MOST:
             raise ValueError(
-                f"positions must be >= 1 and codes >= 2, got {self.positions}, {self.codes}"
+                f"positions must be in 1..{MOST} and codes in 2..{MOST}, got {self.positions}, "
+                f"{self.codes}"
             )
 
     @classmethod
@@ -68,6 +70,22 @@ class QuantizerConfig(draccus.ChoiceRegistry, abc.ABC):
     @abc.abstractmethod
     def _decode(self, arrays: Arrays, codes: np.ndarray) -> np.ndarray:
         """int64 (N, K) -> float64 (N, D)."""
+
+    @abc.abstractmethod
+    def _shapes(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
+        """What the shapes of its arrays must be. Raises LookupError or ValueError for others' arrays."""
+
+    def check(self, arrays: Arrays) -> None:
+        """ValueError for arrays that `fit` cannot have made."""
+        try:
+            expected = self._shapes(arrays)
+        except LookupError as error:
+            raise ValueError(f"no array {error}") from error
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != expected:
+            raise ValueError(f"arrays of shapes {expected} expected, got {found}")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("NaN or infinity in its arrays")
 
 
 @dataclass(frozen=True)
@@ -167,6 +185,12 @@ class ProductConfig(QuantizerConfig):
         parts = [c[codes[:, k]] for k, c in enumerate(arrays["centres"])]
         return arrays["mean"] + np.concatenate(parts, axis=1) @ arrays["rotation"]
 
+    def _shapes(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
+        rows, width = arrays["rotation"].shape
+        centres = (self.positions, self.codes, rows // self.positions)
+        rotation = (centres[0] * centres[2], width)
+        return {"mean": (width,), "rotation": rotation, "centres": centres}
+
 
 @QuantizerConfig.register_subclass("rvq")
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +217,10 @@ class ResidualConfig(QuantizerConfig):
 
     def _decode(self, arrays: Arrays, codes: np.ndarray) -> np.ndarray:
         return arrays["mean"] + sum(c[codes[:, k]] for k, c in enumerate(arrays["centres"]))
+
+    def _shapes(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
+        (width,) = arrays["mean"].shape
+        return {"mean": (width,), "centres": (self.positions, self.codes, width)}
 
 
 @QuantizerConfig.register_subclass("fsq")
@@ -225,6 +253,10 @@ class ScalarConfig(QuantizerConfig):
         values = np.stack([m[codes[:, k]] for k, m in enumerate(arrays["middles"])], axis=1)
         return arrays["mean"] + values @ arrays["axes"]
 
+    def _shapes(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
+        (width,), k, c = arrays["mean"].shape, self.positions, self.codes
+        return {"mean": (width,), "axes": (k, width), "edges": (k, c - 1), "middles": (k, c)}
+
 
 def save_quantizer(quantizer: Quantizer, folder: Path) -> None:
     """Write quantizer.json and quantizer.safetensors, atomically as a folder."""
@@ -237,11 +269,16 @@ def save_quantizer(quantizer: Quantizer, folder: Path) -> None:
 def load_quantizer(folder: Path) -> Quantizer:
     """Read what save_quantizer wrote; anything else is a UserError."""
     folder = Path(folder)
-    config = _decode_config(read_json(folder / "quantizer.json"), folder)
+    file = folder / "quantizer.json"
+    config = decode_config(QuantizerConfig, read_json(file), f"{file} is not a quantizer config")
     tensors = read_safetensors(folder / "quantizer.safetensors")
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    if "mean" not in arrays:
-        raise UserError(f"{folder}/quantizer.safetensors: expected an array `mean`: fit it again")
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        config.check(arrays)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder}/quantizer.safetensors does not fit its config ({short(error)}): fit it again"
+        ) from error
     return Quantizer(config, arrays)
 
 
@@ -277,11 +314,3 @@ def _checked(embeddings: np.ndarray) -> np.ndarray:
     if embeddings.ndim != 2 or not np.all(np.isfinite(embeddings)):
         raise ValueError(f"embeddings: expected finite (N, D), got {embeddings.shape}")
     return embeddings
-
-
-def _decode_config(value: Any, folder: Path) -> QuantizerConfig:
-    decode: Callable[[type, Any], Any] = draccus.decode
-    try:
-        return decode(QuantizerConfig, value)
-    except (draccus.utils.DraccusException, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}/quantizer.json is not a quantizer config: {error}") from error

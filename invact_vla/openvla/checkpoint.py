@@ -23,10 +23,12 @@ from invact_vla.openvla.folder import (
     WEIGHTS,
     checkpoint_folder,
 )
+from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.oft_files import read_oft
 from invact_vla.training.device import CPU, Device, resolve_device, resolve_dtype
-from invact_vla.training.torch_files import read_safetensors, weight_files
+from invact_vla.training.model_config import on_meta
+from invact_vla.training.torch_files import read_safetensors, stored_shapes, weight_files
 from invact_vla.training.untrusted import some
 
 SHARD_BYTES = 5_000_000_000
@@ -72,8 +74,10 @@ def from_pretrained(
     folder, device = checkpoint_folder(folder), resolve_device(device)
     dtype = None if dtype is None else resolve_dtype(dtype, device)
     config = read_config(folder) if config is None else config
-    with torch.device("meta"):
-        model = OpenVLA(config, attention)
+    _refuse_layers(config, folder)
+    model = on_meta(
+        lambda: OpenVLA(config, attention), f"{folder}/config.json describes no OpenVLA"
+    )
     weights = load_weights(folder, device, dtype)
     weights |= {n: t.to(device, dtype) for n, t in (extra or {}).items()}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -95,6 +99,20 @@ def from_pretrained(
     left = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
     assert not left, f"not loaded: {left}"
     return model.eval()
+
+
+def _refuse_layers(config: OpenVLAConfig, folder: Path) -> None:
+    """UserError for more layers than there are tensors: to build so many takes time even without
+    memory."""
+    head = config.invact.head
+    layers = config.text_config.num_hidden_layers + sum(t.depth for t in config.towers)
+    layers += head.blocks if isinstance(head, OftHeadConfig) else 0
+    stored = sum(len(stored_shapes(path)) for path in weight_files(folder)) + len(read_oft(folder))
+    if layers > stored:
+        raise UserError(
+            f"{folder} is damaged or incomplete: its config.json asks for {layers} layers, its files "
+            f"hold {stored} tensors"
+        )
 
 
 _EMBEDDING = "language_model.model.embed_tokens.weight"

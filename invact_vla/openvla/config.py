@@ -116,8 +116,8 @@ class InvActConfig:
         if self.gripper_open not in (0, 1):
             raise ValueError(f"gripper_open must be 0 or 1, got {self.gripper_open}")
         _check_sizes(self, chunk=MAX_SIDE, action_dim=MAX_SIDE)
-        if self.chunk < 1 or self.action_dim < 1 or self.proprio_dim < 0:
-            raise ValueError("chunk and action_dim must be at least 1, proprio_dim at least 0")
+        if type(self.proprio_dim) is not int or not 0 <= self.proprio_dim <= MAX_SIDE:
+            raise ValueError(f"proprio_dim must be a whole number of 0..{MAX_SIDE}")
         if len(set(self.latent_token_ids)) != len(self.latent_token_ids):
             raise ValueError(f"latent_token_ids repeat: {self.latent_token_ids}")
 

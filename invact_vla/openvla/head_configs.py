@@ -39,7 +39,7 @@ class OftHeadConfig(HeadConfig):
     blocks: int = 2  # residual blocks of the MLP-ResNet
 
     def __post_init__(self) -> None:
-        if self.blocks > MAX_BLOCKS:
+        if type(self.blocks) is not int or self.blocks > MAX_BLOCKS:
             raise ValueError(f"head: at most {MAX_BLOCKS} blocks")
         if self.blocks < 0 or (self.slots_per_action is not None and self.slots_per_action < 1):
             raise ValueError("head: need blocks >= 0 and slots_per_action >= 1 or null")

@@ -18,6 +18,7 @@ from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.folder import OFT_FILES
 from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.training.torch_files import read_tensors
+from invact_vla.training.untrusted import inside
 
 PARTS = ("action_head", "proprio_projector")  # modules of OpenVLA, and how the files' names start
 _CHUNKS = {14: 25}  # actions per call by numbers of an action: two arms (ALOHA)
@@ -39,17 +40,23 @@ def oft_files(folder: Path) -> dict[str, Path]:
                 "with these weights"
             )
         if paths:
-            found[part] = paths[0]
+            found[part] = inside(folder, paths[0].name)
     return found
 
 
 def read_oft(folder: Path) -> dict[str, Tensor]:
     """The tensors of these files under our names; none where there are no such files."""
-    return {
+    found = {
         f"{part}.{name}": tensor
         for part, path in oft_files(folder).items()
         for name, tensor in read_tensors(path).items()
     }
+    for name in (_FIRST, _LAST, _STATE):
+        if name in found and found[name].ndim != 2:
+            raise UserError(
+                f"{folder}: {name} has {found[name].ndim} dimensions, expected 2: fetch it again"
+            )
+    return found
 
 
 def oft_config(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
-from invact_vla.training.untrusted import refuse_pointer
+from invact_vla.training.untrusted import read_text, refuse_pointer, short
 
 UNK, BOS, EOS = 0, 1, 2
 BOUNDARY = "\N{LOWER ONE EIGHTH BLOCK}"  # the word-boundary mark of SentencePiece
@@ -71,7 +71,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     if (folder / MODEL_FILE).is_file():
         return _sentencepiece(folder / MODEL_FILE)
     if (folder / JSON_FILE).is_file():
-        return _from_json((folder / JSON_FILE).read_text(), vocab_size, str(folder / JSON_FILE))
+        return _from_json(read_text(folder / JSON_FILE), vocab_size, str(folder / JSON_FILE))
     raise UserError(f"no tokenizer in {folder}: expected {MODEL_FILE} or {JSON_FILE}")
 
 
@@ -79,12 +79,17 @@ def added_rows(folder: Path) -> frozenset[int]:
     """Ids of the tokens that were added to a folder's tokenizer, such as `<PAD>`: their rows of the
     embedding are not free. Empty where the folder names none."""
     ids: set[int] = set()
-    if (folder / "added_tokens.json").is_file():
-        ids |= set(map(int, read_json(folder / "added_tokens.json").values()))
-    if (folder / JSON_FILE).is_file():
-        ids |= {
-            int(token["id"]) for token in read_json(folder / JSON_FILE).get("added_tokens") or ()
-        }
+    try:
+        if (folder / "added_tokens.json").is_file():
+            ids |= set(map(int, read_json(folder / "added_tokens.json").values()))
+        if (folder / JSON_FILE).is_file():
+            tokens = read_json(folder / JSON_FILE).get("added_tokens") or ()
+            ids |= {int(token["id"]) for token in tokens}
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{folder}: its added tokens are no names with numbers ({short(error)}): fetch the "
+            "tokenizer's files again"
+        ) from error
     return frozenset(ids)
 
 
@@ -129,7 +134,7 @@ def _from_json(text: str, vocab_size: int, source: str) -> Tokenizer:
     try:
         engine = Engine.from_str(text)
     except Exception as error:  # tokenizers raises nothing narrower
-        raise UserError(f"{source}: not a tokenizer file: {error}") from error
+        raise UserError(f"{source}: not a tokenizer file: {short(str(error))}") from error
     return Tokenizer(
         encode=lambda t: engine.encode(t, add_special_tokens=False).ids,
         decode=engine.decode,
@@ -147,7 +152,7 @@ def _sentencepiece(path: Path) -> Tokenizer:
     try:
         engine.LoadFromSerializedProto(content)
     except RuntimeError as error:
-        raise UserError(f"{path}: not a SentencePiece model: {error}") from error
+        raise UserError(f"{path}: not a SentencePiece model: {short(str(error))}") from error
     size = engine.GetPieceSize()
     boundary = engine.PieceToId(BOUNDARY)
     return Tokenizer(

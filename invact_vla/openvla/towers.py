@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from invact_vla.errors import UserError
 from invact_vla.openvla.attention import Attention, use_fused
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig
+from invact_vla.training.untrusted import short, some
 
 
 class VisionBackbone(nn.Module):
@@ -116,7 +117,7 @@ def build_towers(config: OpenVLAConfig) -> list[VisionTransformer]:
     for index, name in enumerate(config.timm_model_ids):
         if name.split(".")[0] not in known:
             raise UserError(
-                f"unknown tower id {name!r}: expected a VisionTransformer name of timm "
+                f"unknown tower id {short(name)}: expected a VisionTransformer name of timm "
                 f"{timm.__version__}, or an explicit `towers` list (towers.json or config.json)"
             )
         tower = timm.create_model(
@@ -138,7 +139,7 @@ def build_tower(config: TowerConfig, act_layer: str | None = None) -> VisionTran
     unknown = set(config.options) - known
     if unknown:
         raise UserError(
-            f"unknown tower arguments {sorted(unknown)}: VisionTransformer has {sorted(known)}"
+            f"unknown tower arguments {some(sorted(unknown))}: VisionTransformer has {sorted(known)}"
         )
     arguments = {
         "img_size": config.img_size,
@@ -158,4 +159,4 @@ def build_tower(config: TowerConfig, act_layer: str | None = None) -> VisionTran
     try:
         return VisionTransformer(**{**arguments, **config.options})
     except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"tower {config.kind or config}: {error}") from error
+        raise UserError(f"tower {short(config.kind)}: {short(error)}") from error

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
-import draccus
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,9 @@ from torch import Tensor, nn
 from invact_vla.errors import UserError
 from invact_vla.training.device import CPU, Device, exact, resolve_device
 from invact_vla.training.files import atomic_folder, read_json
+from invact_vla.training.model_config import decode_config, on_meta
 from invact_vla.training.torch_files import read_safetensors, stored_shapes
-from invact_vla.training.untrusted import inside, read_text, short, some
+from invact_vla.training.untrusted import inside, read_text, some
 from latent_actions.invact.attention import Block, Kernel
 from latent_actions.invact.commit import CommitBlock, CommitConfig
 from latent_actions.invact.divided import DividedBlock
@@ -332,17 +332,11 @@ class InvActEncoder(nn.Module):
         if not weights.is_file():
             raise UserError(f"no model.safetensors in {folder}: the encoder folder is incomplete")
         config["features"] = str(folder / FEATURES) if (folder / FEATURES).is_dir() else ""
-        try:
-            shape = draccus.decode(EncoderConfig, config)
-            with torch.device("meta"):  # a config may claim any size
-                _check_shapes(cls(shape), stored_shapes(weights), weights)
-            with device:
-                model = cls(shape)
-        except (draccus.utils.DraccusException, ValueError, TypeError, LookupError, RuntimeError,
-                ArithmeticError, RecursionError) as error:  # fmt: skip
-            raise UserError(
-                f"{folder}/config.json does not describe an encoder of this version: {short(error)}"
-            ) from error
+        what = f"{folder}/config.json does not describe an encoder of this version"
+        shape = decode_config(EncoderConfig, config, what)
+        _check_shapes(on_meta(lambda: cls(shape), what), stored_shapes(weights), weights)
+        with device:
+            model = cls(shape)
         state = read_safetensors(weights, device)
         model.load_state_dict({name: _with_dimension(value) for name, value in state.items()})
         card = inside(folder, "README.md")

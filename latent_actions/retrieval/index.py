@@ -20,6 +20,7 @@ import numpy as np
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_folder, read_json, write_json
+from invact_vla.training.untrusted import inside, short
 from latent_actions.retrieval.metric import normalise
 
 logger = logging.getLogger(__name__)
@@ -94,14 +95,17 @@ class Gallery:
     def load(cls, folder: Path) -> "Gallery":
         """Read what `save` wrote. UserError on any other content."""
         folder = Path(folder)
-        content = read_json(folder / "gallery.json")
+        content = read_json(inside(folder, "gallery.json"))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"{folder} is not a gallery ({FORMAT}): make it again")
-        entries = [Entry(**row) for row in content["entries"]]
-        arrays = [np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("vectors", "thumbnails")]
-        if any(len(array) != len(entries) for array in arrays):
-            raise UserError(f"{folder} has rows without entries: delete it and make it again")
-        return cls(arrays[0], entries, arrays[1], content["made_by"])
+        try:
+            entries = [_entry(row) for row in content["entries"]]
+            vectors, thumbnails = (_rows(inside(folder, f"{n}.npy")) for n in _DIMENSIONS)
+            return cls(vectors, entries, thumbnails, str(content["made_by"]))
+        except (ValueError, TypeError, LookupError, OSError, EOFError) as error:
+            raise UserError(
+                f"{folder} is a damaged gallery ({short(error)}): delete it and make it again"
+            ) from error
 
     def nearest(
         self,
@@ -128,6 +132,24 @@ class Gallery:
             best, values = _exact(self.vectors, query, search, out, top)
             rows[number, : len(best)], similarity[number, : len(best)] = best, values
         return Found(rows, similarity)
+
+
+def _entry(row: Any) -> Entry:
+    entry = Entry(**row)
+    if not all(isinstance(value, str) for value in vars(entry).values()):
+        raise TypeError("an entry holds more than texts")
+    return entry
+
+
+_DIMENSIONS = {"vectors": (2, np.dtype(np.float32)), "thumbnails": (5, np.dtype(np.uint8))}
+
+
+def _rows(path: Path) -> np.ndarray:
+    """An array of a gallery, mapped. Raises ValueError for any other."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if (array.ndim, array.dtype) != _DIMENSIONS[path.stem]:
+        raise ValueError(f"{path.stem} of {array.dtype} {array.shape}")
+    return array
 
 
 def has_faiss() -> bool:

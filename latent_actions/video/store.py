@@ -22,6 +22,7 @@ from tqdm import tqdm
 from invact_vla.data.decode import Fit, VideoError, VideoInfo, decode_frames, probe
 from invact_vla.errors import UserError
 from invact_vla.training.files import atomic_folder, hash_json, read_json, write_json
+from invact_vla.training.untrusted import short
 from latent_actions.video.clips import clip_frames, pair_frames
 from latent_actions.video.damage import Damage, damage_of
 from latent_actions.video.lazy import LazyFrames
@@ -118,11 +119,17 @@ class FrameStore:
     @classmethod
     def open(cls, folder: Path) -> "FrameStore":
         """Open a built store. Raises UserError if the folder is not one."""
-        state = read_json(Path(folder) / "store.json")
-        records = [decode_record(row) for row in read_json(Path(folder) / "records.json")]
-        if state["request"].get("on_the_fly"):
-            return cls(Path(folder), _lazy(folder, records, state), records, state["skipped"])
-        frames = np.load(Path(folder) / "frames.npy", mmap_mode="r")
+        folder = Path(folder)
+        rows, state = read_json(folder / "records.json"), read_json(folder / "store.json")
+        try:
+            records = [decode_record(row) for row in rows]
+            if state["request"].get("on_the_fly"):
+                return cls(folder, _lazy(folder, records, state), records, state["skipped"])
+            frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
+        except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError) as error:
+            raise UserError(
+                f"{folder} is a damaged store ({short(error)}): delete it and build it again"
+            ) from error
         if len(frames) != len(records):
             raise UserError(
                 f"{folder} has {len(frames)} rows of frames for {len(records)} records: "

@@ -10,6 +10,7 @@ from torch import Tensor
 from invact_vla.errors import UserError
 from invact_vla.training.device import CPU, Device, resolve_device
 from invact_vla.training.files import atomic_file, write_json
+from invact_vla.training.model_config import on_meta
 from invact_vla.training.torch_files import read_safetensors
 from invact_vla.training.untrusted import some
 from latent_actions.methods.laq.config import LaqConfig, read_config
@@ -37,8 +38,7 @@ def from_pretrained(
     if faithful:
         changes["residual"] = False
     config = read_config(folder / "config.json", **changes)
-    with torch.device("meta"):
-        model = LatentActionQuantizer(config)
+    model = on_meta(lambda: LatentActionQuantizer(config), str(folder / "config.json"))
     weights = read_tensors(folder / "model.safetensors", resolve_device(device))
     check_weights(model.state_dict(), weights, folder / "model.safetensors")
     model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)

@@ -7,13 +7,15 @@ from typing import Any
 
 from invact_vla.errors import UserError
 from invact_vla.training.files import read_json
+from invact_vla.training.untrusted import short, some
 
 CODE_LENGTHS = (1, 2, 4, 16, 64, 256)
 SIZES = (
     "dim", "quant_dim", "codebook_size", "image_size", "patch_size", "spatial_depth",
     "temporal_depth", "dim_head", "heads", "channels",
 )  # fmt: skip
-MAX_DEPTH = 1024
+FLAGS = ("faithful", "residual")
+MAX_DEPTH, MAX_SIZE = 1024, 1 << 20
 OPTIONAL_KEYS = ("channels", "faithful", "residual")
 
 
@@ -37,15 +39,18 @@ class LaqConfig:
 
     def __post_init__(self) -> None:
         for name in SIZES:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            size = getattr(self, name)
+            if type(size) is not int or not 0 < size <= MAX_SIZE:
+                raise ValueError(f"{name} must be a whole number of 1..{MAX_SIZE}, got {size}")
+        if not all(isinstance(getattr(self, name), bool) for name in FLAGS):
+            raise ValueError(f"{' and '.join(FLAGS)} must be true or false")
         if max(self.spatial_depth, self.temporal_depth) > MAX_DEPTH:
             raise ValueError(f"depths must be at most {MAX_DEPTH}")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
             )
-        if self.code_seq_len not in CODE_LENGTHS:
+        if type(self.code_seq_len) is not int or self.code_seq_len not in CODE_LENGTHS:
             raise ValueError(f"code_seq_len must be one of {CODE_LENGTHS}, got {self.code_seq_len}")
         if self.faithful and self.residual:
             raise ValueError("residual is not part of the published model: not with faithful")
@@ -97,8 +102,10 @@ def read_config(path: Path, **changes: Any) -> LaqConfig:
     missing = [k for k in known if k not in values and k not in OPTIONAL_KEYS]
     unknown = [k for k in values if k not in known]
     if missing or unknown:
-        raise UserError(f"{path}: missing keys {missing}, unknown keys {unknown}; known: {known}")
+        raise UserError(
+            f"{path}: missing keys {missing}, unknown keys {some(unknown) or 'none'}; known: {known}"
+        )
     try:
         return LaqConfig(**{"faithful": True, **values, **changes})
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {short(error)}") from error

@@ -14,16 +14,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import draccus
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from invact_vla.errors import UserError
 from invact_vla.training.device import CPU
 from invact_vla.training.files import atomic_folder, read_json, write_json
+from invact_vla.training.model_config import decode_config, on_meta
 from latent_actions.invact.losses import multi_positive_infonce
 from latent_actions.invact.model import Batch
 from latent_actions.method import part_of
@@ -31,6 +30,7 @@ from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward,
 from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 PART = "vila"  # folder of a training run that holds the model
+MAX_FRAMES = 1024
 _STRIDES = 4  # convolutions, each halves the side
 _GROUPS = 8  # of the normalisations
 
@@ -50,6 +50,8 @@ class VilaShape:
     momentum: float = 0.99  # of the encoder's slowly following copy
 
     def __post_init__(self) -> None:
+        if min(self.size, self.channels, self.width, self.latent) < 1 or self.frames > MAX_FRAMES:
+            raise ValueError(f"sizes must be at least 1 and frames at most {MAX_FRAMES}")
         if self.size % 2**_STRIDES or self.channels % _GROUPS:
             raise ValueError(
                 f"size must be a multiple of {2**_STRIDES} and channels of {_GROUPS}, "
@@ -155,12 +157,10 @@ class VilaConfig(BaselineConfig):
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         folder = part_of(self.run, PART)
-        try:
-            shape = draccus.decode(VilaShape, read_json(folder / "config.json"))
-        except (draccus.utils.DecodingError, TypeError, ValueError) as error:
-            raise UserError(f"{folder}/config.json is not that of a VILA: {error}") from error
+        what = f"{folder}/config.json is not that of a VILA"
+        shape = decode_config(VilaShape, read_json(folder / "config.json"), what)
         weights = folder / "model.safetensors"
-        model = Vila(shape)
+        model = on_meta(lambda: Vila(shape), what)
         fit_weights(model, read_state(weights), KeyLayout(rename=(("", ""),)), weights, device)
         prepare = Preprocess(
             frames=shape.frames,

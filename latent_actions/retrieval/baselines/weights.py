@@ -20,7 +20,7 @@ from invact_vla.training.torch_files import (
     read_safetensors,
     without_prefix,
 )
-from invact_vla.training.untrusted import some
+from invact_vla.training.untrusted import short, some
 
 _INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
 _SHOWN = 5  # differences named in an error
@@ -94,12 +94,13 @@ def fit_weights(
     ]
     if problems:
         raise UserError(_difference(path, problems))
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in came.items()})
+    ready = {k: v.float() if v.is_floating_point() else v for k, v in came.items()}
+    model.load_state_dict(ready, assign=True)  # the module may have no memory of its own
     return model.to(device).eval().requires_grad_(False)
 
 
 def _difference(path: Path, problems: list[str]) -> str:
-    shown = "; ".join(sorted(problems)[:_SHOWN])
+    shown = "; ".join(map(short, sorted(problems)[:_SHOWN]))
     return (
         f"{path} does not have the published layout ({len(problems)} differences): {shown}; "
         "check that it is the file named in docs/baselines.md and that the config gives its sizes"

@@ -74,7 +74,7 @@ def test_what_is_no_gallery_is_refused(tmp_path):
 def test_a_torn_gallery_is_refused(tmp_path):
     make_gallery(np.eye(3)).save(tmp_path / "g")
     np.save(tmp_path / "g" / "vectors.npy", np.eye(2))
-    with pytest.raises(UserError, match="rows without entries"):
+    with pytest.raises(UserError, match="damaged gallery"):
         Gallery.load(tmp_path / "g")
 
 

@@ -32,6 +32,7 @@ from invact_vla.schema import LatentLabels
 from invact_vla.training.torch_files import read_research_pickle, read_safetensors, read_tensors
 from libero_eval.init_states import read_array, read_init_states
 from tests.data.demos import NAME, demonstration, write_hdf5
+from tests.data.rlds_files import example, framed, write_rlds
 from tests.openvla.small import debug_config, with_statistics
 from tests.paths import REPOSITORY
 
@@ -104,6 +105,11 @@ def lerobot(folder: Path) -> Reader:
     return lambda path: read_dataset(folder / "set")
 
 
+def rlds(folder: Path) -> Reader:
+    write_rlds(folder / "set", example(), example())
+    return lambda path: read_dataset(folder / "set", "open_is_one")
+
+
 def config(folder: Path) -> Reader:
     (folder / "set").mkdir()
     value = config_to_json(with_statistics(debug_config()))
@@ -117,12 +123,12 @@ def config(folder: Path) -> Reader:
 
 
 READERS = {
-    f.__name__: f for f in (init_states, pt, safetensors, label_store, hdf5, lerobot, config)
+    f.__name__: f for f in (init_states, pt, safetensors, label_store, hdf5, lerobot, rlds, config)
 }
 
 
-def read_dataset(path: Path) -> None:
-    dataset = open_dataset(DatasetConfig(path=path, gripper="open_is_minus_one"))
+def read_dataset(path: Path, gripper: str = "open_is_minus_one") -> None:
+    dataset = open_dataset(DatasetConfig(path=path, gripper=gripper))
     for index in range(len(dataset.episodes)):
         dataset.numbers(index)
         for camera in dataset.cameras:
@@ -164,7 +170,9 @@ def changed(value: Any, rng: random.Random) -> Any:
 
 
 def deeper(data: bytes, rng: random.Random) -> bytes:
-    """An archive with one of its records changed and all checksums right; other files as `mutated`."""
+    """An archive or TFRecords with one record changed and all checksums right; others as `mutated`."""
+    if b"steps/action" in data and data[:1] != b"{" and rng.random() < 0.7:
+        return framed(mutated(example(), rng))  # a record whose checksums are right
     if data[:2] != b"PK" or rng.random() < 0.3:
         return mutated(data, rng)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

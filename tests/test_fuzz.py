@@ -10,7 +10,7 @@ from tests.fuzz_readers import READERS
 from tests.paths import REPOSITORY
 
 CASES = {"init_states": 2000, "pt": 2500, "safetensors": 1000, "label_store": 1500, "hdf5": 1000,
-         "lerobot": 1000, "config": 1500}  # fmt: skip
+         "lerobot": 1000, "rlds": 1000, "config": 1500}  # fmt: skip
 
 
 def fuzz(name: str, cases: int, seed: int, folder: Path) -> None:

@@ -16,7 +16,10 @@ import numpy as np
 
 from invact_vla.data.dataset import EpisodeInfo
 from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.rlds_features import FEATURES, import_tfds, splits_of, steps_of, width_of
 from invact_vla.data.source_files import (
+    MAX_FRAME_BYTES,
+    MAX_STEPS,
     check_pixels,
     choose_cameras,
     choose_key,
@@ -27,12 +30,12 @@ from invact_vla.data.source_files import (
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.tfrecord import Record, list_records, read_features
 from invact_vla.errors import UserError
-from invact_vla.training.files import read_json
 from invact_vla.training.untrusted import inside, short
 
-FEATURES, INFO = "features.json", "dataset_info.json"
 CAMERAS = {"agentview": ("image", "agentview_rgb"), "wrist": ("wrist_image", "eye_in_hand_rgb")}
 ACTIONS, STATES = ("action",), ("state", "proprio")
+MAX_NUMBERS = 64 << 20  # bytes of the numbers and texts of an episode
+LONGEST_TEXT = 4096  # bytes of an instruction
 WORDS = ("language_instruction", "natural_language_instruction", "instruction", "language")
 
 
@@ -52,7 +55,7 @@ class RldsDataset(StoredDataset):
     def __init__(self, config: DatasetConfig) -> None:
         super().__init__(config)
         self.folder = _version_folder(Path(config.path))
-        self._steps = _steps_of(self.folder)
+        self._steps = steps_of(self.folder)
         observation = self._steps.get("observation", {})
         pictures = sorted(k for k, f in observation.items() if type(f).__name__ == "Image")
         where = str(config.path)
@@ -77,10 +80,7 @@ class RldsDataset(StoredDataset):
         return feature
 
     def _size(self, key: str) -> int:
-        shape = getattr(self._feature(key), "shape", None)
-        if not isinstance(shape, tuple) or len(shape) > 1 or shape == (None,):
-            raise UserError(f"{self.config.path}: {key} of shape {shape}, expected (numbers,)")
-        return int(shape[0]) if shape else 1
+        return width_of(str(self.config.path), key, self._feature(key))
 
     def _choose_state(self, observation: Any) -> tuple[str, ...]:
         known = {**self._steps, **observation}
@@ -95,14 +95,7 @@ class RldsDataset(StoredDataset):
         return found
 
     def _list_records(self) -> list[Record]:
-        info = read_json(inside(self.folder, INFO))
-        splits = _splits(self.folder, info)
-        form = str(info.get("fileFormat") or "tfrecord")
-        if form != "tfrecord":
-            raise UserError(
-                f"{self.folder} holds files of format {form}, expected tfrecord: convert them with "
-                "tensorflow-datasets (convert_format)"
-            )
+        splits = splits_of(self.folder)
         chosen = ["train"] if "train" in splits else sorted(splits)
         self.split = ", ".join(chosen)
         records = []
@@ -113,7 +106,7 @@ class RldsDataset(StoredDataset):
             if not found or (expected and len(found) != expected):
                 raise UserError(
                     f"{self.folder}: {len(found)} episodes of split {name} in {len(files)} files, "
-                    f"{expected or 'some'} expected: fetch it again"
+                    f"{short(str(expected or 'some'))} expected: fetch it again"
                 )
             records += found
         return records
@@ -122,13 +115,21 @@ class RldsDataset(StoredDataset):
         words = self.config.instruction
         steps = self._read(place, [self._action] + ([self._words] if self._words else []))
         if words is None and self._words and len(steps):
-            words = bytes(_part(steps[0], self._path(self._words))).decode(errors="replace").strip()
+            words = self._text(_part(steps[0], self._path(self._words)))
         if not words:
             raise UserError(
                 f"{self.config.path}: episode {place} says no task ({self._words or WORDS[0]}): say "
                 "--data.instruction"
             )
         return EpisodeInfo(f"episode_{place}", words, words, len(steps))
+
+    def _text(self, value: Any) -> str:
+        if not isinstance(value, bytes) or len(value) > LONGEST_TEXT:
+            raise UserError(
+                f"{self.config.path}: {self._words} is no text of at most {LONGEST_TEXT} bytes: say "
+                "--data.instruction"
+            )
+        return " ".join(value.decode(errors="replace").split())
 
     def _read(self, place: int, keys: Sequence[str], encoded: bool = False) -> Any:
         """The steps of an episode with some of their keys. encoded: these are pictures to be left as
@@ -140,12 +141,18 @@ class RldsDataset(StoredDataset):
             inner = tree.setdefault(above[0], {}) if above else tree
             inner[last] = tfds.features.Text() if encoded else self._feature(key)
         names = {"steps/" + "/".join(self._path(key)) for key in keys}
-        data = read_features(self._records[place], lambda name: name.split("/ragged_")[0] in names)
+        data = read_features(
+            self._records[place],
+            lambda name: name.split("/ragged_")[0] in names,
+            MAX_FRAME_BYTES if encoded else MAX_NUMBERS,
+        )
         features = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(tree)})
         try:
-            return features.deserialize_example_np(data)["steps"]
-        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
-                AssertionError, MemoryError, RuntimeError) as error:  # fmt: skip
+            steps = features.deserialize_example_np(data)["steps"]
+            if len(steps) > MAX_STEPS:
+                raise ValueError(f"{len(steps)} steps")
+            return steps
+        except Exception as error:  # protobuf's own errors among them
             raise UserError(
                 f"{self.config.path}: episode {place} has no {', '.join(keys)} as {FEATURES} promises "
                 f"({short(error)}): fetch it again"
@@ -179,18 +186,6 @@ class RldsDataset(StoredDataset):
         return [(path.name, path) for path in sorted({r.path for r in self._records})]
 
 
-def import_tfds() -> Any:
-    """tensorflow-datasets, which needs no TensorFlow for this."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UserError(
-            f"RLDS data need tensorflow-datasets ({error}): pip install 'invact-vla[rlds]' (it needs "
-            "no TensorFlow)"
-        ) from error
-    return tfds
-
-
 def _version_folder(path: Path) -> Path:
     folders = rlds_folders(path)
     if len(folders) != 1:
@@ -199,34 +194,7 @@ def _version_folder(path: Path) -> Path:
             f"{path}: expected one RLDS data set (<name>/<version>/{FEATURES}), found "
             f"{found or 'none'}: give the folder of one version"
         )
-    return folders[0]
-
-
-def _steps_of(folder: Path) -> dict[str, Any]:
-    """The features of a step; FeaturesDicts become plain ones."""
-    tfds = import_tfds()
-    read_json(inside(folder, FEATURES))
-    try:
-        features = tfds.features.FeaturesDict.from_config(str(folder))
-        steps = features["steps"].feature
-        return {k: dict(f) if hasattr(f, "items") else f for k, f in steps.items()}
-    except (LookupError, ValueError, TypeError, AttributeError, ImportError, AssertionError,
-            RecursionError, OSError) as error:  # fmt: skip
-        raise UserError(
-            f"{folder / FEATURES} does not describe RLDS episodes ({short(error)}): expected a data set "
-            "`steps` of action and observation"
-        ) from error
-
-
-def _splits(folder: Path, info: Any) -> dict[str, int]:
-    """Episodes of each split, as dataset_info.json has them; 0 where it does not say."""
-    try:
-        return {
-            str(split.get("name")): sum(int(n) for n in split.get("shardLengths") or [])
-            for split in info.get("splits") or []
-        }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / INFO} does not describe splits ({short(error)})") from error
+    return inside(path, folders[0].relative_to(path))
 
 
 def _part(step: Any, path: Sequence[str]) -> Any:

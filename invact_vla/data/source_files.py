@@ -3,7 +3,6 @@
 What is wrong with a file is a UserError that names it.
 """
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from invact_vla.errors import UserError
+from invact_vla.training.pictures import check_size, open_picture
 from invact_vla.training.untrusted import inside, refuse_pointer, short
 
 JPEG_START = b"\xff\xd8"
-PICTURES = ("PNG", "JPEG", "WEBP", "BMP")  # those that data sets hold
-MAX_PIXELS = 9_500_000  # of a frame: 4K film has 8.3 and 8.8 million
 MAX_FRAME_BYTES = 2 << 30  # of the frames of one camera in one demonstration
 MAX_STEPS = 1_000_000  # of a demonstration: 14 hours at 20 Hz
 MOST_ROWS = 20_000_000  # of a table
@@ -85,23 +83,17 @@ def _damaged(path: Path, error: Exception) -> UserError:
 def decode_picture(where: str, data: bytes) -> np.ndarray:
     """JPEG or PNG -> uint8 (H, W, 3) RGB; JPEG as TensorFlow decodes it, bit for bit."""
     import simplejpeg
-    from PIL import Image
 
-    try:
-        if data[:2] == JPEG_START:
-            height, width, *_ = simplejpeg.decode_jpeg_header(data)
-            check_pixels(where, int(height), int(width))
-            return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=False)
-        with Image.open(io.BytesIO(data), formats=PICTURES) as image:
-            check_pixels(where, image.height, image.width)
+    if not isinstance(data, bytes):
+        raise UserError(f"{where}: a picture is {type(data).__name__}, expected bytes: fetch it again")
+    if data[:2] != JPEG_START:
+        with open_picture(where, data) as image:
             return np.asarray(image.convert("RGB"))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        ArithmeticError,
-        Image.DecompressionBombError,
-    ) as error:
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        check_size(where, int(height), int(width))
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=False)
+    except ValueError as error:
         raise UserError(
             f"{where}: a picture cannot be decoded ({short(error)}): fetch it again"
         ) from error
@@ -109,11 +101,7 @@ def decode_picture(where: str, data: bytes) -> np.ndarray:
 
 def check_pixels(where: str, height: int, width: int, count: int = 1) -> None:
     """UserError for frames too large to be decoded, or too many of them to be held as uint8 RGB."""
-    if height * width > MAX_PIXELS:
-        raise UserError(
-            f"{where}: frames of {width} x {height} px, more than the {MAX_PIXELS} px that are decoded: "
-            "scale them down first"
-        )
+    check_size(where, height, width)
     if height * width * 3 * count > MAX_FRAME_BYTES:
         raise UserError(
             f"{where}: {count} frames of {width} x {height} px are more than {MAX_FRAME_BYTES >> 20} "

@@ -16,6 +16,8 @@ from invact_vla.data.source_files import check_file
 from invact_vla.errors import UserError
 
 HEADER, FOOTER = 12, 4
+MAX_RECORDS = 1_000_000  # of a file
+MAX_FIELDS = 10_000  # of a message: a step has about 20 features
 PEEK = 256  # bytes of a feature that hold its key
 DELIMITED = 2  # wire type
 
@@ -67,16 +69,24 @@ def list_records(path: Path) -> list[Record]:
                     f"{path} ends within a record ({size} of {end} bytes): it is truncated; fetch it "
                     "again"
                 )
+            if len(records) == MAX_RECORDS:
+                raise UserError(f"{path} holds more than {MAX_RECORDS} records: it is forged")
             records.append(Record(path, place + HEADER, length))
             place = end
     return records
 
 
-def read_features(record: Record, wanted: Callable[[str], bool]) -> bytes:
-    """A serialized Example of only those features whose key is wanted."""
+def read_features(record: Record, wanted: Callable[[str], bool], limit: int) -> bytes:
+    """A serialized Example of only those features whose key is wanted. UserError for a damaged message,
+    and for more than `limit` bytes of these."""
     try:
         with open(record.path, "rb") as file:
-            kept = b"".join(_wanted_entries(file, record, wanted))
+            places = list(_wanted_entries(file, record, wanted))
+            if sum(last - first for first, last in places) > limit:
+                raise UserError(
+                    f"{record.path}: an episode of more than {limit >> 20} MiB at byte {record.start}"
+                )
+            kept = b"".join(_entry(file, *place) for place in places)
     except (IndexError, ValueError) as error:
         raise UserError(f"{record.path}: no tf.train.Example at byte {record.start}") from error
     return b"\x0a" + varint(len(kept)) + kept
@@ -84,21 +94,28 @@ def read_features(record: Record, wanted: Callable[[str], bool]) -> bytes:
 
 def _wanted_entries(
     file: BinaryIO, record: Record, wanted: Callable[[str], bool]
-) -> Iterator[bytes]:
-    """The entries of the feature map, as they are in the file."""
+) -> Iterator[tuple[int, int]]:
+    """(first byte, end) of the entries of the feature map."""
     end = record.start + record.length
     for start, stop in _fields(file, record.start, end):
         for first, last in _fields(file, start, stop):
             file.seek(first)
             head = file.read(min(PEEK, last - first))
             if wanted(_key(head)):
-                file.seek(first)
-                yield b"\x0a" + varint(last - first) + file.read(last - first)
+                yield first, last
+
+
+def _entry(file: BinaryIO, first: int, last: int) -> bytes:
+    """An entry as it is in the file, a field of the map again."""
+    file.seek(first)
+    return b"\x0a" + varint(last - first) + file.read(last - first)
 
 
 def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
     """(first byte, end) of each field number 1 of a message; all fields must be length-delimited."""
-    while start < end:
+    for _ in range(MAX_FIELDS + 1):
+        if start >= end:
+            return
         file.seek(start)
         head = file.read(min(20, end - start))
         tag, used = parse_varint(head)
@@ -109,6 +126,7 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
         if tag >> 3 == 1:
             yield start, start + length
         start += length
+    raise ValueError(f"more than {MAX_FIELDS} fields")
 
 
 def _key(head: bytes) -> str:

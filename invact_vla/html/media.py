@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from invact_vla.html.page import Html
+from invact_vla.training.pictures import open_picture
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
 MAX_PICTURE_PX = 1100  # wider pictures are scaled down
@@ -24,7 +25,7 @@ def data_uri(content: bytes, suffix: str) -> str:
 
 def picture(path: Path, alt: str) -> Html:
     """An <img> of a picture file, at most MAX_PICTURE_PX wide, as PNG or JPEG, the smaller one."""
-    with Image.open(path) as opened:
+    with open_picture(str(path), path) as opened:
         image = opened.convert("RGB")
     if image.width > MAX_PICTURE_PX:
         height = round(image.height * MAX_PICTURE_PX / image.width)

@@ -195,7 +195,9 @@ def test_wanted_features_are_what_protobuf_reads(
         assert len(records) == len(features)
         for record, own in zip(records, features, strict=True):
             names = data.draw(st.sets(st.sampled_from(sorted(own)))) if own else set()
-            example = tf_example_pb2.Example.FromString(read_features(record, names.__contains__))
+            example = tf_example_pb2.Example.FromString(
+                read_features(record, names.__contains__, 1 << 20)
+            )
             read = {k: v.bytes_list.value[0] for k, v in example.features.feature.items()}
             assert read == {k: v for k, v in own.items() if k in names}
 

@@ -85,7 +85,9 @@ def decode_picture(where: str, data: bytes) -> np.ndarray:
     import simplejpeg
 
     if not isinstance(data, bytes):
-        raise UserError(f"{where}: a picture is {type(data).__name__}, expected bytes: fetch it again")
+        raise UserError(
+            f"{where}: a picture is {type(data).__name__}, expected bytes: fetch it again"
+        )
     if data[:2] != JPEG_START:
         with open_picture(where, data) as image:
             return np.asarray(image.convert("RGB"))

@@ -94,7 +94,8 @@ def run(action: Callable[[], Any]) -> int:
     try:
         result = action()
     except UserError as error:
-        print(f"error: {without_secrets(' '.join(str(error).split()))}", file=sys.stderr)
+        line = "".join(c if c.isprintable() else " " for c in str(error))  # a terminal obeys others
+        print(f"error: {without_secrets(' '.join(line.split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)

@@ -95,9 +95,9 @@ class Link:
         limit = self._timeout_s if self._has_acted else self._first_answer_s
         deadline = time.monotonic() + limit
         for packet in packets.values():  # a server that does not read breaks the connection
-            with suppress(OSError):  # closed already, as `send` says
-                self._socket.socket.settimeout(max(0.1, deadline - time.monotonic()))
+            self._limit(max(0.1, deadline - time.monotonic()))
             self._socket.send(packet)
+        self._limit(None)  # between two calls the server may be silent for as long as it likes
         with self._waiting("its first answer", limit):
             while any(n not in answers for n in packets):
                 answer = self._receive(deadline, limit)
@@ -109,6 +109,11 @@ class Link:
         if not self._has_acted and any("actions" in answers[n] for n in packets):
             self._has_acted = True
             logger.info("%s: first action after %.0f s", self.url, time.monotonic() - self._started)
+
+    def _limit(self, seconds: float | None) -> None:
+        """How long the socket may take to send, or to receive what it begins to wait for."""
+        with suppress(OSError):  # closed already, as `send` says
+            self._socket.socket.settimeout(seconds)
 
     def _waiting(self, what: str, limit_s: float) -> AbstractContextManager[None]:
         """Says now and then that nothing has come yet, until the first action has."""
@@ -188,7 +193,8 @@ class Link:
             )
         card = PolicyCard.from_message(answer)
         if card.actions != LIBERO_ACTIONS:
-            raise UserError(f"{self.url} acts in {card.actions}, LIBERO in {LIBERO_ACTIONS}")
+            theirs = one_line(str(card.actions), 400)
+            raise UserError(f"{self.url} acts in {theirs}, LIBERO in {LIBERO_ACTIONS}")
         return card
 
 

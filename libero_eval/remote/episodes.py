@@ -98,7 +98,7 @@ class Episodes:
         except WireError as error:
             return error_answer(number, error.kind, str(error))
         except Exception as error:  # noqa: BLE001 - every call has an answer
-            self._failures.exception("a call was not answered as it should")
+            self._failures.exception("a call was not answered as it should", error)
             return error_answer(number, messages.BAD_REQUEST, f"the server failed: {_cause(error)}")
 
     def _running(self) -> int:
@@ -184,7 +184,7 @@ class Episodes:
                 self._keep(asyncio.create_task(self._release_all(client)))
 
     async def _release_all(self, client: Client) -> None:
-        for episode in client.episodes.values():
+        for episode in list(client.episodes.values()):  # one that was not opened leaves meanwhile
             try:
                 await self._release(client, episode)
             except WireError as error:

@@ -29,6 +29,7 @@ DTYPES = ("|u1", "|b1", "<i4", "<i8", "<f4", "<f8")
 MAX_ITEMS = 256  # of one list or map
 MAX_OBJECTS = 1024  # of all lists and maps of a message; a call has about 10
 MAX_DIMENSIONS = 8  # of an array
+MOST_CAMERAS = 8  # that a policy reads
 LONGEST_NAME = 128  # characters: of a client, a policy, a camera, a hash
 LONGEST_INSTRUCTION = 4096  # characters
 LONGEST_CHUNK = 1024  # actions
@@ -62,7 +63,7 @@ class PolicyCard:
 
     def __post_init__(self) -> None:
         texts = (self.name, self.hash, *self.needs)
-        if not all(map(is_name, texts)) or len(self.needs) > MAX_ITEMS:
+        if not all(map(is_name, texts)) or len(self.needs) > MOST_CAMERAS:
             raise WireError(
                 f"expected at most {LONGEST_NAME} printable characters as a policy's name, hash and "
                 f"cameras, got {shown(texts)}"

@@ -2,6 +2,11 @@
 
 import logging
 import time
+import traceback
+
+from libero_eval.remote.shown import printable
+
+MOST_LINES = 60  # of a traceback
 
 
 class Seldom:
@@ -16,10 +21,12 @@ class Seldom:
         if self._may_speak():
             self._logger.warning(text + self._others(), *values)
 
-    def exception(self, text: str, error: BaseException | None = None) -> None:
-        """Log an error with a traceback, of the one being handled if none is given."""
+    def exception(self, text: str, error: BaseException) -> None:
+        """Log an error with its traceback, indented: a stranger's words may be in it."""
         if self._may_speak():
-            self._logger.error(text + self._others(), exc_info=error or True)
+            lines = "".join(traceback.format_exception(error)).rstrip().split("\n")
+            shown = "\n".join(f"  {printable(line)}" for line in lines[-MOST_LINES:])
+            self._logger.error("%s%s\n%s", text, self._others(), shown)
 
     def _may_speak(self) -> bool:
         now = time.monotonic()

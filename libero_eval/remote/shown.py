@@ -40,6 +40,11 @@ def one_line(text: str, limit: int = LONGEST_LINE) -> str:
     return line if len(line) <= limit and len(text) == len(cut) else f"{line[: limit - 3]}..."
 
 
+def printable(line: str, limit: int = LONGEST_LINE) -> str:
+    """The start of a line as it stands, without characters that a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in line[:limit])
+
+
 def cause_first(message: str) -> str:
     """A message in one line; of a traceback, its last line."""
     if TRACEBACK in message:

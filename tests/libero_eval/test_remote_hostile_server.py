@@ -134,6 +134,21 @@ def test_one_that_sends_a_bomb() -> None:
         server.shutdown()
 
 
+def test_a_silence_between_two_calls_does_not_break_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Longer than an answer may take: the simulator has its turn."""
+    chunk = np.zeros((2, 7), np.float32)
+    with strange_server(lambda m: CARD if m["call"] == "hello" else {"actions": chunk}) as url:
+        source = RemoteConfig(url=url, timeout_s=0.3, first_answer_s=0.5).load()
+        policy = source.open(None)
+        for _ in range(3):
+            assert isinstance(policy.act(OBSERVATION), ActionChunk)
+            time.sleep(0.8)
+        source.close()
+    assert "connection broke" not in caplog.text
+
+
 def test_one_that_never_reads() -> None:
     """Sending has an end too."""
     release = threading.Event()

@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Observation
+from invact_vla.schema import ActionChunk, Observation, Policy
 from libero_eval.policy_source import EachEpisode, PolicySource, Request
 from libero_eval.remote import messages
 from libero_eval.remote.batcher import Batcher
+from libero_eval.remote.server import function_source
 from tests.libero_eval.remote_policies import OBSERVATION, Fickle
 from tests.libero_eval.remote_raw import act, ask, greeted, reset, serving
 from tests.paths import REPOSITORY
@@ -205,6 +208,56 @@ def test_a_server_without_its_work_ends_loudly(
             time.sleep(0.05)
     assert "the task that asks the policy has ended" in str(failures[0])
     assert [r.levelno for r in caplog.records if "has ended" in r.message] == [logging.CRITICAL]
+
+
+def test_what_a_client_sends_does_not_reach_the_terminal_as_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither by a policy's error, nor as a line that looks like the log's own."""
+
+    def policy(observation: Observation) -> np.ndarray:
+        raise ValueError(f"unknown task {observation.instruction}")
+
+    source = function_source(policy, needs=("agentview",), chunk=1)
+    with serving(source) as url, greeted(url) as raw:
+        ask(raw, reset(1))
+        message = ask(raw, act(2, instruction="\x1b[2J\nall is well\r" + "x" * 4000))
+        assert message["error"]["message"].isprintable()
+    [text] = [r.getMessage() for r in caplog.records if "the policy failed" in r.getMessage()]
+    assert "unknown task ?[2J" in text and len(text) < 20_000
+    assert "\x1b" not in text and "\r" not in text and "\nall is well" not in text
+
+
+def test_an_episode_that_cannot_be_opened_does_not_keep_the_others_of_a_client_that_left() -> None:
+    """They are released, though the one of them that fails meanwhile leaves the list."""
+    opening, released, opened = threading.Event(), [], []
+
+    class Failing(EachEpisode):
+        def open(self, sim: object) -> Policy:
+            if len(opened) == 2:  # the first was for the card
+                opened.append(None)
+                opening.wait(5)
+                raise RuntimeError("no more")
+            opened.append(None)
+            return super().open(sim)
+
+        def release(self, policy: Policy) -> None:
+            released.append(policy)
+
+    with serving(Failing(Fickle), keep_s=0.0) as url:
+        with greeted(url) as raw:
+            ask(raw, reset(1, episode=0))
+            raw.send(messages.encode(reset(2, episode=1)))
+            while len(opened) < 3:
+                time.sleep(0.01)
+            raw.send(messages.encode(reset(3, episode=2)))
+            time.sleep(0.1)
+        time.sleep(0.3)
+        opening.set()
+        deadline = time.monotonic() + 5
+        while len(released) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(released) == 3  # the policy of the card, and those of two episodes
 
 
 SERVER = """

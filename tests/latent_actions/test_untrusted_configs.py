@@ -87,13 +87,13 @@ def test_odd_values_of_every_key(
     cases += [[whole], None, "x", {}, {**whole, "more\x1b\n" * 999: 1}, {**whole, "more": whole}]
     for case in cases[::every]:
         path.write_text(json.dumps(case))
-        started = time.monotonic()
+        started = time.process_time()
         try:
             load()
         except UserError as error:
             refused += 1
             assert str(error).isprintable() and len(str(error)) < 1500, case
-        assert time.monotonic() - started < SECONDS, case
+        assert time.process_time() - started < SECONDS, case
     assert refused > len(cases) / every / 2
     assert peak_mib() - before < GROWTH_MIB
 

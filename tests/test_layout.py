@@ -55,6 +55,7 @@ LEVELS = {
     "invact_vla.schema": 0,
     "invact_vla.training": 1,
     "invact_vla.data": 2,
+    "invact_vla.html": 2,
     "invact_vla.openvla": 3,
     "invact_vla.bench": 4,
     "invact_vla.init": 4,

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ def png(height: int = 16, width: int = 16) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(encoded, "PNG")
     return encoded.getvalue()
+
+
+def huge(width: int, height: int) -> bytes:
+    """A PNG that says it is this large."""
+    data = bytearray(png())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    return bytes(data)
 
 
 def framed(data: bytes) -> bytes:

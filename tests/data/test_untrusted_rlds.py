@@ -6,7 +6,6 @@ import resource
 import struct
 import sys
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.open_dataset import open_dataset
 from invact_vla.data.tfrecord import masked_crc32c
 from invact_vla.errors import UserError
-from tests.data.rlds_files import RECORDS, STEPS, example, features, framed, png, write_rlds
+from tests.data.rlds_files import RECORDS, STEPS, example, features, framed, huge, png, write_rlds
 from tests.odd_values import ODD_VALUES, changed
 
 pytest.importorskip("tensorflow_datasets")
@@ -107,14 +106,6 @@ def test_messages_that_lie_about_their_parts(folder: Path) -> None:
 )  # fmt: skip
 def test_features_of_another_kind(tmp_path: Path, changes: dict[str, Any]) -> None:
     refused(write_rlds(tmp_path, example(**changes)))
-
-
-def huge(width: int, height: int) -> bytes:
-    """A PNG that says it is this large."""
-    data = bytearray(png())
-    data[16:24] = struct.pack(">II", width, height)
-    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
-    return bytes(data)
 
 
 def jpeg(width: int, height: int) -> bytes:

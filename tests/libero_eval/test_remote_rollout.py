@@ -234,15 +234,11 @@ END = {
 }
 
 
-SLOW = [
-    (where, what) for where in ("Batcher.run", "Episodes.forget_in_time") for what in END
-] + [("Batcher._answer_batch", "cancel")]  # fmt: skip
+ENDS = [(where, what) for where in ("Batcher.run", "Episodes.forget_in_time") for what in END]
+ENDS += [("Batcher._answer_batch", what) for what in ("raise", "cancel")]
 
 
-@pytest.mark.parametrize(
-    ("where", "what"),
-    [("Batcher._answer_batch", "raise"), *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)],
-)
+@pytest.mark.parametrize(("where", "what"), ENDS)
 def test_the_command_ends_loudly_when_its_work_does(where: str, what: str) -> None:
     code = SABOTAGED.format(where=where, what=END[what])
     with subprocess.Popen(

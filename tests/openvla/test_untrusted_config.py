@@ -65,7 +65,7 @@ def test_many_layers_are_compared_by_their_names(folder: Path, original: dict[st
 HEADS = {"tokens": TokensHeadConfig(), "oft": OftHeadConfig(), "text": TextHeadConfig()}
 
 
-@pytest.mark.parametrize("every", [313, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [313, pytest.param(11, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", HEADS)
 def test_odd_values_of_every_key(head: str, every: int, tmp_path: Path) -> None:
     """Refused in one line, or read where they say nothing of the weights."""

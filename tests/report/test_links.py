@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from invact_vla.errors import UserError
+from invact_vla.html import media
 from invact_vla.report.reading import pictures_of, read_metrics, read_optional_json
 from libero_eval.results import EpisodeRow, read_episodes
 from libero_eval.rollout import find_video
+from tests.data.rlds_files import huge, png
 from tests.libero_eval.point_sim import LABELS
 
 
@@ -85,3 +87,17 @@ def test_numbers_of_episodes_that_are_none(run: Path, name: str, odd: object) ->
         assert find_video(run, row(run, **{name: odd})) is None
     except UserError as error:
         assert str(error).isprintable() and len(str(error)) < 1500
+
+
+def test_pictures_of_a_run_are_looked_at_before_they_are_decoded(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "a.png"
+    for content in (huge(12_000, 12_000), b"x", huge(4, 4)[:40], b"%!PS-Adobe-3.0 EPSF-3.0\n"):
+        path.write_bytes(content)
+        with pytest.raises(UserError) as raised:
+            media.picture(path, "a")
+        assert str(raised.value).isprintable() and len(str(raised.value)) < 1500
+    path.write_bytes(png())
+    assert str(media.picture(path, "a")).startswith("<img")
+    assert not recwarn.list

@@ -175,6 +175,7 @@ def test_answers_that_are_error_rows(
         {"actions": {}}, {"actions": {**CARD["actions"], "frame": ESCAPES}},
         {"error": {"kind": ESCAPES, "message": ESCAPES}},
     ],
+    ids=lambda card: ascii(card)[:60],
     ids=repr,
 )  # fmt: skip
 def test_cards_that_are_refused(

@@ -176,7 +176,6 @@ def test_answers_that_are_error_rows(
         {"error": {"kind": ESCAPES, "message": ESCAPES}},
     ],
     ids=lambda card: ascii(card)[:60],
-    ids=repr,
 )  # fmt: skip
 def test_cards_that_are_refused(
     card: Message, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,1 +1,1 @@
-"""Clips to latent actions: video sources, encoders, labellers, retrieval."""
+"""Clips to latent actions: video sources, encoders, labelers, retrieval."""

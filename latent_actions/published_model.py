@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from invact_vla.core.limits import inside, short, some
 from invact_vla.training.device import CPU
-from invact_vla.training.files import read_json
-from invact_vla.training.torch_files import stored_shapes, weight_files
-from invact_vla.training.untrusted import inside, short, some
+from invact_vla.untrusted.torch_files import stored_shapes, weight_files
 
 MAX_LAYERS = 1024
 SLACK = 1.1  # numbers that a model may have over those of its file: tied weights are there once

@@ -1,4 +1,4 @@
-"""LIBERO evaluation: asset packs, simulator, protocols, demonstrator, rollouts.
+"""LIBERO evaluation: asset packs, simulator, protocols, expert, rollouts.
 
 Importing this package loads neither robosuite nor LIBERO nor a GL library.
 """

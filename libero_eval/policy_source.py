@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Observation, Policy
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk, Observation, Policy
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Before any test: Triton must be loaded before Mesa's software renderer (see libero_eval/gl.py)."""
+"""Before any test: Triton must be loaded before Mesa's software renderer (see libero_eval/env/gl.py)."""
 
 import contextlib
 

@@ -21,16 +21,20 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import LatentLabels
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.episodes import whole_episodes
 from invact_vla.data.label_store import LabelIdentity, LabelStore, read_labels, write_labels
-from invact_vla.data.lerobot_writer import write_lerobot
 from invact_vla.data.open_dataset import open_dataset
-from invact_vla.errors import UserError
-from invact_vla.openvla.config_file import config_to_json, load_model_config, read_config_file
-from invact_vla.schema import LatentLabels
-from invact_vla.training.torch_files import read_research_pickle, read_safetensors, read_tensors
-from libero_eval.init_states import read_array, read_init_states
+from invact_vla.data.readers.lerobot_writer import write_lerobot
+from invact_vla.openvla.checkpoints.config_file import (
+    config_to_json,
+    load_model_config,
+    read_config_file,
+)
+from invact_vla.untrusted.torch_files import read_research_pickle, read_safetensors, read_tensors
+from libero_eval.env.init_states import read_array, read_init_states
 from tests.data.demos import NAME, demonstration, write_hdf5
 from tests.data.rlds_files import example, framed, write_rlds
 from tests.openvla.small import debug_config, with_statistics

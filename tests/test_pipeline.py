@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.training.files import hash_file
+from invact_vla.core.files import hash_file
 from tests.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ MOMENTS = {"synth": r"synth: +\d", "laq": r"train LAQ: +[1-9]", "label_invact": 
 
 
 def ladder(out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "invact_vla.cli", "ladder", "--out", str(out)]
+    command = [sys.executable, "-m", "invact_vla.app.cli", "ladder", "--out", str(out)]
     command += ["--config_path", str(REPOSITORY / "configs/ladder/debug.yaml")]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.cli import COMMANDS, find_command
-from invact_vla.openvla.config_file import read_config
-from invact_vla.training.cli import parse_config
+from invact_vla.app.cli import COMMANDS, find_command
+from invact_vla.config.command import parse_config
+from invact_vla.openvla.checkpoints.config_file import read_config
 from tests.paths import GOLDEN, REPOSITORY, needs_golden
-from tests.vla.fixtures import write_demos
+from tests.recipes.fixtures import write_demos
 
 README = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
 BLOCK = re.search(r"## With real data\n(.*?)\n## ", README, re.DOTALL)
@@ -41,7 +41,7 @@ SMALL = {
     "vla/pretrain_7b.yaml": "vla/pretrain_debug.yaml --out runs/pretrain_7b --loop.steps 10",
     "vla/posttrain_7b.yaml": "vla/posttrain_debug.yaml --out runs/posttrain_7b --head.type oft "
     "--chunk 8 --wrist true --proprio true --loop.steps 10",
-    "libero/rollout_full.yaml": "libero/rollout_debug.yaml --out runs/rollout_full --arm x "
+    "libero/rollout_full.yaml": "libero/rollout_debug.yaml --out runs/rollout_full --variant x "
     "--policy.type checkpoint --max_steps 9 --episodes 1 --policy.statistics libero_10",
     "--assets.type official --assets.folder /data/libero/assets": "",
 }
@@ -61,7 +61,7 @@ def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
 def call(desk: Path, command: str) -> None:
     for large, small in SMALL.items():
         command = command.replace(large, small)
-    words = [sys.executable, "-m", "invact_vla.cli", *shlex.split(command)[1:]]
+    words = [sys.executable, "-m", "invact_vla.app.cli", *shlex.split(command)[1:]]
     words = [word.replace("/data/", f"{desk}/data/").replace("/models/", f"{desk}/models/")
              if word.startswith(("/data/", "/models/")) else word for word in words]  # fmt: skip
     environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(desk),

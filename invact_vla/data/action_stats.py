@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 
 
 @dataclass(frozen=True)
 class ActionStats:
-    """Statistics of one data set, each float64 (A,). mask: which dimensions are normalised."""
+    """Statistics of one data set, each float64 (A,). mask: which dimensions are normalized."""
 
     mean: np.ndarray
     std: np.ndarray

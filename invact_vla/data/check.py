@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from tqdm import tqdm
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.conventions import (
     BINARY_TOLERANCE,
     LIBERO_ACTION_DIM,
@@ -21,12 +22,11 @@ from invact_vla.data.conventions import (
     judge_gripper,
 )
 from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.libero_hdf5 import Hdf5Dataset
 from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.orientation import agreed_rotation, needed_rotation
+from invact_vla.data.readers.libero_hdf5 import Hdf5Dataset
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.validate import no_ops, picture_fault
-from invact_vla.errors import UserError
+from invact_vla.data.video.orientation import agreed_rotation, needed_rotation
 
 SHOWN = 12  # tasks and findings printed; the rest is counted
 LIES = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 
 LIBERO_ACTION_DIM = 7  # six deltas and the gripper
 STATE_PARTS = ("ee_pos", "ee_ori", "gripper_states")  # m (3), axis-angle rad (3), fingers m (2)

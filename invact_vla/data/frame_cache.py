@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_file, hash_json
 from invact_vla.data.dataset import RobotDataset
-from invact_vla.errors import UserError
-from invact_vla.training.files import atomic_file, hash_json
 
 Prepare = Callable[[np.ndarray], np.ndarray]  # uint8 (T, H, W, 3) -> (T, S, S, 3); picklable
 _OPEN_FILES = 128

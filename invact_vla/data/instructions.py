@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from invact_vla.errors import UserError
-from invact_vla.training.untrusted import parse_json
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import parse_json
 
 # words of file names that say nothing about a task
 MEANINGLESS = {

@@ -1,6 +1,6 @@
 """Latent labels on disk: one Parquet file of (episode, frame, frame_end, text, codes) and its identity.
 
-The store knows which labeller and which data made it, and refuses to be read as another's. Equal labels
+The store knows which labeler and which data made it, and refuses to be read as another's. Equal labels
 give equal bytes: rows are sorted, and nothing but content is written.
 """
 
@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_file
+from invact_vla.core.limits import parse_json, refuse_pointer, short
+from invact_vla.core.schema import LatentLabels
 from invact_vla.data.source_files import open_parquet
-from invact_vla.errors import UserError
-from invact_vla.schema import LatentLabels
-from invact_vla.training.files import atomic_file
-from invact_vla.training.untrusted import parse_json, refuse_pointer, short
 
 METADATA_KEY = b"invact_labels"
 TEXTS = ("episode", "text")
@@ -30,9 +30,9 @@ MOST_LETTERS = 10_000  # of a text
 
 @dataclass(frozen=True)
 class LabelIdentity:
-    """What a store holds: who labelled which data, with what code space."""
+    """What a store holds: who labeled which data, with what code space."""
 
-    labeller: str
+    labeler: str
     labeller_hash: str
     dataset: str
     dataset_hash: str
@@ -92,7 +92,7 @@ def write_labels(path: Path, store: LabelStore) -> None:
 def read_labels(path: Path, **expected: str | int) -> LabelStore:
     """Read a store; `expected` fields of LabelIdentity must match, else UserError names both sides.
 
-    Example: read_labels(path, labeller="invact", dataset_hash=...).
+    Example: read_labels(path, labeler="invact", dataset_hash=...).
     """
     path = Path(path)
     if not path.exists():
@@ -116,7 +116,7 @@ def read_labels(path: Path, **expected: str | int) -> LabelStore:
             raise UserError(
                 f"{path} holds labels with {name} {short(repr(getattr(identity, name)))}, expected "
                 f"{value!r}: "
-                "label this data with this labeller again, or give the store that belongs to it"
+                "label this data with this labeler again, or give the store that belongs to it"
             )
     return store
 
@@ -170,7 +170,7 @@ def concatenate(stores: Sequence[LabelStore]) -> LabelStore:
     identities = {s.identity for s in stores}
     if len(identities) != 1:
         raise UserError(
-            f"label shards of different labellers or data: {sorted(map(str, identities))}"
+            f"label shards of different labelers or data: {sorted(map(str, identities))}"
         )
     first = stores[0]
     return LabelStore(

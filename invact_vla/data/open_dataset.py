@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.lerobot import LeRobotDataset
-from invact_vla.data.lerobot_meta import is_lerobot
-from invact_vla.data.libero_hdf5 import Hdf5Dataset, hdf5_files
-from invact_vla.data.rlds import RldsDataset, rlds_folders
+from invact_vla.data.readers.lerobot import LeRobotDataset
+from invact_vla.data.readers.lerobot_meta import is_lerobot
+from invact_vla.data.readers.libero_hdf5 import Hdf5Dataset, hdf5_files
+from invact_vla.data.readers.rlds import RldsDataset, rlds_folders
 from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.errors import UserError
 
 
 def open_dataset(config: DatasetConfig) -> StoredDataset:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from invact_vla.errors import UserError
-from invact_vla.training.pictures import check_size, open_picture
-from invact_vla.training.untrusted import inside, refuse_pointer, short
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import inside, refuse_pointer, short
+from invact_vla.untrusted.pictures import check_size, open_picture
 
 JPEG_START = b"\xff\xd8"
 MAX_FRAME_BYTES = 2 << 30  # of the frames of one camera in one demonstration

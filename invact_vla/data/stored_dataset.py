@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_json
 from invact_vla.data.conventions import (
     LIBERO_ACTION_DIM,
     Gripper,
@@ -32,8 +34,6 @@ from invact_vla.data.validate import (
     picture_fault,
     to_uint8,
 )
-from invact_vla.errors import UserError
-from invact_vla.training.files import hash_json
 
 logger = logging.getLogger(__name__)
 

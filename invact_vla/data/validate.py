@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.conventions import FAR_FROM_UNIT, LIBERO_ACTION_DIM
 from invact_vla.data.dataset import RobotDataset
-from invact_vla.errors import UserError
 
 logger = logging.getLogger(__name__)
 NO_OP_NORM = 1e-4  # of the deltas, as OpenVLA's filter has it

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG. Colours are CSS variables of the page, so they follow light and dark.
+"""Small charts as inline SVG. Colors are CSS variables of the page, so they follow light and dark.
 
 No chart library: the report embeds a dozen charts, and these stay sharp, small and themable.
 """
@@ -46,7 +46,7 @@ def line_chart(
 ) -> Html:
     """Lines over a common x axis, e.g. loss over steps; needs one point in any series.
 
-    order: names that fix the colours, so that an arm has one colour in all charts.
+    order: names that fix the colors, so that a variant has one color in all charts.
     A vertical axis of positive values that spans more than a factor of 20 is logarithmic.
     """
     lines = {name: _thin(points) for name, points in series.items() if len(points)}
@@ -60,12 +60,12 @@ def line_chart(
     numbers = colour_numbers(list(lines), order)
     for name, points in lines.items():
         path = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in points)
-        colour = f"var(--c{numbers[name]})"
+        color = f"var(--c{numbers[name]})"
         if len(points) == 1:
             x, y = path.split(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="3" style="fill:{colour}"/>')
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3" style="fill:{color}"/>')
         else:
-            parts.append(f'<polyline class="line" style="stroke:{colour}" points="{path}"/>')
+            parts.append(f'<polyline class="line" style="stroke:{color}" points="{path}"/>')
     title = f"{y_label} over {x_label}: {', '.join(lines)}"
     chart = _svg(WIDTH, HEIGHT, title, parts)
     return join(chart, _legend(numbers)) if len(lines) > 1 else chart
@@ -104,15 +104,15 @@ def interval_chart(rows: Sequence[Interval], title: str) -> Html:
         parts.append(f'<text x="{x}" y="{height - 8}">{percent} %</text>')
     for number, row in enumerate(rows):
         y = row_px * (number + 0.5)
-        colour = f"var(--c{number % COLOURS})"
+        color = f"var(--c{number % COLOURS})"
         left, right = label_px + scale * row.low, label_px + scale * row.high
         parts.append(
             f'<text class="end" x="{label_px - 12}" y="{y + 4}">{escape(row.label)}</text>'
         )
         parts.append(
-            f'<line class="whisker" style="stroke:{colour}" x1="{left:.1f}" x2="{right:.1f}" '
+            f'<line class="whisker" style="stroke:{color}" x1="{left:.1f}" x2="{right:.1f}" '
             f'y1="{y}" y2="{y}"/><circle cx="{label_px + scale * row.value:.1f}" cy="{y}" r="5" '
-            f'style="fill:{colour}"/>'
+            f'style="fill:{color}"/>'
         )
         parts.append(
             f'<text class="start" x="{width - text_px + 14}" y="{y + 4}">{escape(row.text)}</text>'
@@ -141,7 +141,7 @@ def interval_bar(value: float, low: float, high: float) -> Html:
 def bars_with_points(bars: Sequence[Bar], reference: float, title: str) -> Html:
     """Bars from 0 to the means, a row each, with whiskers, points and a dashed line at `reference`.
 
-    Values are >= 0; the first bar has another colour than the rest.
+    Values are >= 0; the first bar has another color than the rest.
     """
     row_px, label_px, text_px = 28, 150, 70
     width, height = 620, row_px * len(bars) + 30
@@ -157,16 +157,16 @@ def bars_with_points(bars: Sequence[Bar], reference: float, title: str) -> Html:
         parts.append(f'<line class="grid" {place} y1="0" y2="{height - 26}"/>')
         parts.append(f'<text x="{x(tick):.1f}" y="{height - 8}">{tick:g}</text>')
     for number, bar in enumerate(bars):
-        y, colour = row_px * (number + 0.5), f"var(--c{1 if number == 0 else SINGLE_COLOUR})"
+        y, color = row_px * (number + 0.5), f"var(--c{1 if number == 0 else SINGLE_COLOUR})"
         parts.append(
             f'<text class="end" x="{label_px - 12}" y="{y + 4}">{escape(bar.label)}</text>'
             f'<rect x="{x(0):.1f}" y="{y - 9}" width="{x(bar.value) - x(0):.1f}" height="18" '
-            f'style="fill:{colour};opacity:.35"/><line class="whisker" style="stroke:{colour}" '
+            f'style="fill:{color};opacity:.35"/><line class="whisker" style="stroke:{color}" '
             f'x1="{x(bar.low):.1f}" x2="{x(bar.high):.1f}" y1="{y}" y2="{y}"/>'
             f'<text class="start" x="{width - text_px + 14}" y="{y + 4}">{bar.value:.1f}</text>'
         )
         parts += [
-            f'<circle cx="{x(point):.1f}" cy="{y}" r="3.5" style="fill:{colour}"/>'
+            f'<circle cx="{x(point):.1f}" cy="{y}" r="3.5" style="fill:{color}"/>'
             for point in bar.points
         ]
     mark = f'x1="{x(reference):.1f}" x2="{x(reference):.1f}"'
@@ -175,11 +175,11 @@ def bars_with_points(bars: Sequence[Bar], reference: float, title: str) -> Html:
 
 
 def cell_matrix(
-    rows: Sequence[tuple[str, Sequence[str]]], colours: Mapping[str, str], title: str
+    rows: Sequence[tuple[str, Sequence[str]]], colors: Mapping[str, str], title: str
 ) -> Html:
     """Small squares in rows, e.g. the outcome of each episode of each task.
 
-    rows: label and the kinds of its cells; colours: kind -> CSS colour; the legend lists them.
+    rows: label and the kinds of its cells; colors: kind -> CSS color; the legend lists them.
     """
     cell, gap, label_px = 11, 2, 26
     width = label_px + (cell + gap) * max(len(kinds) for _, kinds in rows)
@@ -191,19 +191,19 @@ def cell_matrix(
         for place, kind in enumerate(kinds):
             parts.append(
                 f'<rect x="{label_px + (cell + gap) * place}" y="{y}" width="{cell}" '
-                f'height="{cell}" rx="2" style="fill:{colours[kind]}">'
+                f'height="{cell}" rx="2" style="fill:{colors[kind]}">'
                 f"<title>{escape(f'{label}, {place}: {kind}')}</title></rect>"
             )
     chart = _svg(width, height, title, parts, f'matrix" style="max-width:{2 * width}px')
     items = "".join(
-        f'<span><i class="box" style="background:{colour}"></i>{escape(kind)}</span>'
-        for kind, colour in colours.items()
+        f'<span><i class="box" style="background:{color}"></i>{escape(kind)}</span>'
+        for kind, color in colors.items()
     )
     return join(chart, Html(f'<p class="legend">{items}</p>'))
 
 
 def colour_numbers(names: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
-    """Name -> number of its colour: its place in `order`, then the next ones; one alone is blue."""
+    """Name -> number of its color: its place in `order`, then the next ones; one alone is blue."""
     if not order and len(names) == 1:
         return {names[0]: SINGLE_COLOUR}
     places = list(order) + [name for name in names if name not in order]
@@ -229,15 +229,15 @@ class _Axis:
             low, high = low - 0.5, high + 0.5
         self._low, self._high = low, high
 
-    def _share(self, value: float) -> float:
+    def _fraction(self, value: float) -> float:
         value = math.log10(value) if self.is_log else value
         return (value - self._low) / (self._high - self._low)
 
     def x(self, value: float) -> float:
-        return LEFT + self._share(value) * (WIDTH - LEFT - RIGHT)
+        return LEFT + self._fraction(value) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - self._share(value) * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - self._fraction(value) * (HEIGHT - TOP - BOTTOM)
 
     def ticks(self) -> list[float]:
         """Three to seven round values inside the range."""
@@ -277,7 +277,7 @@ def _svg(width: int, height: int, title: str, parts: Sequence[str], kind: str = 
 
 
 def _thin(points: Points) -> Points:
-    """At most MAX_POINTS points: means of equally many neighbours, the finite ones only."""
+    """At most MAX_POINTS points: means of equally many neighbors, the finite ones only."""
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     size = math.ceil(len(points) / MAX_POINTS) if points else 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]

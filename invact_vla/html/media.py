@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from invact_vla.html.page import Html
-from invact_vla.training.pictures import open_picture
+from invact_vla.untrusted.pictures import open_picture
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
 MAX_PICTURE_PX = 1100  # wider pictures are scaled down

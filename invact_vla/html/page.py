@@ -182,7 +182,7 @@ def details(title: str, body: Html) -> Html:
 
 
 def code_chips(codes: Sequence[int]) -> Html:
-    """Codes as small coloured squares; equal codes have equal colours in the whole report."""
+    """Codes as small colored squares; equal codes have equal colors in the whole report."""
     chips = "".join(
         f'<b style="background:hsl({(code * 137) % 360} 45% 42%)">{code}</b>' for code in codes
     )
@@ -190,7 +190,7 @@ def code_chips(codes: Sequence[int]) -> Html:
 
 
 def tag(outcome: str) -> Html:
-    """An outcome as a small coloured word."""
+    """An outcome as a small colored word."""
     return Html(f'<span class="tag {escape(outcome)}">{escape(outcome)}</span>')
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Attention = Literal["auto", "sdpa", "matmul"]
-HIDDEN = -1e30  # added to hidden scores; finite in bfloat16, so that no row becomes NaN
+MASK_VALUE = -1e30  # added to hidden scores; finite in bfloat16, so that no row becomes NaN
 
 
 def use_fused(attention: Attention, like: Tensor) -> bool:
@@ -67,7 +67,7 @@ def causal_mask(attention_mask: Tensor | None, size: int, like: Tensor) -> Tenso
     if attention_mask is not None:
         hidden = hidden | (attention_mask[:, None, None, :] == 0)
     zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-    return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, HIDDEN))
+    return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, MASK_VALUE))
 
 
 def full_mask(attention_mask: Tensor, like: Tensor) -> Tensor:
@@ -77,4 +77,4 @@ def full_mask(attention_mask: Tensor, like: Tensor) -> Tensor:
     """
     hidden = (attention_mask == 0)[:, None, None, :]
     zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-    return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, HIDDEN))
+    return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, MASK_VALUE))

@@ -12,7 +12,7 @@ from invact_vla.openvla.head_configs import HeadConfig, OftHeadConfig, TokensHea
 
 SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
-TURNS = tuple(ROTATIONS)  # what may be done to an upright frame
+ROTATIONS = tuple(ROTATIONS)  # what may be done to an upright frame
 
 MAX_LAYERS, MAX_SIDE, MAX_WIDTH, MAX_ROWS = 1024, 4096, 1 << 20, 1 << 24
 
@@ -94,7 +94,9 @@ class TextConfig:
 class InvActConfig:
     """What this project adds to a published OpenVLA; the defaults add nothing."""
 
-    text_pieces: int | None = None  # vocabulary without padding; null: rows - pad_to_multiple_of
+    text_vocab_size: int | None = (
+        None  # vocabulary without padding; null: rows - pad_to_multiple_of
+    )
     separator_token_id: int | None = None  # lone word boundary before the targets; null: none
     cameras: tuple[str, ...] = ("agentview",)  # images of one observation, in order
     turns: tuple[str, ...] = ()  # what is done to each camera's upright frame; empty: nothing
@@ -111,8 +113,10 @@ class InvActConfig:
         unknown = set(self.cameras) - {"agentview", "wrist"}
         if not self.cameras or unknown:
             raise ValueError(f"cameras must be among agentview, wrist; got {list(self.cameras)}")
-        if self.turns and (set(self.turns) - set(TURNS) or len(self.turns) != len(self.cameras)):
-            raise ValueError(f"turns: expected one of {TURNS} a camera, got {list(self.turns)}")
+        if self.turns and (
+            set(self.turns) - set(ROTATIONS) or len(self.turns) != len(self.cameras)
+        ):
+            raise ValueError(f"turns: expected one of {ROTATIONS} a camera, got {list(self.turns)}")
         if self.gripper_open not in (0, 1):
             raise ValueError(f"gripper_open must be 0 or 1, got {self.gripper_open}")
         _check_sizes(self, chunk=MAX_SIDE, action_dim=MAX_SIDE)
@@ -186,7 +190,7 @@ class OpenVLAConfig:
     @property
     def vocab_size(self) -> int:
         """Ids with a meaning: pieces and actions, without padding rows (published: 32000)."""
-        own = self.invact.text_pieces
+        own = self.invact.text_vocab_size
         return self.text_config.vocab_size - self.pad_to_multiple_of if own is None else own
 
     @property

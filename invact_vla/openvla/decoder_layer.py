@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from invact_vla.openvla.int8 import Int8Linear, quantize_rows
+from invact_vla.openvla.inference.int8 import Int8Linear, quantize_rows
 
 Products = Callable[[Tensor], list[Tensor]]  # rows (R, in) -> (R, out) of each layer
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from invact_vla.openvla.adapters.lora import FULL
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig
-from invact_vla.openvla.lora import FULL
 from invact_vla.openvla.model import OpenVLA
 
 Compute = Literal["fp32", "bf16", "autocast"]  # autocast: fp32 weights, bf16 products

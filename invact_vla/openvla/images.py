@@ -1,7 +1,7 @@
 """OpenVLA's image arithmetic without TensorFlow, agreeing with it to the last digit but a few.
 
 JPEG: TensorFlow decodes with libjpeg's fast integer transform, and Pillow does not; simplejpeg can.
-Lanczos3 and the bilinear crop are those of tf.image (half-pixel centres, antialiasing, renormalised
+Lanczos3 and the bilinear crop are those of tf.image (half-pixel centers, antialiasing, renormalised
 weights; crop_and_resize coordinates). Axis letters: B images, H W pixels, S side of the result.
 """
 
@@ -16,7 +16,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-CROP_AREA = 0.9  # of the image, in training (random place) and evaluation (centre)
+CROP_AREA = 0.9  # of the image, in training (random place) and evaluation (center)
 
 
 def jpeg_round_trip(image: np.ndarray, quality: int = 95) -> np.ndarray:
@@ -30,12 +30,12 @@ def jpeg_round_trip(image: np.ndarray, quality: int = 95) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def lanczos3_weights(size_in: int, size_out: int) -> np.ndarray:
-    """(size_out, size_in) float32 rows of normalised Lanczos3 weights, widened when shrinking."""
+    """(size_out, size_in) float32 rows of normalized Lanczos3 weights, widened when shrinking."""
     scale = size_in / size_out
     kernel_scale = max(scale, 1.0)
-    centre = (np.arange(size_out, dtype=np.float64) + 0.5) * scale
+    center = (np.arange(size_out, dtype=np.float64) + 0.5) * scale
     place = np.arange(size_in, dtype=np.float64) + 0.5
-    x = np.abs(place[None, :] - centre[:, None]) / kernel_scale
+    x = np.abs(place[None, :] - center[:, None]) / kernel_scale
     weights = np.where(x < 3.0, np.sinc(x) * np.sinc(x / 3.0), 0.0)
     weights /= weights.sum(1, keepdims=True)
     result = weights.astype(np.float32)

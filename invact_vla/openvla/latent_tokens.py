@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.openvla.checkpoints.config_file import with_latent_tokens
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.config_file import with_latent_tokens
 from invact_vla.openvla.model import OpenVLA
 
 NOISE = 0.1  # of the spread of the used rows, added to their mean

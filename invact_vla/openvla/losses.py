@@ -1,7 +1,7 @@
 """The training loss with the figures that are watched beside it.
 
 Source of the figures: OpenVLA's training scripts (action accuracy: share of action tokens predicted
-exactly; L1: mean distance of the decoded actions, in normalised units).
+exactly; L1: mean distance of the decoded actions, in normalized units).
 """
 
 from collections.abc import Callable, Mapping

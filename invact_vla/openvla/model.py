@@ -22,7 +22,7 @@ from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.openvla.language import build_llama
 from invact_vla.openvla.projector import Projector, build_projector
 from invact_vla.openvla.regression_head import L1RegressionActionHead
-from invact_vla.openvla.towers import VisionBackbone
+from invact_vla.openvla.vision_backbones import VisionBackbone
 
 IGNORED = -100  # label of a place without a target
 
@@ -106,7 +106,7 @@ class OpenVLA(nn.Module):
     ) -> OpenVLAOutput:
         """input_ids: (B, L) starting with BOS, padded on the right; attention_mask: (B, L), 1 real;
         pixel_values: (B, C, H, W) or None for a text-only batch; labels: (B, L), -100 ignored, not
-        shifted (the shift is made here); proprio: (B, S) normalised state.
+        shifted (the shift is made here); proprio: (B, S) normalized state.
 
         labels_only: compute logits only where a label exists (same loss, much less work).
         last_only: compute logits of the last real place of each row only.

@@ -1,7 +1,7 @@
 """Frames -> pixel_values: one object for training and evaluation, and preprocessor_config.json.
 
 Training images pass through JPEG and Lanczos3 once and a random crop; evaluation repeats the first
-two and crops the centre. The statistics are those serialised in `tvf_normalize_params` if any:
+two and crops the center. The statistics are those serialized in `tvf_normalize_params` if any:
 published checkpoints carry bfloat16-rounded ones, and were fine-tuned with them.
 
 Axis letters: B images, H W pixels, S side of the model's images, C channels = 3 per tower.
@@ -17,10 +17,10 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json, write_json
 from invact_vla.openvla import images
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.training.files import read_json, write_json
 
 FILE = "preprocessor_config.json"
 DINO = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -39,7 +39,7 @@ class ImageProcessor:
     strategy: str = "resize-naive"  # or letterbox, resize-crop: for images of other shapes
     resize: Resize = "lanczos3"  # bicubic: Pillow's, as the published processor; obeys `strategy`
     jpeg: bool = True  # JPEG round trip of raw frames
-    crop: bool = True  # 0.9 area: centre in evaluation, random in training
+    crop: bool = True  # 0.9 area: center in evaluation, random in training
     brightness: float = 0.2  # largest change in training
     contrast: float = 0.2  # largest change of the factor in training
     saturation: float = 0.2  # largest change of the factor in training
@@ -177,9 +177,9 @@ class ImageProcessor:
         path = Path(folder) / FILE
         value = read_json(path)
         try:
-            serialised = value.get("tvf_normalize_params")
-            means = [p["mean"] for p in serialised] if serialised else value["means"]
-            stds = [p["std"] for p in serialised] if serialised else value["stds"]
+            serialized = value.get("tvf_normalize_params")
+            means = [p["mean"] for p in serialized] if serialized else value["means"]
+            stds = [p["std"] for p in serialized] if serialized else value["stds"]
             return cls(
                 size=value["input_sizes"][0][-1],
                 means=tuple(tuple(m) for m in means),
@@ -192,7 +192,7 @@ class ImageProcessor:
 
 
 def _resize(image: Image.Image, size: int, strategy: str, fill: tuple[float, ...]) -> Image.Image:
-    """One RGB image -> size x size, bicubic as in Pillow. letterbox pads with the mean colour."""
+    """One RGB image -> size x size, bicubic as in Pillow. letterbox pads with the mean color."""
     bicubic = Image.Resampling.BICUBIC
     if strategy == "resize-naive":
         return image.resize((size, size), bicubic)

@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import read_json
-from invact_vla.training.untrusted import read_text, refuse_pointer, short
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from invact_vla.core.limits import read_text, refuse_pointer, short
 
 UNK, BOS, EOS = 0, 1, 2
 BOUNDARY = "\N{LOWER ONE EIGHTH BLOCK}"  # the word-boundary mark of SentencePiece

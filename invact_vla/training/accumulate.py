@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from invact_vla.training.distributed import part, sum_over_processes
 
 _IGNORED = -100  # label of a place without a target

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from invact_vla.errors import UserError
-from invact_vla.training.distributed import is_main, on_main, shared_like, whole
-from invact_vla.training.files import atomic_folder, read_json, restore, write_json
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_folder, read_json, restore, write_json
+from invact_vla.training.distributed import is_main, run_on_main, shard_like, whole
 
 M = TypeVar("M", bound=nn.Module)
 _REMEDY = "remove the folder to train from the start"
@@ -62,12 +62,12 @@ class TrainState:
                 for name, tensors in full.items():
                     save_file(tensors, temporary / f"{name}.safetensors")
                 write_json(temporary / "step.json", {"step": step})
-        on_main(lambda: None)  # nobody runs ahead of the writing
+        run_on_main(lambda: None)  # nobody runs ahead of the writing
 
     def load(self, folder: Path) -> int:
         """Continue from a resume point; returns the step to go on with, 0 without one. UserError if it
         is damaged, or of another model."""
-        on_main(lambda: restore(folder))
+        run_on_main(lambda: restore(folder))
         if not folder.exists():
             return 0
         for target, name in ((self._weights(), "model"), (self.averaged, "average")):
@@ -79,7 +79,7 @@ class TrainState:
             keys = {k.split(".", 1)[1]: k for k in moments if k.startswith(f"{index}.")}
             if keys:
                 self.optimizer.state[parameter] = {
-                    n: moments[k] if n == "step" else shared_like(moments[k], parameter)
+                    n: moments[k] if n == "step" else shard_like(moments[k], parameter)
                     for n, k in keys.items()
                 }
         return _step_in(folder / "step.json")
@@ -98,7 +98,7 @@ class TrainState:
         }
 
 
-def unsharded(model: M, build: Callable[[], M]) -> M:
+def gather_full_model(model: M, build: Callable[[], M]) -> M:
     """`model`; where FSDP shards it, the same weights in a new one from `build`, on the same kind of
     device. All processes call it."""
     if not any(hasattr(p, "full_tensor") for p in model.parameters()):
@@ -137,4 +137,4 @@ def _fill(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> 
         names = ", ".join(name[:80] for name in wrong[:3])
         raise UserError(f"{path} is of another model ({len(wrong)} entries, as {names}): {_REMEDY}")
     for name, target in targets.items():
-        target.copy_(shared_like(values[name], target))
+        target.copy_(shard_like(values[name], target))

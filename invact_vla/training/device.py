@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.run_folder import Run
 from invact_vla.training.distributed import is_main, part
-from invact_vla.training.run_folder import Run
 
 T = TypeVar("T")
 Device = str | torch.device

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=24)  # rank 0 decodes or evaluates while the others wait
@@ -73,7 +73,7 @@ def is_main() -> bool:
     return part().index == 0
 
 
-def on_main(action: Callable[[], T]) -> T:
+def run_on_main(action: Callable[[], T]) -> T:
     """Call `action` in rank 0 alone; every process gets its result, or raises its UserError.
 
     The result must be small and picklable: it is broadcast.
@@ -92,10 +92,10 @@ def on_main(action: Callable[[], T]) -> T:
     return answer[0]
 
 
-def main_first(action: Callable[[], T]) -> T:
+def main_process_first(action: Callable[[], T]) -> T:
     """Call `action` in rank 0, which may write what it needs, then in the others, which find it."""
     made: list[T] = []
-    on_main(lambda: made.append(action()))
+    run_on_main(lambda: made.append(action()))
     return made[0] if made else action()
 
 
@@ -136,7 +136,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if put_together is None else put_together()
 
 
-def shared_like(value: Tensor, reference: Tensor) -> Tensor:
+def shard_like(value: Tensor, reference: Tensor) -> Tensor:
     """A whole tensor placed and sharded as `reference` is."""
     mesh = getattr(reference, "device_mesh", None)
     if mesh is None:

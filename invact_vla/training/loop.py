@@ -34,7 +34,7 @@ LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tens
 class LoopConfig:
     """How long and how fast to train."""
 
-    steps: int  # optimiser steps
+    steps: int  # optimizer steps
     batch_size: int  # items per step, over all processes
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices, with AdamW for the rest
     learning_rate: float = 1e-3  # peak rate

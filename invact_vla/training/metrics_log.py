@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import append_line, atomic_file
 from invact_vla.training.distributed import is_main, mean_over_processes
-from invact_vla.training.files import append_line, atomic_file
 
 
 def check_finite(

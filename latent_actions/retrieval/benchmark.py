@@ -12,10 +12,10 @@ from pathlib import Path
 import draccus
 import numpy as np
 
-from invact_vla.errors import UserError
-from latent_actions.invact.clips import ClipData, ClipTable, VideoClips, pair_views
+from invact_vla.core.errors import UserError
+from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips, pair_views
+from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.results import Row, measured, skipped
-from latent_actions.retrieval.subjects import Subject
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.store import FrameStore
 
@@ -83,7 +83,7 @@ class Context:
         """Stored frames for each that is read."""
         return self.table.oversample
 
-    def vectors(self, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    def vectors(self, subject: EvaluatedEncoder) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings of the moments, ego and exo: float (M, D) each."""
         if subject.name not in self._vectors:
             moments = self.moments
@@ -91,7 +91,7 @@ class Context:
             self._vectors[subject.name] = subject.embed(moments.ego), subject.embed(moments.exo)
         return self._vectors[subject.name]
 
-    def forget(self, subject: Subject) -> None:
+    def forget(self, subject: EvaluatedEncoder) -> None:
         """Drop the embeddings of a subject that is done with."""
         self._vectors.pop(subject.name, None)
 
@@ -153,18 +153,20 @@ class Benchmark(draccus.ChoiceRegistry, abc.ABC):
     """One family of measures. Missing data is a UserError: it becomes a row with the reason."""
 
     @abc.abstractmethod
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         """All numbers of one subject, in the order of the table."""
 
     def name(self) -> str:
         """The name under which the class is registered."""
         return self.get_choice_name(type(self))
 
-    def scorer(self, context: Context, subject: Subject) -> Scorer:
+    def scorer(self, context: Context, subject: EvaluatedEncoder) -> Scorer:
         return Scorer(self.name(), subject.name, context.draws)
 
 
-def run_benchmark(benchmark: Benchmark, context: Context, subjects: Sequence[Subject]) -> list[Row]:
+def run_benchmark(
+    benchmark: Benchmark, context: Context, subjects: Sequence[EvaluatedEncoder]
+) -> list[Row]:
     """Rows of every subject; a reason that holds for all of them is given once."""
     rows: list[Row] = []
     reasons: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """`invact encoder compare`: training recipes side by side, several seeds each, on the same clips.
 
-<out>/compare.parquet   one row a number of an arm (compare_stats.CompareRow)
+<out>/compare.parquet   one row a number of a variant (compare_stats.CompareRow)
 <out>/compare.json      the same, with the notes
 <out>/table.txt         the tables, to read; also printed
 <out>/table.md          the same in Markdown
@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_file, read_json, write_json
+from invact_vla.core.run_folder import open_run
 from invact_vla.training.device import stage_device
-from invact_vla.training.files import atomic_file, read_json, write_json
-from invact_vla.training.run_folder import open_run
-from latent_actions.invact import sprites  # noqa: F401  registers the data source
-from latent_actions.invact.clips import ClipData, VideoClips
+from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
+from latent_actions.encoder.inputs.clips import ClipData, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, weights_of
 from latent_actions.retrieval.benchmark import Benchmark, Context, run_benchmark
 from latent_actions.retrieval.benchmarks import (
@@ -37,16 +37,6 @@ from latent_actions.retrieval.benchmarks import (
     SceneBiasBenchmark,
 )
 from latent_actions.retrieval.benchmarks.atomic import directions
-from latent_actions.retrieval.compare_arms import (
-    PIXELS,
-    RANDOM,
-    Arm,
-    baseline_arm,
-    common_frames,
-    control_arms,
-    trained_arm,
-    unmatched,
-)
 from latent_actions.retrieval.compare_page import compare_page
 from latent_actions.retrieval.compare_stats import (
     PRECISION,
@@ -56,11 +46,21 @@ from latent_actions.retrieval.compare_stats import (
     write_rows,
 )
 from latent_actions.retrieval.compare_tables import markdown, plain_text, tables
-from latent_actions.retrieval.metric import levels_of
+from latent_actions.retrieval.compare_variants import (
+    PIXELS,
+    RANDOM,
+    Variant,
+    baseline_variant,
+    common_frames,
+    control_variants,
+    trained_variant,
+    unmatched,
+)
+from latent_actions.retrieval.encoders import EvaluatedEncoder
+from latent_actions.retrieval.metric import reference_scores_of
 from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
 from latent_actions.retrieval.results import OVERALL, Row
 from latent_actions.retrieval.scenes import OWN, scene_groups
-from latent_actions.retrieval.subjects import Subject
 from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)
@@ -74,16 +74,16 @@ def _default_measures() -> tuple[Benchmark, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Which arms to compare, and on what."""
+    """Which variants to compare, and on what."""
 
     out: Path  # run folder
-    arms: dict[str, tuple[Path, ...]]  # name -> runs of `invact encoder train`, one a seed
-    reference: str  # name of the arm that all others are compared with
+    variants: dict[str, tuple[Path, ...]]  # name -> runs of `invact encoder train`, one a seed
+    reference: str  # name of the variant that all others are compared with
     # name -> published or separately trained encoders, one a seed
     baselines: dict[str, tuple[BaselineConfig, ...]] = field(default_factory=dict)  # see above
     random: bool = True  # the reference's architecture with random weights, as many seeds
     pixels: bool = True  # raw pixels
-    matched: bool = True  # refuse arms that differ in steps, batch size or parameters
+    matched: bool = True  # refuse variants that differ in steps, batch size or parameters
     data: ClipData = field(default_factory=VideoClips)  # clips; those of `split` are used
     split: Split = "val"  # split whose clips are queries and gallery
     measures: tuple[Benchmark, ...] = field(default_factory=_default_measures)  # besides P@10
@@ -95,24 +95,28 @@ class CompareConfig:
     overwrite: bool = False  # replace a run folder of another config
 
     def __post_init__(self) -> None:
-        names = [*self.arms, *self.baselines]
-        if self.reference not in self.arms:
-            raise ValueError(f"reference must be one of {list(self.arms)}, got {self.reference!r}")
+        names = [*self.variants, *self.baselines]
+        if self.reference not in self.variants:
+            raise ValueError(
+                f"reference must be one of {list(self.variants)}, got {self.reference!r}"
+            )
         if len(set(names) | {RANDOM, PIXELS}) < len(names) + 2:
-            raise ValueError(f"names of arms must differ, also from {RANDOM}, {PIXELS}: {names}")
+            raise ValueError(
+                f"names of variants must differ, also from {RANDOM}, {PIXELS}: {names}"
+            )
         wrong = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
         if wrong:
-            raise ValueError(f"names of arms are of letters, digits, _ . and -, got {wrong}")
-        empty = [name for name, given in {**self.arms, **self.baselines}.items() if not given]
+            raise ValueError(f"names of variants are of letters, digits, _ . and -, got {wrong}")
+        empty = [name for name, given in {**self.variants, **self.baselines}.items() if not given]
         if empty:
-            raise ValueError(f"every arm needs at least one run, got none for {empty}")
+            raise ValueError(f"every variant needs at least one run, got none for {empty}")
         if self.draws < 1:
             raise ValueError(f"draws must be >= 1, got {self.draws}")
 
 
 def main(config: CompareConfig) -> Path:
     """Compare, print the tables, write the page; returns the run folder."""
-    arms, notes = read_arms(config)
+    variants, notes = read_variants(config)
     run = open_run(
         config.out, config, parents=_parents(config), overwrite=config.overwrite, seed=config.seed
     )
@@ -121,16 +125,16 @@ def main(config: CompareConfig) -> Path:
         return run.folder
     torch.set_num_threads(1)
     context = Context(
-        config.data, config.split, frames=common_frames(arms),
+        config.data, config.split, frames=common_frames(variants),
         folder=config.frames or run.folder / "frames", workers=config.workers, draws=config.draws,
     )  # fmt: skip
     device = stage_device(run, config.device)
-    parts = _measure_all(arms, context, config.measures, run.folder / "parts", device)
-    rows = [*_precision_rows(config, arms, parts, context), *_measure_rows(arms, parts)]
+    parts = _measure_all(variants, context, config.measures, run.folder / "parts", device)
+    rows = [*_precision_rows(config, variants, parts, context), *_measure_rows(variants, parts)]
     notes += _absent(parts, rows)
     write_rows(rows, notes, config.reference, run.folder)
     shown = tables(rows, config.reference)
-    picture = config.arms[config.reference][0] / "committed.png"
+    picture = config.variants[config.reference][0] / "committed.png"
     page = compare_page(rows, config.reference, shown, notes, picture)
     text = "\n\n".join([plain_text(shown), *notes])
     written = {"table.txt": text + "\n", "table.md": markdown(shown), "index.html": page}
@@ -138,51 +142,53 @@ def main(config: CompareConfig) -> Path:
         with atomic_file(run.folder / name) as temporary:
             temporary.write_text(content)
     print(text)
-    run.finish({f"{r.arm} / {r.measure}": r.value for r in rows if r.benchmark == PRECISION})
+    run.finish({f"{r.variant} / {r.measure}": r.value for r in rows if r.benchmark == PRECISION})
     return run.folder
 
 
-def read_arms(config: CompareConfig) -> tuple[list[Arm], list[str]]:
-    """All arms, the reference first, and how they are not alike. UserError if they can't be
+def read_variants(config: CompareConfig) -> tuple[list[Variant], list[str]]:
+    """All variants, the reference first, and how they are not alike. UserError if they can't be
     compared, or if they are not alike though `matched` asks for it.
     """
-    names = sorted(config.arms, key=lambda name: name != config.reference)
-    arms = [trained_arm(name, config.arms[name]) for name in names]
-    common_frames(arms)
-    notes = [f"Not matched in {words}." for words in unmatched(arms, config.reference)]
+    names = sorted(config.variants, key=lambda name: name != config.reference)
+    variants = [trained_variant(name, config.variants[name]) for name in names]
+    common_frames(variants)
+    notes = [f"Not matched in {words}." for words in unmatched(variants, config.reference)]
     if notes and config.matched:
         raise UserError(
-            f"arms are not alike: {' '.join(notes)} Train them alike, or give --matched false"
+            f"variants are not alike: {' '.join(notes)} Train them alike, or give --matched false"
         )
     for note in notes:
         logger.warning(note)
-    arms += [baseline_arm(name, given) for name, given in config.baselines.items()]
-    shape = arms[0].members[0].shape
+    variants += [baseline_variant(name, given) for name, given in config.baselines.items()]
+    shape = variants[0].members[0].shape
     assert shape is not None
-    seeds = range(config.seed, config.seed + len(arms[0].members))
-    return arms + control_arms(shape, seeds, random=config.random, pixels=config.pixels), notes
+    seeds = range(config.seed, config.seed + len(variants[0].members))
+    return variants + control_variants(
+        shape, seeds, random=config.random, pixels=config.pixels
+    ), notes
 
 
 def _measure_all(
-    arms: list[Arm],
+    variants: list[Variant],
     context: Context,
     measures: tuple[Benchmark, ...],
     folder: Path,
     device: torch.device,
 ) -> dict[str, list[Part]]:
-    """What was measured of every run of every arm; kept in `folder`, a file a run."""
-    found: dict[str, list[Part]] = {arm.name: [] for arm in arms}
-    members = [(arm, number) for arm in arms for number in range(len(arm.members))]
-    for arm, number in tqdm(members, desc="compare", unit="run", mininterval=1.0):
-        path = folder / f"{arm.name}_{number}.json"
+    """What was measured of every run of every variant; kept in `folder`, a file a run."""
+    found: dict[str, list[Part]] = {variant.name: [] for variant in variants}
+    members = [(variant, number) for variant in variants for number in range(len(variant.members))]
+    for variant, number in tqdm(members, desc="compare", unit="run", mininterval=1.0):
+        path = folder / f"{variant.name}_{number}.json"
         if not path.exists():
-            subject = arm.members[number].load(f"{arm.name} {number}", device)
+            subject = variant.members[number].load(f"{variant.name} {number}", device)
             write_json(path, _measure(subject, context, measures))
-        found[arm.name].append(read_json(path))
+        found[variant.name].append(read_json(path))
     return found
 
 
-def _measure(subject: Subject, context: Context, measures: tuple[Benchmark, ...]) -> Part:
+def _measure(subject: EvaluatedEncoder, context: Context, measures: tuple[Benchmark, ...]) -> Part:
     """One run: P@10 of every query in all directions, and the rows of other benchmarks."""
     moments = context.moments
     groups = scene_groups(OWN, moments.scene, moments.take, moments.moment)
@@ -203,66 +209,66 @@ def _unnamed(row: Row, name: str) -> Row:
 
 
 def _precision_rows(
-    config: CompareConfig, arms: list[Arm], parts: dict[str, list[Part]], context: Context
+    config: CompareConfig, variants: list[Variant], parts: dict[str, list[Part]], context: Context
 ) -> list[CompareRow]:
-    """P@10 with intervals, all arms of a measure one after the other."""
+    """P@10 with intervals, all variants of a measure one after the other."""
     moments, rows = context.moments, []
     groups = scene_groups(OWN, moments.scene, moments.take, moments.moment)
-    levels = levels_of(moments.verb, groups)
+    levels = reference_scores_of(moments.verb, groups)
     for measure in MEASURES:
         scores = {
             name: np.array([part["scores"][measure] for part in runs])
             for name, runs in parts.items()
         }
         found = estimates_of(scores, moments.take, config.draws, config.seed)
-        for arm in arms:
-            own = found[arm.name]
-            is_reference = arm.name == config.reference
+        for variant in variants:
+            own = found[variant.name]
+            is_reference = variant.name == config.reference
             versus = {} if is_reference else against(found[config.reference], own)
             rows.append(
                 CompareRow(
-                    arm=arm.name, benchmark=PRECISION, measure=measure, setting="scene left out",
-                    value=own.value, seeds=tuple((100 * scores[arm.name].mean(axis=1)).tolist()),
+                    variant=variant.name, benchmark=PRECISION, measure=measure, setting="scene left out",
+                    value=own.value, seeds=tuple((100 * scores[variant.name].mean(axis=1)).tolist()),
                     low=own.interval[0], high=own.interval[1], chance=levels.chance,
                     oracle=levels.oracle, n=levels.n, takes=len(set(moments.take)),
-                    steps=arm.steps, parameters=arm.parameters, **versus,
+                    steps=variant.steps, parameters=variant.parameters, **versus,
                 )
             )  # fmt: skip
     return rows
 
 
-def _measure_rows(arms: list[Arm], parts: dict[str, list[Part]]) -> list[CompareRow]:
-    """Means over seeds of the other benchmarks' rows, all arms of a measure one after the other."""
+def _measure_rows(variants: list[Variant], parts: dict[str, list[Part]]) -> list[CompareRow]:
+    """Means over seeds of the other benchmarks' rows, all variants of a measure one after the other."""
     found: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
-    for arm in arms:
-        for part in parts[arm.name]:
+    for variant in variants:
+        for part in parts[variant.name]:
             for row in (Row(**values) for values in part["rows"]):
                 if row.value is not None:
                     key = (row.benchmark, row.setting, row.measure)
-                    found.setdefault(key, {}).setdefault(arm.name, []).append(row)
+                    found.setdefault(key, {}).setdefault(variant.name, []).append(row)
     # a mean over some of the runs would be one over the lucky ones
     return [
-        _mean_row(arm, given[arm.name])
+        _mean_row(variant, given[variant.name])
         for given in found.values()
-        for arm in arms
-        if len(given.get(arm.name, ())) == len(parts[arm.name])
+        for variant in variants
+        if len(given.get(variant.name, ())) == len(parts[variant.name])
     ]
 
 
-def _mean_row(arm: Arm, rows: list[Row]) -> CompareRow:
+def _mean_row(variant: Variant, rows: list[Row]) -> CompareRow:
     values = tuple(row.value for row in rows if row.value is not None)
     chances = [row.chance for row in rows if row.chance is not None]
     first = rows[0]
     return CompareRow(
-        arm=arm.name, benchmark=first.benchmark, measure=first.measure, setting=first.setting,
+        variant=variant.name, benchmark=first.benchmark, measure=first.measure, setting=first.setting,
         value=float(np.mean(values)), seeds=values, n=first.n, takes=first.clusters,
-        steps=arm.steps, parameters=arm.parameters, oracle=first.oracle,
+        steps=variant.steps, parameters=variant.parameters, oracle=first.oracle,
         chance=float(np.mean(chances)) if chances else None,
     )  # fmt: skip
 
 
 def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
-    """Why a benchmark gave no number of any arm, and which measures only some runs of an arm have."""
+    """Why a benchmark gave no number at all, and which measures only some runs of a variant have."""
     present = {row.benchmark for row in rows}
     reasons = {
         f"{row['benchmark']} is left out: {row['note']}.": None
@@ -271,19 +277,21 @@ def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
         for row in part["rows"]
         if row["benchmark"] not in present
     }
-    for arm, runs in parts.items():
+    for variant, runs in parts.items():
         known: Counter[tuple[str, str]] = Counter()
         for row in (row for part in runs for row in part["rows"]):
             known[row["measure"], row["setting"]] += row["value"] is not None
         for (measure, _), count in known.items():
             if 0 < count < len(runs):
                 some = f"{count} of {len(runs)} runs have it"
-                reasons[f"{measure} of {arm} is left out: {some}."] = None
+                reasons[f"{measure} of {variant} is left out: {some}."] = None
     return list(reasons)
 
 
 def _parents(config: CompareConfig) -> dict[str, Path]:
-    runs = {f"{name}_{n}": f for name, given in config.arms.items() for n, f in enumerate(given)}
+    runs = {
+        f"{name}_{n}": f for name, given in config.variants.items() for n, f in enumerate(given)
+    }
     for name, given in config.baselines.items():
         for number, baseline in enumerate(given):
             runs |= {f"{name}_{number}_{k}": path for k, path in weights_of(baseline).items()}

@@ -31,7 +31,7 @@ def compare_page(
         image = figure(
             media.picture(picture, "clips over their committed patches"),
             f"Validation clips of the first run of {reference}, the patches of the action token in "
-            "orange, those of registers in other colours.",
+            "orange, those of registers in other colors.",
         )
         sections.append(Section("committed", "What the action token holds", image))
     return page("Encoders compared", join(_lead(rows, reference), warnings), sections)
@@ -39,15 +39,15 @@ def compare_page(
 
 def _lead(rows: Sequence[CompareRow], reference: str) -> Html:
     """One sentence with the counts."""
-    others = [row for row in rows if row.arm != reference and row.apart is not None]
+    others = [row for row in rows if row.variant != reference and row.apart is not None]
     parts = []
     for name in AVERAGES:
-        own = next(row for row in rows if row.measure == name and row.arm == reference)
+        own = next(row for row in rows if row.measure == name and row.variant == reference)
         against = [row for row in others if row.measure == name]
         better = sum(bool(row.apart) and own.value > row.value for row in against)
         parts.append(
             f"{LABELS[name]} {own.value:.1f} % [{own.low:.1f}, {own.high:.1f}], above {better} of "
-            f"{len(against)} other arms with intervals apart"
+            f"{len(against)} other variants with intervals apart"
         )
     return paragraph(f"{reference}: {'; '.join(parts)}.", "lead")
 
@@ -55,14 +55,15 @@ def _lead(rows: Sequence[CompareRow], reference: str) -> Html:
 def _chart(rows: Sequence[CompareRow], measure: str) -> Html:
     own = [row for row in rows if row.benchmark == PRECISION and row.measure == measure]
     bars = [
-        Bar(row.arm, row.value, row.low or 0.0, row.high or 0.0, tuple(row.seeds)) for row in own
+        Bar(row.variant, row.value, row.low or 0.0, row.high or 0.0, tuple(row.seeds))
+        for row in own
     ]
     chance = own[0].chance or 0.0
     caption = (
         f"{LABELS[measure].capitalize()} P@10 in percent. Whiskers: 95 % over takes and seeds; "
         f"dots: seeds; dashed: chance {chance:.2f}. {own[0].n} queries, oracle {own[0].oracle:.2f}."
     )
-    return figure(bars_with_points(bars, chance, f"{LABELS[measure]} P@10 by arm"), caption)
+    return figure(bars_with_points(bars, chance, f"{LABELS[measure]} P@10 by variant"), caption)
 
 
 def _table(shown: Table) -> Html:

@@ -1,7 +1,7 @@
-"""Intervals of arms and of their differences, over takes and over seeds.
+"""Intervals of variants and of their differences, over takes and over seeds.
 
-A draw of the bootstrap draws whole takes with replacement, the same ones for all arms, and of each
-arm as many of its seeds as it has, with replacement, independently of other arms. So the takes
+A draw of the bootstrap draws whole takes with replacement, the same ones for all variants, and of each
+variant as many of its seeds as it has, with replacement, independently of other variants. So the takes
 cancel in a comparison and the seeds do not. Three seeds are few: their part of an interval is a
 lower bound. S seeds, N queries, K takes, B draws.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.training.files import atomic_file, write_json
+from invact_vla.core.files import atomic_file, write_json
 from latent_actions.retrieval.metric import as_ids
 
 PRECISION = "atomic"  # benchmark of the rows with intervals
@@ -21,13 +21,13 @@ PRECISION = "atomic"  # benchmark of the rows with intervals
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRow:
-    """One number of one arm, mean over its seeds; percent unless the measure names another unit.
+    """One number of one variant, mean over its seeds; percent unless the measure names another unit.
 
     low, high: 95 % bootstrap over takes and seeds, None where only the seeds' values are known.
-    ratio: reference over this arm. difference: reference minus this arm.
+    ratio: reference over this variant. difference: reference minus this variant.
     """
 
-    arm: str
+    variant: str
     benchmark: str  # which benchmark
     measure: str  # what was measured
     setting: str = ""  # what it was measured under
@@ -39,15 +39,15 @@ class CompareRow:
     oracle: float | None = None  # what a perfect order scores
     n: int = 0  # queries
     takes: int = 0  # independent groups of queries
-    steps: int | None = None  # training steps of the arm
-    parameters: int | None = None  # of the arm's encoder
+    steps: int | None = None  # training steps of the variant
+    parameters: int | None = None  # of the variant's encoder
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
-    apart: bool | None = None  # whether the two arms' own intervals do not overlap
+    apart: bool | None = None  # whether the two variants' own intervals do not overlap
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def take_counts(takes: Sequence[Hashable], draws: int, seed: int) -> np.ndarray:
 def estimate(
     scores: np.ndarray, takes: Sequence[Hashable], counts: np.ndarray, rng: np.random.Generator
 ) -> Estimate:
-    """Mean of an arm: scores (S, N) in [0, 1], takes (N,), counts of `take_counts` (B, K)."""
+    """Mean of a variant: scores (S, N) in [0, 1], takes (N,), counts of `take_counts` (B, K)."""
     ids, (seeds, _) = as_ids(takes), scores.shape
     sums = np.stack([np.bincount(ids, weights=row) for row in scores], axis=1)
     means = (counts @ sums) / (counts @ np.bincount(ids))[:, None]  # (B, S)
@@ -90,27 +90,27 @@ def estimate(
     return Estimate(100 * float(scores.mean()), 100 * drawn)
 
 
-def against(reference: Estimate, arm: Estimate) -> dict[str, Any]:
-    """Fields of a CompareRow: the reference against another arm, draw by draw.
+def against(reference: Estimate, variant: Estimate) -> dict[str, Any]:
+    """Fields of a CompareRow: the reference against another variant, draw by draw.
 
-    The ratio is None if the arm scores 0 in the mean or in any draw.
+    The ratio is None if the variant scores 0 in the mean or in any draw.
     """
-    low, high = interval(reference.draws - arm.draws)
-    (our_low, our_high), (their_low, their_high) = reference.interval, arm.interval
+    low, high = interval(reference.draws - variant.draws)
+    (our_low, our_high), (their_low, their_high) = reference.interval, variant.interval
     found: dict[str, Any] = {
-        "difference": reference.value - arm.value, "difference_low": low, "difference_high": high,
+        "difference": reference.value - variant.value, "difference_low": low, "difference_high": high,
         "apart": our_low > their_high or their_low > our_high,
     }  # fmt: skip
-    if arm.value > 0 and arm.draws.min() > 0:
-        low, high = interval(reference.draws / arm.draws)
-        found |= {"ratio": reference.value / arm.value, "ratio_low": low, "ratio_high": high}
+    if variant.value > 0 and variant.draws.min() > 0:
+        low, high = interval(reference.draws / variant.draws)
+        found |= {"ratio": reference.value / variant.value, "ratio_low": low, "ratio_high": high}
     return found
 
 
 def estimates_of(
     scores: Mapping[str, np.ndarray], takes: Sequence[Hashable], draws: int, seed: int
 ) -> dict[str, Estimate]:
-    """Estimates of one measure for all arms, on the same draws of takes: arm -> (S, N) scores."""
+    """Estimates of one measure for all variants on the same draws of takes; scores are (S, N)."""
     counts = take_counts(takes, draws, seed)
     return {
         name: estimate(values, takes, counts, np.random.default_rng([seed, 1, place]))
@@ -126,7 +126,7 @@ def write_rows(
     import pyarrow.parquet as pq
 
     plain = [{**asdict(row), "seeds": list(row.seeds)} for row in rows]
-    texts = {"arm", "benchmark", "measure", "setting"}
+    texts = {"variant", "benchmark", "measure", "setting"}
     whole = {"n", "takes", "steps", "parameters"}
     kinds = {name: pa.string() for name in texts} | {name: pa.int64() for name in whole}
     kinds |= {"seeds": pa.list_(pa.float64()), "apart": pa.bool_()}

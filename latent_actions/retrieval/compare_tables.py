@@ -19,7 +19,7 @@ class Table:
 
 
 def tables(rows: Sequence[CompareRow], reference: str) -> list[Table]:
-    """P@10 of all arms, the reference against each, the four directions, other measures."""
+    """P@10 of all variants, the reference against each, the four directions, other measures."""
     precision = [row for row in rows if row.benchmark == PRECISION]
     found = [_averages(precision), _against(precision, reference), _directions(precision)]
     others = [row for row in rows if row.benchmark != PRECISION]
@@ -31,31 +31,31 @@ def _averages(rows: Sequence[CompareRow]) -> Table:
     body = []
     for row, other in zip(*(_of(rows, name) for name in AVERAGES), strict=True):
         cells = [cell for r in (row, other) for cell in (_two(r.value), _range(r), _seeds(r))]
-        body.append((row.arm, *cells, _count(row.steps), _count(row.parameters)))
+        body.append((row.variant, *cells, _count(row.steps), _count(row.parameters)))
     first = rows[0]
     caption = (
         f"P@10 in percent, mean over seeds, 95 % bootstrap over takes and seeds; chance "
         f"{_two(first.chance)}, oracle {_two(first.oracle)}, {first.n} queries of {first.takes} "
         "takes, the query's scene left out"
     )
-    return Table(caption, ("arm", *heads[0], *heads[1], "steps", "parameters"), tuple(body))
+    return Table(caption, ("variant", *heads[0], *heads[1], "steps", "parameters"), tuple(body))
 
 
 def _against(rows: Sequence[CompareRow], reference: str) -> Table:
-    head = ("arm", "measure", "ratio", "95 %", "difference", "95 %", "intervals apart")
+    head = ("variant", "measure", "ratio", "95 %", "difference", "95 %", "intervals apart")
     body = [
         (
-            row.arm, LABELS[name], "-" if row.ratio is None else f"{row.ratio:.2f}x",
+            row.variant, LABELS[name], "-" if row.ratio is None else f"{row.ratio:.2f}x",
             _between(row.ratio_low, row.ratio_high, 2), _two(row.difference),
             _between(row.difference_low, row.difference_high), "yes" if row.apart else "no",
         )
         for name in AVERAGES
         for row in _of(rows, name)
-        if row.arm != reference
+        if row.variant != reference
     ]  # fmt: skip
     caption = (
-        f"{reference} over, and minus (points), each other arm; paired over takes, seeds drawn "
-        "independently. Intervals apart: the two arms' own intervals of P@10 do not overlap"
+        f"{reference} over, and minus (points), each other variant; paired over takes, seeds drawn "
+        "independently. Intervals apart: the two variants' own intervals of P@10 do not overlap"
     )
     return Table(caption, head, tuple(body))
 
@@ -63,27 +63,27 @@ def _against(rows: Sequence[CompareRow], reference: str) -> Table:
 def _directions(rows: Sequence[CompareRow]) -> Table:
     columns = [_of(rows, name) for name in DIRECTIONS]
     body = [
-        (line[0].arm, *(f"{_two(row.value)} {_range(row)}" for row in line))
+        (line[0].variant, *(f"{_two(row.value)} {_range(row)}" for row in line))
         for line in zip(*columns, strict=True)
     ]
     return Table(
-        "P@10 by direction, query to gallery: g ego, x exo", ("arm", *DIRECTIONS), tuple(body)
+        "P@10 by direction, query to gallery: g ego, x exo", ("variant", *DIRECTIONS), tuple(body)
     )
 
 
 def _measures(rows: Sequence[CompareRow]) -> Table:
-    """A row a measure, a column an arm."""
-    arms = list(dict.fromkeys(row.arm for row in rows))
+    """A row a measure, a column a variant."""
+    variants = list(dict.fromkeys(row.variant for row in rows))
     keys = list(dict.fromkeys((row.benchmark, row.measure, row.setting) for row in rows))
-    cells = {(row.benchmark, row.measure, row.setting, row.arm): row for row in rows}
+    cells = {(row.benchmark, row.measure, row.setting, row.variant): row for row in rows}
     body = []
     for key in keys:
-        given = [cells.get((*key, arm)) for arm in arms]
+        given = [cells.get((*key, variant)) for variant in variants]
         levels = {_two(row.chance) for row in given if row is not None}
         values = ["-" if row is None else f"{_two(row.value)}{_spread(row)}" for row in given]
         body.append((*key, levels.pop() if len(levels) == 1 else "varies", *values))
     caption = "Other measures: mean over seeds, lowest and highest seed in brackets"
-    return Table(caption, ("benchmark", "measure", "setting", "chance", *arms), tuple(body))
+    return Table(caption, ("benchmark", "measure", "setting", "chance", *variants), tuple(body))
 
 
 def plain_text(shown: Sequence[Table]) -> str:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from latent_actions.retrieval.metric import TOP, as_ids, normalise, top_indices
+from latent_actions.retrieval.metric import TOP, as_ids, normalize, top_indices
 
 Composition = Literal["mean", "max", "dtw", "chamfer", "gt_atomic"]
 Sequences = Sequence[np.ndarray]  # M arrays, float (N_i, D)
@@ -35,12 +35,12 @@ def window_count(duration_s: float, window_s: float, largest: int) -> int:
 
 def mean_vector(sequence: np.ndarray) -> np.ndarray:
     """(N, D) -> (D,) of unit length."""
-    return normalise(sequence.mean(axis=0, keepdims=True))[0]
+    return normalize(sequence.mean(axis=0, keepdims=True))[0]
 
 
 def max_vector(sequence: np.ndarray) -> np.ndarray:
     """(N, D) -> (D,) of unit length."""
-    return normalise(sequence.max(axis=0, keepdims=True))[0]
+    return normalize(sequence.max(axis=0, keepdims=True))[0]
 
 
 def dtw(query: np.ndarray, candidates: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -89,10 +89,10 @@ def retrieve(
         return top_indices(vectors[0], vectors[1], groups, top=top, seed=seed)
     compare = COMPARE[composition]
     found = top_indices(vectors[0], vectors[1], groups, top=max(RERANKED, top), seed=seed)
-    units = [normalise(sequence) for sequence in gallery]
+    units = [normalize(sequence) for sequence in gallery]
     return np.stack(
         [
-            _rerank(normalise(query), places[places >= 0], units, compare, top)
+            _rerank(normalize(query), places[places >= 0], units, compare, top)
             for query, places in zip(queries, found, strict=True)
         ]
     )

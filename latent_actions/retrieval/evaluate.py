@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_file
+from invact_vla.core.run_folder import open_run
 from invact_vla.training.device import CPU, Device, stage_device
-from invact_vla.training.files import atomic_file
-from invact_vla.training.run_folder import open_run
-from latent_actions.invact import sprites  # noqa: F401  registers the data source
-from latent_actions.invact.clips import ClipData, ClipTable, VideoClips
-from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
+from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of, weights_of
 from latent_actions.retrieval.benchmark import Benchmark, Context, moments_of, run_benchmark
 from latent_actions.retrieval.benchmarks import (
@@ -31,10 +31,16 @@ from latent_actions.retrieval.benchmarks import (
     LanguageBenchmark,
     SceneBiasBenchmark,
 )
+from latent_actions.retrieval.encoders import (
+    Embed,
+    EvaluatedEncoder,
+    encoder_folder,
+    references,
+    trained,
+)
 from latent_actions.retrieval.protocols import Labels, gallery_levels, score_all
 from latent_actions.retrieval.results import Row, format_rows, skipped, write_rows
 from latent_actions.retrieval.scenes import ALONE, OWN, scene_groups
-from latent_actions.retrieval.subjects import Embed, Subject, encoder_folder, references, trained
 from latent_actions.video.records import Split
 
 
@@ -97,7 +103,9 @@ def main(config: EvalConfig) -> Path:
     return run.folder
 
 
-def _subjects(config: EvalConfig, device: torch.device) -> tuple[list[Subject], int, list[Row]]:
+def _subjects(
+    config: EvalConfig, device: torch.device
+) -> tuple[list[EvaluatedEncoder], int, list[Row]]:
     """The encoder and what it is compared with, the frames of a clip that all of them see, and a
     row for each of the others that could not be loaded.
     """
@@ -107,7 +115,7 @@ def _subjects(config: EvalConfig, device: torch.device) -> tuple[list[Subject], 
         subjects += references(shape, config.seed, device)
     for name, other in _others(config).items():
         try:
-            subjects.append(Subject(name=name, embed=load_baseline(other, device)))
+            subjects.append(EvaluatedEncoder(name=name, embed=load_baseline(other, device)))
         except UserError as error:
             rows.append(skipped("loading", str(error), name))
     return subjects, shape.frames, rows

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import atomic_folder, read_json, write_json
-from invact_vla.training.untrusted import inside, short
-from latent_actions.retrieval.metric import normalise
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_folder, read_json, write_json
+from invact_vla.core.limits import inside, short
+from latent_actions.retrieval.metric import normalize
 
 logger = logging.getLogger(__name__)
 Backend = Literal["auto", "faiss", "numpy"]
@@ -67,7 +67,7 @@ class Gallery:
             )
         if not len(vectors):
             raise ValueError("a gallery needs a clip")
-        self.vectors = normalise(vectors)
+        self.vectors = normalize(vectors)
         self.entries = tuple(entries)
         self.thumbnails = thumbnails
         self.made_by = made_by
@@ -127,7 +127,7 @@ class Gallery:
         search = _candidates(self.vectors, backend)
         rows = np.full((len(queries), top), -1, np.int64)
         similarity = np.full((len(queries), top), np.nan)
-        for number, query in enumerate(normalise(queries)):
+        for number, query in enumerate(normalize(queries)):
             out = np.zeros(0, np.int64) if leave_out is None else np.asarray(leave_out[number])
             best, values = _exact(self.vectors, query, search, out, top)
             rows[number, : len(best)], similarity[number, : len(best)] = best, values

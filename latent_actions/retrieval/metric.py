@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 
 TOP = 10  # the benchmark's K
 _BLOCK = 1024  # queries a matrix product: bounds memory at 1024 x N similarities
 
 
 @dataclass(frozen=True, kw_only=True)
-class Levels:
+class ScoreBounds:
     """What a data set allows, whatever the encoder; all in percent but n and groups."""
 
     chance: float  # expected precision@K of a random order, mean_i R_i / |G_i|
@@ -30,8 +30,8 @@ class Levels:
     groups: int  # distinct groups
 
 
-def levels(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> Levels:
-    """Levels of a data set from counts[group][label], each query's own group left out.
+def levels(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> ScoreBounds:
+    """ScoreBounds of a data set from counts[group][label], each query's own group left out.
 
     A gallery smaller than K is retrieved whole, so chance there is R_i / K.
     """
@@ -50,7 +50,7 @@ def levels(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> Levels:
             oracle += count * min(positives, top) / top
             answerable += count * (positives > 0)
     scale = 100.0 / total
-    return Levels(
+    return ScoreBounds(
         chance=chance * scale,
         oracle=oracle * scale,
         answerable=answerable * scale,
@@ -59,8 +59,10 @@ def levels(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> Levels:
     )
 
 
-def levels_of(labels: Sequence[Hashable], groups: Sequence[Hashable], top: int = TOP) -> Levels:
-    """Levels of N clips given their labels and groups (equal length)."""
+def reference_scores_of(
+    labels: Sequence[Hashable], groups: Sequence[Hashable], top: int = TOP
+) -> ScoreBounds:
+    """ScoreBounds of N clips given their labels and groups (equal length)."""
     counts: dict[Hashable, Counter] = {}
     for label, group in zip(labels, groups, strict=True):
         counts.setdefault(group, Counter())[label] += 1
@@ -89,7 +91,7 @@ def precision_at(
             f"{gallery.shape}, {n} labels, {len(group_ids)} groups"
         )
     order = np.random.default_rng(seed).permutation(n)
-    unit_queries, unit_gallery = normalise(queries), normalise(gallery)[order]
+    unit_queries, unit_gallery = normalize(queries), normalize(gallery)[order]
     gallery_labels, gallery_groups = label_ids[order], group_ids[order]
     scores = np.zeros(n)
     for start in range(0, n, _BLOCK):
@@ -115,7 +117,7 @@ def top_indices(
     """
     group_ids = as_ids(groups)
     order = np.random.default_rng(seed).permutation(len(gallery))
-    unit_queries, unit_gallery = normalise(queries), normalise(gallery)[order]
+    unit_queries, unit_gallery = normalize(queries), normalize(gallery)[order]
     found = []
     for start in range(0, len(queries), _BLOCK):
         similarity = unit_queries[start : start + _BLOCK] @ unit_gallery.T
@@ -168,7 +170,7 @@ def sort_keys(similarity: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     return (-rank << 32) + np.arange(similarity.shape[1])
 
 
-def normalise(rows: np.ndarray) -> np.ndarray:
+def normalize(rows: np.ndarray) -> np.ndarray:
     """Rows of unit length, float32 (N, D); zero rows stay zero. UserError on NaN or infinity."""
     rows = np.asarray(rows, dtype=np.float32)
     if not np.isfinite(rows).all():

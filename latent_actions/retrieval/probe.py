@@ -1,6 +1,6 @@
 """Linear probes: what can be read off a vector by one linear map, on takes that it was not fitted to.
 
-Multinomial logistic regression with an L2 penalty on standardised features, 5 folds by take.
+Multinomial logistic regression with an L2 penalty on standardized features, 5 folds by take.
 """
 
 from collections.abc import Hashable, Sequence
@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.metric import as_ids
 
 FOLDS = 5

@@ -10,7 +10,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from latent_actions.retrieval.metric import Levels, bootstrap_interval, levels_of, precision_at
+from latent_actions.retrieval.metric import (
+    ScoreBounds,
+    bootstrap_interval,
+    precision_at,
+    reference_scores_of,
+)
 
 DIRECTIONS = ("g-g", "x-x", "g-x", "x-g")
 AVERAGES = {"cross_scene": ("g-g", "x-x"), "cross_view": ("g-x", "x-g")}
@@ -58,9 +63,9 @@ def score_all(
 def gallery_levels(gallery: Labels) -> dict[str, dict]:
     """Chance, oracle and answerable share with the scene, and with only the moment, left out."""
     alone = list(range(len(gallery.verb)))
-    found: dict[str, Levels] = {
-        "scene": levels_of(gallery.verb, gallery.scene),
-        "same_moment": levels_of(gallery.verb, alone),
+    found: dict[str, ScoreBounds] = {
+        "scene": reference_scores_of(gallery.verb, gallery.scene),
+        "same_moment": reference_scores_of(gallery.verb, alone),
     }
     return {name: asdict(value) for name, value in found.items()}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
-from latent_actions.retrieval.metric import TOP, as_ids, normalise, sort_keys
+from latent_actions.retrieval.metric import TOP, as_ids, normalize, sort_keys
 
 _BLOCK = 256  # queries sorted at a time: bounds memory at 256 x N
 RECALLS = (1, 5, 10)
@@ -73,7 +73,7 @@ def ranked(
             f"got {(len(queries), len(gallery))}"
         )
     order = np.random.default_rng(seed).permutation(len(gallery))
-    unit_queries, unit_gallery = normalise(queries), normalise(gallery)[order]
+    unit_queries, unit_gallery = normalize(queries), normalize(gallery)[order]
     precision, average = np.zeros(len(queries)), np.zeros(len(queries))
     recall = {k: np.zeros(len(queries)) for k in RECALLS}
     for rows, same, left_out in pool.blocks():

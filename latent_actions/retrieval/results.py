@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from invact_vla.training.files import atomic_file, write_json
+from invact_vla.core.files import atomic_file, write_json
 from latent_actions.retrieval.metric import as_ids
 
 OVERALL = "all"  # subject of rows that belong to no encoder

@@ -6,7 +6,7 @@ published table used is not stated, so all are offered and chance is printed bes
 
 from collections.abc import Callable, Sequence
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.video.sources.egoexo4d_takes import SceneKey, scene_of
 
 OWN = "scene"  # the clips' own scene, as their source gives it

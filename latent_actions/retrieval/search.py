@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from invact_vla.data.decode import decode_frames, probe
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_file, hash_json, hash_tree
+from invact_vla.data.video.decode import decode_frames, probe
 from invact_vla.html import media
 from invact_vla.html.page import Html, Section, figure, grid, page, paragraph
-from invact_vla.training.files import atomic_file, hash_json, hash_tree
-from latent_actions.invact import sprites  # noqa: F401  registers the data source
-from latent_actions.invact.clips import ClipData, ClipTable, VideoClips
-from latent_actions.invact.encoder import InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
+from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
+from latent_actions.retrieval.encoders import encoder_folder
 from latent_actions.retrieval.index import Backend, Entry, Found, Gallery
-from latent_actions.retrieval.subjects import encoder_folder
 from latent_actions.video.clips import clip_frames
 from latent_actions.video.records import Split
 

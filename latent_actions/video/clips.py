@@ -45,11 +45,11 @@ def pair_frames(frame: int, frame_end: int, count: int) -> np.ndarray:
     return np.rint(np.linspace(frame, frame_end, count)).astype(np.int64)
 
 
-def horizon_frames(h_s: float, fps: float) -> int:
-    """The horizon H in frames: `h_s` seconds rounded to the nearest frame, at least 1."""
-    if h_s <= 0 or fps <= 0:
-        raise ValueError(f"horizon and fps must be positive, got {h_s} s at {fps} fps")
-    return max(1, math.floor(h_s * fps + 0.5))
+def horizon_frames(horizon_s: float, fps: float) -> int:
+    """The horizon H in frames: `horizon_s` seconds rounded to the nearest frame, at least 1."""
+    if horizon_s <= 0 or fps <= 0:
+        raise ValueError(f"horizon and fps must be positive, got {horizon_s} s at {fps} fps")
+    return max(1, math.floor(horizon_s * fps + 0.5))
 
 
 def pair_starts(n_frames: int, horizon: int, count: int, rng: np.random.Generator) -> np.ndarray:

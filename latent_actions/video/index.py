@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import write_json
-from invact_vla.training.run_folder import open_run
-from latent_actions.video.dropped import EXAMPLES, Dropped
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import write_json
+from invact_vla.core.run_folder import open_run
 from latent_actions.video.records import ClipRecord, Split, encode_record
+from latent_actions.video.skip_report import EXAMPLES, SkipReport
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources import EgoExo4dSource
 
@@ -63,7 +63,7 @@ def build_index(
     return ClipIndex(records, report)
 
 
-def _has_label(record: ClipRecord, vocabulary: Collection[str] | None, dropped: Dropped) -> bool:
+def _has_label(record: ClipRecord, vocabulary: Collection[str] | None, dropped: SkipReport) -> bool:
     if not record.verb:
         dropped.add("clips without a verb", record.clip_id)
     elif vocabulary is not None and record.verb not in vocabulary:
@@ -73,7 +73,7 @@ def _has_label(record: ClipRecord, vocabulary: Collection[str] | None, dropped: 
     return False
 
 
-def _nothing_left(source: SourceConfig, split: Split, dropped: Dropped) -> str:
+def _nothing_left(source: SourceConfig, split: Split, dropped: SkipReport) -> str:
     reasons = "; ".join(
         f"{count} {reason} (such as {dropped.examples[reason][0]})"
         for reason, count in dropped.counts.most_common()
@@ -105,7 +105,7 @@ def notes_on(records: Sequence[ClipRecord]) -> list[str]:
     for split, clips in by_split.items():
         verbs, scenes = {c.verb for c in clips}, {c.scene for c in clips}
         if len(verbs) == 1:
-            notes.append(f"{split} has one class only ({min(verbs)}): nothing can be told apart")
+            notes.append(f"{split} has one class only ({min(verbs)}): nothing can be distinguished")
         if len(scenes) <= 2:
             few = "one scene" if len(scenes) == 1 else "two scenes"
             notes.append(

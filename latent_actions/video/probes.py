@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
-from invact_vla.data.decode import VideoError, VideoInfo, probe
-from invact_vla.training.files import read_json, write_json
+from invact_vla.core.files import read_json, write_json
+from invact_vla.data.video.decode import VideoError, VideoInfo, probe
 from latent_actions.video.workers import run_parallel
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from typing import Any
 
 import draccus
 
-from invact_vla.data.decode import VideoError
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.decode import VideoError
 from latent_actions.video.clips import episode_rng, horizon_frames, pair_starts
-from latent_actions.video.damage import damage_of
-from latent_actions.video.dropped import Dropped
+from latent_actions.video.decode_errors import damage_of
 from latent_actions.video.probes import PROBES, Probed, probe_all
 from latent_actions.video.records import ClipRecord, PairRecord, Split
+from latent_actions.video.skip_report import SkipReport
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         return self.get_choice_name(type(self))
 
     @abc.abstractmethod
-    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         """Clips of a split, in a fixed order, and what was left out and why."""
 
     def clips(self, split: Split) -> list[ClipRecord]:
-        """Labelled clips of a split; what was dropped is logged. More damage than `max_skipped` is
+        """Labeled clips of a split; what was dropped is logged. More damage than `max_skipped` is
         a UserError.
         """
         records, dropped = self.index(split)
@@ -57,11 +57,13 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         dropped.log(f"{self.name} {split} clips", len(records))
         return records
 
-    def pairs(self, split: Split, h_s: float, pairs_per_clip: int, seed: int) -> list[PairRecord]:
-        """Frame pairs h_s seconds apart, up to `pairs_per_clip` a clip, drawn from (seed,
+    def pairs(
+        self, split: Split, horizon_s: float, pairs_per_clip: int, seed: int
+    ) -> list[PairRecord]:
+        """Frame pairs horizon_s seconds apart, up to `pairs_per_clip` a clip, drawn from (seed,
         episode).
         """
-        clips, dropped, records = self.clips(split), Dropped(), []
+        clips, dropped, records = self.clips(split), SkipReport(), []
         probed = self.probe([clip.video for clip in clips])
         dropped.seen = len(clips)
         for clip in clips:
@@ -71,7 +73,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
                 continue
             first = round(clip.start_s * info.fps)
             length = min(round(clip.end_s * info.fps), info.n_frames) - first
-            horizon = horizon_frames(h_s, info.fps)
+            horizon = horizon_frames(horizon_s, info.fps)
             rng = episode_rng(seed, clip.clip_id)
             starts = pair_starts(max(length, 0), horizon, pairs_per_clip, rng)
             if not len(starts):
@@ -97,7 +99,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         made = [folder for folder in (root, root.parent) if (folder / "provenance.json").exists()]
         return {"source": made[0]} if made else {}
 
-    def whole_videos(self, rows: Iterable[dict[str, Any]], dropped: Dropped) -> list[ClipRecord]:
+    def whole_videos(self, rows: Iterable[dict[str, Any]], dropped: SkipReport) -> list[ClipRecord]:
         """A clip a video, from its first frame to its last; unreadable videos are counted.
 
         rows: the fields of a ClipRecord without start_s and end_s.

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from invact_vla.data.decode import Fit, VideoError, VideoInfo, decode_frames, probe
-from invact_vla.errors import UserError
-from invact_vla.training.files import atomic_folder, hash_json, read_json, write_json
-from invact_vla.training.untrusted import short
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_folder, hash_json, read_json, write_json
+from invact_vla.core.limits import short
+from invact_vla.data.video.decode import Fit, VideoError, VideoInfo, decode_frames, probe
 from latent_actions.video.clips import clip_frames, pair_frames
-from latent_actions.video.damage import Damage, damage_of
-from latent_actions.video.lazy import LazyFrames
+from latent_actions.video.decode_errors import Damage, damage_of
+from latent_actions.video.lazy_frames import LazyFrames
 from latent_actions.video.probes import PROBES, probe_all
 from latent_actions.video.records import ClipRecord, Record, decode_record, encode_record
 from latent_actions.video.workers import run_parallel

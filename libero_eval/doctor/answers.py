@@ -1,6 +1,6 @@
 """What a policy does on frames of demonstrations, as it is configured and otherwise.
 
-Errors are open loop: the predicted chunk against what the demonstrator did. Letters: F frames.
+Errors are open loop: the predicted chunk against what the expert did. Letters: F frames.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk, Observation
 from invact_vla.data.conventions import STORED_ROTATION, rotate
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Observation
 from libero_eval.doctor.demonstrations import Demonstration, Demonstrations
 from libero_eval.policy_source import PolicySource
 

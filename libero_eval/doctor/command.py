@@ -14,22 +14,23 @@ from typing import Any, ClassVar
 import draccus
 from tqdm import tqdm
 
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import write_json
 from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.errors import UserError
-from invact_vla.training.cli import parse_config
-from invact_vla.training.files import write_json
-from libero_eval.assets.pack import AssetPack, ProceduralPack
+from libero_eval.doctor.check import Check
 from libero_eval.doctor.checks import CHECKS
 from libero_eval.doctor.checks.rendering import write
+from libero_eval.doctor.context import DiagnosticContext, DoctorTarget
 from libero_eval.doctor.demonstrations import NoDemonstrations
-from libero_eval.doctor.finding import Check, Finding, blocked, failed, skipped
+from libero_eval.doctor.finding import Finding, blocked, failed, skipped
 from libero_eval.doctor.fingerprints import REFERENCES
-from libero_eval.doctor.patient import Patient, Subject
 from libero_eval.doctor.table import table
 from libero_eval.doctor.training import options_of
+from libero_eval.env.assets.pack import AssetPack, ProceduralPack
+from libero_eval.env.protocol import DEFAULT_PROTOCOL
 from libero_eval.policies import CheckpointConfig, NoopConfig
-from libero_eval.protocol import DEFAULT_PROTOCOL
-from libero_eval.rollout import RolloutConfig, protocol_of
+from libero_eval.rollout.command import RolloutConfig, protocol_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class DoctorConfig:
     frames: int = 40  # frames of demonstrations that the policy is asked about
     seconds: float = 40.0  # time for comparing first frames; tasks beyond it are left out
     seed: int = 0  # which frames are chosen
-    write_fingerprints: bool = False  # write down how tasks look here, and examine nothing
+    write_fingerprints: bool = False  # write down how tasks look here, and run_checks nothing
 
     def __post_init__(self) -> None:
         unknown = set(self.checks) - {check.name for check in CHECKS}
@@ -66,21 +67,21 @@ class DoctorConfig:
 
 def main(config: DoctorConfig) -> int:
     """Examine; print the table, write doctor.json. Returns 1 if a check failed, else 0."""
-    patient = Patient(subject_of(config))
+    context = DiagnosticContext(subject_of(config))
     started = time.perf_counter()
     if config.write_fingerprints:
-        count = write(patient)
-        print(f"{count} fingerprints with {patient.backend} written to {REFERENCES}")
+        count = write(context)
+        print(f"{count} fingerprints with {context.backend} written to {REFERENCES}")
         return 0
-    run_checks(patient, [c for c in CHECKS if not config.checks or c.name in config.checks])
-    patient.close()
+    run_checks(context, [c for c in CHECKS if not config.checks or c.name in config.checks])
+    context.close()
     seconds = time.perf_counter() - started
-    print(table(patient.findings, seconds))
-    write_json(config.out / "doctor.json", report(patient, config, seconds))
-    return int(any(finding.status == "fail" for finding in patient.findings.values()))
+    print(table(context.findings, seconds))
+    write_json(config.out / "doctor.json", report(context, config, seconds))
+    return int(any(finding.status == "fail" for finding in context.findings.values()))
 
 
-def subject_of(config: DoctorConfig) -> Subject:
+def subject_of(config: DoctorConfig) -> DoctorTarget:
     """What a config asks about; UserError for a path that is neither checkpoint nor config."""
     common: dict[str, Any] = {
         "demos": config.demos, "options": options_of(draccus.encode(config.data)),
@@ -91,7 +92,7 @@ def subject_of(config: DoctorConfig) -> Subject:
         arguments = ["--config_path", str(path), "--out", str(config.out)]
         rollout = parse_config(RolloutConfig, arguments, "invact libero rollout")
         protocol, assets = protocol_of(rollout), rollout.assets
-        return Subject(policy=rollout.policy, protocol=protocol, assets=assets, **common)
+        return DoctorTarget(policy=rollout.policy, protocol=protocol, assets=assets, **common)
     if path is not None and not path.is_dir():
         raise UserError(
             f"no checkpoint folder {path}: give that of a checkpoint or of a post-training run, or "
@@ -104,51 +105,51 @@ def subject_of(config: DoctorConfig) -> Subject:
         out=config.out, policy=policy or NoopConfig(), protocol=config.protocol, suite=config.suite,
         max_steps=config.max_steps, render_px=config.render_px,
     )  # fmt: skip
-    return Subject(
+    return DoctorTarget(
         policy=policy, protocol=protocol_of(rollout), assets=config.assets, **common
     )  # fmt: skip
 
 
-def run_checks(patient: Patient, checks: list[Check]) -> None:
-    """Ask every question, in order; the answers go into `patient.findings`."""
+def run_checks(context: DiagnosticContext, checks: list[Check]) -> None:
+    """Ask every question, in order; the answers go into `context.findings`."""
     for check in tqdm(checks, desc="doctor", mininterval=5, leave=False):
-        patient.findings[check.name] = ask(check, patient)
+        context.findings[check.name] = ask(check, context)
 
 
-def ask(check: Check, patient: Patient) -> Finding:
+def ask(check: Check, context: DiagnosticContext) -> Finding:
     """The answer to one question; what cannot be loaded is a failure that says why."""
     for name in check.needs:
-        if name in patient.findings and patient.findings[name].status in ("fail", "blocked"):
+        if name in context.findings and context.findings[name].status in ("fail", "blocked"):
             return blocked(name)
     try:
-        reason = _not_asked(check, patient)
-        return skipped(reason) if reason else check.run(patient)
+        reason = _not_asked(check, context)
+        return skipped(reason) if reason else check.run(context)
     except NoDemonstrations as error:
         return skipped(str(error))
     except UserError as error:
         return failed("it can be examined", "an error, see the advice", str(error))
 
 
-def _not_asked(check: Check, patient: Patient) -> str:
+def _not_asked(check: Check, context: DiagnosticContext) -> str:
     """Why a question does not arise; empty if it does."""
-    if check.of != "setup" and patient.subject.policy is None:
+    if check.of != "setup" and context.subject.policy is None:
         return "no policy given"
-    if check.of == "checkpoint" and patient.folder is None:
+    if check.of == "checkpoint" and context.folder is None:
         return "the policy is no checkpoint folder"
-    if check.of == "policy" and patient.folder is None and patient.source.reads_simulator:
+    if check.of == "policy" and context.folder is None and context.source.reads_simulator:
         return "the policy reads the simulator, not observations"
     return ""
 
 
-def report(patient: Patient, config: DoctorConfig, seconds: float) -> dict[str, Any]:
+def report(context: DiagnosticContext, config: DoctorConfig, seconds: float) -> dict[str, Any]:
     """What doctor.json holds."""
-    findings = patient.findings
+    findings = context.findings
     return {
         "subject": None if config.subject is None else str(config.subject),
         "healthy": not any(f.status == "fail" for f in findings.values()),
         "failed": [name for name, f in findings.items() if f.status == "fail"],
-        "protocol": {"key": patient.protocol.key, "hash": patient.protocol.hash},
-        "packages": dict(patient.manifest["packages"]),
+        "protocol": {"key": context.protocol.key, "hash": context.protocol.hash},
+        "packages": dict(context.manifest["packages"]),
         "seconds": round(seconds, 1),
         "checks": json.loads(json.dumps({name: asdict(f) for name, f in findings.items()})),
     }

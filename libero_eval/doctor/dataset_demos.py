@@ -11,11 +11,11 @@ from typing import Any
 import draccus
 import numpy as np
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.conventions import LIBERO_ACTION_DIM, LIBERO_STATE_DIM, to_libero_action
 from invact_vla.data.dataset import RobotDataset
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.open_dataset import open_dataset
-from invact_vla.errors import UserError
 from libero_eval.doctor.demonstrations import (
     FILES,
     FRAMES,
@@ -23,8 +23,10 @@ from libero_eval.doctor.demonstrations import (
     STATISTICS_DEMOS,
     Demonstration,
     Demonstrations,
+    has_libero_layout,
+    read_file,
 )
-from libero_eval.tasks import find_task
+from libero_eval.env.tasks import find_task
 
 
 def read_dataset(
@@ -85,4 +87,24 @@ def _demonstration(
         layout_seed=None,
         init_index=None,
         poses=None,
+    )
+
+
+def read_demonstrations(source: Path, suite: str, scripted: bool = False) -> Demonstrations:
+    """Read a file or a folder: LIBERO's HDF5, or what else post-training reads, as LeRobot's. Raises
+    UserError for anything unreadable."""
+    if not source.exists():
+        raise UserError(f"no demonstrations {source}: expected a file or a folder of them")
+    files = sorted(source.glob("*.hdf5")) if source.is_dir() else [source]
+    if not files or not all(has_libero_layout(path) for path in files[:FILES]):
+        return read_dataset(source, suite)
+    demos: list[Demonstration] = []
+    actions: list[np.ndarray] = []
+    for path in files[:FILES]:
+        found, of_file = read_file(path, suite)
+        demos += found
+        actions += of_file
+    longest = max(len(a) for a in actions)
+    return Demonstrations(
+        demos=tuple(demos), all_actions=np.concatenate(actions), longest=longest, scripted=scripted
     )

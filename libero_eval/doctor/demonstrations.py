@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invact_vla.data.hdf5_file import open_hdf5, read_array
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import short
 from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
-from invact_vla.errors import UserError
-from invact_vla.training.untrusted import short
-from libero_eval.recording import DATASET_NAMES
-from libero_eval.tasks import find_task, task_names
+from invact_vla.data.readers.hdf5_file import open_hdf5, read_array
+from libero_eval.env.tasks import find_task, task_names
+from libero_eval.expert.recording import DATASET_NAMES
 
 if TYPE_CHECKING:
-    from libero_eval.sim import LiberoSim
+    from libero_eval.env.sim import LiberoSim
 
 FILES = 4  # read at most
 FRAMES = 24  # read of each demonstration, evenly spread
@@ -82,29 +82,7 @@ class Demonstrations:
         return list(dict.fromkeys(d.instruction for d in self.demos))
 
 
-def read_demonstrations(source: Path, suite: str, scripted: bool = False) -> Demonstrations:
-    """Read a file or a folder: LIBERO's HDF5, or what else post-training reads, as LeRobot's. Raises
-    UserError for anything unreadable."""
-    if not source.exists():
-        raise UserError(f"no demonstrations {source}: expected a file or a folder of them")
-    files = sorted(source.glob("*.hdf5")) if source.is_dir() else [source]
-    if not files or not all(_has_libero_layout(path) for path in files[:FILES]):
-        from libero_eval.doctor.dataset_demos import read_dataset
-
-        return read_dataset(source, suite)
-    demos: list[Demonstration] = []
-    actions: list[np.ndarray] = []
-    for path in files[:FILES]:
-        found, of_file = _read_file(path, suite)
-        demos += found
-        actions += of_file
-    longest = max(len(a) for a in actions)
-    return Demonstrations(
-        demos=tuple(demos), all_actions=np.concatenate(actions), longest=longest, scripted=scripted
-    )
-
-
-def _has_libero_layout(path: Path) -> bool:
+def has_libero_layout(path: Path) -> bool:
     """Whether a file is as LIBERO itself writes it, all that the doctor can ask of it included."""
     if path.suffix != ".hdf5":
         return False
@@ -125,7 +103,7 @@ def _has_libero_layout(path: Path) -> bool:
         return False
 
 
-def _read_file(path: Path, suite: str) -> tuple[list[Demonstration], list[np.ndarray]]:
+def read_file(path: Path, suite: str) -> tuple[list[Demonstration], list[np.ndarray]]:
     try:
         with open_hdf5(path) as file:
             data: Any = file["data"]
@@ -180,7 +158,7 @@ def _number(attributes: Any, name: str) -> int | None:
 def restore(sim: "LiberoSim", demo: Demonstration, state: np.ndarray, settle: bool = False) -> None:
     """Place the simulator in a stored state, with the demonstration's fixtures where the file says
     how they stood, else with those of the first episode (they differ by up to a centimetre)."""
-    from libero_eval import scene
+    from libero_eval.env import scene
 
     if demo.layout_seed is not None:
         sim.reset_random(demo.layout_seed, settle=False)
@@ -192,10 +170,10 @@ def restore(sim: "LiberoSim", demo: Demonstration, state: np.ndarray, settle: bo
 
 
 def make_demonstrations(out: Path, suite: str, pack: Any, image_size: int) -> Path:
-    """Have the scripted demonstrator make one demonstration of each of two tasks; the folder."""
-    from libero_eval.demonstrator.recipes import RECIPES
-    from libero_eval.demos import DemosConfig
-    from libero_eval.demos import main as make_demos
+    """Have the scripted expert make one demonstration of each of two tasks; the folder."""
+    from libero_eval.expert.demos import DemosConfig
+    from libero_eval.expert.demos import main as make_demos
+    from libero_eval.expert.recipes import RECIPES
 
     tasks = tuple(sorted(task for s, task in RECIPES if s == suite)[:2])
     if not tasks:

@@ -1,11 +1,7 @@
-"""What a check finds, and what a check is."""
+"""What a check finds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from libero_eval.doctor.patient import Patient
+from typing import Literal
 
 Status = Literal["pass", "warn", "fail", "skip", "blocked"]
 
@@ -47,17 +43,3 @@ def skipped(why: str) -> Finding:
 def blocked(by: str) -> Finding:
     """The answer would mislead, for another check failed."""
     return Finding(status="blocked", expected="", found=f"not asked, for `{by}` failed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A question. needs: checks that must not have failed, or the answer would mislead.
-
-    of: what must be there: "setup" always is, "checkpoint" a folder, "policy" anything that answers
-    observations alone.
-    """
-
-    name: str
-    run: "Callable[[Patient], Finding]"
-    of: Literal["setup", "checkpoint", "policy"] = "setup"
-    needs: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """Render fingerprints: what the first frame of each task looks like where scores were measured.
 
-A fingerprint is the mean colours of 16 x 16 blocks of both cameras after `reset(0)`, uint8. The
+A fingerprint is the mean colors of 16 x 16 blocks of both cameras after `reset(0)`, uint8. The
 references are package data, `fingerprints.json`: {pack: {GL backend: {suite/task id: base64}}}.
-Two software renderers differ by less than a grey level; MuJoCo >= 3.3.3 darkens floors, and
+Two software renderers differ by less than a gray level; MuJoCo >= 3.3.3 darkens floors, and
 flipped frames, missing textures or another light change whole regions.
 """
 
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import read_json, write_json
-from libero_eval.render.camera import CAMERA_NAMES
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json, write_json
+from libero_eval.env.camera import CAMERA_NAMES
 
 if TYPE_CHECKING:
-    from libero_eval.sim import LiberoSim
+    from libero_eval.env.sim import LiberoSim
 
 REFERENCES = Path(__file__).parents[1] / "fingerprints.json"
 BLOCKS = 16  # a side
 SIZE = 128  # pixels of the frames
-MEAN_LIMIT = 2.0  # grey levels, mean over all blocks
-REGION_LIMIT = 10.0  # grey levels, of the worst twentieth of the blocks
+MEAN_LIMIT = 2.0  # gray levels, mean over all blocks
+REGION_LIMIT = 10.0  # gray levels, of the worst twentieth of the blocks
 SHAPE = (len(CAMERA_NAMES), BLOCKS, BLOCKS, 3)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Grey levels between two fingerprints. mean: over all; region: 95th percentile; shade: mean
+    """Gray levels between two fingerprints. mean: over all; region: 95th percentile; shade: mean
     with sign, negative where the found one is darker."""
 
     mean: float
@@ -49,7 +49,7 @@ class Difference:
 
     def __str__(self) -> str:
         word = "darker" if self.shade < 0 else "brighter"
-        return f"{self.mean:.1f} grey levels off, {abs(self.shade):.1f} {word} on the whole"
+        return f"{self.mean:.1f} gray levels off, {abs(self.shade):.1f} {word} on the whole"
 
 
 def fingerprint(frames: list[np.ndarray]) -> np.ndarray:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from invact_vla.schema import ActionChunk, Observation
+from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.doctor.answers import Ask
 
 if TYPE_CHECKING:
     from invact_vla.data.action_stats import ActionStats
     from invact_vla.openvla.action_tokens import ActionTokens
-    from invact_vla.openvla.policy import OpenVLAPolicy
+    from invact_vla.openvla.inference.policy import OpenVLAPolicy
 
 LONGEST_SEARCH = 16  # actions
 MOST = 0.8
@@ -32,7 +32,7 @@ def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) 
     tokens = tokens_of(policy)
     if tokens is None:
         return None
-    from invact_vla.openvla.generate import greedy_decode
+    from invact_vla.openvla.inference.generate import greedy_decode
     from invact_vla.openvla.tokenizer import EOS
 
     same = [o for o in observations if o.instruction == observations[0].instruction]

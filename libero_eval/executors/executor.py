@@ -117,7 +117,7 @@ class JobQueue(Generic[Job]):
         self._more = iter(() if is_known else jobs)
         self._is_ended = is_known
         self._suspects: deque[Job] = deque()  # were in a process that died: run alone
-        self._met_death: set[Job] = set()
+        self._retry_alone: set[Job] = set()
         self._deaths: Counter[Job] = Counter()
         self._out: Counter[int] = Counter()
         self.is_closed = False
@@ -147,7 +147,7 @@ class JobQueue(Generic[Job]):
 
         last_task: the task that the process has in memory and could go on with. held: its jobs.
         """
-        if self.is_closed or any(job in self._met_death for job in held):
+        if self.is_closed or any(job in self._retry_alone for job in held):
             return None
         if self._suspects and not held:
             return self._gone_out(self._suspects.popleft())
@@ -172,7 +172,7 @@ class JobQueue(Generic[Job]):
         given_up = []
         for job in jobs:
             self._out[job.task_id] -= 1
-            self._met_death.add(job)
+            self._retry_alone.add(job)
             self._deaths[job] += len(jobs) == 1
             if self._deaths[job] > RETRIES:
                 given_up.append(job)

@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic
 
-from invact_vla.errors import UserError
-from libero_eval.child_process import end_with_parent, one_thread
+from invact_vla.core.errors import UserError
+from libero_eval.executors.child_process import end_with_parent, one_thread
 from libero_eval.executors.executor import (
     Executor,
     ExecutorConfig,
@@ -176,7 +176,9 @@ class _Pool(Generic[Job, Result]):
             elif worker.patience(self._config.hang_s) <= 0:
                 worker.process.kill()
                 silent_s = round(time.monotonic() - worker.heard)
-                yield from self._bury(worker, f"showed no sign of life for {silent_s} s")
+                yield from self._handle_worker_death(
+                    worker, f"showed no sign of life for {silent_s} s"
+                )
 
     def _attend(self, worker: _Worker[Job]) -> Iterator[Result]:
         """Take the message of a worker that has one, or bury it."""
@@ -185,7 +187,7 @@ class _Pool(Generic[Job, Result]):
         except (EOFError, OSError):  # OSError: it died in the middle of a message
             message = None
         if message is None:
-            yield from self._bury(worker, None)
+            yield from self._handle_worker_death(worker, None)
             return
         if isinstance(message, UserError):
             raise message
@@ -200,7 +202,7 @@ class _Pool(Generic[Job, Result]):
             self._queue.done(job)
             yield result
 
-    def _bury(self, worker: _Worker[Job], why: str | None) -> Iterator[Result]:
+    def _handle_worker_death(self, worker: _Worker[Job], why: str | None) -> Iterator[Result]:
         code = self._remove(worker)
         why = why or f"died with {_exit_code(code)}"
         if not worker.is_ready:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from invact_vla.errors import UserError
-from libero_eval.child_process import ONE_THREAD
+from invact_vla.core.errors import UserError
+from libero_eval.executors.child_process import ONE_THREAD
 from libero_eval.executors.executor import Executor, ExecutorConfig, Job, JobQueue, Result, Runner
 
 logger = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ class _Pool(Generic[Job, Result]):
             if actor.answer in ready:
                 yield from self._attend(actor)
             elif self._patience(actor) <= 0:
-                yield from self._bury(actor, "showed no sign of life")
+                yield from self._handle_worker_death(actor, "showed no sign of life")
 
     def _patience(self, actor: _Actor[Job]) -> float:
         """Seconds from now until it counts as hung."""
@@ -223,7 +223,9 @@ class _Pool(Generic[Job, Result]):
         try:
             answer = self._ray.get(actor.answer)
         except self._ray.exceptions.RayError as error:
-            yield from self._bury(actor, f"died: {' '.join(str(error).split())[-500:]}")
+            yield from self._handle_worker_death(
+                actor, f"died: {' '.join(str(error).split())[-500:]}"
+            )
             return
         actor.answer = None
         if isinstance(answer, UserError):
@@ -237,7 +239,7 @@ class _Pool(Generic[Job, Result]):
             self._queue.done(job)
             yield result
 
-    def _bury(self, actor: _Actor[Job], why: str) -> Iterator[Result]:
+    def _handle_worker_death(self, actor: _Actor[Job], why: str) -> Iterator[Result]:
         self._ray.kill(actor.handle)
         self._actors.remove(actor)
         if not actor.is_ready:

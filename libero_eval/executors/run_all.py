@@ -3,8 +3,8 @@
 from collections.abc import Callable, Generator, Iterable
 
 from libero_eval.executors.executor import ExecutorConfig, Job, JobQueue, Result, Runner
-from libero_eval.executors.here import HereConfig
 from libero_eval.executors.processes import ProcessesConfig
+from libero_eval.executors.serial import SerialConfig
 
 
 class JobLost(RuntimeError):
@@ -13,7 +13,7 @@ class JobLost(RuntimeError):
 
 def by_workers(workers: int) -> ExecutorConfig:
     """0 workers: in this process; else so many processes."""
-    return ProcessesConfig(workers=workers) if workers else HereConfig()
+    return ProcessesConfig(workers=workers) if workers else SerialConfig()
 
 
 def run_all(

@@ -1,6 +1,6 @@
 """What can be rolled out: a file a policy, each a member of the registry `PolicyConfig`.
 
---policy.type checkpoint --policy.folder runs/posttrain    --policy.type demonstrator
+--policy.type checkpoint --policy.folder runs/posttrain    --policy.type expert
 --policy.type noop                                         --policy.type random
 --policy.type replay --policy.folder runs/demos            --policy.type selftest
 --policy.type remote --policy.url ws://127.0.0.1:8000
@@ -15,7 +15,7 @@ from libero_eval.policies.controls import (
     RandomConfig,
     RandomPolicy,
 )
-from libero_eval.policies.demonstrator import DemonstratorConfig
+from libero_eval.policies.expert import DemonstratorConfig
 from libero_eval.policies.remote import RemoteConfig
 from libero_eval.policies.replay import ReplayConfig
 from libero_eval.policies.selftest import SelftestConfig, SelftestPolicy

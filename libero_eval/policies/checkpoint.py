@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Policy
-from invact_vla.training.files import hash_json, hash_tree
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_json, hash_tree
+from invact_vla.core.schema import ActionChunk, Policy
+from libero_eval.env.protocol import Protocol
+from libero_eval.env.tasks import SUITES
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import PolicySource, Request
-from libero_eval.protocol import Protocol
-from libero_eval.tasks import SUITES
 
 if TYPE_CHECKING:
-    from invact_vla.openvla.policy import OpenVLAPolicy
+    from invact_vla.openvla.inference.policy import OpenVLAPolicy
 
 
 @PolicyConfig.register_subclass("checkpoint")
@@ -35,7 +35,7 @@ class CheckpointConfig(PolicyConfig):
         """Load the model with one torch thread, so that results do not depend on the machine's."""
         import torch
 
-        from invact_vla.openvla.policy import OpenVLAPolicy
+        from invact_vla.openvla.inference.policy import OpenVLAPolicy
 
         torch.set_num_threads(1)
         folder = self.checkpoint_folder()
@@ -78,20 +78,20 @@ class CheckpointConfig(PolicyConfig):
 
     def for_protocol(self, protocol: Protocol) -> PolicyConfig:
         """With the statistics of the protocol's suite, where the checkpoint has several."""
-        from invact_vla.openvla.config_file import read_config
-        from invact_vla.openvla.policy import choose_statistics
+        from invact_vla.openvla.checkpoints.config_file import read_config
+        from invact_vla.openvla.inference.policy import select_norm_stats
 
         config = read_config(self.checkpoint_folder())
         protocol.check_cameras(config.invact.cameras)
         if self.statistics is not None or not config.norm_stats:
-            choose_statistics(config.norm_stats, self.statistics)  # says what is missing
+            select_norm_stats(config.norm_stats, self.statistics)  # says what is missing
             return self
         key = statistics_for(protocol, sorted(config.norm_stats), self.folder)
         return self if len(config.norm_stats) == 1 else replace(self, statistics=key)
 
     def checkpoint_folder(self) -> Path:
         """Where the checkpoint lies; UserError if there is none, or one of another kind."""
-        from invact_vla.openvla.folder import checkpoint_folder
+        from invact_vla.openvla.checkpoints.folder import checkpoint_folder
 
         return checkpoint_folder(self.folder)
 

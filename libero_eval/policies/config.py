@@ -6,9 +6,9 @@ from pathlib import Path
 
 import draccus
 
-from invact_vla.training.files import hash_json
+from invact_vla.core.files import hash_json
+from libero_eval.env.protocol import Protocol
 from libero_eval.policy_source import PolicySource
-from libero_eval.protocol import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.schema import ActionChunk, Observation
+from invact_vla.core.schema import ActionChunk, Observation
+from libero_eval.env.protocol import SETTLE_ACTION
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import EachEpisode, PolicySource
-from libero_eval.protocol import SETTLE_ACTION
 
 NOOP_ACTION = SETTLE_ACTION  # LIBERO's dummy action: hold still, gripper open
 

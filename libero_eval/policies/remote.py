@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import draccus
 
+from libero_eval.env.protocol import Protocol
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import PolicySource
-from libero_eval.protocol import Protocol
-from libero_eval.remote import missing_package
-from libero_eval.remote.address import ServerUrl
+from libero_eval.serving import missing_package
+from libero_eval.serving.address import ServerUrl
 
 if TYPE_CHECKING:
-    from libero_eval.remote.client import RemoteSource
+    from libero_eval.serving.client import RemoteSource
 
 draccus.decode.register(ServerUrl, lambda value, _=None: ServerUrl(value))
 draccus.encode.register(ServerUrl, lambda url, _=None: str(url))
@@ -23,7 +23,7 @@ _DEFAULT_URL = ServerUrl("ws://127.0.0.1:8000")
 @PolicyConfig.register_subclass("remote")
 @dataclass(frozen=True, kw_only=True)
 class RemoteConfig(PolicyConfig):
-    """A policy that `invact libero serve` or libero_eval/remote/server.py serves."""
+    """A policy that `invact libero serve` or libero_eval/serving/server.py serves."""
 
     url: ServerUrl = _DEFAULT_URL  # where the server listens: ws://HOST:PORT
     timeout_s: float = 60.0  # longest time an answer may take, once it has acted
@@ -63,7 +63,7 @@ class RemoteConfig(PolicyConfig):
 
     def _connect(self) -> "RemoteSource":
         try:
-            from libero_eval.remote.client import Link, RemoteSource
+            from libero_eval.serving.client import Link, RemoteSource
         except ModuleNotFoundError as error:
             raise missing_package(error) from error
         limits = (self.timeout_s, self.connect_timeout_s, self.first_answer_s, self.wait_s)

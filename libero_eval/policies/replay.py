@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.data.hdf5_file import open_hdf5, read_array, read_rows
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Observation
-from invact_vla.training.run_folder import product_key
+from invact_vla.core.errors import UserError
+from invact_vla.core.run_folder import artifact_hash
+from invact_vla.core.schema import ActionChunk, Observation
+from invact_vla.data.readers.hdf5_file import open_hdf5, read_array, read_rows
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policies.controls import NOOP_ACTION
 from libero_eval.policy_source import PolicySource, Privileged
@@ -54,7 +54,7 @@ class ReplayConfig(PolicyConfig):
 
     def hash(self) -> str:
         """That of the demonstrations: how they are cut into chunks changes no outcome."""
-        return product_key(self.folder)
+        return artifact_hash(self.folder)
 
 
 class ReplayPolicy:
@@ -93,7 +93,7 @@ def demos_by_init(path: Path, suite: str, task_id: int) -> dict[int, str]:
     By the attribute `init_index`, as `invact libero demos` writes it; else by comparing joints and
     poses of the attribute `init_state` (or the first of `states`) with the suite's init states.
     """
-    from libero_eval.init_states import init_states
+    from libero_eval.env.init_states import init_states
 
     found: dict[int, str] = {}
     with _open(path) as file:

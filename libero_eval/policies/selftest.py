@@ -1,7 +1,7 @@
 """A policy for testing the harness: tiny, reads all that a policy may read, equal everywhere.
 
 Integers only, from SHAKE-256 instead of a random generator: the same observations give the same
-actions on every machine and version, and one grey level more in one pixel of 256 x 256 changes them.
+actions on every machine and version, and one gray level more in one pixel of 256 x 256 changes them.
 """
 
 import hashlib
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.schema import ActionChunk, Observation
+from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import EachEpisode, PolicySource
 
-GRID = 8  # blocks a side whose mean colours are read
-GREY = 1 << 16  # a grey level
+GRID = 8  # blocks a side whose mean colors are read
+GREY = 1 << 16  # a gray level
 ONE = 1 << 22  # an action of 1; float32 holds every multiple of its inverse in [-1, 1] exactly
 STATE_UNIT = 1e-5  # m or rad
 SEEN_SHARE, DRIFT_SHARE = 40, 60  # percent of an action that observations and time decide
@@ -66,9 +66,9 @@ class SelftestPolicy:
 
 
 def block_means(image: np.ndarray, grid: int) -> np.ndarray:
-    """Mean colour of each of grid x grid blocks less that of the image: int64 (grid * grid * 3,).
+    """Mean color of each of grid x grid blocks less that of the image: int64 (grid * grid * 3,).
 
-    image: uint8 (H, W, 3); ValueError unless H, W >= grid. Unit: 1 / GREY of a grey level.
+    image: uint8 (H, W, 3); ValueError unless H, W >= grid. Unit: 1 / GREY of a gray level.
     """
     height, width = image.shape[:2]
     if min(height, width) < grid:

@@ -1,4 +1,4 @@
-"""The page of a comparison: tables, which episodes each arm won, and videos of where they differ."""
+"""The page of a comparison: tables, which episodes each policy won, and videos of where they differ."""
 
 import os
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from invact_vla.html.page import (
     table,
     tag,
 )
-from libero_eval.report.arms import Arm
-from libero_eval.report.compare import Versus, conclusion, notes
+from libero_eval.env.tasks import instruction
+from libero_eval.report.comparison import PolicyComparison, conclusion, notes
+from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.report.run_page import GAP_PX, TILE_PX, poster
-from libero_eval.results import Episode, EpisodeRow
-from libero_eval.rollout import find_video
-from libero_eval.tasks import instruction
+from libero_eval.results.rows import Episode, EpisodeRow
+from libero_eval.rollout.command import find_video
 
-PAIRS_SHOWN = 12  # discordant episodes with videos of both arms
+PAIRS_SHOWN = 12  # discordant episodes with videos of both policies
 
 
-def compare_page(results: Sequence[Versus], folder: Path) -> str:
+def compare_page(results: Sequence[PolicyComparison], folder: Path) -> str:
     """The HTML; folder: where it will lie, videos are linked from there."""
     first = results[0].first.name
     lead = join(*(paragraph(conclusion(result), "lead") for result in results))
@@ -41,7 +41,7 @@ def compare_page(results: Sequence[Versus], folder: Path) -> str:
     return page(f"Compared with {first}", lead, sections)
 
 
-def _section(number: int, result: Versus, folder: Path) -> Section:
+def _section(number: int, result: PolicyComparison, folder: Path) -> Section:
     parts = [
         *(paragraph(note, "soft") for note in notes(result)),
         _table(result),
@@ -53,12 +53,12 @@ def _section(number: int, result: Versus, folder: Path) -> Section:
     return Section(f"pair{number}", result.second.name, join(*parts))
 
 
-def _table(result: Versus) -> Html:
+def _table(result: PolicyComparison) -> Html:
     rows = [difference.cells() for difference in (*result.tasks, result.total)]
     caption = (
         f"{result.second.name} minus {result.first.name} in percentage points. Won and lost: "
-        "episodes that only the second, only the first arm solved. Holm: p corrected for the tasks, "
-        "in the last line for the arms. McNemar's exact test errs on the safe side: an interval may "
+        "episodes that only the second, only the first policy solved. Holm: p corrected for the tasks, "
+        "in the last line for the policies. McNemar's exact test errs on the safe side: an interval may "
         "leave out 0 while p is above 0.05."
     )
     # the instruction, last on a terminal, stands beside its task
@@ -67,8 +67,8 @@ def _table(result: Versus) -> Html:
     return table(lines[0], lines[1:], caption=caption, numeric_from=2, has_total=True)
 
 
-def _kinds(result: Versus) -> dict[Episode, str]:
-    """Episode -> who solved it, for episodes that both arms ran."""
+def _kinds(result: PolicyComparison) -> dict[Episode, str]:
+    """Episode -> who solved it, for episodes that both policies ran."""
     a, b = result.first, result.second
     words = {
         (True, True): "both",
@@ -81,7 +81,7 @@ def _kinds(result: Versus) -> dict[Episode, str]:
     return {e: words[ours[e], theirs[e]] for e in sorted(ours.keys() & theirs.keys())}
 
 
-def _colours(result: Versus) -> dict[str, str]:
+def _colours(result: PolicyComparison) -> dict[str, str]:
     return {
         "both": "var(--c3)",
         f"only {result.second.name}": "var(--c2)",
@@ -90,11 +90,11 @@ def _colours(result: Versus) -> dict[str, str]:
     }
 
 
-def _outcome_table(result: Versus) -> Html:
+def _outcome_table(result: PolicyComparison) -> Html:
     """The four counts that McNemar's test is made of."""
     kinds = list(_kinds(result).values())
     if not kinds:
-        return paragraph("No episode was run by both arms.", "soft")
+        return paragraph("No episode was run by both policies.", "soft")
     both, won, lost, neither = (kinds.count(kind) for kind in _colours(result))
     first, second = result.first.name, result.second.name
     rows = [
@@ -104,7 +104,7 @@ def _outcome_table(result: Versus) -> Html:
     return table(["episodes", f"{first} solved", f"{first} failed"], rows)
 
 
-def _matrix(result: Versus) -> Html:
+def _matrix(result: PolicyComparison) -> Html:
     """A square an episode, a row a task."""
     rows: dict[str, list[str]] = {}
     for (_, task_id, _), kind in _kinds(result).items():
@@ -115,8 +115,8 @@ def _matrix(result: Versus) -> Html:
     return figure(cell_matrix(list(rows.items()), _colours(result), title), title)
 
 
-def _discordant_videos(result: Versus, folder: Path) -> Html:
-    """Both arms side by side where one solved what the other did not."""
+def _discordant_videos(result: PolicyComparison, folder: Path) -> Html:
+    """Both policies side by side where one solved what the other did not."""
     theirs = {row.episode: row for row in result.second.rows}
     pairs = [
         (row, theirs[row.episode])
@@ -130,7 +130,7 @@ def _discordant_videos(result: Versus, folder: Path) -> Html:
     ]
     if not filmed:
         return paragraph(
-            f"No video of both arms in any of the {len(pairs)} episodes that they ended "
+            f"No video of both policies in any of the {len(pairs)} episodes that they ended "
             "differently (more of them: --videos.per_task of the rollouts).", "soft"
         )  # fmt: skip
     pairs_of_tiles = [
@@ -141,10 +141,12 @@ def _discordant_videos(result: Versus, folder: Path) -> Html:
     return join(heading("Where they differ"), side_by_side)
 
 
-def _tile(arm: Arm, row: EpisodeRow, folder: Path) -> Html:
-    path = find_video(arm.folder, row)
+def _tile(policy: EvaluatedPolicy, row: EpisodeRow, folder: Path) -> Html:
+    path = find_video(policy.folder, row)
     assert path is not None
-    words = f"{arm.name}, task {row.task_id}, init state {row.init_index}: {instruction(row.task)}"
+    words = (
+        f"{policy.name}, task {row.task_id}, init state {row.init_index}: {instruction(row.task)}"
+    )
     href = Path(os.path.relpath(path, folder)).as_posix()
     video = media.linked_video(href, poster(path), words)
     return figure(video, Html(f"{tag(row.outcome)} {safe(words)}"), row.outcome)

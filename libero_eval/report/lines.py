@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from libero_eval.report.arms import Arm
-from libero_eval.results import EpisodeRow, by_task
-from libero_eval.stats import Interval, Rate, RateRefused, rate, wilson
-from libero_eval.tasks import instruction
+from invact_vla.stats import Interval, Rate, wilson
+from libero_eval.env.tasks import instruction
+from libero_eval.report.policies import EvaluatedPolicy
+from libero_eval.results.rows import EpisodeRow, by_task
+from libero_eval.results.statistics import RateRefused, rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """A task, or all of them. rate and goals: None while an episode is an error.
 
-    goals_best: share of goal predicates true at once at the best moment, in [0, 1]; goals_met: at
+    goals_best: share of goal predicates true at once at the best moment, in [0, 1]; goals_satisfied: at
     the end; both are means over episodes. steps: mean policy steps of the successes, None without
     any.
     """
@@ -27,7 +28,7 @@ class Line:
     errors: int
     rate: Rate | None
     goals_best: float | None
-    goals_met: float | None
+    goals_satisfied: float | None
     steps: float | None
 
     @property
@@ -76,39 +77,39 @@ def line(label: str, rows: Sequence[EpisodeRow], interval: Interval = wilson) ->
         errors=outcomes["error"],
         rate=found,
         goals_best=mean(r.goals_best / r.goals_total for r in ended) if ended else None,
-        goals_met=mean(r.goals_met / r.goals_total for r in ended) if ended else None,
+        goals_satisfied=mean(r.goals_satisfied / r.goals_total for r in ended) if ended else None,
         steps=mean(steps) if steps else None,
     )
 
 
-def lines_of(arm: Arm) -> list[Line]:
+def lines_of(policy: EvaluatedPolicy) -> list[Line]:
     """A line a task, and the total as the last."""
-    groups = by_task(arm.rows)
+    groups = by_task(policy.rows)
     several = len({suite for suite, _ in groups}) > 1
     lines = [
-        line(f"{suite} {task}" if several else str(task), rows, arm.interval)
+        line(f"{suite} {task}" if several else str(task), rows, policy.interval)
         for (suite, task), rows in groups.items()
     ]
-    return [*lines, line("all", arm.rows, arm.interval)]
+    return [*lines, line("all", policy.rows, policy.interval)]
 
 
-def throughput(arm: Arm) -> Throughput | None:
+def throughput(policy: EvaluatedPolicy) -> Throughput | None:
     """How fast the episodes went; None if no row has a duration."""
-    timed = [row for row in arm.rows + arm.left_out if row.wall_s > 0]
+    timed = [row for row in policy.rows + policy.left_out if row.wall_s > 0]
     seconds = sum(row.wall_s for row in timed)
     if not seconds:
         return None
-    total = len(arm.rows) + len(arm.left_out)
+    total = len(policy.rows) + len(policy.left_out)
     return Throughput(
         episodes_per_hour=3600 * len(timed) / seconds,
         steps_per_s=sum(row.steps for row in timed) / seconds,
-        run_episodes_per_hour=3600 * total / arm.seconds if arm.seconds else None,
+        run_episodes_per_hour=3600 * total / policy.seconds if policy.seconds else None,
     )
 
 
-def throughput_text(arm: Arm) -> str:
+def throughput_text(policy: EvaluatedPolicy) -> str:
     """A sentence on speed."""
-    speed = throughput(arm)
+    speed = throughput(policy)
     if speed is None:
         return "Throughput unknown: no episode has a duration."
     words = (
@@ -123,11 +124,11 @@ def throughput_text(arm: Arm) -> str:
     return words
 
 
-def origin(arm: Arm) -> list[tuple[str, str]]:
+def origin(policy: EvaluatedPolicy) -> list[tuple[str, str]]:
     """What the run was made with: name -> value and hash."""
 
     def all_of(*names: str) -> str:
-        values = sorted({" ".join(str(getattr(row, n)) for n in names) for row in arm.rows})
+        values = sorted({" ".join(str(getattr(row, n)) for n in names) for row in policy.rows})
         return ", ".join(values)
 
     return [
@@ -139,29 +140,29 @@ def origin(arm: Arm) -> list[tuple[str, str]]:
     ]
 
 
-def caveats(arm: Arm) -> list[str]:
+def caveats(policy: EvaluatedPolicy) -> list[str]:
     """What a reader must know before quoting the rate; empty if nothing."""
     found = []
-    errors = [row for row in arm.rows if row.outcome == "error"]
+    errors = [row for row in policy.rows if row.outcome == "error"]
     if errors:
         reason = errors[0].reason.strip().splitlines()[0]
         found.append(
-            f"No rate: {len(errors)} of {len(arm.rows)} episodes ended as errors, which are "
+            f"No rate: {len(errors)} of {len(policy.rows)} episodes ended as errors, which are "
             f"neither success nor failure (first: task {errors[0].task_id}, init state "
             f"{errors[0].init_index}: {reason}). Run the same command again: only those are repeated."
         )
-    if not arm.is_finished:
+    if not policy.is_finished:
         found.append(
             "The run is not finished: episodes that succeed end sooner, so what is here so far "
             "may show too many successes."
         )
-    if arm.verdict is not None:
+    if policy.verdict is not None:
         found.append(
-            f"Early stop: {arm.verdict['why']}. Intervals are those of a confidence sequence, valid "
-            f"although the run could stop at any round; {len(arm.left_out)} episodes beyond the "
+            f"Early stop: {policy.verdict['why']}. Intervals are those of a confidence sequence, valid "
+            f"although the run could stop at any round; {len(policy.left_out)} episodes beyond the "
             "last whole round are not counted."
         )
-    counts = {line.n for line in lines_of(arm)[:-1]}
+    counts = {line.n for line in lines_of(policy)[:-1]}
     if len(counts) > 1:
         found.append(
             f"Tasks have unequal numbers of episodes ({min(counts)} to {max(counts)}): the total "

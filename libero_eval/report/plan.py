@@ -10,11 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from invact_vla.errors import UserError
-from libero_eval.report.arms import read_arm
-from libero_eval.report.lines import throughput
-from libero_eval.report.text import percent, text_table, whole_percent
-from libero_eval.stats import (
+from invact_vla.core.errors import UserError
+from invact_vla.stats import (
     detectable_gap,
     detectable_paired,
     power,
@@ -24,6 +21,9 @@ from libero_eval.stats import (
     required_pairs,
     smallest_n,
 )
+from libero_eval.report.lines import throughput
+from libero_eval.report.policies import read_policy
+from libero_eval.report.text import percent, text_table, whole_percent
 
 INIT_STATES = 50  # that LIBERO ships a task
 LADDER = (50, 100, 200, 500, 1000)
@@ -35,25 +35,25 @@ class PlanConfig:
 
     # difference in success: 8pp and 0.08 are the same (8 with a percent sign too)
     detect: str = "8pp"
-    base: float = 0.5  # success rate of the arm that is worse, in [0, 1]
+    base: float = 0.5  # success rate of the policy that is worse, in [0, 1]
     power: float = 0.8  # chance of seeing the difference if it is there
     alpha: float = 0.05  # chance of seeing one that is not there
-    agreement: float = 0.7  # share of episodes that both arms end alike; `compare` prints it
+    agreement: float = 0.7  # share of episodes that both policies end alike; `compare` prints it
     tasks: int = 10  # tasks a suite
     suites: int = 1  # suites that are run
-    arms: int = 2  # arms to run; 1 if the other one is there already
+    policies: int = 2  # policies to run; 1 if the other one is there already
     run: Path | None = None  # a finished rollout, for its episodes an hour
 
     def __post_init__(self) -> None:
         gap = fraction(self.detect)
         if not (self.base >= 0 and self.base + gap <= 1):
             raise ValueError(
-                f"base {self.base:g} plus {gap:g} must stay in [0, 1]: give the worse arm's rate"
+                f"base {self.base:g} plus {gap:g} must stay in [0, 1]: give the worse policy's rate"
             )
         if not (0 < self.alpha < 1 and self.alpha < self.power < 1):
             raise ValueError("need 0 < alpha < power < 1")
-        if self.tasks < 1 or self.suites < 1 or self.arms < 1:
-            raise ValueError("need tasks, suites and arms of at least 1")
+        if self.tasks < 1 or self.suites < 1 or self.policies < 1:
+            raise ValueError("need tasks, suites and policies of at least 1")
         most = 1 - gap
         if not self.least_agreement - 1e-9 <= self.agreement <= most + 1e-9:
             raise ValueError(
@@ -68,12 +68,12 @@ class PlanConfig:
 
     @property
     def least_agreement(self) -> float:
-        """What two arms of these rates agree on at least."""
+        """What two policies of these rates agree on at least."""
         return abs(1 - 2 * self.base - self.gap)
 
     @property
     def independent_agreement(self) -> float:
-        """What two arms agree on whose outcomes have nothing to do with each other."""
+        """What two policies agree on whose outcomes have nothing to do with each other."""
         first, second = self.base, self.base + self.gap
         return first * second + (1 - first) * (1 - second)
 
@@ -92,7 +92,7 @@ def fraction(text: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """A way of comparing, and the episodes an arm that it takes; None: more than can be run."""
+    """A way of comparing, and the episodes a policy that it takes; None: more than can be run."""
 
     name: str
     episodes: int | None
@@ -139,7 +139,8 @@ def text(config: PlanConfig, found: list[Need], per_hour: float | None) -> str:
     first, second = config.base, config.base + config.gap
     parts = [
         f"To tell {percent(first)} from {percent(second)} with a chance of "
-        f"{whole_percent(config.power)} at {whole_percent(config.alpha)} (two-sided), each arm needs:",
+        f"{whole_percent(config.power)} at {whole_percent(config.alpha)} (two-sided), "
+        "each policy needs:",
         _need_table(config, found, per_hour),
         _ladder_table(config, found),
         *_remarks(config, found, per_hour),
@@ -160,14 +161,14 @@ def _need_table(config: PlanConfig, found: list[Need], per_hour: float | None) -
             rows.append([need.name, "> 20000"] + ["–"] * (len(head) - 2))
             continue
         a_task = trials(config, need.episodes)
-        total = a_task * config.tasks * config.suites * config.arms
+        total = a_task * config.tasks * config.suites * config.policies
         hours = [f"{total / per_hour:.1f}"] if per_hour else []
         rows.append([need.name, str(need.episodes), str(a_task), str(total), *hours])
     return text_table(head, rows, left=(0,))
 
 
 def _ladder_table(config: PlanConfig, found: list[Need]) -> str:
-    head = ["chance of seeing it with episodes an arm", *(str(n) for n in LADDER)]
+    head = ["chance of seeing it with episodes a policy", *(str(n) for n in LADDER)]
     rows = [[need.name, *(f"{need.power_of(n):.2f}" for n in LADDER)] for need in found]
     return text_table(head, rows, left=(0,))
 
@@ -181,7 +182,7 @@ def _remarks(config: PlanConfig, found: list[Need], per_hour: float | None) -> l
     )
     paired = detectable_paired(available, 1 - config.agreement, config.power, config.alpha)
     remarks = [
-        f"LIBERO ships {INIT_STATES} init states a task: {available} episodes an arm here. They "
+        f"LIBERO ships {INIT_STATES} init states a task: {available} episodes a policy here. They "
         f"show a difference of {_points(paired)} paired at {whole_percent(config.agreement)} "
         f"agreement, of {_points(unpaired)} unpaired."
     ]
@@ -205,7 +206,7 @@ def _points(gap: float | None) -> str:
 
 def _episodes_per_hour(folder: Path) -> float:
     """Measured in a finished run; UserError if there is nothing to measure."""
-    speed = throughput(read_arm(folder))
+    speed = throughput(read_policy(folder))
     if speed is None or speed.run_episodes_per_hour is None:
         raise UserError(f"{folder} has no duration: give a finished rollout as --run")
     return speed.run_episodes_per_hour

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from invact_vla.training.files import atomic_file
-from libero_eval.report.arms import Arm, read_arms
+from invact_vla.core.files import atomic_file
 from libero_eval.report.lines import Line, caveats, lines_of, origin, throughput_text
+from libero_eval.report.policies import EvaluatedPolicy, read_policies
 from libero_eval.report.run_page import run_page
 from libero_eval.report.text import percent, text_table
-from libero_eval.results import OUTCOMES, EpisodeRow
+from libero_eval.results.rows import OUTCOMES, EpisodeRow
 
 REPORT_FILE = "report.html"
 HEAD = ("task", "k/n", "success [95 %]", "goals best", "at the end", "steps", "instruction")
@@ -44,30 +44,30 @@ class ReportConfig:
 def main(config: ReportConfig) -> list[Path]:
     """Report on every run; prints tables and the pages' paths, which it returns."""
     pages = []
-    for arm in read_arms(config.runs):
-        path = arm.folder / REPORT_FILE
+    for policy in read_policies(config.runs):
+        path = policy.folder / REPORT_FILE
         with atomic_file(path) as temporary:
-            temporary.write_text(run_page(arm, config.videos))
+            temporary.write_text(run_page(policy, config.videos))
         if config.tables:
-            write_tables(arm)
-        print(text_report(arm), end=f"\n{path}\n\n")
+            write_tables(policy)
+        print(text_report(policy), end=f"\n{path}\n\n")
         pages.append(path)
     return pages
 
 
-def text_report(arm: Arm) -> str:
+def text_report(policy: EvaluatedPolicy) -> str:
     """The report for a terminal."""
-    lines = lines_of(arm)
-    outcomes = Counter(row.outcome for row in arm.rows)
+    lines = lines_of(policy)
+    outcomes = Counter(row.outcome for row in policy.rows)
     return "\n".join(
         [
-            f"{arm.name}: {lines[-1].counts}, {lines[-1].rate_text}",
-            *(f"! {caveat}" for caveat in caveats(arm)),
+            f"{policy.name}: {lines[-1].counts}, {lines[-1].rate_text}",
+            *(f"! {caveat}" for caveat in caveats(policy)),
             text_table(HEAD, [cells(line) for line in lines], left=(6,)),
             "Outcomes: " + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES) + ". "
-            f"Brackets: 95 % {arm.interval_name} intervals.",
-            throughput_text(arm),
-            *(f"{name}: {value}" for name, value in origin(arm)),
+            f"Brackets: 95 % {policy.interval_name} intervals.",
+            throughput_text(policy),
+            *(f"{name}: {value}" for name, value in origin(policy)),
         ]
     )
 
@@ -79,22 +79,22 @@ def cells(line: Line) -> list[str]:
         line.counts,
         line.rate_text,
         percent(line.goals_best),
-        percent(line.goals_met),
+        percent(line.goals_satisfied),
         "–" if line.steps is None else f"{line.steps:.0f}",
         line.instruction,
     ]
 
 
-def write_tables(arm: Arm) -> None:
+def write_tables(policy: EvaluatedPolicy) -> None:
     """All rows as Parquet and CSV, a column a field; `counted` says whether the rates use it."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    rows = [{**asdict(row), "counted": True} for row in arm.rows]
-    rows += [{**asdict(row), "counted": False} for row in arm.left_out]
-    with atomic_file(arm.folder / "episodes.parquet") as temporary:
+    rows = [{**asdict(row), "counted": True} for row in policy.rows]
+    rows += [{**asdict(row), "counted": False} for row in policy.left_out]
+    with atomic_file(policy.folder / "episodes.parquet") as temporary:
         parquet.write_table(pa.Table.from_pylist(rows), temporary)
-    with atomic_file(arm.folder / "episodes.csv") as temporary, temporary.open("w") as file:
+    with atomic_file(policy.folder / "episodes.csv") as temporary, temporary.open("w") as file:
         writer = csv.DictWriter(file, fieldnames=column_names())
         writer.writeheader()
         writer.writerows(rows)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from invact_vla.data.tfrecord import masked_crc32c
+from invact_vla.data.readers.tfrecord import masked_crc32c
 
 VERSION = Path("toy/1.0.0")
 RECORDS = "toy-train.tfrecord-00000-of-00001"

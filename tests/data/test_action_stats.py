@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
-from invact_vla.errors import UserError
 
 MASK = [True] * 6 + [False]
 

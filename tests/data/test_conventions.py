@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.conventions import (
     ROTATIONS,
     Gripper,
@@ -17,7 +18,6 @@ from invact_vla.data.conventions import (
     rotate,
     to_libero_action,
 )
-from invact_vla.errors import UserError
 
 COMMANDS = np.repeat([-1.0, 1.0, -1.0], 10)  # open, close, open in LIBERO's convention
 OPENED = np.repeat([1.0, 0.0, 1.0], 10)

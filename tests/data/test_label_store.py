@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_file
+from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import (
     LabelIdentity,
     LabelStore,
@@ -12,9 +15,6 @@ from invact_vla.data.label_store import (
     read_labels,
     write_labels,
 )
-from invact_vla.errors import UserError
-from invact_vla.schema import LatentLabels
-from invact_vla.training.files import hash_file
 
 IDENTITY = LabelIdentity("lapa", "abc", "ssv2", "def", 8, 4)
 
@@ -41,7 +41,7 @@ def rows(store: LabelStore) -> list:
 def test_round_trip(tmp_path, n):
     store = make_store(n)
     write_labels(tmp_path / "l.parquet", store)
-    back = read_labels(tmp_path / "l.parquet", labeller="lapa", codebook_size=8)
+    back = read_labels(tmp_path / "l.parquet", labeler="lapa", codebook_size=8)
     assert back.identity == IDENTITY and rows(back) == rows(store)
 
 
@@ -55,12 +55,12 @@ def test_bytes_do_not_depend_on_the_order_of_shards(tmp_path):
 def test_labels_of_another_labeller_or_data_are_refused(tmp_path):
     write_labels(tmp_path / "l.parquet", make_store(5))
     with pytest.raises(UserError, match="'lapa', expected 'invact'"):
-        read_labels(tmp_path / "l.parquet", labeller="invact")
+        read_labels(tmp_path / "l.parquet", labeler="invact")
     with pytest.raises(UserError, match="dataset_hash"):
         read_labels(tmp_path / "l.parquet", dataset_hash="other")
     other = make_store(5, 1)
     other = replace(other, identity=replace(IDENTITY, labeller_hash="x"))
-    with pytest.raises(UserError, match="different labellers"):
+    with pytest.raises(UserError, match="different labelers"):
         concatenate([make_store(5), other])
 
 

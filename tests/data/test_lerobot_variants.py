@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.lerobot import AGENTVIEW
-from invact_vla.data.lerobot_meta import INFO
-from invact_vla.data.lerobot_writer import write_lerobot
 from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.readers.lerobot import AGENTVIEW
+from invact_vla.data.readers.lerobot_meta import INFO
+from invact_vla.data.readers.lerobot_writer import write_lerobot
 from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.data.video_io import write_video
-from invact_vla.errors import UserError
+from invact_vla.data.video.video_io import write_video
 from tests.data.test_lerobot import episode
 from tests.paths import GOLDEN, needs_golden
 
@@ -163,7 +163,7 @@ def test_version_2(pictures: str, tmp_path: Path) -> None:
 @needs_golden
 def test_golden_frames_are_those_of_the_whole_video() -> None:
     """Jumping to an episode in the middle of a video gives the frames of decoding it all."""
-    from invact_vla.data.decode import decode_all
+    from invact_vla.data.video.decode import decode_all
 
     assert GOLDEN is not None
     dataset = opened(GOLDEN / "lerobot_v3_tiny")

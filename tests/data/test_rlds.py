@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.data.tfrecord import (
+from invact_vla.data.readers.tfrecord import (
     list_records,
     masked_crc32c,
     parse_varint,
     read_features,
     varint,
 )
-from invact_vla.errors import UserError
+from invact_vla.data.stored_dataset import StoredDataset
 from tests.paths import GOLDEN, REPOSITORY, needs_golden
 
 pytest.importorskip("tensorflow_datasets")

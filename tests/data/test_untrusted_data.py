@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import inside, short
+from invact_vla.core.schema import LatentLabels
 from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.decode import decode_all, decode_frames, probe
-from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.label_store import LabelIdentity, LabelStore, read_labels, write_labels
-from invact_vla.data.lerobot_meta import read_meta
 from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.readers.hdf5_file import open_hdf5, read_array
+from invact_vla.data.readers.lerobot_meta import read_meta
 from invact_vla.data.source_files import decode_picture
-from invact_vla.errors import UserError
-from invact_vla.schema import LatentLabels
-from invact_vla.training.untrusted import inside, short
+from invact_vla.data.video.decode import decode_all, decode_frames, probe
 from tests.data.demos import NAME, demonstration, write_hdf5
 
 
@@ -270,7 +270,7 @@ def change_store(path: Path, identity: dict[str, Any] | bytes | None, **columns:
     ("identity", "columns"),
     [
         ({"code_length": 0}, {}), ({"code_length": "2"}, {}), ({"code_length": 3}, {}),
-        ({"codebook_size": -1}, {}), ({"codebook_size": 1 << 40}, {}), ({"labeller": ["a"]}, {}),
+        ({"codebook_size": -1}, {}), ({"codebook_size": 1 << 40}, {}), ({"labeler": ["a"]}, {}),
         ({"more": 1}, {}), (b"[" * 100_000, {}), (b"[]", {}), (b"\xff", {}),
         (None, {"text": None}), (None, {"codes": None}),
         (None, {"text": pa.array([1, 2, 3])}), (None, {"text": pa.array(["a", None, "b"])}),

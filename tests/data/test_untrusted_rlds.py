@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from invact_vla.data import rlds, tfrecord
+from invact_vla.core.errors import UserError
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.tfrecord import masked_crc32c
-from invact_vla.errors import UserError
+from invact_vla.data.readers import rlds, tfrecord
+from invact_vla.data.readers.tfrecord import masked_crc32c
 from tests.data.rlds_files import RECORDS, STEPS, example, features, framed, huge, png, write_rlds
 from tests.odd_values import ODD_VALUES, changed
 

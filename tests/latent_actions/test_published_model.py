@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, ViTConfig, ViTModel
 
-from invact_vla.errors import UserError
-from latent_actions.invact.features import FrozenFeatures
+from invact_vla.core.errors import UserError
+from latent_actions.encoder.inputs.features import FrozenFeatures
 from latent_actions.published_model import fetch, published_model
 
 

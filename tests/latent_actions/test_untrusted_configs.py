@@ -11,18 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from invact_vla.errors import UserError
-from latent_actions.invact.encoder import InvActEncoder
-from latent_actions.invact.language import LanguageHead
-from latent_actions.methods.laq.checkpoint import from_pretrained, save_pretrained
-from latent_actions.quantize import ProductConfig, load_quantizer, save_quantizer
+from invact_vla.core.errors import UserError
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.inputs.language import LanguageHead
+from latent_actions.labelers.laq.checkpoint import from_pretrained, save_pretrained
+from latent_actions.labelers.quantizers import (
+    ProductQuantizerConfig,
+    load_quantizer,
+    save_quantizer,
+)
 from latent_actions.retrieval.baselines import VilaConfig
 from latent_actions.retrieval.baselines.vila import Vila, VilaShape
 from latent_actions.retrieval.index import Gallery
-from tests.latent_actions.invact.test_encoder import make as make_encoder
+from tests.latent_actions.encoder.test_encoder import make as make_encoder
+from tests.latent_actions.labelers.test_laq import make as make_laq
+from tests.latent_actions.labelers.test_laq import tiny
 from tests.latent_actions.retrieval.test_index import make_gallery
-from tests.latent_actions.test_laq import make as make_laq
-from tests.latent_actions.test_laq import tiny
 from tests.odd_values import ODD_VALUES, changed
 
 SECONDS, GROWTH_MIB = 2.0, 100
@@ -51,7 +55,7 @@ def language(folder: Path) -> Callable[[], object]:
 
 def quantizer(folder: Path) -> Callable[[], object]:
     embeddings = np.random.default_rng(0).normal(size=(40, 8))
-    fitted = ProductConfig(positions=2, codes=4).fit(embeddings)
+    fitted = ProductQuantizerConfig(positions=2, codes=4).fit(embeddings)
     save_quantizer(fitted, folder)
     return lambda: load_quantizer(folder).decode(load_quantizer(folder).encode(embeddings))
 

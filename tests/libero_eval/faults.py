@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from invact_vla.schema import ActionChunk, Observation
-from libero_eval.episode import Simulator
-from libero_eval.init_states import read_init_states
+from invact_vla.core.schema import ActionChunk, Observation
+from libero_eval.env.init_states import read_init_states
 from libero_eval.policies import PolicyConfig, PolicySource, Privileged
+from libero_eval.rollout.episode import Simulator
 from tests.libero_eval.point_sim import PointSim
 
 ALWAYS = 99  # faults of an episode that never ends well

@@ -11,24 +11,24 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
-from invact_vla import posttrain
 from invact_vla.data.open_dataset import open_dataset
+from invact_vla.openvla.checkpoints.checkpoint import fresh, save_pretrained
+from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig
-from invact_vla.openvla.config_file import load_model_config
 from invact_vla.openvla.losses import make_loss
-from invact_vla.openvla.pretrained import fresh, save_pretrained
 from invact_vla.openvla.prompt import prompt_of
+from invact_vla.recipes import posttrain
 from invact_vla.training.loop import LoopConfig, fit
-from libero_eval.assets.pack import ProceduralPack
-from libero_eval.demos import DemosConfig
-from libero_eval.demos import main as make_demos
-from libero_eval.tasks import instruction, task_name
+from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.env.tasks import instruction, task_name
+from libero_eval.expert.demos import DemosConfig
+from libero_eval.expert.demos import main as make_demos
 from tests.paths import REPOSITORY
 
 TASKS = (0, 1)
 PIXELS = 64
 PIECES = 640  # of the tokenizer, 256 of them for actions: prompts of some 20 ids
-DARK, FLAT = (0.28, 0.18, 0.16), (0.15, 0.12, 0.12)  # colours of the wrist camera's frames
+DARK, FLAT = (0.28, 0.18, 0.16), (0.15, 0.12, 0.12)  # colors of the wrist camera's frames
 WRIST_STEPS = 25  # of training in which the agentview is hidden
 
 
@@ -51,7 +51,7 @@ def size() -> OpenVLAConfig:
     towers = tuple(_tower(tower) for tower in config.towers)
     return replace(
         config, towers=towers, image_sizes=(PIXELS, PIXELS), text_config=text,
-        pad_token_id=PIECES, invact=replace(config.invact, text_pieces=PIECES),
+        pad_token_id=PIECES, invact=replace(config.invact, text_vocab_size=PIECES),
     )  # fmt: skip
 
 

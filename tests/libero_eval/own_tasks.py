@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from libero_eval import libero_home
-from libero_eval.tasks import task_name
+from libero_eval.env import libero_home
+from libero_eval.env.tasks import task_name
 
 TASK = 9  # a mug and a microwave
 NAME = task_name("libero_10", TASK)

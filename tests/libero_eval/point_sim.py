@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from invact_vla.schema import ActionChunk, Observation
-from libero_eval.episode import RunLabels, Simulator
+from invact_vla.core.schema import ActionChunk, Observation
+from libero_eval.env.protocol import Protocol
 from libero_eval.policies import EachEpisode, PolicyConfig, PolicySource
-from libero_eval.protocol import Protocol
-from libero_eval.runner import MakeEpisodeRunner, VideoConfig
+from libero_eval.rollout.episode import RunLabels, Simulator
+from libero_eval.rollout.runner import EpisodeRunnerFactory, VideoConfig
 
 PROTOCOL = Protocol(
     suite="libero_10", name="point", max_steps=12, settle_steps=0, settle_action=(0.0,) * 7,
@@ -22,7 +22,7 @@ PROTOCOL = Protocol(
     cameras=("agentview",), reset_seed=0, source="tests",
 )  # fmt: skip
 LABELS = RunLabels(
-    arm="point", seed=3, checkpoint_hash="c", protocol=PROTOCOL, pack="none", pack_hash="p",
+    policy_name="point", seed=3, checkpoint_hash="c", protocol=PROTOCOL, pack="none", pack_hash="p",
     manifest_hash="m",
 )  # fmt: skip
 
@@ -129,7 +129,7 @@ def make_runner(
     policy: PolicyConfig | None = None,
     videos: VideoConfig | None = None,
     in_flight: int = 1,
-) -> MakeEpisodeRunner:
+) -> EpisodeRunnerFactory:
     videos = videos or VideoConfig(per_task=0)
     policy = policy or WalkerConfig()
-    return MakeEpisodeRunner(policy, open_point_sim, LABELS, videos, folder, in_flight)
+    return EpisodeRunnerFactory(policy, open_point_sim, LABELS, videos, folder, in_flight)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.schema import ActionChunk, Observation, Policy
+from invact_vla.core.schema import ActionChunk, Observation, Policy
 from libero_eval.policies import EachEpisode, PolicyConfig, PolicySource
 from libero_eval.policy_source import Request
 

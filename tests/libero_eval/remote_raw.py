@@ -9,8 +9,8 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from libero_eval.policy_source import PolicySource
-from libero_eval.remote import messages
-from libero_eval.remote.server import serve
+from libero_eval.serving import messages
+from libero_eval.serving.server import serve
 from tests.libero_eval.remote_policies import OBSERVATION
 
 SEEN = messages.observation_to_message(OBSERVATION)

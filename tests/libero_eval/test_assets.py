@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from invact_vla.training.cli import parse_config
-from invact_vla.training.files import hash_tree
-from libero_eval.assets.check import CheckConfig, check_task, settle
-from libero_eval.assets.pack import AssetPack, OfficialPack, ProceduralPack
-from libero_eval.assets.procedural import arenas, fixtures, robot
-from libero_eval.assets.procedural.quaternions import compose, rotate, turn
-from libero_eval.assets.procedural.shapes import lathe
-from libero_eval.assets.procedural.style import COLOURS, Style
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_tree
+from libero_eval.env.assets.check import CheckConfig, check_task, settle
+from libero_eval.env.assets.pack import AssetPack, OfficialPack, ProceduralPack
+from libero_eval.env.assets.procedural import arenas, fixtures, robot
+from libero_eval.env.assets.procedural.quaternions import compose, rotate, turn
+from libero_eval.env.assets.procedural.shapes import lathe
+from libero_eval.env.assets.procedural.style import COLOURS, Style
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 
 if importlib.util.find_spec("robosuite") is None:  # not imported here: GL must be chosen first
@@ -70,7 +70,7 @@ def procedural() -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def rendering() -> None:
     """A GL backend, or skip."""
-    from libero_eval import gl
+    from libero_eval.env import gl
 
     try:
         gl.probe()
@@ -100,7 +100,7 @@ def test_missing_pack_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_pack_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from libero_eval.assets.procedural import generate
+    from libero_eval.env.assets.procedural import generate
 
     made = []
 
@@ -129,10 +129,10 @@ def test_same_seed_same_bytes_other_seed_other_colours(tmp_path: Path) -> None:
 
 
 def test_colours_stay_near_their_names() -> None:
-    for name, colour in COLOURS.items():
-        assert Style(0).colour(name) == colour
-        varied = np.array([Style(seed).colour(name) for seed in range(1, 9)])
-        assert np.abs(varied - colour).max() < 0.45
+    for name, color in COLOURS.items():
+        assert Style(0).color(name) == color
+        varied = np.array([Style(seed).color(name) for seed in range(1, 9)])
+        assert np.abs(varied - color).max() < 0.45
         assert ((varied >= 0) & (varied <= 1)).all()
 
 
@@ -238,8 +238,8 @@ def _extent(root: ET.Element) -> np.ndarray:
             quat = quat / np.linalg.norm(quat)
             axes = np.array([rotate(quat, axis) for axis in np.eye(3)])
             reach = np.abs(axes.T) @ _numbers(geom, "size")
-            centre = _numbers(geom, "pos") + offset
-            low, high = np.minimum(low, centre - reach), np.maximum(high, centre + reach)
+            center = _numbers(geom, "pos") + offset
+            low, high = np.minimum(low, center - reach), np.maximum(high, center + reach)
     return np.stack([low, high])
 
 
@@ -256,7 +256,7 @@ def test_collision_extents_are_liberos_within_3_mm(name: str, procedural: Path) 
 
 @pytest.mark.parametrize("task_id", TASKS)
 def test_task_loads_settles_and_renders(task_id: int, procedural: Path) -> None:
-    from libero_eval.sim import LiberoSim
+    from libero_eval.env.sim import LiberoSim
 
     sim = LiberoSim("libero_10", task_id, procedural, image_size=64)
     result = check_task(sim, CheckConfig(init_states=1, image_size=64))
@@ -269,7 +269,7 @@ def test_task_loads_settles_and_renders(task_id: int, procedural: Path) -> None:
 @pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_90"])
 def test_other_suites_load_and_settle(suite: str, procedural: Path) -> None:
     """One task each here; `invact libero check --suite NAME` tries all."""
-    from libero_eval.sim import LiberoSim
+    from libero_eval.env.sim import LiberoSim
 
     sim = LiberoSim(suite, 4, procedural, image_size=32)
     assert not check_task(sim, CheckConfig(suite=suite, init_states=1, image_size=32)).faults
@@ -279,7 +279,7 @@ def test_other_suites_load_and_settle(suite: str, procedural: Path) -> None:
 @needs_libero_assets
 @pytest.mark.parametrize("task_id", [0, 3, 4])
 def test_objects_rest_where_liberos_rest(task_id: int, procedural: Path) -> None:
-    from libero_eval.sim import LiberoSim
+    from libero_eval.env.sim import LiberoSim
 
     assert LIBERO_ASSETS is not None
     rest = []
@@ -295,7 +295,7 @@ def test_objects_rest_where_liberos_rest(task_id: int, procedural: Path) -> None
 
 
 def test_faults_are_found(procedural: Path) -> None:
-    from libero_eval.assets.check import Settling
+    from libero_eval.env.assets.check import Settling
 
     fine = Settling(name="mug", slide=0.001, drop=0.07, tilt=1.0, drift=0.0, overlap=0.0)
     assert not list(fine.faults(0.02))

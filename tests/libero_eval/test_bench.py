@@ -12,12 +12,12 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
-from invact_vla.errors import UserError
-from libero_eval import bench
-from libero_eval.assets.pack import ProceduralPack
-from libero_eval.bench import BenchRolloutConfig, Round
-from libero_eval.bench_loops import Job, Phase, actions
-from libero_eval.child_process import ONE_THREAD
+from invact_vla.core.errors import UserError
+from libero_eval.bench import rollout as bench
+from libero_eval.bench.loops import Job, Phase, actions
+from libero_eval.bench.rollout import BenchRolloutConfig, Round
+from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.executors.child_process import ONE_THREAD
 
 ROUND = Round(
     task=0, every_step=(10.0, 40.0), chunks=(10.0, 150.0), cpu_ms=(150.0, 30.0),

@@ -8,10 +8,10 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
-from libero_eval.assets.pack import ProceduralPack
-from libero_eval.render.soft_renderer import SoftRenderer
-from libero_eval.render.triangles import touching
-from libero_eval.sim import LiberoSim
+from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.env.render.soft_renderer import SoftRenderer
+from libero_eval.env.render.triangles import touching
+from libero_eval.env.sim import LiberoSim
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 
 SAMPLES = np.array(
@@ -36,8 +36,8 @@ def covered(corners: np.ndarray, size: int) -> bool:
 def test_triangles_that_touch_a_sample_are_kept(extent: float) -> None:
     rng = np.random.default_rng(0)
     count, size = 600, 8
-    centres = rng.uniform(-1, size + 1, size=(count, 1, 2))
-    shapes = (centres + rng.normal(size=(count, 3, 2)) * extent).astype(np.float32)
+    centers = rng.uniform(-1, size + 1, size=(count, 1, 2))
+    shapes = (centers + rng.normal(size=(count, 3, 2)) * extent).astype(np.float32)
     half = count // 2  # slivers, which turn the other way when their corners are snapped
     along = rng.uniform(-0.1, 1.1, size=(half, 1))
     shapes[:half, 2] = shapes[:half, 0] * along + shapes[:half, 1] * (1 - along)

@@ -6,27 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.errors import UserError
-from invact_vla.training.cli import parse_config
-from invact_vla.training.files import write_json
-from libero_eval import stats
+from invact_vla import stats
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import write_json
 from libero_eval.report import compare, plan
-from libero_eval.report.arms import read_arms
-from libero_eval.results import EPISODES_FILE, EpisodeLog
+from libero_eval.report.policies import read_policies
+from libero_eval.results import statistics
+from libero_eval.results.rows import EPISODES_FILE, EpisodeLog
 from tests.libero_eval.rows import make_row
 
 A = [True, False, False, True, False, False] * 4
 B = [True, True, True, True, False, False] * 4
 
 
-def rollout(folder: Path, arm: str, solved: Sequence[bool], seconds: float = 60, **changes) -> Path:
+def rollout(
+    folder: Path, policy: str, solved: Sequence[bool], seconds: float = 60, **changes
+) -> Path:
     """A run folder of two tasks with half of the outcomes each; finished after `seconds`."""
     half = len(solved) // 2
     with EpisodeLog(folder / EPISODES_FILE) as log:
         for number, success in enumerate(solved):
             log.append(
                 make_row(
-                    arm=arm,
+                    policy_name=policy,
                     task_id=number // half,
                     task=f"KITCHEN_SCENE1_do_thing_{number // half}",
                     init_index=number % half,
@@ -59,8 +62,8 @@ def test_paired_comparison_is_printed_and_written(
 
 def test_several_arms_are_held_against_the_first_with_holm(tmp_path: Path) -> None:
     solved = {"none": A, "b": B, "c": B[::-1], "d": A}
-    arms = read_arms([rollout(tmp_path / n, n, s) for n, s in solved.items()])
-    results = compare.compare_arms(arms)
+    policies = read_policies([rollout(tmp_path / n, n, s) for n, s in solved.items()])
+    results = compare.compare_policies(policies)
     raw = [r.total.comparison.p_value for r in results]
     assert [r.second.name for r in results] == ["b", "c", "d"]
     assert [r.total.holm_p for r in results] == stats.holm(raw)
@@ -73,11 +76,11 @@ def test_other_settings_are_refused_or_stand_before_every_line(tmp_path: Path) -
         rollout(tmp_path / "a", "none", A),
         rollout(tmp_path / "b", "invact", B, protocol_hash="p1", pack="official"),
     ]
-    config = compare.CompareConfig(arms=tuple(folders), out=tmp_path / "out")
+    config = compare.CompareConfig(policies=tuple(folders), out=tmp_path / "out")
     with pytest.raises(UserError, match=r"protocol_hash.*p1.*pack.*official.*--across true"):
         compare.main(config)
     assert not (tmp_path / "out").exists()
-    [result] = compare.compare_arms(read_arms(folders), across=True)
+    [result] = compare.compare_policies(read_policies(folders), across=True)
     lines = [line for line in compare.text(result).splitlines() if not line.startswith("!")]
     assert sum(line.startswith("[across protocol_hash, pack]") for line in lines) == 4
     assert len(lines) == 5  # a sentence, the head, two tasks, all
@@ -86,7 +89,7 @@ def test_other_settings_are_refused_or_stand_before_every_line(tmp_path: Path) -
 
 def test_other_episodes_make_it_unpaired_and_it_says_so(tmp_path: Path) -> None:
     folders = [rollout(tmp_path / "a", "none", A), rollout(tmp_path / "b", "invact", B[:-4])]
-    [result] = compare.compare_arms(read_arms(folders))
+    [result] = compare.compare_policies(read_policies(folders))
     c = result.total.comparison
     assert not c.is_paired and c.p_value == stats.compare_unpaired(8, 24, 14, 20).p_value
     text = compare.text(result)
@@ -98,16 +101,16 @@ def test_errors_refuse_a_comparison(tmp_path: Path) -> None:
     first = rollout(tmp_path / "a", "none", A)
     second = rollout(tmp_path / "b", "invact", B)
     with EpisodeLog(second / EPISODES_FILE) as log:
-        log.append(make_row(arm="invact", task_id=5, outcome="error", reason="GL is gone"))
-    with pytest.raises(stats.RateRefused, match="GL is gone"):
-        compare.compare_arms(read_arms([first, second]))
+        log.append(make_row(policy_name="invact", task_id=5, outcome="error", reason="GL is gone"))
+    with pytest.raises(statistics.RateRefused, match="GL is gone"):
+        compare.compare_policies(read_policies([first, second]))
 
 
 def test_run_that_stopped_early_is_compared_by_a_confidence_sequence(tmp_path: Path) -> None:
     first, second = rollout(tmp_path / "a", "none", A), rollout(tmp_path / "b", "invact", B)
     counted = [(task, init) for task in range(2) for init in range(6)]
     write_json(second / "early_stop.json", {"why": "narrow enough", "counted": counted})
-    [result] = compare.compare_arms(read_arms([first, second]))
+    [result] = compare.compare_policies(read_policies([first, second]))
     c = result.total.comparison
     assert (c.n_first, c.n_second, c.only_second) == (12, 12, 4) and "e-value" in c.method
     assert (c.low, c.high) == stats.difference_sequence(0, 8, 4)
@@ -117,9 +120,11 @@ def test_run_that_stopped_early_is_compared_by_a_confidence_sequence(tmp_path: P
 
 def test_equal_names_are_told_apart_and_equal_folders_refused(tmp_path: Path) -> None:
     folders = [rollout(tmp_path / "a", "x", A), rollout(tmp_path / "b", "x", B)]
-    assert [arm.name for arm in read_arms(folders)] == [f"x ({folder})" for folder in folders]
+    assert [policy.name for policy in read_policies(folders)] == [
+        f"x ({folder})" for folder in folders
+    ]
     with pytest.raises(UserError, match="twice"):
-        read_arms([folders[0], folders[0]])
+        read_policies([folders[0], folders[0]])
     with pytest.raises(UserError, match="at least two"):
         parse_config(compare.CompareConfig, ["only_one"])
 
@@ -151,8 +156,8 @@ def test_plan_says_what_eight_points_take(
     for need in (paired, unpaired):
         assert need.episodes is not None
         assert need.power_of(need.episodes) >= 0.8 > need.power_of(need.episodes - 1)
-    assert "500 episodes an arm here" in printed
-    # 39 a task, 10 tasks, 2 arms, 60 an hour
+    assert "500 episodes a policy here" in printed
+    # 39 a task, 10 tasks, 2 policies, 60 an hour
     [line] = [line for line in printed.splitlines() if line.startswith("paired, 70 % alike")][:1]
     assert line.split()[-4:] == [str(paired.episodes), "39", "780", "13.0"]
     # the unpaired z test of 44 against 52 %

@@ -17,13 +17,13 @@ if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 import h5py
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import hash_file
-from libero_eval import demos
-from libero_eval.assets.pack import ProceduralPack
-from libero_eval.demos import Attempt, DemosConfig, main
-from libero_eval.recording import add_noise
-from libero_eval.sim import LiberoSim
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_file
+from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.env.sim import LiberoSim
+from libero_eval.expert import demos
+from libero_eval.expert.demos import Attempt, DemosConfig, main
+from libero_eval.expert.recording import add_noise
 from tests.data.demos import whole
 from tests.paths import REPOSITORY
 
@@ -34,7 +34,7 @@ NAME = (
 
 def config(out: Path, **changes: object) -> DemosConfig:
     values = {"tasks": (7,), "n_per_task": 2, "image_size": 32, "verify": False, "workers": 0}
-    return DemosConfig(out=out, noise_share=0.3, **{**values, **changes})  # type: ignore[arg-type]
+    return DemosConfig(out=out, noise_prob=0.3, **{**values, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_noise_is_seeded_and_bounded() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"init": "demos"}, {"noise_share": 1.5}, {"n_per_task": 0},
+    [{"init": "demos"}, {"noise_prob": 1.5}, {"n_per_task": 0},
      {"init": "init_states", "n_per_task": 51}],
 )  # fmt: skip
 def test_config_is_checked(changes: dict[str, object]) -> None:
@@ -154,7 +154,7 @@ def test_verified_demonstrations_replay(tmp_path: Path) -> None:
 def test_killed_run_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
     """SIGKILL with two workers, in the middle of an attempt."""
     words = f"--out {tmp_path}/run --tasks [7] --n_per_task 2 --image_size 32 --verify false"
-    command = [sys.executable, "-m", "invact_vla.cli", "libero", "demos", *words.split()]
+    command = [sys.executable, "-m", "invact_vla.app.cli", "libero", "demos", *words.split()]
     command += ["--noise_share", "0.3", "--workers", "2"]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     time.sleep(8)

@@ -13,14 +13,14 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
-from invact_vla.errors import UserError
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk, Observation
 from invact_vla.openvla.head_configs import TextHeadConfig
-from invact_vla.schema import ActionChunk, Observation
-from invact_vla.training.cli import parse_config
-from libero_eval.assets.pack import ProceduralPack
 from libero_eval.doctor import answers as answers_module
-from libero_eval.doctor import demonstrations, fingerprints
+from libero_eval.doctor import dataset_demos, fingerprints
 from libero_eval.doctor.answers import Answers, clearly_better
+from libero_eval.doctor.check import Check
 from libero_eval.doctor.checks import CHECKS
 from libero_eval.doctor.checks.actions import loads, tokens
 from libero_eval.doctor.checks.demonstration import conventions, orientation, replay
@@ -33,14 +33,15 @@ from libero_eval.doctor.checks.statistics import action_statistics, quantiles
 from libero_eval.doctor.checks.training import training
 from libero_eval.doctor.checks.variants import skill, variants
 from libero_eval.doctor.command import DoctorConfig, ask, main, subject_of
+from libero_eval.doctor.context import DiagnosticContext, DoctorTarget
 from libero_eval.doctor.demonstrations import Demonstration, Demonstrations
-from libero_eval.doctor.finding import Check, Finding, failed, passed
-from libero_eval.doctor.patient import Patient, Subject
+from libero_eval.doctor.finding import Finding, failed, passed
 from libero_eval.doctor.table import table
-from libero_eval.manifest import environment_manifest
+from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.env.manifest import environment_manifest
+from libero_eval.env.protocol import get_protocol
 from libero_eval.policies import CheckpointConfig, NoopConfig
 from libero_eval.policy_source import EachEpisode
-from libero_eval.protocol import get_protocol
 from tests.libero_eval.own_tasks import write_task
 from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
 
@@ -77,7 +78,7 @@ def made_up(task_id: int, seed: int = 0) -> Demonstration:
 
 
 def _frames(actions: np.ndarray, camera: str) -> np.ndarray:
-    """As stored (turned by 180 degrees): the actions as grey levels in the upper left corner."""
+    """As stored (turned by 180 degrees): the actions as gray levels in the upper left corner."""
     frames = np.full((len(actions), SIZE, SIZE, 3), 40, np.uint8)
     levels = np.rint(127 + 100 * actions[:, [0, 1, 2, 6]]).astype(np.uint8)
     for i in range(4):
@@ -116,11 +117,13 @@ def demos(*tasks: int, scripted: bool = False) -> Demonstrations:
     return Demonstrations(demos=found, all_actions=actions, longest=STEPS, scripted=scripted)
 
 
-def patient(policy: Any = None, protocol: str = "libero_10/oft", **fields: Any) -> Patient:
-    subject = Subject(
+def context(
+    policy: Any = None, protocol: str = "libero_10/oft", **fields: Any
+) -> DiagnosticContext:
+    subject = DoctorTarget(
         policy=policy, protocol=get_protocol(protocol), assets=ProceduralPack(), frames=20
     )
-    result = Patient(subject)
+    result = DiagnosticContext(subject)
     for name, value in {"demos": demos(), **fields}.items():
         setattr(result, name, value)
     return result
@@ -128,14 +131,14 @@ def patient(policy: Any = None, protocol: str = "libero_10/oft", **fields: Any) 
 
 def reader(
     see: Callable[[Observation], Observation] = lambda o: o, sign: int = 1, scale: float = 1.0
-) -> Patient:
+) -> DiagnosticContext:
     source = EachEpisode(lambda: Reader(see, sign, scale))
-    return patient(NoopConfig(), source=source)
+    return context(NoopConfig(), source=source)
 
 
-def checkpoint(folder: Path, **invact: Any) -> Patient:
+def checkpoint(folder: Path, **invact: Any) -> DiagnosticContext:
     config = with_statistics(debug_config(**{"constrain_actions": True, **invact}))
-    return patient(CheckpointConfig(folder=tiny_folder(folder / "vla", config)))
+    return context(CheckpointConfig(folder=tiny_folder(folder / "vla", config)))
 
 
 def turned(observation: Observation) -> Observation:
@@ -147,13 +150,13 @@ def turned(observation: Observation) -> Observation:
 
 def test_versions() -> None:
     good = environment_manifest("none")
-    assert versions(patient(manifest=good)).status == "pass", "this environment is as pinned"
+    assert versions(context(manifest=good)).status == "pass", "this environment is as pinned"
     for package, version, status in (
         ("mujoco", "3.3.3", "fail"), ("mujoco", "3.1.6", "fail"), ("robosuite", "1.5.2", "fail"),
         ("transformers", "4.57.1", "fail"), ("bddl", "3.6.0", "warn"), ("numpy", "2.9", "pass"),
     ):  # fmt: skip
         stale = {**good, "packages": {**good["packages"], package: version}}
-        finding = versions(patient(manifest=stale))
+        finding = versions(context(manifest=stale))
         assert finding.status == status, package
         if status != "pass":
             assert package in finding.found and "pip install" in finding.advice
@@ -207,7 +210,7 @@ def test_references_are_those_of_the_pack(monkeypatch: pytest.MonkeyPatch) -> No
     backend = next(iter(entries))
     only = {"procedural": {backend: {"libero_10/9": entries[backend]["libero_10/9"]}}}
     monkeypatch.setattr(fingerprints, "read_references", lambda: only)
-    examined = patient()
+    examined = context()
     finding = render(examined)
     assert finding.status == "pass", f"{finding.found}: write fingerprints again if this is meant"
     bright = fingerprints.reference(only, "procedural", backend, "libero_10/9")
@@ -220,14 +223,14 @@ def test_references_are_those_of_the_pack(monkeypatch: pytest.MonkeyPatch) -> No
     assert finding.status == "fail" and "darker" in finding.found
     examined.close()
     other = replace(examined.subject, assets=ProceduralPack(seed=3))
-    assert render(Patient(other)).status == "skip"
+    assert render(DiagnosticContext(other)).status == "skip"
 
 
 # -- demonstrations
 
 
 def test_conventions() -> None:
-    assert conventions(patient()).status == "pass"
+    assert conventions(context()).status == "pass"
     demo = made_up(0)
     inverted = demo.executed * [1, 1, 1, 1, 1, 1, -1]
     assert demo.ee_pos is not None
@@ -235,7 +238,7 @@ def test_conventions() -> None:
     for wrong, word in (
         (inverted, "inverted gripper"), (absolute, "absolute"), (demo.executed * 3, "unnormalised"),
     ):  # fmt: skip
-        examined = patient(demos=replace(demos(), demos=(replace(demo, executed=wrong),)))
+        examined = context(demos=replace(demos(), demos=(replace(demo, executed=wrong),)))
         finding = conventions(examined)
         assert finding.status == "fail" and word in finding.advice
 
@@ -243,13 +246,15 @@ def test_conventions() -> None:
 # -- the checkpoint's declarations
 
 
-def with_file(examined: Patient, name: str, change: Callable[[Any], None]) -> Patient:
+def with_file(
+    examined: DiagnosticContext, name: str, change: Callable[[Any], None]
+) -> DiagnosticContext:
     assert examined.folder is not None
     path = examined.folder / name
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
-    return patient(examined.subject.policy)
+    return context(examined.subject.policy)
 
 
 STATISTICS = "dataset_statistics.json"
@@ -272,7 +277,7 @@ def test_statistics(tmp_path: Path) -> None:
     examined = with_file(examined, name, lambda s: s["libero_10"].update(num_transitions=500))
     assert action_statistics(examined).status == "pass"
     assert quantiles(examined).status == "fail", "random numbers are not the demonstrations'"
-    assert quantiles(patient(examined.subject.policy, demos=demos(scripted=True))).status == "skip"
+    assert quantiles(context(examined.subject.policy, demos=demos(scripted=True))).status == "skip"
 
     assert quantiles(with_file(examined, name, own_quantiles)).status == "pass"
     for key, index, value, word in (
@@ -313,12 +318,12 @@ def test_tokens_and_prompt(tmp_path: Path) -> None:
 
 
 def test_horizon(tmp_path: Path) -> None:
-    assert horizon(patient()).status == "pass"
+    assert horizon(context()).status == "pass"
     fields = {"protocol": get_protocol("libero_10/openvla")}
     for steps, status, word in ((50, "fail", "longest"), (70, "fail", "longest"),
                                 (300, "warn", "libero_goal"), (350, "warn", "350")):  # fmt: skip
         protocol = replace(fields["protocol"], max_steps=steps)
-        examined = patient()
+        examined = context()
         examined.subject = replace(examined.subject, protocol=protocol)
         finding = horizon(examined)
         assert finding.status == status and word in finding.expected + finding.found, steps
@@ -330,7 +335,7 @@ def test_horizon(tmp_path: Path) -> None:
 
 def test_cameras_and_chunk(tmp_path: Path) -> None:
     assert cameras(reader()).status == "pass"
-    finding = cameras(patient(NoopConfig(), "libero_10/openvla", source=reader().source))
+    finding = cameras(context(NoopConfig(), "libero_10/openvla", source=reader().source))
     assert finding.status == "fail" and "libero_10/oft" in finding.advice
     assert cameras(checkpoint(tmp_path)).status == "warn", "the protocol shows a wrist camera too"
     long = with_file(
@@ -386,7 +391,7 @@ def test_a_policy_that_ignores_a_camera() -> None:
     finding = image(examined)
     assert finding.status == "fail" and "agentview frame is ignored" in finding.found
     assert wrist(examined).status == "pass"
-    assert image(patient(NoopConfig())).status == "skip"
+    assert image(context(NoopConfig())).status == "skip"
 
 
 def test_a_policy_without_skill() -> None:
@@ -409,9 +414,9 @@ def test_frames_need_the_cameras_that_are_read() -> None:
 
 
 def test_blocked_and_broken_checks() -> None:
-    examined = patient()
+    examined = context()
 
-    def broken(_: Patient) -> Finding:
+    def broken(_: DiagnosticContext) -> Finding:
         raise UserError("expected a spoon; got a fork")
 
     finding = ask(Check(name="x", run=broken), examined)
@@ -459,19 +464,19 @@ def test_a_checkpoint_is_judged_by_what_it_was_trained_on(
     run = run_folder(tmp_path / "runs" / "post", Path("demos"), 400)
     read: list[Path] = []
     monkeypatch.setattr(
-        demonstrations,
+        dataset_demos,
         "read_demonstrations",
         lambda p, s, scripted=False: read.append(p) or demos(),
     )
-    subject = Subject(
+    subject = DoctorTarget(
         policy=CheckpointConfig(folder=run), protocol=get_protocol("libero_10/oft"),
         assets=ProceduralPack(),
     )  # fmt: skip
-    found = Patient(subject)
+    found = DiagnosticContext(subject)
     assert found.demos and read == [tmp_path / "demos"] and not found.unseen
     assert training(found).status == "pass"
     (tmp_path / "demos").rmdir()
-    elsewhere = Patient(subject)
+    elsewhere = DiagnosticContext(subject)
     elsewhere.demos = demos(scripted=True)
     assert "give --demos of its training (demos is not here)" in elsewhere.unseen
     for check in (chunk, variants, skill, quantiles):
@@ -485,7 +490,7 @@ def test_a_short_training_is_called_so(
     tmp_path: Path, steps: int, samples: int, barely: bool
 ) -> None:
     run = run_folder(tmp_path / "post", tmp_path, steps, samples)
-    found = patient(CheckpointConfig(folder=run))
+    found = context(CheckpointConfig(folder=run))
     finding = training(found)
     assert finding.status == ("fail" if barely else "pass")
     assert ("barely trained" in finding.found) == barely and "weights" not in finding.advice
@@ -498,7 +503,7 @@ def test_a_short_training_is_called_so(
 
 def test_without_a_record_of_training_both_causes_are_named() -> None:
     source = EachEpisode(NoopPolicyThatLooks)
-    finding = image(patient(NoopConfig(), source=source))
+    finding = image(context(NoopConfig(), source=source))
     assert finding.status == "fail" and finding.advice.startswith("it is barely trained")
 
 
@@ -519,7 +524,7 @@ def test_tasks_that_libero_does_not_have() -> None:
     own = replace(
         made_up(0), task_id=None, name="mine/demo_0", states=np.zeros((12, 5)), start=np.zeros(5)
     )
-    found = patient(demos=replace(demos(), demos=(own,)))
+    found = context(demos=replace(demos(), demos=(own,)))
     for check in (orientation, replay):
         finding = check(found)
         assert (
@@ -527,12 +532,12 @@ def test_tasks_that_libero_does_not_have() -> None:
         )
     assert own.scene == own.instruction
     blind = replace(own, ee_pos=None, fingers=None)
-    assert conventions(patient(demos=replace(demos(), demos=(blind,)))).status == "pass"
+    assert conventions(context(demos=replace(demos(), demos=(blind,)))).status == "pass"
 
 
 def test_a_suite_of_own_tasks(tmp_path: Path) -> None:
     write_task(tmp_path / "mine", "one")
-    found = patient(protocol=str(tmp_path / "mine"))
+    found = context(protocol=str(tmp_path / "mine"))
     assert horizon(found).status == "pass" and render(found).status == "skip"
     del found.demos
     check = next(check for check in CHECKS if check.name == "conventions")
@@ -547,13 +552,13 @@ def test_a_gripper_from_0_to_1_is_no_healthy_one() -> None:
             values[0, 6] = observation.agentview[0, 0, 0] > 120
             return ActionChunk(values)
 
-    finding = loads(patient(NoopConfig(), source=EachEpisode(Unit)))
+    finding = loads(context(NoopConfig(), source=EachEpisode(Unit)))
     assert finding.status == "fail" and "[0.00, 1.00]" in finding.found
 
 
 def test_heads_without_action_tokens_are_not_asked_for_them(tmp_path: Path) -> None:
     config = with_statistics(debug_config(head=TextHeadConfig()))
-    found = patient(CheckpointConfig(folder=tiny_folder(tmp_path / "vla", config)))
+    found = context(CheckpointConfig(folder=tiny_folder(tmp_path / "vla", config)))
     assert tokens(found).status == "skip" and chunk(found).status == "skip"
 
 

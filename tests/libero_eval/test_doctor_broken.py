@@ -121,7 +121,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, demos: Path) -> Path:
     return healthy.checkpoint(tmp_path_factory.mktemp("doctor") / "trained", demos)
 
 
-def examine(config: DoctorConfig) -> tuple[int, dict[str, Any]]:
+def run_checks(config: DoctorConfig) -> tuple[int, dict[str, Any]]:
     """(exit code, doctor.json)."""
     code = main(config)
     return code, json.loads((config.out / "doctor.json").read_text())
@@ -132,7 +132,7 @@ def config_of(folder: Path, demos: Path, out: Path) -> DoctorConfig:
 
 
 def test_a_healthy_one_passes_everything(trained: Path, demos: Path, tmp_path: Path) -> None:
-    code, report = examine(config_of(trained, demos, tmp_path))
+    code, report = run_checks(config_of(trained, demos, tmp_path))
     assert code == 0 and report["healthy"]
     status = {name: check["status"] for name, check in report["checks"].items()}
     assert status.pop("training") == "skip"  # it lies in no run folder
@@ -148,7 +148,7 @@ def test_a_broken_one_is_named(name: str, trained: Path, demos: Path, tmp_path: 
     broken.spoil(folder)
     asked = tuple(check.name for check in CHECKS if check.name not in WORLD)
     config = replace(config_of(folder, demos, tmp_path / "out"), checks=asked, **broken.changes)
-    code, report = examine(config)
+    code, report = run_checks(config)
     assert set(report["failed"]) == broken.fails and code == 1
     text = json.dumps([report["checks"][check] for check in broken.fails])
     assert broken.named in text
@@ -162,7 +162,7 @@ def test_stale_mujoco_is_named(
     stale.mkdir(parents=True)
     (stale / "METADATA").write_text("Metadata-Version: 2.1\nName: mujoco\nVersion: 3.1.6\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    code, report = examine(DoctorConfig(demos=demos, out=tmp_path / "out"))
+    code, report = run_checks(DoctorConfig(demos=demos, out=tmp_path / "out"))
     assert code == 1 and report["failed"] == ["versions"]
     check = report["checks"]["versions"]
     assert check["found"] == "mujoco 3.1.6" and "mujoco==3.3.2" in check["advice"]
@@ -189,6 +189,6 @@ def test_broken_demonstrations_are_named(
         stored = group[dataset]
         stored[...] = change(stored[()])
     checks = ("gl", "conventions", "orientation", "replay")
-    code, report = examine(DoctorConfig(demos=broken, out=tmp_path / "out", checks=checks))
+    code, report = run_checks(DoctorConfig(demos=broken, out=tmp_path / "out", checks=checks))
     assert code == 1 and report["failed"] == [fails]
     assert named in json.dumps(report["checks"][fails])

@@ -10,14 +10,13 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
+from invact_vla.core.errors import UserError
 from invact_vla.data.episodes import RobotEpisode
-from invact_vla.data.lerobot_writer import write_lerobot
-from invact_vla.errors import UserError
+from invact_vla.data.readers.lerobot_writer import write_lerobot
 from libero_eval.doctor.checks.demonstration import conventions, orientation
-from libero_eval.doctor.dataset_demos import read_dataset
-from libero_eval.doctor.demonstrations import read_demonstrations
-from libero_eval.tasks import task_instruction, task_name
-from tests.libero_eval.test_doctor import patient
+from libero_eval.doctor.dataset_demos import read_dataset, read_demonstrations
+from libero_eval.env.tasks import task_instruction, task_name
+from tests.libero_eval.test_doctor import context
 from tests.paths import GOLDEN, needs_golden
 
 STEPS, PIXELS = 30, 16
@@ -65,7 +64,7 @@ def check(path: Path, instruction: str, task: int | None, is_sensed: bool = True
     np.testing.assert_allclose(demo.actions, motion()[0], atol=1e-6)
     upright = demo.frames["agentview"][0][::-1, ::-1].astype(int)
     assert upright[1, 1].min() > 200 and upright[-2, -2].max() < 60
-    looked = patient(demos=found)
+    looked = context(demos=found)
     assert conventions(looked).status == "pass" and orientation(looked).status == "skip"
     assert (demo.ee_pos is not None) == is_sensed
 

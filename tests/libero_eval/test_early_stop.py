@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy.special import betaln
 
-from invact_vla.errors import UserError
-from libero_eval.early_stop import EarlyStop, Stopper, balanced_order, rounds_of
-from libero_eval.episode import Job
-from libero_eval.results import EPISODES_FILE, EpisodeLog, EpisodeRow
-from libero_eval.stats import RateRefused, difference_sequence, rate_sequence, wilson
-from libero_eval.stats.sequences import log_evidence_difference, log_evidence_rate
+from invact_vla.core.errors import UserError
+from invact_vla.stats import difference_sequence, rate_sequence, wilson
+from invact_vla.stats.sequences import log_evidence_difference, log_evidence_rate
+from libero_eval.results.rows import EPISODES_FILE, EpisodeLog, EpisodeRow
+from libero_eval.results.statistics import RateRefused
+from libero_eval.rollout.early_stop import EarlyStop, Stopper, balanced_order, rounds_of
+from libero_eval.rollout.episode import Job
 from tests.libero_eval.rows import make_row
 
 RUNS, EPISODES = 2000, 500

@@ -20,13 +20,13 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
-from libero_eval import rollout
-from libero_eval.assets.pack import AssetPack, OfficialPack, ProceduralPack
+from libero_eval.env.assets.pack import AssetPack, OfficialPack, ProceduralPack
 from libero_eval.executors import ProcessesConfig
 from libero_eval.policies import DemonstratorConfig, PolicyConfig
 from libero_eval.policies.selftest import SelftestConfig
-from libero_eval.results import EpisodeRow, merge, read_episodes
-from libero_eval.rollout import RolloutConfig, VideoConfig
+from libero_eval.results.rows import EpisodeRow, merge, read_episodes
+from libero_eval.rollout import command as rollout
+from libero_eval.rollout.command import RolloutConfig, VideoConfig
 from tests.paths import LIBERO_ASSETS, REPOSITORY, needs_libero_assets
 
 
@@ -68,7 +68,7 @@ def rows_after_kill(config: RolloutConfig, at: int) -> list[EpisodeRow]:
     words += ["--episodes", str(config.episodes), "--max_steps", "8", "--render_px", "64"]
     words += ["--videos.per_task", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "invact_vla.cli", "libero", "rollout", *words],
+        [sys.executable, "-m", "invact_vla.app.cli", "libero", "rollout", *words],
         cwd=REPOSITORY, start_new_session=True, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     log = config.out / "episodes.jsonl"
@@ -119,7 +119,7 @@ def test_six_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_successes_are_the_same_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Episodes of about 200 steps that the scripted demonstrator solves."""
+    """Episodes of about 200 steps that the scripted expert solves."""
     config = RolloutConfig(
         out=tmp_path / "serial", policy=DemonstratorConfig(), tasks=(7, 8), episodes=3,
         videos=VideoConfig(per_task=0, first_success=False),

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from libero_eval.episode import Job
 from libero_eval.executors import (
     ExecutorConfig,
-    HereConfig,
     JobLost,
     JobQueue,
     OneByOne,
     ProcessesConfig,
+    SerialConfig,
     run_all,
 )
+from libero_eval.rollout.episode import Job
 from tests.paths import REPOSITORY
 
 JOBS = [Job(task, init) for task in (0, 1) for init in range(5)]
@@ -73,7 +73,7 @@ def answers(config: ExecutorConfig, make: MakeToy, queue: JobQueue[Job]) -> list
 
 
 @pytest.mark.parametrize("room", [1, 3])
-@pytest.mark.parametrize("config", [HereConfig(), ProcessesConfig(workers=2)])
+@pytest.mark.parametrize("config", [SerialConfig(), ProcessesConfig(workers=2)])
 def test_every_job_has_one_result(config: ExecutorConfig, room: int) -> None:
     for jobs in (JOBS, iter(JOBS)):
         assert [a[0] for a in answers(config, MakeToy(room), JobQueue(jobs))] == JOBS

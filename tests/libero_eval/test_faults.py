@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval import results
-from libero_eval.episode import Job
-from libero_eval.executors import Executor, HereConfig, ProcessesConfig
-from libero_eval.results import EpisodeRow, read_episodes
-from libero_eval.rollout import roll_out, summary_of
-from libero_eval.runner import MakeEpisodeRunner, VideoConfig
+from invact_vla.core.errors import UserError
+from libero_eval.executors import Executor, ProcessesConfig, SerialConfig
+from libero_eval.results import rows as results
+from libero_eval.results.rows import EpisodeRow, read_episodes
+from libero_eval.rollout.command import roll_out, summary_of
+from libero_eval.rollout.episode import Job
+from libero_eval.rollout.runner import EpisodeRunnerFactory, VideoConfig
 from tests.libero_eval.faults import ALWAYS, BAD_ACTIONS, FaultyConfig, OpenFaulty, Plan
 from tests.libero_eval.point_sim import LABELS
 
@@ -60,9 +60,9 @@ def plan_of(
     return Plan(faults, folder)
 
 
-def runner_of(folder: Path, plan: Plan, in_flight: int = 1) -> MakeEpisodeRunner:
+def runner_of(folder: Path, plan: Plan, in_flight: int = 1) -> EpisodeRunnerFactory:
     videos = VideoConfig(per_task=0)
-    return MakeEpisodeRunner(FaultyConfig(), OpenFaulty(plan), LABELS, videos, folder, in_flight)
+    return EpisodeRunnerFactory(FaultyConfig(), OpenFaulty(plan), LABELS, videos, folder, in_flight)
 
 
 def repeat_until_done(
@@ -91,7 +91,7 @@ def check_faults(
     tmp_path: Path, patch: pytest.MonkeyPatch, jobs: list[Job], counts: dict[str, int]
 ) -> None:
     clean = Plan({}, tmp_path / "none")
-    expected = roll_out(runner_of(tmp_path / "clean", clean), jobs, HereConfig().build(), 1)
+    expected = roll_out(runner_of(tmp_path / "clean", clean), jobs, SerialConfig().build(), 1)
     assert {row.outcome for row in expected} == {"success", "failure"}
 
     rng = np.random.default_rng(7)

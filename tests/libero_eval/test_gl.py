@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval import gl, quiet
+from invact_vla.core.errors import UserError
+from libero_eval.env import gl
+from libero_eval.env import silence_warnings as quiet
 
 
 @pytest.fixture

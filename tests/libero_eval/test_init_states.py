@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval.init_states import init_states, read_array, read_init_states
-from libero_eval.libero_home import benchmark_root
-from libero_eval.tasks import SUITES, instruction, task_name, task_names
+from invact_vla.core.errors import UserError
+from libero_eval.env.init_states import init_states, read_array, read_init_states
+from libero_eval.env.libero_home import benchmark_root
+from libero_eval.env.tasks import SUITES, instruction, task_name, task_names
 
 LENGTHS = [123, 123, 47, 51, 84, 45, 71, 84, 47, 47]  # of libero_10 in benchmark order
 

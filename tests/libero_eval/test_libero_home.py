@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval import gl, libero_home
+from invact_vla.core.errors import UserError
+from libero_eval.env import gl, libero_home
 
 if importlib.util.find_spec("robosuite") is None:  # not imported here: GL must be chosen first
     pytest.skip("needs the libero extra", allow_module_level=True)
@@ -25,7 +25,7 @@ builtins.input = refuse
 socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 
-from libero_eval import libero_home
+from libero_eval.env import libero_home
 
 assets = Path(sys.argv[1])
 libero_home.prepare(assets)
@@ -58,8 +58,8 @@ def start(assets: Path, home: Path) -> subprocess.Popen:
 
 def tiny_pack(folder: Path) -> Path:
     """The least that counts as a pack and lets one object load."""
-    from libero_eval.assets.procedural.food import write_food
-    from libero_eval.assets.procedural.style import Style
+    from libero_eval.env.assets.procedural.food import write_food
+    from libero_eval.env.assets.procedural.style import Style
 
     write_food(folder, Style(0))
     (folder / "scenes").mkdir()
@@ -110,7 +110,7 @@ def test_files_of_the_wheel() -> None:
 
 
 def test_read_only_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from invact_vla.training.cache_folder import cache_folder
+    from invact_vla.core.cache_folder import cache_folder
 
     blocked = tmp_path / "file"
     blocked.write_text("")

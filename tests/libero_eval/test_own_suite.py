@@ -9,15 +9,15 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
-from invact_vla.errors import UserError
-from libero_eval import libero_home, own_suite
-from libero_eval.assets.pack import ProceduralPack
-from libero_eval.init_states import check_range, init_states
+from invact_vla.core.errors import UserError
+from libero_eval.env import libero_home, own_suite
+from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.env.init_states import check_range, init_states
+from libero_eval.env.protocol import get_protocol
+from libero_eval.env.sim import LiberoSim
+from libero_eval.env.tasks import instruction, task_instruction, task_name, task_names
 from libero_eval.policies import NoopConfig
-from libero_eval.protocol import get_protocol
-from libero_eval.rollout import RolloutConfig, jobs_of, protocol_of
-from libero_eval.sim import LiberoSim
-from libero_eval.tasks import instruction, task_instruction, task_name, task_names
+from libero_eval.rollout.command import RolloutConfig, jobs_of, protocol_of
 from tests.libero_eval.own_tasks import NAME, TASK, WORDS, write_task
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from invact_vla.errors import UserError
-from invact_vla.training.cli import parse_config
-from invact_vla.training.files import write_json
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import write_json
+from invact_vla.stats import rate_sequence
 from libero_eval.report import run
-from libero_eval.report.arms import read_arm
 from libero_eval.report.lines import caveats, lines_of, throughput
-from libero_eval.report.run_page import nearness
-from libero_eval.results import EPISODES_FILE, EpisodeLog
-from libero_eval.stats import rate_sequence
+from libero_eval.report.policies import read_policy
+from libero_eval.report.run_page import min_distance
+from libero_eval.results.rows import EPISODES_FILE, EpisodeLog
+from tests.app.report.fixture import rollouts
 from tests.libero_eval.rows import make_row
-from tests.report.fixture import rollouts
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def test_report_is_printed_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [page] = run.main(parse_config(run.ReportConfig, [str(folder)]))
     printed = capsys.readouterr().out
-    rows = read_arm(folder).rows
+    rows = read_policy(folder).rows
     solved = sum(row.outcome == "success" for row in rows)
     assert f"invact: {solved}/18" in printed and str(page) in printed
     assert re.search(r"all +\d+/18 +\d+\.\d % \[\d+\.\d, \d+\.\d\]", printed)
@@ -48,7 +48,7 @@ def test_report_is_printed_and_written(folder: Path, capsys: pytest.CaptureFixtu
 
 def test_tables_hold_every_row(folder: Path) -> None:
     run.main(run.ReportConfig(runs=(folder,)))
-    rows = read_arm(folder).rows
+    rows = read_policy(folder).rows
     table = parquet.read_table(folder / "episodes.parquet").to_pylist()
     assert [row["outcome"] for row in table] == [row.outcome for row in rows]
     assert all(row["counted"] for row in table)
@@ -59,21 +59,23 @@ def test_tables_hold_every_row(folder: Path) -> None:
 
 
 def test_throughput_comes_from_the_rows_and_the_wall_clock(folder: Path) -> None:
-    speed = throughput(read_arm(folder))
+    speed = throughput(read_policy(folder))
     assert speed is not None
     assert speed.episodes_per_hour == pytest.approx(3600 / 1.5)
     assert speed.run_episodes_per_hour == pytest.approx(18 * 36)
-    rows = read_arm(folder).rows
+    rows = read_policy(folder).rows
     assert speed.steps_per_s == pytest.approx(sum(row.steps for row in rows) / (18 * 1.5))
 
 
 def test_no_rate_while_errors_exist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with EpisodeLog(folder / EPISODES_FILE) as log:
-        log.append(make_row(arm="invact", task_id=9, outcome="error", reason="GL is gone\nxyz"))
+        log.append(
+            make_row(policy_name="invact", task_id=9, outcome="error", reason="GL is gone\nxyz")
+        )
     [page] = run.main(run.ReportConfig(runs=(folder,), tables=False))
-    total = lines_of(read_arm(folder))[-1]
+    total = lines_of(read_policy(folder))[-1]
     assert total.rate is None and total.errors == 1
-    assert total.goals_best is None and total.goals_met is None
+    assert total.goals_best is None and total.goals_satisfied is None
     for shown in (capsys.readouterr().out, page.read_text()):
         assert "GL is gone" in shown and "/19, 1 error" in shown and "no rate" in shown
     assert "xyz" in page.read_text()  # the whole reason
@@ -83,14 +85,14 @@ def test_no_rate_while_errors_exist(folder: Path, capsys: pytest.CaptureFixture[
 def test_unfinished_and_early_stopped_runs_say_so(folder: Path) -> None:
     counted = [(task, init) for task in range(3) for init in range(2)]
     write_json(folder / "early_stop.json", {"why": "the interval is narrow", "counted": counted})
-    arm = read_arm(folder)
-    total = lines_of(arm)[-1]
-    assert len(arm.rows) == 6 and len(arm.left_out) == 12 and total.rate is not None
+    policy = read_policy(folder)
+    total = lines_of(policy)[-1]
+    assert len(policy.rows) == 6 and len(policy.left_out) == 12 and total.rate is not None
     assert (total.rate.low, total.rate.high) == rate_sequence(total.successes, 6)
-    assert "12 episodes beyond the last whole round are not counted" in caveats(arm)[0]
+    assert "12 episodes beyond the last whole round are not counted" in caveats(policy)[0]
     (folder / "early_stop.json").unlink()
     (folder / "done.json").unlink()
-    assert "not finished" in caveats(read_arm(folder))[0]
+    assert "not finished" in caveats(read_policy(folder))[0]
 
 
 def test_failures_are_sorted_by_how_near_they_came() -> None:
@@ -98,7 +100,7 @@ def test_failures_are_sorted_by_how_near_they_came() -> None:
     near = make_row(goals_best=0, closest_m=0.02)
     half = make_row(goals_best=1, closest_m=0.5)
     unknown = make_row(goals_best=0, closest_m=None)
-    assert sorted([unknown, far, half, near], key=nearness) == [half, near, far, unknown]
+    assert sorted([unknown, far, half, near], key=min_distance) == [half, near, far, unknown]
 
 
 def test_damaged_video_has_no_poster_but_a_link(folder: Path) -> None:

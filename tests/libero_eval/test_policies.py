@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from invact_vla.errors import UserError
-from invact_vla.openvla.generate import greedy_decode
-from invact_vla.openvla.policy import OpenVLAPolicy
-from invact_vla.openvla.pretrained import save_pretrained
-from invact_vla.schema import ActionChunk, Observation
-from invact_vla.training.cli import parse_config
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk, Observation
+from invact_vla.openvla.checkpoints.checkpoint import save_pretrained
+from invact_vla.openvla.inference.generate import greedy_decode
+from invact_vla.openvla.inference.policy import OpenVLAPolicy
+from libero_eval.env.protocol import get_protocol
 from libero_eval.policies import (
     CheckpointConfig,
     NoopConfig,
@@ -28,8 +29,7 @@ from libero_eval.policies import (
 )
 from libero_eval.policies.replay import demos_by_init
 from libero_eval.policy_source import EachEpisode, PolicySource, Request
-from libero_eval.protocol import get_protocol
-from libero_eval.rollout import RolloutConfig
+from libero_eval.rollout.command import RolloutConfig
 from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
 from tests.paths import REPOSITORY
 
@@ -37,7 +37,7 @@ OBSERVATION = Observation(np.zeros((8, 8, 3), np.uint8), None, np.zeros(8, np.fl
 
 
 def test_members() -> None:
-    known = {"checkpoint", "demonstrator", "noop", "random", "replay", "selftest"}
+    known = {"checkpoint", "expert", "noop", "random", "replay", "selftest"}
     assert known <= set(PolicyConfig.get_known_choices())
 
 
@@ -305,7 +305,7 @@ def test_replay_by_attribute(tmp_path: Path) -> None:
 def test_replay_by_comparing_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LIBERO's own files name no init state: their first states are looked up, times ignored."""
     states = np.random.default_rng(0).normal(size=(6, 9))
-    monkeypatch.setattr("libero_eval.init_states.init_states", lambda suite, task: states)
+    monkeypatch.setattr("libero_eval.env.init_states.init_states", lambda suite, task: states)
     later, elsewhere, other_scene = states[3].copy(), states[2].copy(), np.zeros(7)
     later[0] += 1
     elsewhere[5] += 0.01

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval.protocol import DEFAULT_PROTOCOL, PROTOCOLS, get_protocol
-from libero_eval.tasks import SUITES
+from invact_vla.core.errors import UserError
+from libero_eval.env.protocol import DEFAULT_PROTOCOL, PROTOCOLS, get_protocol
+from libero_eval.env.tasks import SUITES
 
 
 def test_default_is_libero_10_as_openvla_evaluates_it() -> None:

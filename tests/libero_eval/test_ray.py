@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval.episode import Job
-from libero_eval.executors import ExecutorConfig, HereConfig, JobQueue
+from invact_vla.core.errors import UserError
+from libero_eval.executors import ExecutorConfig, JobQueue, SerialConfig
 from libero_eval.executors.ray import RayConfig
 from libero_eval.policies import PolicyConfig, PolicySource
-from libero_eval.results import EpisodeRow
-from libero_eval.runner import MakeEpisodeRunner
+from libero_eval.results.rows import EpisodeRow
+from libero_eval.rollout.episode import Job
+from libero_eval.rollout.runner import EpisodeRunnerFactory
 from tests.libero_eval.point_sim import LABELS, WalkerConfig, make_runner
 
 needs_ray = pytest.mark.skipif(
@@ -22,7 +22,9 @@ needs_ray = pytest.mark.skipif(
 JOBS = [Job(task, init) for task in (0, 1) for init in range(3)]
 
 
-def rows_of(executor: ExecutorConfig, make: MakeEpisodeRunner) -> dict[tuple[int, int], EpisodeRow]:
+def rows_of(
+    executor: ExecutorConfig, make: EpisodeRunnerFactory
+) -> dict[tuple[int, int], EpisodeRow]:
     def error_row(job: Job, reason: str) -> EpisodeRow:
         return LABELS.error_row(job.task_id, f"task_{job.task_id}", job.init_index, reason)
 
@@ -75,7 +77,7 @@ def cluster() -> Iterator[None]:
 @pytest.mark.parametrize("in_flight", [1, 2])
 def test_rows_equal_those_of_one_process(tmp_path: Path, in_flight: int) -> None:
     make = make_runner(tmp_path, in_flight=in_flight)
-    here, there = rows_of(HereConfig(), make), rows_of(RayConfig(workers=2), make)
+    here, there = rows_of(SerialConfig(), make), rows_of(RayConfig(workers=2), make)
     assert {k: (r.outcome, r.steps, r.state_hash) for k, r in here.items()} == {
         k: (r.outcome, r.steps, r.state_hash) for k, r in there.items()
     }

@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
-from invact_vla import schema
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Observation
-from invact_vla.training.cli import parse_config
+from invact_vla.config.command import parse_config
+from invact_vla.core import schema
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.policies import DemonstratorConfig, PolicyConfig, RemoteConfig, SelftestConfig
-from libero_eval.remote import dial, messages
-from libero_eval.remote.client import Link, RemoteSource
-from libero_eval.remote.gripper import GripperRange
-from libero_eval.remote.local import local_server
-from libero_eval.remote.messages import PolicyCard, WireError
-from libero_eval.remote.serve import ServeConfig, serve_policy
+from libero_eval.rollout.local_server import local_server
+from libero_eval.rollout.serve import ServeConfig, serve_policy
+from libero_eval.serving import dial, messages
+from libero_eval.serving.client import Link, RemoteSource
+from libero_eval.serving.gripper import GripperRange
+from libero_eval.serving.messages import PolicyCard, WireError
 from tests.libero_eval.remote_policies import OBSERVATION, CountingConfig, FickleConfig, Wire
 from tests.paths import REPOSITORY
 
@@ -118,7 +118,7 @@ def test_observations_are_checked() -> None:
 def test_the_server_needs_only_numpy_websockets_and_msgpack() -> None:
     code = """
 import sys
-import libero_eval.remote.server
+import libero_eval.serving.server
 import libero_eval.policy_source
 roots = {n.split(".")[0] for n in sys.modules} - set(sys.stdlib_module_names)
 print(*sorted(r for r in roots if not r.startswith("_")))
@@ -401,7 +401,7 @@ def test_no_server() -> None:
 
 def test_without_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("client", "server"):
-        monkeypatch.delitem(sys.modules, f"libero_eval.remote.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"libero_eval.serving.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "websockets.exceptions", None)
     expected = r"need the package websockets: pip install 'invact-vla\[remote\]'"
     with pytest.raises(UserError, match=expected):
@@ -571,8 +571,8 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     config = parse_config(ServeConfig, ["--config_path", str(path), "--port", "0"])
     assert isinstance(config.policy, SelftestConfig) and isinstance(config.policy, PolicyConfig)
     code = (
-        "import sys; from invact_vla.training.cli import parse_config, run;"
-        "from libero_eval.remote.serve import ServeConfig, main;"
+        "import sys; from invact_vla.config.command import parse_config, run;"
+        "from libero_eval.rollout.serve import ServeConfig, main;"
         "sys.exit(run(lambda: main(parse_config(ServeConfig, sys.argv[1:]))))"
     )
     arguments = ["--config_path", str(path), "--port", "0"]
@@ -592,7 +592,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
 def test_a_local_server_ends_with_its_parent() -> None:
     code = (
         "import time; from libero_eval.policies import SelftestConfig;"
-        "from libero_eval.remote.local import local_server\n"
+        "from libero_eval.rollout.local_server import local_server\n"
         "if __name__ == '__main__':\n"
         "    with local_server(SelftestConfig()) as url:\n"
         "        print(url, flush=True); time.sleep(60)\n"

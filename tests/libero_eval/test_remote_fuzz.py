@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Observation
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.policy_source import EachEpisode
-from libero_eval.remote import messages
-from libero_eval.remote.answers import Answers
-from libero_eval.remote.messages import PolicyCard, WireError
+from libero_eval.serving import messages
+from libero_eval.serving.answers import Answers
+from libero_eval.serving.messages import PolicyCard, WireError
 from tests.libero_eval.remote_policies import Steady
 from tests.libero_eval.remote_raw import act, ask, greeted, reset, serving
 

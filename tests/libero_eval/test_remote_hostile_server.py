@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk
 from libero_eval.policies import RemoteConfig
-from libero_eval.remote import messages
-from libero_eval.remote.answers import Answers
-from libero_eval.remote.gripper import MOST_KEPT, GripperRange
-from libero_eval.remote.messages import PolicyCard, WireError
-from libero_eval.remote.shown import one_line, shown
+from libero_eval.serving import messages
+from libero_eval.serving.answers import Answers
+from libero_eval.serving.gripper import MOST_KEPT, GripperRange
+from libero_eval.serving.messages import PolicyCard, WireError
+from libero_eval.serving.shown import one_line, shown
 from tests.libero_eval.remote_policies import OBSERVATION
 from tests.libero_eval.test_remote import CARD, strange_server
 
@@ -231,8 +231,8 @@ def policy_hash(config: RemoteConfig) -> str:
 
 def test_a_password_is_used_and_not_written(tmp_path: Path) -> None:
     """By a whole run folder."""
-    from invact_vla.training.run_folder import open_run
-    from libero_eval.rollout import RolloutConfig
+    from invact_vla.core.run_folder import open_run
+    from libero_eval.rollout.command import RolloutConfig
 
     config = RolloutConfig(
         out=tmp_path / "run",
@@ -260,7 +260,7 @@ def test_a_password_is_used_and_not_written(tmp_path: Path) -> None:
 def test_mistakes_on_the_command_line_do_not_print_it(
     words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from invact_vla.cli import main
+    from invact_vla.app.cli import main
 
     with pytest.raises(SystemExit) as stop:
         main(["libero", "rollout", "--out", str(tmp_path / "x"), *words])

@@ -20,13 +20,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from libero_eval.policies import RemoteConfig
 from libero_eval.policy_source import EachEpisode
-from libero_eval.remote import episodes, listener, messages, room
-from libero_eval.remote.messages import WireError
-from libero_eval.remote.server import serve
-from libero_eval.remote.turns import Turns
+from libero_eval.serving import capacity as room
+from libero_eval.serving import episodes, listener, messages
+from libero_eval.serving.messages import WireError
+from libero_eval.serving.server import serve
+from libero_eval.serving.turns import Turns
 from tests.libero_eval.remote_policies import OBSERVATION, Fickle, Steady
 from tests.libero_eval.remote_raw import SEEN, act, ask, greeted, reset, serving
 
@@ -304,7 +305,7 @@ def test_a_server_short_of_files_says_so_once() -> None:
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64));"
         "from tests.libero_eval.remote_policies import Fickle;"
         "from libero_eval.policy_source import EachEpisode;"
-        "from libero_eval.remote.server import serve;"
+        "from libero_eval.serving.server import serve;"
         "serve(EachEpisode(Fickle), name='x', port=0, ready=lambda u: print(u, flush=True))"
     )
     with subprocess.Popen(
@@ -338,7 +339,7 @@ def own_process(code: str = "") -> Iterator[tuple[str, int]]:
     code += (
         ";from tests.libero_eval.remote_policies import Steady;"
         "from libero_eval.policy_source import EachEpisode;"
-        "from libero_eval.remote.server import serve;"
+        "from libero_eval.serving.server import serve;"
         "serve(EachEpisode(Steady), name='x', port=0, ready=lambda u: print(u, flush=True))"
     )
     with subprocess.Popen(
@@ -502,7 +503,7 @@ def test_beyond_loopback_a_token_is_missed(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_tokens_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from libero_eval.remote.address import server_token
+    from libero_eval.serving.address import server_token
 
     monkeypatch.delenv("INVACT_POLICY_TOKEN", raising=False)
     assert server_token(None) is None

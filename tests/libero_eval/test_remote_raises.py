@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from invact_vla.schema import ActionChunk, Observation, Policy
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk, Observation, Policy
 from libero_eval.policy_source import EachEpisode, PolicySource, Request
-from libero_eval.remote import messages
-from libero_eval.remote.batcher import Batcher
-from libero_eval.remote.server import function_source
+from libero_eval.serving import messages
+from libero_eval.serving.batcher import Batcher
+from libero_eval.serving.server import function_source
 from tests.libero_eval.remote_policies import OBSERVATION, Fickle
 from tests.libero_eval.remote_raw import act, ask, greeted, reset, serving
 from tests.paths import REPOSITORY
@@ -263,7 +263,7 @@ def test_an_episode_that_cannot_be_opened_does_not_keep_the_others_of_a_client_t
 SERVER = """
 import sys, time
 import numpy as np
-from libero_eval.remote.server import function_source, serve
+from libero_eval.serving.server import function_source, serve
 
 def act(observation):
     if observation.instruction == "sleep":

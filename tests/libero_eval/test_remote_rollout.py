@@ -16,10 +16,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
-from invact_vla import cli
-from libero_eval import gl, rollout
-from libero_eval.remote import messages
-from libero_eval.results import read_episodes
+from invact_vla.app import cli
+from libero_eval.env import gl
+from libero_eval.results.rows import read_episodes
+from libero_eval.rollout import command as rollout
+from libero_eval.serving import messages
 from tests.libero_eval.point_sim import open_point_sim
 from tests.libero_eval.remote_raw import act, ask, greeted, reset
 from tests.libero_eval.test_remote import CARD
@@ -213,9 +214,9 @@ def test_a_card_that_changes_on_the_way(tmp_path: Path, capsys: pytest.CaptureFi
 
 SABOTAGED = """
 import asyncio, sys
-from invact_vla import cli
-from libero_eval.remote.batcher import Batcher
-from libero_eval.remote.episodes import Episodes
+from invact_vla.app import cli
+from libero_eval.serving.batcher import Batcher
+from libero_eval.serving.episodes import Episodes
 import tests.libero_eval.remote_policies
 
 async def broken(self):

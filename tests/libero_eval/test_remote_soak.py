@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from libero_eval.remote import messages
+from libero_eval.serving import messages
 from tests.libero_eval.remote_raw import act, reset
 from tests.libero_eval.test_remote_limits import BOMBS, memory_mb, own_process
 

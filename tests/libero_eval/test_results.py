@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval.results import EpisodeLog, by_task, read_episodes
+from invact_vla.core.errors import UserError
+from libero_eval.results.rows import EpisodeLog, by_task, read_episodes
 from tests.libero_eval.rows import make_row, make_rows
 from tests.paths import REPOSITORY
 
@@ -63,7 +63,7 @@ def test_an_error_may_be_repeated_and_nothing_else(tmp_path: Path) -> None:
         ({"steps": True}, "'steps' must be"),
         ({"outcome": "crash"}, "outcome must be one of"),
         ({"extra": 1}, "unknown fields extra"),
-        ({"goals_met": 3}, "goals_met"),
+        ({"goals_satisfied": 3}, "goals_satisfied"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -77,11 +77,11 @@ def test_garbage_in_the_middle_and_missing_files_are_refused(tmp_path: Path) -> 
     path = tmp_path / "episodes.jsonl"
     with pytest.raises(UserError, match="no episodes at"):
         read_episodes(path)
-    path.write_text('{"arm": \n' + json.dumps(asdict(make_row())) + "\n")
+    path.write_text('{"policy": \n' + json.dumps(asdict(make_row())) + "\n")
     with pytest.raises(UserError, match="jsonl:1 is not valid JSON"):
         read_episodes(path)
     path.write_text("{}\n")
-    with pytest.raises(UserError, match=r"missing fields .*'arm'"):
+    with pytest.raises(UserError, match=r"missing fields .*'policy_name'"):
         read_episodes(path)
 
 
@@ -114,7 +114,7 @@ def test_an_error_needs_a_reason() -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from libero_eval.results import EpisodeLog
+from libero_eval.results.rows import EpisodeLog
 from tests.libero_eval.rows import make_rows
 path, room = Path(sys.argv[1]), int(sys.argv[2])
 rows = make_rows([True, False, True])
@@ -156,7 +156,7 @@ def test_rows_are_not_written_through_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["[" * 100_000, "9" * 5000, '{"arm": ' + "[" * 50_000, "\xff", "[1]"]
+    "line", ["[" * 100_000, "9" * 5000, '{"policy": ' + "[" * 50_000, "\xff", "[1]"]
 )
 def test_lines_of_strangers(tmp_path: Path, line: str) -> None:
     (tmp_path / "episodes.jsonl").write_bytes(line.encode("latin1") + b"\n")

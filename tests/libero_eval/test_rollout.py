@@ -14,19 +14,19 @@ import numpy as np
 import psutil
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval.episode import Job, run_episode
-from libero_eval.executors import Executor, HereConfig, ProcessesConfig
-from libero_eval.film import Film
+from invact_vla.core.errors import UserError
+from libero_eval.executors import Executor, ProcessesConfig, SerialConfig
 from libero_eval.policies import NoopPolicy, RandomPolicy
-from libero_eval.results import EpisodeLog, EpisodeRow, read_episodes
-from libero_eval.rollout import (
+from libero_eval.results.rows import EpisodeLog, EpisodeRow, read_episodes
+from libero_eval.rollout.command import (
     VideoConfig,
-    film_successes,
     find_video,
+    record_success_videos,
     roll_out,
     summary_of,
 )
+from libero_eval.rollout.episode import Job, run_episode
+from libero_eval.rollout.episode_video import EpisodeVideo
 from tests.libero_eval.point_sim import (
     LABELS,
     PointSim,
@@ -36,7 +36,7 @@ from tests.libero_eval.point_sim import (
 )
 from tests.paths import REPOSITORY
 
-HERE = HereConfig().build()
+HERE = SerialConfig().build()
 JOBS = [Job(task, init) for task in (0, 1, 2) for init in range(4)]
 
 
@@ -53,10 +53,10 @@ def test_success_failure_and_what_is_recorded() -> None:
     sim = PointSim(2)
     row = run_episode(sim, Walker(""), 1, LABELS)
     assert row.outcome == "success" and row.reason == "goal reached" and 9 < row.steps <= 12
-    assert (row.goals_met, row.goals_total, row.closest_m is not None) == (1, 1, True)
+    assert (row.goals_satisfied, row.goals_total, row.closest_m is not None) == (1, 1, True)
     assert row.episode == ("libero_10", 2, 1) and row.protocol == "libero_10/point"
     idle = run_episode(sim, NoopPolicy(), 1, LABELS)
-    assert (idle.outcome, idle.steps, idle.goals_met) == ("failure", 12, 0)
+    assert (idle.outcome, idle.steps, idle.goals_satisfied) == ("failure", 12, 0)
     assert idle.closest_m == pytest.approx(0.99) and "12 steps" in idle.reason
 
 
@@ -67,7 +67,7 @@ def test_chunks_run_open_loop_and_only_read_frames_are_rendered(tmp_path: Path) 
     sim = PointSim(0)
     run_episode(sim, NoopPolicy(), 0, LABELS)
     assert sim.rendered == 0
-    film = Film(tmp_path / "a.mp4", "go", stride=4, size_px=32)
+    film = EpisodeVideo(tmp_path / "a.mp4", "go", stride=4, size_px=32)
     run_episode(sim, NoopPolicy(), 0, LABELS, film=film)
     assert sim.rendered == 12 // 4 + 1
 
@@ -171,8 +171,8 @@ def test_the_first_interrupt_lets_running_episodes_end(
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from invact_vla.training.cli import run
-from libero_eval.rollout import roll_out
+from invact_vla.config.command import run
+from libero_eval.rollout.command import roll_out
 from tests.libero_eval.point_sim import WalkerConfig, make_runner
 from tests.libero_eval.test_rollout import JOBS, workers
 make = make_runner(Path(sys.argv[1]), WalkerConfig(pause_s=float(sys.argv[2])))
@@ -240,7 +240,7 @@ def test_film_shows_the_episode_and_a_first_success_is_filmed_later(
     assert rows[0].video == "videos/task00_init000.mp4" and rows[1].video is None
     assert find_video(tmp_path, rows[1]) is None
     with caplog.at_level(logging.WARNING):
-        film_successes(make, rows, HERE)
+        record_success_videos(make, rows, HERE)
     assert not caplog.records
     video = find_video(tmp_path, rows[1])
     assert video is not None and video.stat().st_size < 40_000
@@ -255,5 +255,5 @@ def test_a_replay_that_ends_otherwise_is_not_kept(
 ) -> None:
     make = make_runner(tmp_path)
     rows = roll_out(make, [Job(0, 0)], executor=HERE, max_errors=1)
-    film_successes(make, [EpisodeRow(**{**rows[0].__dict__, "state_hash": "x"})], HERE)
+    record_success_videos(make, [EpisodeRow(**{**rows[0].__dict__, "state_hash": "x"})], HERE)
     assert "ended otherwise" in caplog.text and find_video(tmp_path, rows[0]) is None

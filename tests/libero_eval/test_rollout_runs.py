@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import read_json
-from libero_eval import gl, rollout
-from libero_eval import merge as merge_shards
-from libero_eval.assets.pack import AssetPack
-from libero_eval.early_stop import EarlyStop
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from libero_eval.env import gl
+from libero_eval.env.assets.pack import AssetPack
 from libero_eval.executors import ProcessesConfig
-from libero_eval.merge import MergeConfig
-from libero_eval.results import merge, read_episodes
-from libero_eval.rollout import (
-    RolloutConfig,
-    jobs_of,
-    protocol_of,
-)
+from libero_eval.results.rows import merge, read_episodes
+from libero_eval.rollout import command as rollout
+from libero_eval.rollout import merge as merge_shards
+from libero_eval.rollout.command import RolloutConfig, jobs_of, protocol_of
+from libero_eval.rollout.early_stop import EarlyStop
+from libero_eval.rollout.merge import MergeConfig
 from tests.libero_eval.point_sim import (
     WalkerConfig,
     open_point_sim,

@@ -12,12 +12,12 @@ import pytest
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
-from invact_vla.errors import UserError
-from invact_vla.schema import Observation
-from libero_eval import scene
-from libero_eval.assets.pack import ProceduralPack
-from libero_eval.protocol import SETTLE_ACTION
-from libero_eval.sim import LiberoSim
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import Observation
+from libero_eval.env import scene
+from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.env.protocol import SETTLE_ACTION
+from libero_eval.env.sim import LiberoSim
 from tests.paths import LIBERO_ASSETS, REPOSITORY, needs_libero_assets
 
 SETTLE = np.array(SETTLE_ACTION)
@@ -192,9 +192,9 @@ PUBLIC = """
 import sys
 import numpy as np
 from pathlib import Path
-from libero_eval import gl, libero_home
-from libero_eval.init_states import init_states
-from libero_eval.tasks import task_name
+from libero_eval.env import gl, libero_home
+from libero_eval.env.init_states import init_states
+from libero_eval.env.tasks import task_name
 gl.probe()
 libero_home.prepare(Path(sys.argv[1]))
 task = int(sys.argv[2])

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from libero_eval import stats
-from libero_eval.results import EpisodeRow
+from invact_vla import stats
+from invact_vla.core.errors import UserError
+from libero_eval.results import statistics
+from libero_eval.results.rows import EpisodeRow
 from tests.libero_eval.rows import make_row, make_rows
 
 
@@ -46,7 +47,7 @@ def test_unpaired_comparison_agrees_with_newcombe() -> None:
 
 
 def test_power_and_required_n_for_the_page_s_claim() -> None:
-    # 44 against 52 %: unpaired two-sided power at 50 .. 1000 episodes an arm
+    # 44 against 52 %: unpaired two-sided power at 50 .. 1000 episodes a policy
     for n, expected in [(50, 0.12), (100, 0.20), (200, 0.36), (500, 0.72), (1000, 0.95)]:
         assert stats.power(0.44, 0.52, n) == pytest.approx(expected, abs=0.01)
     n = stats.required_n(0.44, 0.52)
@@ -57,39 +58,43 @@ def test_power_and_required_n_for_the_page_s_claim() -> None:
 
 def test_no_rate_while_an_error_exists() -> None:
     rows = [*make_rows([True, False]), make_row(init_index=2, outcome="error", reason="GL is gone")]
-    with pytest.raises(stats.RateRefused, match=r"1 of 3 episodes ended as errors.*GL is gone"):
-        stats.rate(rows)
-    with pytest.raises(stats.RateRefused, match="no episodes"):
-        stats.rate([])
-    assert str(stats.rate(rows[:2])) == "1/2 = 50.0% [9.5%, 90.5%]"
+    with pytest.raises(
+        statistics.RateRefused, match=r"1 of 3 episodes ended as errors.*GL is gone"
+    ):
+        statistics.rate(rows)
+    with pytest.raises(statistics.RateRefused, match="no episodes"):
+        statistics.rate([])
+    assert str(statistics.rate(rows[:2])) == "1/2 = 50.0% [9.5%, 90.5%]"
 
 
 def test_compare_pairs_by_task_and_init_state_whatever_the_order() -> None:
-    first = make_rows([True, False, False, False], arm="a")
-    second = make_rows([True, True, True, False], arm="b")
-    result = stats.compare(first, list(reversed(second)))
+    first = make_rows([True, False, False, False], policy_name="a")
+    second = make_rows([True, True, True, False], policy_name="b")
+    result = statistics.compare(first, list(reversed(second)))
     assert (result.only_first, result.only_second) == (0, 2)
     assert result.difference == 0.5 and result.p_value == 0.5
-    assert result == stats.compare(first, second)
+    assert result == statistics.compare(first, second)
 
 
 def test_compare_falls_back_when_episodes_differ() -> None:
-    assert not stats.compare(make_rows([True] * 3, arm="a"), make_rows([True] * 4)).is_paired
+    assert not statistics.compare(
+        make_rows([True] * 3, policy_name="a"), make_rows([True] * 4)
+    ).is_paired
 
 
 def test_compare_refuses_other_settings() -> None:
     second = [make_row(protocol_hash="other", pack="official")]
     with pytest.raises(UserError, match=r"protocol_hash.*other.*pack"):
-        stats.compare([make_row(arm="a")], second)
+        statistics.compare([make_row(policy_name="a")], second)
 
 
 def test_paired_mean_difference_of_progress() -> None:
     first: list[EpisodeRow] = make_rows([False] * 4, goals_best=0)
     second = make_rows([False] * 4, goals_best=1)
-    result = stats.compare_means(first, second, lambda row: row.goals_best / row.goals_total)
+    result = statistics.compare_means(first, second, lambda row: row.goals_best / row.goals_total)
     assert (result.difference, result.low, result.high) == (0.5, 0.5, 0.5)
     with pytest.raises(UserError, match="same episodes"):
-        stats.compare_means(first, second[:2], lambda row: row.steps)
+        statistics.compare_means(first, second[:2], lambda row: row.steps)
 
 
 def test_impossible_rates_cannot_be_made() -> None:
@@ -183,5 +188,5 @@ def test_detectable_difference_is_the_smallest_one_with_that_power() -> None:
 
 def test_compare_across_settings_says_what_differs() -> None:
     second = make_rows([True, True], protocol_hash="other")
-    result = stats.compare(make_rows([True, False], arm="a"), second, across=True)
+    result = statistics.compare(make_rows([True, False], policy_name="a"), second, across=True)
     assert result.is_paired and result.differs == ("protocol_hash ['p0'] against ['other']",)

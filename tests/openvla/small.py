@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from invact_vla.data.action_stats import ActionStats
+from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, fresh, save_pretrained
+from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.config_file import load_model_config
-from invact_vla.openvla.pretrained import Pretrained, fresh, save_pretrained
 from invact_vla.openvla.prompt import prompt_of
 from tests.paths import REPOSITORY
 
@@ -33,7 +33,7 @@ def with_statistics(config: OpenVLAConfig) -> OpenVLAConfig:
     return replace(config, norm_stats={"libero_10": {"action": stats, "proprio": proprio}})
 
 
-def tiny(config: OpenVLAConfig | None = None, seed: int = 0) -> Pretrained:
+def tiny(config: OpenVLAConfig | None = None, seed: int = 0) -> VLACheckpoint:
     """Random weights and a tokenizer trained on the instructions."""
     texts = [prompt_of(i) for i in INSTRUCTIONS]
     pretrained = fresh(debug_config() if config is None else config, texts, seed)
@@ -51,7 +51,7 @@ def tiny_folder(folder: Path, config: OpenVLAConfig | None = None) -> Path:
 
 
 def pixels(count: int, config: OpenVLAConfig, seed: int = 0) -> torch.Tensor:
-    """Random normalised images."""
+    """Random normalized images."""
     generator = torch.Generator().manual_seed(seed)
     channels = 3 * config.n_towers * len(config.invact.cameras)
     size = config.image_size

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from invact_vla.cli import main as invact
-from invact_vla.openvla.bench import BenchVlaConfig, main
-from invact_vla.openvla.bench_sides import OFT, make_sides, questions, shared_copy, with_tokens
-from invact_vla.openvla.config_file import load_model_config
-from invact_vla.openvla.int8 import has_onednn
+from invact_vla.app.cli import main as invact
+from invact_vla.core.timing import Ratio, outside, take_turns
+from invact_vla.openvla.bench.action import BenchVlaConfig, main
+from invact_vla.openvla.bench.sides import OFT, make_sides, questions, shared_copy, with_tokens
+from invact_vla.openvla.checkpoints.config_file import load_model_config
+from invact_vla.openvla.inference.int8 import has_onednn
 from invact_vla.openvla.random_model import random_model
-from invact_vla.training.timing import Ratio, outside, take_turns
 from tests.openvla.small import debug_config
 from tests.paths import REPOSITORY
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.openvla.bench_train import BenchTrainConfig, main
+from invact_vla.openvla.bench.train import BenchTrainConfig, main
 from tests.paths import REPOSITORY
 
 

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from invact_vla.errors import UserError
-from invact_vla.openvla import checkpoint
-from invact_vla.openvla.config_file import read_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import Observation
+from invact_vla.openvla.checkpoints import weights as checkpoint
+from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
+from invact_vla.openvla.checkpoints.config_file import read_config
 from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.model import build_model
-from invact_vla.openvla.policy import OpenVLAPolicy
-from invact_vla.openvla.pretrained import load_pretrained, save_pretrained
-from invact_vla.schema import Observation
 from libero_eval.policies import CheckpointConfig
 from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
 

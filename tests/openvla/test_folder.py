@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invact_vla.errors import UserError
-from invact_vla.openvla import checkpoint
-from invact_vla.openvla.policy import OpenVLAPolicy, choose_statistics, to_libero_action
-from invact_vla.openvla.pretrained import load_pretrained, save_pretrained
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import Observation
+from invact_vla.openvla.checkpoints import weights as checkpoint
+from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
+from invact_vla.openvla.inference.policy import OpenVLAPolicy, select_norm_stats, to_libero_action
 from invact_vla.openvla.processor import ImageProcessor
-from invact_vla.schema import Observation
 from tests.openvla.small import debug_config, pixels, tiny, tiny_folder, with_statistics
 
 
@@ -146,11 +146,11 @@ def test_policy_without_statistics(tmp_path: Path) -> None:
 
 def test_choice_of_statistics() -> None:
     stats = {"libero_10_no_noops": {"action": 1}, "bridge_orig": {"action": 2}}
-    assert choose_statistics(stats, "libero_10") == ("libero_10_no_noops", {"action": 1})
+    assert select_norm_stats(stats, "libero_10") == ("libero_10_no_noops", {"action": 1})
     with pytest.raises(UserError, match="several"):
-        choose_statistics(stats, None)
+        select_norm_stats(stats, None)
     with pytest.raises(UserError, match="kitchen"):
-        choose_statistics(stats, "kitchen")
+        select_norm_stats(stats, "kitchen")
 
 
 def test_dataset_statistics_replace_norm_stats(folder: Path, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.lora import LoraConfig, find_targets
+from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.config_file import load_model_config
 from invact_vla.openvla.footprint import Compute, Footprint
-from invact_vla.openvla.lora import LoraConfig, attach, find_targets
 from invact_vla.openvla.model import OpenVLA, build_model
 from tests.openvla.small import debug_config, pixels
 from tests.paths import REPOSITORY

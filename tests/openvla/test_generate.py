@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from invact_vla.openvla.bench_sides import Question, allowed_ids, plain_generate
+from invact_vla.core.schema import Observation
+from invact_vla.openvla.bench.sides import Question, allowed_ids, plain_generate
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.generate import greedy_decode
+from invact_vla.openvla.inference.generate import greedy_decode
+from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.model import OpenVLA
-from invact_vla.openvla.policy import OpenVLAPolicy
 from invact_vla.openvla.random_model import random_model
-from invact_vla.openvla.towers import embed_patches
-from invact_vla.schema import Observation
+from invact_vla.openvla.vision_backbones import embed_patches
 from tests.openvla.small import debug_config, pixels, tiny_folder
 
 CPU = torch.device("cpu")

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invact_vla.openvla.action_tokens import ActionTokens
-from invact_vla.openvla.config_file import config_from_json, config_to_json
+from invact_vla.openvla.checkpoints.checkpoint import (
+    VLACheckpoint,
+    load_pretrained,
+    save_pretrained,
+)
+from invact_vla.openvla.checkpoints.config_file import config_from_json, config_to_json
 from invact_vla.openvla.head_configs import (
     HeadConfig,
     OftHeadConfig,
@@ -20,7 +25,6 @@ from invact_vla.openvla.head_configs import (
 from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.heads.head import ActionHead
 from invact_vla.openvla.heads.text import TextHead
-from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
 from tests.openvla.small import INSTRUCTIONS, debug_config, pixels, tiny
 
 HEADS = {
@@ -33,7 +37,7 @@ HEADS = {
 CHUNK = 3
 
 
-def policy_of(head: HeadConfig) -> Pretrained:
+def policy_of(head: HeadConfig) -> VLACheckpoint:
     config = debug_config(
         head=head,
         chunk=CHUNK,
@@ -44,7 +48,7 @@ def policy_of(head: HeadConfig) -> Pretrained:
     return tiny(config)
 
 
-def inputs_of(head: ActionHead, pretrained: Pretrained) -> dict[str, torch.Tensor]:
+def inputs_of(head: ActionHead, pretrained: VLACheckpoint) -> dict[str, torch.Tensor]:
     actions = np.random.default_rng(0).uniform(-1, 1, (2, CHUNK, 7))
     batch = head.batch(INSTRUCTIONS[:2], actions)
     batch["pixel_values"] = pixels(2, pretrained.config)

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from invact_vla.errors import UserError
-from invact_vla.openvla import int8
-from invact_vla.openvla.bench_sides import shared_copy
-from invact_vla.openvla.checkpoint import save_model
-from invact_vla.openvla.generate import greedy_decode
-from invact_vla.openvla.int8 import Int8Linear, quantize_model, quantize_rows, zero_point
+from invact_vla.core.errors import UserError
+from invact_vla.openvla.bench.sides import shared_copy
+from invact_vla.openvla.checkpoints.weights import save_model
+from invact_vla.openvla.inference import int8
+from invact_vla.openvla.inference.generate import greedy_decode
+from invact_vla.openvla.inference.int8 import Int8Linear, quantize_model, quantize_rows, zero_point
+from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.model import OpenVLA
-from invact_vla.openvla.policy import OpenVLAPolicy
 from invact_vla.openvla.random_model import random_model
 from tests.openvla.small import debug_config, pixels, tiny_folder
 

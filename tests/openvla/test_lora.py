@@ -11,15 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invact_vla.errors import UserError
-from invact_vla.openvla import merge as merge_command
-from invact_vla.openvla.adapter import load_adapter, load_on_base, save_adapter
-from invact_vla.openvla.config_file import load_model_config
-from invact_vla.openvla.head_configs import OftHeadConfig
-from invact_vla.openvla.lora import (
+from invact_vla.core.errors import UserError
+from invact_vla.openvla.adapters import merge as merge_command
+from invact_vla.openvla.adapters.adapter import load_adapter, load_on_base, save_adapter
+from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.lora import (
     FULL,
     LoraConfig,
-    attach,
     base_hash,
     find_targets,
     has_adapters,
@@ -27,9 +25,15 @@ from invact_vla.openvla.lora import (
     merge,
     probe_batch,
 )
+from invact_vla.openvla.checkpoints.checkpoint import (
+    VLACheckpoint,
+    load_pretrained,
+    save_pretrained,
+)
+from invact_vla.openvla.checkpoints.config_file import load_model_config
+from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.model import IGNORED, OpenVLA
-from invact_vla.openvla.pretrained import Pretrained, load_pretrained, save_pretrained
 from invact_vla.training.loop import LoopConfig, fit
 from tests.openvla.small import debug_config, pixels, tiny, with_statistics
 from tests.paths import GOLDEN, REPOSITORY, needs_golden
@@ -42,7 +46,7 @@ def oft_config():
     return with_statistics(debug_config(head=head, chunk=2, proprio_dim=8))
 
 
-def adapted(config: LoraConfig = SMALL, pretrained: Pretrained | None = None) -> Pretrained:
+def adapted(config: LoraConfig = SMALL, pretrained: VLACheckpoint | None = None) -> VLACheckpoint:
     """A tiny model with adapters that change its outputs."""
     pretrained = tiny(with_statistics(debug_config())) if pretrained is None else pretrained
     attach(pretrained.model, config, seed=1)

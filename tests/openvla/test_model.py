@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.openvla.checkpoints.config_file import config_from_json, load_model_config
 from invact_vla.openvla.config import OpenVLAConfig, TextConfig
-from invact_vla.openvla.config_file import config_from_json, load_model_config
-from invact_vla.openvla.generate import greedy_decode
+from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.language import llama_config
 from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.model import IGNORED, OpenVLA, build_model

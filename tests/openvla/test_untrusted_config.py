@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.openvla.checkpoints.checkpoint import load_pretrained
 from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig, TokensHeadConfig
-from invact_vla.openvla.pretrained import load_pretrained
 from tests.odd_values import ODD_VALUES, changed
 from tests.openvla.small import debug_config, tiny_folder
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.methods.laq.model import LatentActionQuantizer
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.retrieval.baselines import (
     BaselineConfig,
     LapaBaselineConfig,
@@ -84,8 +84,8 @@ def test_networks_of_this_project(config: BaselineConfig) -> None:
         return build(lambda: InvActEncoder(SHAPE), device)
 
     with pytest.MonkeyPatch.context() as patch, fake_cuda():
-        patch.setattr(lapa, "part_of", lambda folder, part: folder)
-        patch.setattr(trained, "part_of", lambda folder, part: folder)
+        patch.setattr(lapa, "subfolder_or_self", lambda folder, part: folder)
+        patch.setattr(trained, "subfolder_or_self", lambda folder, part: folder)
         patch.setattr(lapa, "from_pretrained", laq)
         patch.setattr(InvActEncoder, "from_pretrained", encoder)
         assert len(load_baseline(config, CUDA)(np.zeros((2, 5, 20, 20, 3), np.uint8))) == 2

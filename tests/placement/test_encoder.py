@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from latent_actions.invact.commit import CommitConfig
-from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.invact.language import FEATURES, LanguageHead
-from latent_actions.invact.losses import ContrastConfig, Items
-from latent_actions.invact.model import Batch, InvActModel, LossConfig
-from latent_actions.invact.readout import ReadoutConfig, narrow_action
-from latent_actions.invact.routing import Routing
-from latent_actions.retrieval.subjects import references, subject_of, text_side
+from latent_actions.encoder.commit import CommitConfig
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.language import FEATURES, LanguageHead
+from latent_actions.encoder.losses import BatchLabels, ContrastConfig
+from latent_actions.encoder.model import Batch, InvActModel, LossConfig
+from latent_actions.encoder.readout import ReadoutConfig, project_action
+from latent_actions.encoder.routing import Routing
+from latent_actions.retrieval.encoders import references, subject_of, text_side
 from tests.fake_cuda import CUDA, build, fake_cuda
 
 SHAPE = EncoderConfig(frames=4, size=16, width=16, depth=3, heads=2, embedding=8)
@@ -26,7 +26,7 @@ def batch(count: int = 8) -> Batch:
     """On the GPU, as the loop gives it: moved by its own `to`."""
     ids = torch.zeros(count, dtype=torch.long)
     backwards, meaning = torch.zeros(count, dtype=torch.bool), torch.zeros(count, FEATURES)
-    items = Items(ids, ids, ids, ids, ids, backwards, meaning)
+    items = BatchLabels(ids, ids, ids, ids, ids, backwards, meaning)
     pixels = torch.zeros(count, SHAPE.frames, 16, 16, 3)
     return Batch(pixels, items, ids, torch.zeros(count, FEATURES)).to(CUDA)
 
@@ -36,7 +36,7 @@ def batch(count: int = 8) -> Batch:
     [
         {"kind": "scene_aware"}, {"kind": "scene_aware", "beta": 2.0}, {"kind": "supcon"},
         {"kind": "infonce_pair"}, {"kind": "quadruplet_v1"}, {"negative_mask": "text"},
-        {"negative_mask": "none", "positives_below": True},
+        {"negative_mask": "none", "positives_in_denominator": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -52,7 +52,7 @@ def test_every_contrast(contrast: dict) -> None:
 @pytest.mark.parametrize("path", ["trunk", "own"])
 def test_every_term_of_the_loss(share: str, path: str) -> None:
     config = LossConfig(scene=0.1, dependence=0.1, entropy=0.1, share=share)  # type: ignore[arg-type]
-    shape = replace(SHAPE, commit=CommitConfig(register_path=path))  # type: ignore[arg-type]
+    shape = replace(SHAPE, commit=CommitConfig(register_encoder=path))  # type: ignore[arg-type]
     with fake_cuda():
         model = build(lambda: InvActModel(shape, config, VERBS))
         for routing in (Routing(hard=False), Routing(hard=True, noise=True)):
@@ -64,7 +64,7 @@ def test_every_term_of_the_loss(share: str, path: str) -> None:
 COMMIT = [
     {"estimator": "st_argmax"}, {"estimator": "topk"}, {"estimator": "sparsemax"},
     {"estimator": "soft"}, {"estimator": "none", "registers": 0}, {"registers": 0},
-    {"before": "read_all", "special_attention": "full"}, {"schedule": "once"},
+    {"pre_routing": "read_all", "special_attention": "full"}, {"schedule": "once"},
     {"special_attention": "registers_read_action", "schedule": "sticky"},
     {"patch_attention": "full"}, {"patch_attention": "none"}, {"motion_prior": 1.0},
 ]  # fmt: skip
@@ -110,7 +110,7 @@ def test_frozen_features_follow_the_frames(dino_folder: str) -> None:
     with fake_cuda():
         from transformers import Dinov2Model
 
-        from latent_actions.invact import features
+        from latent_actions.encoder.inputs import features
 
         class Made(features.FrozenFeatures):
             """The same, its weights made here: safetensors cannot read into fake tensors."""
@@ -121,7 +121,7 @@ def test_frozen_features_follow_the_frames(dino_folder: str) -> None:
                 self.patch, self.scaling = config.patch_size, ((0.5,) * 3, (0.5,) * 3)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("latent_actions.invact.embedder.FrozenFeatures", Made)
+            patch.setattr("latent_actions.encoder.embedder.FrozenFeatures", Made)
             encoder = InvActEncoder(shape).to(CUDA)  # features are no part of it and stay behind
         assert encoder.embedder.features is not None
         assert next(encoder.embedder.features.model.parameters()).device.type == "cpu"
@@ -141,7 +141,7 @@ def test_the_readout() -> None:
 
     with fake_cuda():
         encoder = build(lambda: InvActEncoder(SHAPE))
-        narrow_action(encoder, Table(), np.arange(20), ReadoutConfig(width=3))  # type: ignore[arg-type]
+        project_action(encoder, Table(), np.arange(20), ReadoutConfig(width=3))  # type: ignore[arg-type]
         assert encoder.head.weight.device == encoder.narrow.weight.device == CUDA
         assert encoder.embed(np.zeros((2, 4, 16, 16, 3), np.uint8)).shape == (2, 8)
 

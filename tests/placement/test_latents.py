@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from latent_actions.collapse import CollapseConfig, CollapseGuard
-from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.method import full_batches
-from latent_actions.methods.invact import InvActLabeller
-from latent_actions.methods.lapa import BATCH, LapaLabeller
-from latent_actions.methods.laq.config import LaqConfig
-from latent_actions.methods.laq.evaluate import evaluate, save_grid
-from latent_actions.methods.laq.model import LatentActionQuantizer
-from latent_actions.methods.laq.task import LaqTask, after_step, batches, laq_loss
-from latent_actions.quantize import ProductConfig
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard
+from latent_actions.labelers.invact import InvActLabeller
+from latent_actions.labelers.labeler import full_batches
+from latent_actions.labelers.lapa import BATCH, LapaLabeller
+from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.evaluate import evaluate, save_grid
+from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.quantizers import ProductQuantizerConfig
 from tests.fake_cuda import CUDA, build, fake_cuda
 
 TINY = LaqConfig(
@@ -53,11 +53,11 @@ def test_the_guard_stops_a_collapse_with_a_diagnosis() -> None:
             guard.act(1, codebook, outputs, torch.zeros(4, device=CUDA))
 
 
-@pytest.mark.parametrize("faithful", [False, True])
-def test_evaluation_and_pictures(faithful: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lapa_compat", [False, True])
+def test_evaluation_and_pictures(lapa_compat: bool, tmp_path: Path) -> None:
     with fake_cuda():
         model = build(
-            lambda: LatentActionQuantizer(LaqConfig(**{**vars(TINY), "faithful": faithful}))
+            lambda: LatentActionQuantizer(LaqConfig(**{**vars(TINY), "lapa_compat": lapa_compat}))
         )
         report = evaluate(model, FRAMES, 0)
         assert report.health.pairs == len(FRAMES)
@@ -76,7 +76,7 @@ def test_codes_of_the_lapa_labeler(size: int) -> None:
 
 def test_codes_of_the_invact_labeler() -> None:
     shape = EncoderConfig(frames=4, size=16, width=16, depth=3, heads=2, embedding=8)
-    quantizer = ProductConfig().fit(np.random.default_rng(0).normal(size=(50, 8)))
+    quantizer = ProductQuantizerConfig().fit(np.random.default_rng(0).normal(size=(50, 8)))
     with fake_cuda():
         labeler = InvActLabeller(build(lambda: InvActEncoder(shape)), quantizer, "h")
         assert labeler.codes(np.zeros((70, 4, 16, 16, 3), np.uint8)).shape == (70, 4)

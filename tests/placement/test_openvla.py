@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from invact_vla.core.schema import Observation
 from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.generate import greedy_decode
 from invact_vla.openvla.head_configs import (
     HeadConfig,
     OftHeadConfig,
@@ -18,13 +19,12 @@ from invact_vla.openvla.head_configs import (
     TokensHeadConfig,
 )
 from invact_vla.openvla.heads import action_head
+from invact_vla.openvla.inference.generate import greedy_decode
+from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.model import build_model
-from invact_vla.openvla.policy import OpenVLAPolicy
-from invact_vla.openvla.pretrained import Pretrained
-from invact_vla.schema import Observation
-from invact_vla.training import torch_files
 from invact_vla.training.device import place
+from invact_vla.untrusted import torch_files
 from tests.fake_cuda import CUDA, build, fake_cuda
 from tests.openvla.small import (
     INSTRUCTIONS,
@@ -51,7 +51,7 @@ def config_of(head: HeadConfig, **options: object) -> OpenVLAConfig:
     )
 
 
-def on_gpu(config: OpenVLAConfig, dtype: torch.dtype = torch.float32) -> Pretrained:
+def on_gpu(config: OpenVLAConfig, dtype: torch.dtype = torch.float32) -> VLACheckpoint:
     pretrained = build(lambda: tiny(config))
     pretrained.model.to(dtype)
     return pretrained
@@ -64,7 +64,7 @@ def seen(text: str) -> Observation:
     )
 
 
-def inputs(pretrained: Pretrained) -> dict[str, Tensor]:
+def inputs(pretrained: VLACheckpoint) -> dict[str, Tensor]:
     """A batch on the GPU, as the loop gives it."""
     head = action_head(pretrained)
     actions = np.zeros((len(TEXTS), head.chunk, head.action_dim))

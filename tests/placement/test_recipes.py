@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from invact_vla import posttrain, pretrain
 from invact_vla.data.robot_samples import RobotBatch
-from invact_vla.openvla.as_policy import as_policy
+from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.head_configs import OftHeadConfig, TokensHeadConfig
 from invact_vla.openvla.heads import action_head
-from invact_vla.openvla.lora import LoraConfig, attach
+from invact_vla.openvla.inference.as_policy import as_policy
+from invact_vla.recipes import posttrain, pretrain
 from tests.fake_cuda import CUDA, fake_cuda
 from tests.openvla.small import INSTRUCTIONS, debug_config
 from tests.placement.test_openvla import HEADS, config_of, inputs, on_gpu

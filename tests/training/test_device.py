@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from invact_vla.core.run_folder import open_run
 from invact_vla.training import device as devices
 from invact_vla.training.device import (
     describe,
@@ -16,9 +18,7 @@ from invact_vla.training.device import (
     resolve_dtype,
     stage_device,
 )
-from invact_vla.training.files import read_json
 from invact_vla.training.loop import LoopConfig, _accelerator, fit
-from invact_vla.training.run_folder import open_run
 
 
 @pytest.fixture

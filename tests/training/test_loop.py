@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from invact_vla.training.loop import LoopConfig, fit, learning_rate_at
 from invact_vla.training.optimizers import parameter_groups
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from invact_vla.training import sampling
 from invact_vla.training.distributed import Part
 from invact_vla.training.sampling import local_positions, rows_at

@@ -3,6 +3,7 @@
 A new head: a config in `head_configs.py`, a class here, and its line in `_HEADS`.
 """
 
+from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.head_configs import (
     HeadConfig,
     OftHeadConfig,
@@ -13,7 +14,6 @@ from invact_vla.openvla.heads.head import ActionHead
 from invact_vla.openvla.heads.oft import OftHead
 from invact_vla.openvla.heads.text import TextHead
 from invact_vla.openvla.heads.tokens import TokensHead
-from invact_vla.openvla.pretrained import Pretrained
 
 _HEADS: dict[type[HeadConfig], type[ActionHead]] = {
     TokensHeadConfig: TokensHead,
@@ -22,6 +22,6 @@ _HEADS: dict[type[HeadConfig], type[ActionHead]] = {
 }
 
 
-def action_head(pretrained: Pretrained) -> ActionHead:
+def action_head(pretrained: VLACheckpoint) -> ActionHead:
     """The head that a checkpoint's config names."""
     return _HEADS[type(pretrained.config.invact.head)](pretrained.config, pretrained.sequences)

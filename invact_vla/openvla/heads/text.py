@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invact_vla.openvla.generate import greedy_decode
 from invact_vla.openvla.heads.head import ActionHead, device_of
+from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.tokenizer import EOS
 

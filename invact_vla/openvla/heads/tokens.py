@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.generate import greedy_decode
 from invact_vla.openvla.heads.head import ActionHead, device_of
+from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.losses import bin_centers, token_metrics
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.prompt import SequenceBuilder

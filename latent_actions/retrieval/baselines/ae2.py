@@ -127,6 +127,6 @@ class Ae2Config(BaselineConfig):
             return model(pairs).unflatten(0, clips.shape[:2]).mean(dim=1)
 
         prepare = Preprocess(
-            frames=self.frames, size=self.size, stretch=True, colours=SIGNED, mode="bilinear"
+            frames=self.frames, size=self.size, stretch=True, colors=SIGNED, mode="bilinear"
         )
         return prepare, forward

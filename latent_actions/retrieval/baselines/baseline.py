@@ -19,17 +19,17 @@ from torch import Tensor
 from invact_vla.training.device import CPU, Device, exact, resolve_device
 
 Embed = Callable[[np.ndarray], np.ndarray]
-Forward = Callable[[Tensor], Tensor]  # float (B, T, 3, S, S), normalised -> (B, D)
+Forward = Callable[[Tensor], Tensor]  # float (B, T, 3, S, S), normalized -> (B, D)
 Pool = Literal["mean", "concat"]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
-IMAGENET: tuple[Colour, Colour] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP_COLOURS: tuple[Colour, Colour] = (
+IMAGENET: tuple[Color, Color] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP_COLOURS: tuple[Color, Color] = (
     (0.48145466, 0.4578275, 0.40821073),
     (0.26862954, 0.26130258, 0.27577711),
 )
-KINETICS: tuple[Colour, Colour] = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
-SIGNED: tuple[Colour, Colour] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels in [-1, 1]
+KINETICS: tuple[Color, Color] = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+SIGNED: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels in [-1, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,13 @@ class Preprocess:
     """From decoded clips to what a network was trained on.
 
     frames: T, evenly spaced, ends included; a clip with fewer has frames repeated. size: S. resize:
-    short side before the centre crop, 0 = `size`. stretch: both sides to `size`, no crop. colours:
+    short side before the center crop, 0 = `size`. stretch: both sides to `size`, no crop. colors:
     mean and standard deviation of [0, 1] pixels.
     """
 
     frames: int
     size: int
-    colours: tuple[Colour, Colour]
+    colors: tuple[Color, Color]
     resize: int = 0
     stretch: bool = False
     mode: Literal["bicubic", "bilinear"] = "bicubic"
@@ -53,7 +53,7 @@ class Preprocess:
         picks = np.rint(np.linspace(0, clips.shape[1] - 1, self.frames)).astype(int)
         images = torch.from_numpy(np.ascontiguousarray(clips[:, picks]))
         images = self._fit(rearrange(images, "b t h w c -> (b t) c h w").float() / 255)
-        mean, std = (torch.tensor(c)[:, None, None] for c in self.colours)
+        mean, std = (torch.tensor(c)[:, None, None] for c in self.colors)
         return rearrange((images - mean) / std, "(b t) c h w -> b t c h w", b=len(clips))
 
     def _fit(self, images: Tensor) -> Tensor:

@@ -108,5 +108,5 @@ class ByovConfig(BaselineConfig):
         )
         model = FrameEncoder(CLIPVisionModel(tower), self)
         fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
-        prepare = Preprocess(frames=self.frames, size=self.size, stretch=True, colours=CLIP_COLOURS)
+        prepare = Preprocess(frames=self.frames, size=self.size, stretch=True, colors=CLIP_COLOURS)
         return prepare, model

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.baselines import BaselineConfig, Embed, load_baseline, name_of
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def check(embed: Embed, clips: np.ndarray) -> dict[str, float]:
 
     other_clip: between different clips; reversed: a clip and itself played backwards, 1 = the
     encoder is blind to order; darker: a clip and itself at 80 % brightness. UserError if vectors are
-    not finite or clips cannot be told apart.
+    not finite or clips cannot be distinguished.
     """
     start = time.perf_counter()
     vectors = embed(clips)
@@ -71,7 +71,7 @@ def check(embed: Embed, clips: np.ndarray) -> dict[str, float]:
 
 
 def draw_clips(config: BaselineCheckConfig) -> np.ndarray:
-    """Squares of random colours that cross random textures: uint8 (N, T, S, S, 3)."""
+    """Squares of random colors that cross random textures: uint8 (N, T, S, S, 3)."""
     rng = np.random.default_rng(config.seed)
     cell = max(1, config.size // 8)
     coarse = rng.integers(0, 256, (config.clips, 8, 8, 3), dtype=np.uint8)
@@ -80,9 +80,9 @@ def draw_clips(config: BaselineCheckConfig) -> np.ndarray:
     room = 8 * cell - side
     clips = np.repeat(texture[:, None], config.frames, axis=1)
     for clip in clips:
-        colour = rng.integers(0, 256, 3, dtype=np.uint8)
+        color = rng.integers(0, 256, 3, dtype=np.uint8)
         first, last = rng.uniform(0, room, (2, 2))
         for i, share in enumerate(np.linspace(0, 1, config.frames)):
             top, left = (first + share * (last - first)).astype(int)
-            clip[i, top : top + side, left : left + side] = colour
+            clip[i, top : top + side, left : left + side] = color
     return clips

@@ -165,4 +165,4 @@ class FlowFeatConfig(BaselineConfig):
             means = per_frame(lambda images: model(images).mean(dim=(-2, -1)), clips)
             return pool_frames(means, self.pool)
 
-        return Preprocess(frames=self.frames, size=self.size, colours=IMAGENET), forward
+        return Preprocess(frames=self.frames, size=self.size, colors=IMAGENET), forward

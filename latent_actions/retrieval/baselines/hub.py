@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from invact_vla.training.device import CPU
 from latent_actions.published_model import published_model
 from latent_actions.retrieval.baselines.baseline import (
@@ -45,7 +45,7 @@ class ClipConfig(BaselineConfig):
             vectors = per_frame(lambda images: model(pixel_values=images).image_embeds, clips)
             return pool_frames(normalize(vectors, dim=-1), self.pool)
 
-        return Preprocess(frames=self.frames, size=size, colours=CLIP_COLOURS), forward
+        return Preprocess(frames=self.frames, size=size, colors=CLIP_COLOURS), forward
 
 
 @BaselineConfig.register_subclass("dinov3")
@@ -53,7 +53,7 @@ class ClipConfig(BaselineConfig):
 class Dinov3Config(BaselineConfig):
     """DINOv3 (arxiv.org/abs/2508.10104): class token, or mean of the patch tokens, of each frame."""
 
-    weights: str = "facebook/dinov3-vitb16-pretrain-lvd1689m"  # folder or hub name (gated licence)
+    weights: str = "facebook/dinov3-vitb16-pretrain-lvd1689m"  # folder or hub name (gated license)
     tokens: Literal["class", "patches"] = "class"  # what a frame's vector is made of
     pool: Pool = "mean"  # over frames: mean | concat
     size: int = 224  # side of the frames, pixels; a multiple of the patch
@@ -71,7 +71,7 @@ class Dinov3Config(BaselineConfig):
         def forward(clips: Tensor) -> Tensor:
             return pool_frames(per_frame(frame_vectors, clips), self.pool)
 
-        return Preprocess(frames=self.frames, size=self.size, colours=IMAGENET), forward
+        return Preprocess(frames=self.frames, size=self.size, colors=IMAGENET), forward
 
 
 @BaselineConfig.register_subclass("vjepa2")
@@ -95,7 +95,7 @@ class Vjepa2BaselineConfig(BaselineConfig):
             frames=self.frames,
             size=config.crop_size,
             resize=round(config.crop_size * 292 / 256),  # what its own video processor does
-            colours=IMAGENET,
+            colors=IMAGENET,
             mode="bilinear",
         )
         return prepare, lambda clips: model.get_vision_features(clips).mean(dim=1)
@@ -113,5 +113,5 @@ class TimesformerBaselineConfig(BaselineConfig):
 
         model = published_model(TimesformerModel, self.weights, device)
         size = model.config.image_size
-        prepare = Preprocess(frames=self.frames, size=size, colours=KINETICS, mode="bilinear")
+        prepare = Preprocess(frames=self.frames, size=size, colors=KINETICS, mode="bilinear")
         return prepare, lambda clips: model(pixel_values=clips).last_hidden_state[:, 0]

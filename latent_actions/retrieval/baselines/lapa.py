@@ -8,9 +8,9 @@ from einops import rearrange
 from torch import Tensor
 
 from invact_vla.training.device import CPU
-from latent_actions.method import part_of
-from latent_actions.methods.lapa import MODEL_PART
-from latent_actions.methods.laq.checkpoint import from_pretrained
+from latent_actions.labelers.labeler import subfolder_or_self
+from latent_actions.labelers.lapa import MODEL_PART
+from latent_actions.labelers.laq.checkpoint import from_pretrained
 from latent_actions.retrieval.baselines.baseline import (
     BaselineConfig,
     Forward,
@@ -35,7 +35,7 @@ class LapaBaselineConfig(BaselineConfig):
             raise ValueError(f"a pair needs two frames, got frames {self.frames}")
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
-        model = from_pretrained(part_of(self.laq, MODEL_PART), device=device)
+        model = from_pretrained(subfolder_or_self(self.laq, MODEL_PART), device=device)
 
         def forward(clips: Tensor) -> Tensor:
             pairs = torch.stack([clips[:, :-1], clips[:, 1:]], dim=3)
@@ -46,7 +46,7 @@ class LapaBaselineConfig(BaselineConfig):
             frames=self.frames,
             size=model.config.image_size,
             stretch=True,
-            colours=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
             mode="bilinear",
         )
         return prepare, forward

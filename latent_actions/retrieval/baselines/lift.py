@@ -97,5 +97,5 @@ class LiftConfig(BaselineConfig):
             return model(per_frame(lambda images: vit(images)[0][:, 0], clips))
 
         resize = round(self.size * 256 / 224)
-        prepare = Preprocess(frames=self.frames, size=self.size, resize=resize, colours=IMAGENET)
+        prepare = Preprocess(frames=self.frames, size=self.size, resize=resize, colors=IMAGENET)
         return prepare, forward

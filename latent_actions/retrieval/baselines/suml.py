@@ -163,7 +163,7 @@ class SlowFast(nn.Module):
 class SumlConfig(BaselineConfig):
     """SUM-L's ego trunk."""
 
-    weights: Path  # .pyth of wqtwjt1996/SUM-L (no licence file)
+    weights: Path  # .pyth of wqtwjt1996/SUM-L (no license file)
     width: int = 64  # channels of the slow stem
     blocks: tuple[int, ...] = (3, 4, 23, 3)  # blocks of each stage: ResNet-101
     temporal: tuple[int, ...] = (3, 4, 23, 3)  # those that span time (SUM-L: all)
@@ -180,7 +180,7 @@ class SumlConfig(BaselineConfig):
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         model = SlowFast(self.width, self.blocks, self.temporal, self.fusion)
         fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
-        prepare = Preprocess(frames=self.frames, size=self.size, colours=KINETICS, mode="bilinear")
+        prepare = Preprocess(frames=self.frames, size=self.size, colors=KINETICS, mode="bilinear")
 
         def forward(clips: Tensor) -> Tensor:
             return model(clips.flip(2))  # its loader decodes with OpenCV: blue first

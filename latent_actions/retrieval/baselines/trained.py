@@ -1,6 +1,6 @@
 """Baselines trained by `invact encoder train`: the same network with another loss.
 
-configs/encoder/baseline_train_*.yaml: `vi_encoder` is the ego-exo InfoNCE on synchronised pairs of
+configs/encoder/baseline_train_*.yaml: `vi_encoder` is the ego-exo InfoNCE on synchronized pairs of
 the Ego-Exo4D paper (arxiv.org/abs/2311.18259), `ego_exo_language` our stand-in for Rosetta, `supcon`
 plain supervised contrast.
 """
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from invact_vla.training.device import CPU
-from latent_actions.invact.encoder import InvActEncoder
-from latent_actions.invact.routing import Routing
-from latent_actions.method import part_of
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.routing import Routing
+from latent_actions.labelers.labeler import subfolder_or_self
 from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward, Preprocess
 
 
@@ -27,7 +27,9 @@ class TrainedConfig(BaselineConfig):
     batch_size: int = 64  # clips per forward pass
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
-        model = InvActEncoder.from_pretrained(part_of(self.encoder, "encoder"), device=device)
+        model = InvActEncoder.from_pretrained(
+            subfolder_or_self(self.encoder, "encoder"), device=device
+        )
 
         def forward(clips: Tensor) -> Tensor:
             return model(clips.movedim(2, -1), Routing(hard=True, noise=False)).embedding
@@ -36,7 +38,7 @@ class TrainedConfig(BaselineConfig):
             frames=model.config.frames,
             size=model.config.size,
             stretch=True,
-            colours=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
             mode="bilinear",
         )
         return prepare, forward

@@ -18,7 +18,7 @@ from invact_vla.training.device import CPU
 from latent_actions.retrieval.baselines.baseline import (
     IMAGENET,
     BaselineConfig,
-    Colour,
+    Color,
     Forward,
     Preprocess,
 )
@@ -26,7 +26,7 @@ from latent_actions.retrieval.baselines.vit import SpaceTimeTransformer, VitShap
 from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 # LaViLa's own numbers for its CLIP-started models (not CLIP's), over 255
-LAVILA_COLOURS: tuple[Colour, Colour] = (
+LAVILA_COLOURS: tuple[Color, Color] = (
     (108.3272985 / 255, 116.7460125 / 255, 104.09373615 / 255),
     (68.5005327 / 255, 66.6321579 / 255, 70.32316305 / 255),
 )
@@ -65,7 +65,7 @@ class VideoTextConfig(BaselineConfig):
     frames: int = 4  # frames read of a clip
 
     layout: ClassVar[KeyLayout]
-    colours: ClassVar[tuple[Colour, Colour]] = IMAGENET
+    colors: ClassVar[tuple[Color, Color]] = IMAGENET
     clip_start: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -79,7 +79,7 @@ class VideoTextConfig(BaselineConfig):
         model = VideoTower(trunk, self.projection())
         fit_weights(model, resize_time(state, self.frames), self.layout, self.weights, device)
         size = self.trunk.patch * self.trunk.grid
-        prepare = Preprocess(frames=self.frames, size=size, colours=self.colours, mode="bilinear")
+        prepare = Preprocess(frames=self.frames, size=size, colors=self.colors, mode="bilinear")
         return prepare, model
 
 
@@ -152,7 +152,7 @@ class LaVilaConfig(VideoTextConfig):
     """LaViLa's dual encoder (arxiv.org/abs/2212.04501), started from CLIP."""
 
     clip_start: ClassVar[bool] = True
-    colours: ClassVar[tuple[Colour, Colour]] = LAVILA_COLOURS
+    colors: ClassVar[tuple[Color, Color]] = LAVILA_COLOURS
     layout: ClassVar[KeyLayout] = KeyLayout(
         rename=(("visual.", "trunk."), ("image_projection", "projection.matrix")),
         unused=(

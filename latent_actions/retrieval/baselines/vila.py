@@ -20,12 +20,12 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from invact_vla.core.files import atomic_folder, read_json, write_json
 from invact_vla.training.device import CPU
-from invact_vla.training.files import atomic_folder, read_json, write_json
-from invact_vla.training.model_config import decode_config, on_meta
-from latent_actions.invact.losses import multi_positive_infonce
-from latent_actions.invact.model import Batch
-from latent_actions.method import part_of
+from invact_vla.untrusted.model_config import decode_config, on_meta
+from latent_actions.encoder.losses import multi_positive_infonce
+from latent_actions.encoder.model import Batch
+from latent_actions.labelers.labeler import subfolder_or_self
 from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward, Preprocess
 from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
@@ -100,7 +100,7 @@ class Vila(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch on one drawn pair of frames, and what to log.
 
-        Prediction: mean squared error to the copy's features, normalised to unit variance. Contrast:
+        Prediction: mean squared error to the copy's features, normalized to unit variance. Contrast:
         items of the same verb are positives, all others negatives.
         """
         shape = self.shape
@@ -156,7 +156,7 @@ class VilaConfig(BaselineConfig):
     batch_size: int = 64  # clips per forward pass
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
-        folder = part_of(self.run, PART)
+        folder = subfolder_or_self(self.run, PART)
         what = f"{folder}/config.json is not that of a VILA"
         shape = decode_config(VilaShape, read_json(folder / "config.json"), what)
         weights = folder / "model.safetensors"
@@ -166,7 +166,7 @@ class VilaConfig(BaselineConfig):
             frames=shape.frames,
             size=shape.size,
             stretch=True,
-            colours=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            colors=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
             mode="bilinear",
         )
         return prepare, model.embed

@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from invact_vla.core.run_folder import open_run
 from invact_vla.training.device import stage_device
 from invact_vla.training.loop import LoopConfig, fit
-from invact_vla.training.run_folder import open_run
-from latent_actions.invact import sprites  # noqa: F401  registers the data source
-from latent_actions.invact.augment import AugmentConfig
-from latent_actions.invact.batches import Batches, TextConfig
-from latent_actions.invact.clips import ClipData, VideoClips
-from latent_actions.invact.model import Batch
-from latent_actions.invact.sampler import SamplerConfig
+from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
+from latent_actions.encoder.inputs.augment import AugmentConfig
+from latent_actions.encoder.inputs.batches import Batches, TextConfig
+from latent_actions.encoder.inputs.clips import ClipData, VideoClips
+from latent_actions.encoder.inputs.sampler import SamplerConfig
+from latent_actions.encoder.model import Batch
 from latent_actions.retrieval.baselines.vila import PART, Vila, VilaShape
 
 
@@ -30,7 +30,7 @@ class VilaTrainConfig:
     data: ClipData = field(default_factory=VideoClips)  # clips; those of the train split are used
     model: VilaShape = field(default_factory=VilaShape)  # sizes and loss
     sampler: SamplerConfig = field(default_factory=SamplerConfig)  # how batches are drawn
-    augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colours
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colors
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, batch_size=128))  # loop
     workers: int = 2  # decoding processes
     seed: int = 0  # weights, batches and augmentation

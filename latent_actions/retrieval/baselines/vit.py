@@ -181,7 +181,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(shape.width, shape.eps)
 
     def forward(self, images: Tensor, taps: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
-        """(B, 3, H, W) -> normalised tokens (B, 1 + R + N, d), and the raw outputs of the blocks
+        """(B, 3, H, W) -> normalized tokens (B, 1 + R + N, d), and the raw outputs of the blocks
         in `taps`.
         """
         tokens = self.patch_embed(images)

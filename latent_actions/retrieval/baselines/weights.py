@@ -1,6 +1,6 @@
 """Published weight files: read without trusting them, and fitted to our modules key by key.
 
-Research checkpoints are pickles that hold training arguments, configs and optimisers beside the
+Research checkpoints are pickles that hold training arguments, configs and optimizers beside the
 tensors. The reader (training/torch_files.py) takes these as data, so no code of the file runs and no
 foreign package is needed.
 """
@@ -13,14 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import short, some
 from invact_vla.training.device import CPU
-from invact_vla.training.torch_files import (
-    read_research_pickle,
-    read_safetensors,
-    without_prefix,
-)
-from invact_vla.training.untrusted import short, some
+from invact_vla.untrusted.torch_files import read_research_pickle, read_safetensors, without_prefix
 
 _INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
 _SHOWN = 5  # differences named in an error

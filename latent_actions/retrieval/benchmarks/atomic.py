@@ -11,13 +11,13 @@ from typing import TypedDict
 
 import numpy as np
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.benchmark import Benchmark, Context
-from latent_actions.retrieval.metric import Levels, as_ids, levels_of, precision_at
+from latent_actions.retrieval.encoders import EvaluatedEncoder
+from latent_actions.retrieval.metric import ScoreBounds, as_ids, precision_at, reference_scores_of
 from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
 from latent_actions.retrieval.results import Row
 from latent_actions.retrieval.scenes import SCENE_KEYS, scene_groups
-from latent_actions.retrieval.subjects import Subject
 
 
 class Fractions(TypedDict):
@@ -40,7 +40,7 @@ class AtomicBenchmark(Benchmark):
         if unknown or not self.scene_keys:
             raise ValueError(f"scene_keys must be of {SCENE_KEYS}, got {self.scene_keys}")
 
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         moments = context.moments
         sides = dict(zip("gx", context.vectors(subject), strict=True))
         score = self.scorer(context, subject)
@@ -56,7 +56,7 @@ class AtomicBenchmark(Benchmark):
             if same != key:
                 yield score.skip(f"the same groups as {same!r}", setting=key)
                 continue
-            levels = fractions(levels_of(moments.verb, groups))
+            levels = fractions(reference_scores_of(moments.verb, groups))
             for name, values in directions(sides, moments.verb, groups).items():
                 yield score.row(f"{name} P@10", key, values, moments.take, **levels)
         if len(reasons) == len(self.scene_keys):
@@ -75,8 +75,8 @@ def directions(
     return scores
 
 
-def fractions(levels: Levels) -> Fractions:
-    """Levels from percent to [0, 1]."""
+def fractions(levels: ScoreBounds) -> Fractions:
+    """ScoreBounds from percent to [0, 1]."""
     return {
         "chance": levels.chance / 100,
         "oracle": levels.oracle / 100,

@@ -1,4 +1,4 @@
-"""Chirality: temporally opposite actions (open and close, left and right) told apart.
+"""Chirality: temporally opposite actions (open and close, left and right) distinguished.
 
 The two of a pair look alike frame by frame and differ in their order only, so an encoder that
 averages frames stays at chance; one is shown beside each encoder as "<name>, frames averaged".
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.benchmark import Benchmark, Context, Moments, Scorer
-from latent_actions.retrieval.metric import normalise
+from latent_actions.retrieval.encoders import EvaluatedEncoder
+from latent_actions.retrieval.metric import normalize
 from latent_actions.retrieval.probe import chance_of, probe_hits
 from latent_actions.retrieval.ranking import Pool, pool_levels, ranked
 from latent_actions.retrieval.results import Row
 from latent_actions.retrieval.scenes import OWN, scene_groups
-from latent_actions.retrieval.subjects import Subject
 from latent_actions.video.opposites import direction_of
 
 
 @Benchmark.register_subclass("chirality")
 @dataclass(frozen=True, kw_only=True)
 class ChiralityBenchmark(Benchmark):
-    """Nearest neighbours among the clips of two opposite actions, and a linear probe a pair."""
+    """Nearest neighbors among the clips of two opposite actions, and a linear probe a pair."""
 
     scene_key: str = OWN  # grouping that is left out with the query
     smallest: int = 2  # clips of each direction that a pair needs
@@ -34,7 +34,7 @@ class ChiralityBenchmark(Benchmark):
         if self.smallest < 2:
             raise ValueError(f"smallest must be >= 2, got {self.smallest}")
 
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         moments = context.moments
         groups = scene_groups(self.scene_key, moments.scene, moments.take, moments.moment)
         pairs = pairs_among(moments.text, self.smallest)
@@ -112,7 +112,7 @@ def side_auc(vectors: np.ndarray, sides: Sequence[str], groups: Sequence[str]) -
     half, its own group left out: (N,), NaN where a side is missing. 0.5 without information,
     whatever the sides' sizes.
     """
-    unit, side, group = normalise(vectors), np.array(sides), np.array(groups)
+    unit, side, group = normalize(vectors), np.array(sides), np.array(groups)
     scores = np.full(len(unit), np.nan)
     for i in range(len(unit)):
         similarity, allowed = unit @ unit[i], group != group[i]

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from invact_vla.data.decode import probe
-from invact_vla.errors import UserError
-from latent_actions.invact.clips import VideoClips
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.decode import probe
+from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.retrieval.benchmark import Benchmark, Context
+from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.masks import chance_overlap, overlap, token_coverage
 from latent_actions.retrieval.results import Row, ratio_interval
-from latent_actions.retrieval.subjects import Subject
+from latent_actions.synthetic.truth import read_masks
 from latent_actions.video.clips import clip_frames
 from latent_actions.video.records import ClipRecord
-from latent_actions.video.synthetic.truth import read_masks
 
 
 @Benchmark.register_subclass("commitment")
@@ -35,7 +35,7 @@ class CommitmentBenchmark(Benchmark):
         if not 0 < self.coverage <= 1:
             raise ValueError(f"coverage must be in (0, 1], got {self.coverage}")
 
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         if subject.tokens is None:
             raise UserError("the encoder has no commit blocks with registers, so no committed set")
         folder, moments = self._folder(context), context.moments

@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from invact_vla.errors import UserError
-from latent_actions.invact.clips import VideoClips
+from invact_vla.core.errors import UserError
+from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
 from latent_actions.retrieval.benchmarks.atomic import fractions
 from latent_actions.retrieval.compose import Composition, Sequences, hits_of, retrieve, window_count
-from latent_actions.retrieval.metric import levels_of
+from latent_actions.retrieval.encoders import EvaluatedEncoder, embed_all
+from latent_actions.retrieval.metric import reference_scores_of
 from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
 from latent_actions.retrieval.results import Row
 from latent_actions.retrieval.scenes import SCENE_KEYS, scene_groups
-from latent_actions.retrieval.subjects import Subject, embed_all
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources import EgoExo4dKeystepSource
@@ -72,7 +72,7 @@ class KeystepBenchmark(Benchmark):
         if set(self.compositions) - set(COMPOSITIONS) or set(self.scene_keys) - set(SCENE_KEYS):
             raise ValueError(f"compositions: {COMPOSITIONS}; scene_keys: {SCENE_KEYS}")
 
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         keysteps = self._keysteps(context, subject)
         score = self.scorer(context, subject)
         for level in self.label_levels:
@@ -97,7 +97,7 @@ class KeystepBenchmark(Benchmark):
         except UserError as error:
             yield score.skip(str(error), setting=setting)
             return
-        levels = fractions(levels_of(labels, groups))
+        levels = fractions(reference_scores_of(labels, groups))
         for composition in self.compositions:
             if composition == "gt_atomic" and not any(len(s) for s in sides["g"].atomic):
                 reason = "no keystep has atomic actions"
@@ -112,7 +112,7 @@ class KeystepBenchmark(Benchmark):
             for name, values in scores.items():
                 yield score.row(f"{composition} {name} P@10", setting, values, takes, **levels)
 
-    def _keysteps(self, context: Context, subject: Subject) -> _Keysteps:
+    def _keysteps(self, context: Context, subject: EvaluatedEncoder) -> _Keysteps:
         """Vectors of all keysteps that can be decoded in both views."""
         ego, exo = self._records(context)
         sides, windows, lost = {}, 0, 0
@@ -154,7 +154,7 @@ class KeystepBenchmark(Benchmark):
         return EgoExo4dKeystepSource(root=context.data.source.root)
 
     def _embed(
-        self, context: Context, subject: Subject, records: Sequence[ClipRecord], view: str
+        self, context: Context, subject: EvaluatedEncoder, records: Sequence[ClipRecord], view: str
     ) -> tuple[_Side, int, int]:
         """Vectors of the windows and atomic parts of the records, in one pass; how many windows and
         parts there are, and how many of them could not be decoded.

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.errors import UserError
-from latent_actions.invact.language import verb_sentence, without_subject
+from invact_vla.core.errors import UserError
+from latent_actions.encoder.inputs.language import verb_sentence, without_subject
 from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
-from latent_actions.retrieval.metric import normalise
+from latent_actions.retrieval.encoders import EvaluatedEncoder
+from latent_actions.retrieval.metric import normalize
 from latent_actions.retrieval.ranking import RECALLS, Pool, PoolLevels, Ranked, pool_levels, ranked
 from latent_actions.retrieval.results import Row
-from latent_actions.retrieval.subjects import Subject
 
 DISTRACTORS = 4
 
@@ -29,7 +29,7 @@ class LanguageBenchmark(Benchmark):
 
     seed: int = 0  # which distractors are drawn
 
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         if subject.texts is None:
             raise UserError(
                 "the encoder has no text side: give the run folder of a training, "
@@ -74,7 +74,7 @@ class LanguageBenchmark(Benchmark):
             return
         place = {text: number for number, text in enumerate(distinct)}
         shown = np.array([[place[text] for text in options[i]] for i in kept])
-        similarity = np.einsum("nd,nkd->nk", normalise(clips[kept]), normalise(of_text)[shown])
+        similarity = np.einsum("nd,nkd->nk", normalize(clips[kept]), normalize(of_text)[shown])
         hits = first_wins(similarity)
         takes = [moments.take[i] for i in kept]
         yield score.row("five-way choice", view, hits, takes, chance=0.2, oracle=1.0)

@@ -17,18 +17,18 @@ from typing import Literal
 import numpy as np
 
 from latent_actions.retrieval.benchmark import Benchmark, Context, Moments, Scorer
+from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.metric import (
     TOP,
     as_ids,
-    levels_of,
-    normalise,
+    normalize,
     precision_at,
+    reference_scores_of,
     top_indices,
 )
 from latent_actions.retrieval.probe import chance_of, probe_hits
 from latent_actions.retrieval.results import Row, ratio_interval
 from latent_actions.retrieval.scenes import ALONE, OWN, scene_groups
-from latent_actions.retrieval.subjects import Subject
 
 
 @Benchmark.register_subclass("scene_bias")
@@ -44,7 +44,7 @@ class SceneBiasBenchmark(Benchmark):
         if self.penalty <= 0:
             raise ValueError(f"penalty must be positive, got {self.penalty}")
 
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         moments = context.moments
         scenes = scene_groups(self.scene_key, moments.scene, moments.take, moments.moment)
         alone = scene_groups(ALONE, moments.scene, moments.take, moments.moment)
@@ -76,7 +76,7 @@ class SceneBiasBenchmark(Benchmark):
         """P@10 lost by leaving the scene out, and the share of the gain over chance that stays."""
         anywhere = precision_at(vectors, vectors, moments.verb, alone)
         across = precision_at(vectors, vectors, moments.verb, scenes)
-        chance = [levels_of(moments.verb, g).chance / 100 for g in (alone, scenes)]
+        chance = [reference_scores_of(moments.verb, g).chance / 100 for g in (alone, scenes)]
         yield score.row(
             f"{view} P@10 lost", self.scene_key, anywhere - across, moments.take,
             chance=chance[0] - chance[1],
@@ -93,7 +93,7 @@ class SceneBiasBenchmark(Benchmark):
         yield replace(row, value=value, low=100 * low, high=100 * high, chance=None)
 
     def _probes(
-        self, context: Context, subject: Subject, score: Scorer, scenes: list[str]
+        self, context: Context, subject: EvaluatedEncoder, score: Scorer, scenes: list[str]
     ) -> Iterator[Row]:
         """Scene and verb from the embedding, the action token and the registers."""
         moments = context.moments
@@ -149,7 +149,7 @@ def action_before_scene(
     share in which the first is nearer, ties half: (M,), and whether there are such pairs, bool (M,).
     """
     verb, scene, moment = as_ids(verbs), as_ids(scenes), as_ids(moments)
-    unit = normalise(vectors)
+    unit = normalize(vectors)
     wins, known = np.zeros(len(verb)), np.zeros(len(verb), bool)
     for i in range(len(verb)):
         similarity = unit @ unit[i]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
+from latent_actions.retrieval.encoders import EvaluatedEncoder, embed_all
 from latent_actions.retrieval.metric import as_ids
 from latent_actions.retrieval.ranking import Pool, pool_levels, ranked
 from latent_actions.retrieval.results import Row
-from latent_actions.retrieval.subjects import Subject, embed_all
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.source import SourceConfig
 
@@ -55,7 +55,7 @@ class ZeroShotBenchmark(Benchmark):
         """The clips, at most `limit` a class."""
         return some_of_each(self.clip_source().clips(context.split), self.limit)
 
-    def rows(self, context: Context, subject: Subject) -> Iterator[Row]:
+    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
         records = self.records(context)
         if not records:
             raise UserError(f"the source has no clips of split {context.split!r}")

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from invact_vla.data.hdf5_video import write_shards
-from invact_vla.data.video_io import write_video
-from invact_vla.training.run_folder import open_run
+from invact_vla.core.run_folder import open_run
+from invact_vla.data.video.hdf5_video import write_shards
+from invact_vla.data.video.video_io import write_video
 from latent_actions.video.phyworld.motion import (
     DIRECTIONS,
     FRAME_S,
@@ -116,15 +116,15 @@ def sample_at(config: PhyWorldConfig, scenario: Scenario, split: int, index: int
 
 def draw(sample: Sample, size: int) -> np.ndarray:
     """Frames of a sample, uint8 (T, size, size, 3), y up; edges are smoothed over one pixel."""
-    centres = ((np.arange(size) + 0.5) / size * WORLD).astype(np.float32)
+    centers = ((np.arange(size) + 0.5) / size * WORLD).astype(np.float32)
     pixel = WORLD / size
     frames = np.full((len(sample.positions), size, size, 3), 255.0, np.float32)
-    for ball, (radius, colour) in enumerate(zip(sample.radii, COLOURS, strict=False)):
+    for ball, (radius, color) in enumerate(zip(sample.radii, COLOURS, strict=False)):
         x, y = sample.positions[:, ball].T.astype(np.float32)
-        dx = centres[None, None, :] - x[:, None, None]
-        dy = centres[None, ::-1, None] - y[:, None, None]
+        dx = centers[None, None, :] - x[:, None, None]
+        dy = centers[None, ::-1, None] - y[:, None, None]
         cover = np.clip((radius - np.hypot(dx, dy)) / np.float32(pixel) + 0.5, 0, 1)[..., None]
-        frames += cover * (np.array(colour, np.float32) - frames)
+        frames += cover * (np.array(color, np.float32) - frames)
     return np.rint(frames).astype(np.uint8)
 
 

@@ -74,7 +74,7 @@ def collision(
 
 
 def contact_time(distance: float, radii: tuple[float, float], speeds: tuple[float, float]) -> float:
-    """Seconds until two balls touch whose centres are `distance` apart; a large number if never."""
+    """Seconds until two balls touch whose centers are `distance` apart; a large number if never."""
     closing = sum(speeds)
     return max(distance - sum(radii), 0.0) / closing if closing > 0 else 1e9
 

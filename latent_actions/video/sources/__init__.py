@@ -1,6 +1,6 @@
 """Video sources, one file each: importing this package registers them."""
 
-from latent_actions.video.dropped import Dropped
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources.egoexo4d import EgoExo4dSource, read_clips
 from latent_actions.video.sources.egoexo4d_keystep import EgoExo4dKeystepSource
@@ -10,12 +10,12 @@ from latent_actions.video.sources.phyworld import PhyWorldSource
 from latent_actions.video.sources.ssv2 import Ssv2Source
 
 __all__ = [
-    "Dropped",
     "EgoExo4dKeystepSource",
     "EgoExo4dSource",
     "FolderSource",
     "NtuSource",
     "PhyWorldSource",
+    "SkipReport",
     "SourceConfig",
     "Ssv2Source",
     "read_clips",

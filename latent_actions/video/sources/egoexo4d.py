@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from invact_vla.errors import UserError
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources.egoexo4d_takes import (
     SceneKey,
@@ -62,16 +62,16 @@ class EgoExo4dSource(SourceConfig):
         if self.min_duration_s < 0:
             raise ValueError(f"min_duration_s must be >= 0, got {self.min_duration_s}")
 
-    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         return read_clips(self, split)
 
 
-def read_clips(source: EgoExo4dSource, split: Split) -> tuple[list[ClipRecord], Dropped]:
+def read_clips(source: EgoExo4dSource, split: Split) -> tuple[list[ClipRecord], SkipReport]:
     """All clips of a split in take order, and what was left out and why."""
     takes = read_takes(source.root)
     descriptions = read_annotations(source.root, "atomic_descriptions", split)["annotations"]
     keysteps = read_annotations(source.root, "keystep", split)["annotations"]
-    records, dropped = [], Dropped()
+    records, dropped = [], SkipReport()
     for uid in known_takes(iter(descriptions), takes, dropped):
         if uid not in keysteps:
             dropped.add("takes without keysteps", takes[uid]["take_name"])
@@ -86,7 +86,7 @@ def _take_clips(
     take: dict[str, Any],
     annotations: Any,
     keysteps: Any,
-    dropped: Dropped,
+    dropped: SkipReport,
 ) -> Iterator[ClipRecord]:
     """Clips of one take: every kept moment, seen by the ego and the exo cameras that are on
     disk.
@@ -121,7 +121,7 @@ def moments_of(
     take: dict[str, Any],
     annotations: Any,
     segments: list[tuple[float, float]],
-    dropped: Dropped,
+    dropped: SkipReport,
 ) -> Iterator[Moment]:
     """The kept descriptions of a take. segments: (start, end) of its keysteps, seconds."""
     name = take["take_name"]
@@ -157,7 +157,7 @@ def _duration(take: dict[str, Any]) -> float:
 
 
 def _one_annotator(
-    annotations: Any, name: str, dropped: Dropped
+    annotations: Any, name: str, dropped: SkipReport
 ) -> list[tuple[float, dict[str, Any]]]:
     """(time, description) of the accepted annotator with the most of them (the first of equals), by
     time.
@@ -192,7 +192,9 @@ def _rows(annotation: dict[str, Any]) -> list[Any]:
     return rows if isinstance(rows, list) else [rows]
 
 
-def _readable(rows: list[Any], name: str, dropped: Dropped) -> list[tuple[float, dict[str, Any]]]:
+def _readable(
+    rows: list[Any], name: str, dropped: SkipReport
+) -> list[tuple[float, dict[str, Any]]]:
     """The descriptions that have a text and a time; the others are damage."""
     dropped.seen += len(rows)
     readable = []

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from invact_vla.errors import UserError
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources.egoexo4d import EgoExo4dSource, moments_of
 from latent_actions.video.sources.egoexo4d_takes import (
@@ -54,10 +54,10 @@ class EgoExo4dKeystepSource(SourceConfig):
         if self.min_duration_s < 0:
             raise ValueError(f"min_duration_s must be >= 0, got {self.min_duration_s}")
 
-    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         takes, keysteps = read_takes(self.root), read_annotations(self.root, "keystep", split)
         described = self._descriptions(split)
-        records, dropped = [], Dropped()
+        records, dropped = [], SkipReport()
         for uid in known_takes(iter(keysteps["annotations"]), takes, dropped):
             take = _Take(
                 takes[uid], keysteps["annotations"][uid], described.get(uid, []),
@@ -72,7 +72,7 @@ class EgoExo4dKeystepSource(SourceConfig):
             return {}
         return read_annotations(self.root, name, split)["annotations"]
 
-    def _segments(self, take: "_Take", dropped: Dropped) -> Iterator[ClipRecord]:
+    def _segments(self, take: "_Take", dropped: SkipReport) -> Iterator[ClipRecord]:
         cameras = cameras_of(self.root, take.entry, dropped)
         if not cameras:
             return
@@ -139,7 +139,7 @@ class _Take:
     ) -> list[tuple[float, float]]:
         """(start, end) of the atomic actions, by the rules of the atomic reader."""
         rules = EgoExo4dSource(root=root)
-        moments = moments_of(rules, self.entry, self.descriptions, segments, Dropped())
+        moments = moments_of(rules, self.entry, self.descriptions, segments, SkipReport())
         return [(moment.start_s, moment.end_s) for moment in moments]
 
     def tags(self, segment: dict[str, Any]) -> dict[str, str | float]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import read_json
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
 from latent_actions.video.records import Split, View
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import check_folder
 
 # keyword scenes of the published evaluation
@@ -68,7 +68,7 @@ def read_annotations(root: Path, name: str, split: Split) -> dict[str, Any]:
 
 
 def known_takes(
-    uids: Iterator[str], takes: dict[str, dict[str, Any]], dropped: Dropped
+    uids: Iterator[str], takes: dict[str, dict[str, Any]], dropped: SkipReport
 ) -> list[str]:
     """Those of the takes that takes.json lists, by name."""
     known = []
@@ -80,7 +80,7 @@ def known_takes(
     return sorted(known, key=lambda uid: takes[uid]["take_name"])
 
 
-def cameras_of(root: Path, take: dict[str, Any], dropped: Dropped) -> list[Camera]:
+def cameras_of(root: Path, take: dict[str, Any], dropped: SkipReport) -> list[Camera]:
     """Cameras of a take, from the downscaled videos, else the full ones; none if it lacks a view.
 
     Ego is the RGB stream of the Aria glasses, whatever their number, and what `capture.cameras` of
@@ -161,7 +161,7 @@ def as_seconds(value: Any) -> float | None:
 
 
 def segments_of(
-    annotation: Any, name: str, dropped: Dropped
+    annotation: Any, name: str, dropped: SkipReport
 ) -> list[tuple[float, float, dict[str, Any]]]:
     """(start, end, segment) of the keysteps of a take, seconds, in file order."""
     segments = (annotation.get("segments") or []) if isinstance(annotation, dict) else None

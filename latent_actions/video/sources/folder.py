@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invact_vla.errors import UserError
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder
 
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")
@@ -23,10 +23,10 @@ LAYOUT = "<split>/<scene>/<verb>/<name>[.<camera>].mp4 with split train or val"
 @SourceConfig.register_subclass("folder")
 @dataclass(frozen=True, kw_only=True)
 class FolderSource(SourceConfig):
-    """Whole video files as clips, labelled by their folders."""
+    """Whole video files as clips, labeled by their folders."""
 
-    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
-        dropped = Dropped()
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+        dropped = SkipReport()
         rows = [self._row(path, split) for path in self._files(split)]
         return self.whole_videos(rows, dropped), dropped
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from invact_vla.errors import UserError
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder
 from latent_actions.video.sources.ntu_actions import ACTIONS
 
@@ -49,8 +49,8 @@ class NtuSource(SourceConfig):
         if self.classes not in (60, 120):
             raise ValueError(f"classes must be 60 or 120, got {self.classes}")
 
-    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
-        dropped, rows = Dropped(), []
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+        dropped, rows = SkipReport(), []
         ignored = self._ignored()
         for path, numbers in self._files(dropped):
             if numbers[4] > self.classes or numbers[4] == 0:
@@ -61,7 +61,7 @@ class NtuSource(SourceConfig):
                 rows.append(_row(path, numbers, split))
         return self.whole_videos(rows, dropped), dropped
 
-    def _files(self, dropped: Dropped) -> list[tuple[Path, tuple[int, ...]]]:
+    def _files(self, dropped: SkipReport) -> list[tuple[Path, tuple[int, ...]]]:
         """Videos with the five numbers of their names, by name."""
         check_folder(self.root, LAYOUT)
         found = []

@@ -14,13 +14,13 @@ from typing import Literal
 
 import numpy as np
 
-from invact_vla.data.decode import VideoError
-from invact_vla.data.hdf5_video import BallShard, read_shards
-from invact_vla.errors import UserError
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.decode import VideoError
+from invact_vla.data.video.hdf5_video import BallShard, read_shards
 from latent_actions.video.phyworld.labels import tags_of
 from latent_actions.video.phyworld.motion import SCENARIOS, Scenario
 from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder
 
 FILE = re.compile(rf"^({'|'.join(SCENARIOS)})_(\w+)\.hdf5$")
@@ -36,8 +36,8 @@ class PhyWorldSource(SourceConfig):
     scene: Literal["radius_bin", "height_bin", "sample"] = "radius_bin"  # nuisance kept apart
     train: str = "30K"  # which training files: 30K | 300K | 3M; val reads the eval files
 
-    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
-        clips, dropped = [], Dropped()
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+        clips, dropped = [], SkipReport()
         for file, scenario in self._files(split):
             for shard in read_shards(file):
                 clips += self._shard(shard, scenario, f"{file.stem}/{shard.name}", split, dropped)
@@ -56,7 +56,7 @@ class PhyWorldSource(SourceConfig):
         return found
 
     def _shard(
-        self, shard: BallShard, scenario: Scenario, name: str, split: Split, dropped: Dropped
+        self, shard: BallShard, scenario: Scenario, name: str, split: Split, dropped: SkipReport
     ) -> Iterator[ClipRecord]:
         """Clips of a shard. Its videos have equal lengths: the first readable one is probed."""
         dropped.seen += len(shard.videos)
@@ -87,7 +87,7 @@ class PhyWorldSource(SourceConfig):
                 tags=tags,
             )
 
-    def _fps(self, shard: BallShard, dropped: Dropped) -> float | None:
+    def _fps(self, shard: BallShard, dropped: SkipReport) -> float | None:
         """Frame rate of a shard, None if not one of its first videos can be read."""
         first = list(shard.videos[:5])
         for info in self.probe(first).values():

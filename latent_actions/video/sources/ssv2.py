@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from invact_vla.errors import UserError
-from invact_vla.training.files import read_json
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
 from latent_actions.video.records import ClipRecord, Split
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder
 
 VIDEOS = "20bn-something-something-v2"
@@ -35,8 +35,8 @@ class Ssv2Source(SourceConfig):
 
     text: Literal["label", "template"] = "label"  # instruction: objects named, or "something"
 
-    def index(self, split: Split) -> tuple[list[ClipRecord], Dropped]:
-        dropped = Dropped()
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+        dropped = SkipReport()
         rows = [_clip_row(row, split) for row in self.rows(split)]
         return self.whole_videos(rows, dropped), dropped
 

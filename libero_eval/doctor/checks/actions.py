@@ -2,35 +2,35 @@
 
 import numpy as np
 
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped
 from libero_eval.doctor.inside import round_trip, tokens_of
-from libero_eval.doctor.patient import Patient
 from libero_eval.policies import NOOP_ACTION
-from libero_eval.remote.gripper import unit_range
+from libero_eval.serving.gripper import unit_range
 
 CUT_SHARE = 0.2  # of the actions; q01 and q99 cut off about 2 % a moving dimension
 
 
-def loads(patient: Patient) -> Finding:
+def loads(context: DiagnosticContext) -> Finding:
     """The policy can be loaded and answers with actions; UserError becomes the finding."""
     expected = "loads, and answers with finite actions in [-1, 1]"
     try:
-        values = patient.answers.configured[0]
+        values = context.answers.configured[0]
     except ValueError as error:  # the border of schema.ActionChunk
         advice = "weights are damaged, or statistics reach beyond [-1, 1]: convert or train again"
         return failed(expected, str(error), advice)
-    fault = unit_range(np.concatenate([chunk[:, 6] for chunk in patient.answers.configured]))
-    if fault is not None and patient.demos.all_actions[:, 6].min() < 0:
+    fault = unit_range(np.concatenate([chunk[:, 6] for chunk in context.answers.configured]))
+    if fault is not None and context.demos.all_actions[:, 6].min() < 0:
         return failed(
             "a gripper of -1 open, +1 close", fault, "convert the gripper where it is sent"
         )
     return passed(expected, f"chunks of {len(values)} actions")
 
 
-def tokens(patient: Patient) -> Finding:
+def tokens(context: DiagnosticContext) -> Finding:
     """Demonstrated actions come back from tokens within a bin; the gripper keeps its sign; holding
     still stays holding still (openvla, arxiv.org/abs/2406.09246, §3.2)."""
-    policy, actions = patient.model, patient.demos.all_actions
+    policy, actions = context.model, context.demos.all_actions
     action_tokens = tokens_of(policy)
     if action_tokens is None:
         return skipped("its head does not answer with action tokens")

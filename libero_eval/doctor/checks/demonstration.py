@@ -2,25 +2,25 @@
 
 import numpy as np
 
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.demonstrations import Demonstration, restore
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned
-from libero_eval.doctor.patient import Patient
-from libero_eval.protocol import SETTLE_ACTION
+from libero_eval.env.protocol import SETTLE_ACTION
 
 LAG = 4  # steps after which the fingers show what the gripper was told
-TURNS = {
+ROTATIONS = {
     "as the simulator returns them": (1, 1),
     "upside down": (-1, 1),
     "mirrored": (1, -1),
     "turned by 180 degrees": (-1, -1),
 }
-SIMILAR = 25.0  # grey levels between a stored frame and the same state in another asset pack
+SIMILAR = 25.0  # gray levels between a stored frame and the same state in another asset pack
 REPLAYS = 3
 
 
-def conventions(patient: Patient) -> Finding:
+def conventions(context: DiagnosticContext) -> Finding:
     """Deltas, not absolute places; +1 closes; inside [-1, 1]."""
-    demos = patient.demos.demos
+    demos = context.demos.demos
     expected = "actions are deltas in [-1, 1] that move the hand; +1 closes the gripper"
     largest = max(float(np.abs(d.executed).max()) for d in demos)
     if largest > 1 + 1e-6 or not np.isfinite(largest):
@@ -72,32 +72,32 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def orientation(patient: Patient) -> Finding:
+def orientation(context: DiagnosticContext) -> Finding:
     """Re-render stored states and see how the stored frames lie."""
     expected = "stored frames lie as the simulator returns them"
-    demo = next((d for d in patient.demos.demos if d.states is not None), None)
+    demo = next((d for d in context.demos.demos if d.states is not None), None)
     if demo is None or demo.states is None:
         return skipped("the demonstrations hold no simulator states")
     if demo.task_id is None:
-        return skipped(no_task(patient, demo))
-    sim, middle = patient.sim(demo.task_id), len(demo.times) // 2
+        return skipped(no_task(context, demo))
+    sim, middle = context.sim(demo.task_id), len(demo.times) // 2
     worst = 0.0
     for camera, frames in demo.frames.items():
         restore(sim, demo, demo.states[middle])
         fresh = sim.raw_image(camera, frames.shape[1]).astype(np.float64)
         gaps = {
             how: float(np.abs(frames[middle][::r, ::c] - fresh).mean())
-            for how, (r, c) in TURNS.items()
+            for how, (r, c) in ROTATIONS.items()
         }
         best, straight = min(gaps, key=lambda how: gaps[how]), gaps["as the simulator returns them"]
         worst = max(worst, straight)
         if best != "as the simulator returns them" and gaps[best] < 0.7 * straight:
             return failed(
                 expected, f"the {camera} frames of {demo.name} are stored {best} "
-                f"({gaps[best]:.1f} grey levels off, unturned {straight:.1f})",
+                f"({gaps[best]:.1f} gray levels off, unturned {straight:.1f})",
                 "turn them back in the file: whatever was trained on them sees other frames here",
             )  # fmt: skip
-    found = f"{worst:.1f} grey levels off"
+    found = f"{worst:.1f} gray levels off"
     if worst > SIMILAR:
         return warned(
             expected, found,
@@ -106,18 +106,18 @@ def orientation(patient: Patient) -> Finding:
     return passed(expected, found)
 
 
-def replay(patient: Patient) -> Finding:
+def replay(context: DiagnosticContext) -> Finding:
     """One of the first demonstrations reaches its goal when its actions are replayed."""
     expected = "a demonstration reaches its goal when replayed"
-    demos = [d for d in patient.demos.demos if d.start is not None]
+    demos = [d for d in context.demos.demos if d.start is not None]
     demos = ([d for d in demos if d.task_id is not None] or demos)[:REPLAYS]
     if not demos:
         return skipped("the demonstrations hold no simulator states")
     if demos[0].task_id is None:
-        return skipped(no_task(patient, demos[0]))
+        return skipped(no_task(context, demos[0]))
     for tried, demo in enumerate(demos, start=1):
         assert demo.start is not None and demo.task_id is not None
-        sim = patient.sim(demo.task_id)
+        sim = context.sim(demo.task_id)
         restore(sim, demo, demo.start, settle=True)
         for step, action in enumerate(demo.executed, start=1):
             if sim.step(np.clip(action, -1, 1)):
@@ -133,10 +133,10 @@ def replay(patient: Patient) -> Finding:
     )  # fmt: skip
 
 
-def no_task(patient: Patient, demo: Demonstration) -> str:
+def no_task(context: DiagnosticContext, demo: Demonstration) -> str:
     """Why the simulator is not asked."""
     return (
-        f"{demo.name} is of no task of {patient.protocol.suite_name}: give --suite with a folder that "
+        f"{demo.name} is of no task of {context.protocol.suite_name}: give --suite with a folder that "
         "holds its BDDL file to have it simulated"
     )
 

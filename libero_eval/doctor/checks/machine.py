@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, warned
-from libero_eval.doctor.patient import Patient
-from libero_eval.manifest import ABSENT
+from libero_eval.env.manifest import ABSENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +67,14 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def gl_backend(patient: Patient) -> Finding:
+def gl_backend(context: DiagnosticContext) -> Finding:
     """A backend that renders; UserError with the missing packages becomes the finding."""
-    return passed("EGL or OSMesa renders", patient.backend)
+    return passed("EGL or OSMesa renders", context.backend)
 
 
-def versions(patient: Patient) -> Finding:
+def versions(context: DiagnosticContext) -> Finding:
     """Every package of the table in a good version."""
-    found = patient.manifest["packages"]
+    found = context.manifest["packages"]
     wrong = [n for n in NEEDS if not n.suits(found.get(n.package, ABSENT))]
     if not wrong:
         shown = ", ".join(f"{n.package} {found[n.package]}" for n in NEEDS[:2])

@@ -1,21 +1,21 @@
 """Is the text around the instruction what the model was trained with, and can it be read?"""
 
 from invact_vla.openvla.config import PROMPT
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, warned
-from libero_eval.doctor.patient import Patient
 
 
-def prompt(patient: Patient) -> Finding:
+def prompt(context: DiagnosticContext) -> Finding:
     """OpenVLA's prompt, and instructions that stay different after the tokenizer."""
-    expected = f"{PROMPT!r}, instructions told apart"
-    template = patient.config.invact.prompt
+    expected = f"{PROMPT!r}, instructions distinguished"
+    template = context.config.invact.prompt
     if "{instruction}" not in template:
         return failed(
             expected, f"{template!r} has no {{instruction}}: the words are never shown",
             "correct invact.prompt in config.json",
         )  # fmt: skip
-    sequences = patient.model.sequences
-    texts = [*patient.demos.instructions, "open the drawer", "close the drawer"]
+    sequences = context.model.sequences
+    texts = [*context.demos.instructions, "open the drawer", "close the drawer"]
     ids = [tuple(sequences.prompt(text)) for text in texts]
     if len(set(ids)) < len(set(texts)):
         return failed(

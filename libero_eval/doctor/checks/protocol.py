@@ -1,23 +1,23 @@
 """Would it be rolled out the way it was trained to act?"""
 
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned
-from libero_eval.doctor.patient import Patient
-from libero_eval.protocol import MAX_STEPS, PROTOCOLS
+from libero_eval.env.protocol import MAX_STEPS, PROTOCOLS
 
 ROOM = 1.2  # times the steps of the longest demonstration: policies are slower
 LONGEST_CHUNK = 50  # steps open loop; published policies: 1 to 25
 
 
-def horizon(patient: Patient) -> Finding:
+def horizon(context: DiagnosticContext) -> Finding:
     """Suite and number of steps."""
-    protocol = patient.protocol
+    protocol = context.protocol
     suite, limit = protocol.suite, protocol.max_steps
     if suite not in MAX_STEPS:
-        return _own_horizon(patient)
+        return _own_horizon(context)
     named = [p.max_steps for p in PROTOCOLS.values() if p.suite == suite]
     expected = f"{MAX_STEPS[suite]} steps of {suite}, as OpenVLA's protocol has"
     found = f"{limit} steps, protocol {protocol.key}, hash {protocol.hash}"
-    trained = _trained_suite(patient)
+    trained = _trained_suite(context)
     if trained not in (None, suite):
         return failed(
             expected, f"statistics of {trained}, protocol of {suite}",
@@ -26,7 +26,7 @@ def horizon(patient: Patient) -> Finding:
     other = [name for name, steps in MAX_STEPS.items() if steps == limit and name != suite]
     if limit not in named and other:
         found += f", the horizon of {other[0]}"
-    longest = patient.demos.longest
+    longest = context.demos.longest
     if limit < longest * (1 if limit in named else ROOM):
         return failed(
             f"room for the longest demonstration of {longest} steps and a fifth more", found,
@@ -37,9 +37,9 @@ def horizon(patient: Patient) -> Finding:
     return passed(expected, found)
 
 
-def _own_horizon(patient: Patient) -> Finding:
+def _own_horizon(context: DiagnosticContext) -> Finding:
     """Of own tasks: room for the longest demonstration."""
-    protocol, longest = patient.protocol, patient.demos.longest
+    protocol, longest = context.protocol, context.demos.longest
     expected = f"room for the longest demonstration of {longest} steps and a fifth more"
     found = f"{protocol.max_steps} steps, protocol {protocol.key}"
     if protocol.max_steps < longest * ROOM:
@@ -47,24 +47,24 @@ def _own_horizon(patient: Patient) -> Finding:
     return passed(expected, found)
 
 
-def _trained_suite(patient: Patient) -> str | None:
+def _trained_suite(context: DiagnosticContext) -> str | None:
     """The suite that the checkpoint's statistics are named after, if they are."""
-    if patient.folder is None:
+    if context.folder is None:
         return None
-    keys = {key.removesuffix("_no_noops") for key in patient.config.norm_stats}
-    if patient.protocol.suite in keys:
-        return patient.protocol.suite
+    keys = {key.removesuffix("_no_noops") for key in context.config.norm_stats}
+    if context.protocol.suite in keys:
+        return context.protocol.suite
     return next((key for key in sorted(keys) if key in MAX_STEPS), None)
 
 
-def cameras(patient: Patient) -> Finding:
+def cameras(context: DiagnosticContext) -> Finding:
     """The protocol shows what the policy reads."""
-    needs, given = patient.policy_needs, patient.protocol.cameras
-    expected = f"cameras {', '.join(given)}, as {patient.protocol.key} has"
+    needs, given = context.policy_needs, context.protocol.cameras
+    expected = f"cameras {', '.join(given)}, as {context.protocol.key} has"
     found = f"the policy reads {', '.join(needs) or 'none'}"
     missing = [camera for camera in needs if camera not in given]
     if missing:
-        fits = [p.key for p in PROTOCOLS.values() if p.suite == patient.protocol.suite]
+        fits = [p.key for p in PROTOCOLS.values() if p.suite == context.protocol.suite]
         fits = [key for key in fits if set(needs) <= set(PROTOCOLS[key].cameras)]
         return failed(
             expected, f"{found}; {', '.join(missing)} is not shown",
@@ -80,18 +80,18 @@ def cameras(patient: Patient) -> Finding:
     return passed(expected, found)
 
 
-def chunk(patient: Patient) -> Finding:
+def chunk(context: DiagnosticContext) -> Finding:
     """After the declared number of actions the model says that it is done (EOS)."""
     from libero_eval.doctor.inside import trained_chunk
 
-    if patient.unseen:
-        return skipped(patient.unseen)
-    declared = patient.config.invact.chunk
+    if context.unseen:
+        return skipped(context.unseen)
+    declared = context.config.invact.chunk
     expected = f"the model ends its answer after the declared {declared} actions"
     if declared > LONGEST_CHUNK:
         advice = "correct invact.chunk in config.json"
         return failed(expected, f"{declared} actions open loop", advice)
-    trained = trained_chunk(patient.model, [f.observation for f in patient.answers.frames[:6]])
+    trained = trained_chunk(context.model, [f.observation for f in context.answers.frames[:6]])
     if trained is None:
         return skipped("the model never ends an answer: its trained chunk cannot be told")
     if trained != declared:

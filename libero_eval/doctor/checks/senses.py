@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from invact_vla.schema import Observation
+from invact_vla.core.schema import Observation
 from libero_eval.doctor.answers import Answers, Change, clearly_better, with_camera
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned
 from libero_eval.doctor.inside import same_length
-from libero_eval.doctor.patient import Patient
-from libero_eval.tasks import task_instruction, task_names
+from libero_eval.env.tasks import task_instruction, task_names
 
 NOTHING = 0.01  # mean change of the action, in standard deviations, that is no change
 MERGE = "weights of the {part} were lost (merge, conversion), or another library drops them"
@@ -18,40 +18,40 @@ NONE = skipped("not asked")
 UNTRAINED = "it is barely trained: train longer; if it was trained well, "
 
 
-def image(patient: Patient) -> Finding:
+def image(context: DiagnosticContext) -> Finding:
     """Other frames of the first camera change the action, and for the worse."""
-    needs = patient.policy_needs
+    needs = context.policy_needs
     if not needs:
         return skipped("the policy reads no camera")
-    return _see(patient, needs[0])
+    return _see(context, needs[0])
 
 
-def wrist(patient: Patient) -> Finding:
+def wrist(context: DiagnosticContext) -> Finding:
     """The same for the second camera."""
-    needs = patient.policy_needs
+    needs = context.policy_needs
     if len(needs) < 2:
         return skipped("the policy reads one camera")
-    return _see(patient, needs[1])
+    return _see(context, needs[1])
 
 
-def _see(patient: Patient, camera: str) -> Finding:
-    answers = patient.answers
-    fillings = _fillings(answers, camera, np.random.default_rng(patient.subject.seed))
+def _see(context: DiagnosticContext, camera: str) -> Finding:
+    answers = context.answers
+    fillings = _fillings(answers, camera, np.random.default_rng(context.subject.seed))
     changes = {name: answers.change(chunks) for name, chunks in fillings.items()}
     expected = f"other {camera} frames change the action"
     found = ", ".join(f"{name} {change:.2f}" for name, change in changes.items()) + " sd"
     if max(changes.values()) < NOTHING:
         return failed(
             expected, f"the {camera} frame is ignored ({found})",
-            _or_untrained(patient, MERGE.format(part="vision towers or projector")),
+            _or_untrained(context, MERGE.format(part="vision towers or projector")),
         )  # fmt: skip
-    return _useful(patient, fillings["another frame"], expected, found, f"the {camera} frame")
+    return _useful(context, fillings["another frame"], expected, found, f"the {camera} frame")
 
 
-def _or_untrained(patient: Patient, advice: str) -> str:
+def _or_untrained(context: DiagnosticContext, advice: str) -> str:
     """A policy that does no better than the mean action has rather not learned than lost, unless its
     run tells of a training."""
-    if patient.answers.has_skill or patient.findings.get("training", NONE).status == "pass":
+    if context.answers.has_skill or context.findings.get("training", NONE).status == "pass":
         return advice
     return UNTRAINED + advice
 
@@ -78,16 +78,16 @@ def _fillings(
     return {name: answers.under(fill(make)) for name, make in changes.items()}
 
 
-def words(patient: Patient) -> Finding:
+def words(context: DiagnosticContext) -> Finding:
     """Another instruction changes the action, and for the worse."""
-    answers, suite = patient.answers, patient.protocol.suite
+    answers, suite = context.answers, context.protocol.suite
     all_texts = [task_instruction(suite, place) for place in range(len(task_names(suite)))]
-    other = _other_instructions(patient.demos.instructions, all_texts)
+    other = _other_instructions(context.demos.instructions, all_texts)
     changes = {
         "blank": answers.under(lambda o: replace(o, instruction="")),
         "another task's": answers.under(lambda o: replace(o, instruction=other[o.instruction])),
     }
-    even = _even_texts(patient, other)
+    even = _even_texts(context, other)
     if even:
         changes["as long"] = answers.under(
             lambda o: replace(o, instruction=even.get(o.instruction, o.instruction))
@@ -96,7 +96,7 @@ def words(patient: Patient) -> Finding:
     expected = "another instruction changes the action"
     found = ", ".join(f"{name} {value:.2f}" for name, value in effect.items()) + " sd"
     ignored = effect["as long" if even else "another task's"] < NOTHING
-    if ignored and len(patient.demos.instructions) < 2 and not patient.demos.scripted:
+    if ignored and len(context.demos.instructions) < 2 and not context.demos.scripted:
         return warned(
             expected, f"the instruction is ignored ({found})",
             "as it may be where one task alone was trained on: roll out that task, no other",
@@ -104,14 +104,14 @@ def words(patient: Patient) -> Finding:
     if ignored:
         return failed(
             expected, f"the instruction is ignored ({found})",
-            _or_untrained(patient, MERGE.format(part="embedding or tokenizer")),
+            _or_untrained(context, MERGE.format(part="embedding or tokenizer")),
         )  # fmt: skip
-    if len(patient.demos.instructions) < 2:
+    if len(context.demos.instructions) < 2:
         return passed(expected, found)
-    scenes = [d.scene for d in {d.instruction: d for d in patient.demos.demos}.values()]
+    scenes = [d.scene for d in {d.instruction: d for d in context.demos.demos}.values()]
     if len(set(scenes)) == len(scenes):
         return passed(expected, f"{found}; the scenes tell the tasks apart too")
-    return _useful(patient, changes["another task's"], expected, found, "the instruction")
+    return _useful(context, changes["another task's"], expected, found, "the instruction")
 
 
 def _other_instructions(own: Sequence[str], all_texts: Sequence[str]) -> dict[str, str]:
@@ -120,22 +120,22 @@ def _other_instructions(own: Sequence[str], all_texts: Sequence[str]) -> dict[st
     return {text: next(t for t in pool if t != text) for text in own}
 
 
-def _even_texts(patient: Patient, other: dict[str, str]) -> dict[str, str]:
+def _even_texts(context: DiagnosticContext, other: dict[str, str]) -> dict[str, str]:
     """Texts of as many ids, for those instructions that have one."""
-    if patient.folder is None:
+    if context.folder is None:
         return {}
-    even = {own: same_length(patient.model, own, text.split()) for own, text in other.items()}
+    even = {own: same_length(context.model, own, text.split()) for own, text in other.items()}
     return {own: text for own, text in even.items() if text is not None}
 
 
 def _useful(
-    patient: Patient, chunks: list[np.ndarray], expected: str, found: str, what: str
+    context: DiagnosticContext, chunks: list[np.ndarray], expected: str, found: str, what: str
 ) -> Finding:
     """Whether the true input gives smaller errors than the exchanged one; not judged where errors
     have another cause already."""
-    answers = patient.answers
-    if patient.unseen or (
-        "variants" in patient.findings and patient.findings["variants"].status == "fail"
+    answers = context.answers
+    if context.unseen or (
+        "variants" in context.findings and context.findings["variants"].status == "fail"
     ):
         return passed(expected, found)
     true = answers.errors(answers.configured).all

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import LIBERO_ACTIONS
 from invact_vla.data.action_stats import ActionStats
 from invact_vla.data.conventions import gripper_to_training
-from invact_vla.errors import UserError
-from invact_vla.schema import LIBERO_ACTIONS
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned
-from libero_eval.doctor.patient import Patient
 
 FEW_TRANSITIONS = 100
 OFF = 0.35  # a quantile may differ from the demonstrations' by this share of their range
@@ -21,19 +21,19 @@ WRITE = (
 )
 
 
-def chosen(patient: Patient) -> tuple[str, dict[str, Any]]:
+def chosen(context: DiagnosticContext) -> tuple[str, dict[str, Any]]:
     """(key, statistics): the only ones, or those of the suite; UserError if there are none."""
-    from invact_vla.openvla.policy import choose_statistics
+    from invact_vla.openvla.inference.policy import select_norm_stats
 
-    known = patient.config.norm_stats
-    return choose_statistics(known, patient.protocol.suite if len(known) > 1 else None)
+    known = context.config.norm_stats
+    return select_norm_stats(known, context.protocol.suite if len(known) > 1 else None)
 
 
-def action_statistics(patient: Patient) -> Finding:
+def action_statistics(context: DiagnosticContext) -> Finding:
     """Present, finite, in order, in the environment's range."""
-    expected = "finite q01 < q99 (or constant) inside [-1, 1], gripper not normalised"
+    expected = "finite q01 < q99 (or constant) inside [-1, 1], gripper not normalized"
     try:
-        key, values = chosen(patient)
+        key, values = chosen(context)
         stats = ActionStats.from_json(values["action"])
     except UserError as error:
         return failed(expected, str(error), WRITE)
@@ -60,18 +60,18 @@ def _faults(stats: ActionStats) -> list[str]:
     wide = np.flatnonzero(mask & (np.maximum(np.abs(low), np.abs(high)) > 1 + 1e-6))
     faults += [f"{NAMES[i]} in [{low[i]:.3g}, {high[i]:.3g}], outside [-1, 1]" for i in wide]
     if mask[6]:
-        faults.append("the gripper is normalised (mask true)")
+        faults.append("the gripper is normalized (mask true)")
     elif low[6] < -1e-6 or high[6] > 1 + 1e-6:
         faults.append(f"the gripper in [{low[6]:.3g}, {high[6]:.3g}], expected 0 and 1")
     return faults
 
 
-def quantiles(patient: Patient) -> Finding:
+def quantiles(context: DiagnosticContext) -> Finding:
     """Statistics like those of the demonstrations: otherwise they are another data set's."""
-    if patient.unseen:
-        return skipped(patient.unseen)
-    key, values = chosen(patient)
-    stats, demos = ActionStats.from_json(values["action"]), patient.demos
+    if context.unseen:
+        return skipped(context.unseen)
+    key, values = chosen(context)
+    stats, demos = ActionStats.from_json(values["action"]), context.demos
     actions = demos.all_actions.copy()
     actions[:, 6] = gripper_to_training(actions[:, 6])
     own = ActionStats.of(actions, stats.mask.tolist())

@@ -1,13 +1,13 @@
 """Was it trained at all?"""
 
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped
-from libero_eval.doctor.patient import Patient
 from libero_eval.doctor.training import LEAST_STEPS
 
 
-def training(patient: Patient) -> Finding:
+def training(context: DiagnosticContext) -> Finding:
     """Enough steps for its answers to mean anything."""
-    found = patient.training
+    found = context.training
     if found is None or found.steps is None:
         return skipped("no record of its training lies beside it")
     expected = f"at least {LEAST_STEPS} steps"

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from invact_vla.core.schema import Observation
 from invact_vla.data.action_stats import ActionStats
 from invact_vla.data.conventions import gripper_to_training, normalization_mask, rotate
 from invact_vla.openvla.config import PROMPT
-from invact_vla.schema import Observation
 from libero_eval.doctor import inside
 from libero_eval.doctor.answers import Answers, Ask, Change, clearly_better, with_camera
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, warned
-from libero_eval.doctor.patient import Patient
 
 INVERTED_SHARE = 0.8  # of wrong gripper signs that means the sign is inverted
 TURNED = {"rotate180": "turned by 180 degrees", "flip": "upside down", "mirror": "mirrored"}
@@ -67,35 +67,35 @@ def swapped(observation: Observation) -> Observation:
     return replace(observation, agentview=observation.wrist, wrist=observation.agentview)
 
 
-def variants_of(patient: Patient) -> Iterator[Variant]:
+def variants_of(context: DiagnosticContext) -> Iterator[Variant]:
     """All that can be tried on this policy."""
-    needs = patient.policy_needs
+    needs = context.policy_needs
     groups = [(c,) for c in needs] + ([needs] if len(needs) > 1 else [])
     for cameras in groups:
         label = " and ".join(cameras)
         for how, words in TURNED.items():
             advice = (
                 f"it was trained on {label} frames {words} to what it gets: correct invact.turns "
-                f"in config.json (now {_turns(patient)})"
+                f"in config.json (now {_turns(context)})"
             )
             yield Variant(f"{label} {words}", advice, turned(cameras, how))
-    if patient.folder is None:
+    if context.folder is None:
         if len(needs) > 1:
             yield Variant("cameras swapped", "exchange the policy's cameras", swapped)
         return
-    yield from _declared(patient, needs)
+    yield from _declared(context, needs)
 
 
-def _declared(patient: Patient, needs: tuple[str, ...]) -> Iterator[Variant]:
+def _declared(context: DiagnosticContext, needs: tuple[str, ...]) -> Iterator[Variant]:
     """What a checkpoint declares about itself, otherwise."""
-    model, shown = patient.model, patient.demos.demos[0].frames
+    model, shown = context.model, context.demos.demos[0].frames
     for cameras in (("agentview",), ("wrist",), ("agentview", "wrist"), ("wrist", "agentview")):
         if cameras != needs and set(cameras) <= set(shown):
             listed = ", ".join(cameras)
             advice = f"set invact.cameras in config.json to [{listed}] (now {list(needs)})"
             name = "cameras swapped" if cameras == needs[::-1] else f"cameras {listed}"
             yield Variant(name, advice, same, inside.with_cameras(model, cameras))
-    actions = patient.demos.all_actions.copy()
+    actions = context.demos.all_actions.copy()
     opened = gripper_to_training(actions[:, 6])
     actions[:, 6] = opened if model.gripper_open else 1 - opened
     own = ActionStats.of(actions, normalization_mask(actions.shape[1], gripper=True))
@@ -108,19 +108,19 @@ def _declared(patient: Patient, needs: tuple[str, ...]) -> Iterator[Variant]:
             yield Variant(name, advice, same, inside.with_prompt(model, template))
 
 
-def _turns(patient: Patient) -> str:
-    return "no such field" if patient.folder is None else str(list(patient.model.turns))
+def _turns(context: DiagnosticContext) -> str:
+    return "no such field" if context.folder is None else str(list(context.model.turns))
 
 
-def variants(patient: Patient) -> Finding:
+def variants(context: DiagnosticContext) -> Finding:
     """No variant is clearly better than the policy as configured, and the gripper's sign is right."""
-    if patient.unseen:
-        return skipped(patient.unseen)
-    answers = patient.answers
+    if context.unseen:
+        return skipped(context.unseen)
+    answers = context.answers
     true = answers.errors(answers.configured)
     expected = "no variant acts clearly better on demonstrations than the policy as configured"
     best, errors, tried = None, true, 0
-    for variant in variants_of(patient):
+    for variant in variants_of(context):
         tried += 1
         other = answers.errors(answers.under(variant.change, variant.ask))
         better = all(clearly_better(other.motion, e.motion) for e in (true, answers.idle))
@@ -133,30 +133,30 @@ def variants(patient: Patient) -> Finding:
         advice.append(best.advice)
     if errors.gripper.mean() >= INVERTED_SHARE:
         faults.append(f"gripper sign inverted: {errors.gripper.mean():.0%} of signs are wrong")
-        advice.append(_gripper_advice(patient))
+        advice.append(_gripper_advice(context))
     if faults:
         return failed(expected, "; ".join(faults), "; ".join(advice))
     return passed(expected, f"{tried + 1} variants tried, error {true.all.mean():.2f} sd")
 
 
-def _gripper_advice(patient: Patient) -> str:
-    if patient.folder is None:
+def _gripper_advice(context: DiagnosticContext) -> str:
+    if context.folder is None:
         return "negate the last number of its actions"
-    now = patient.model.gripper_open
+    now = context.model.gripper_open
     return f"set invact.gripper_open in config.json to {1 - now} (now {now})"
 
 
-def skill(patient: Patient) -> Finding:
+def skill(context: DiagnosticContext) -> Finding:
     """Better than always the mean of all demonstrated actions."""
-    if patient.unseen:
-        return skipped(patient.unseen)
-    answers: Answers = patient.answers
+    if context.unseen:
+        return skipped(context.unseen)
+    answers: Answers = context.answers
     true, idle = answers.errors(answers.configured).all, answers.idle.all
     expected = "smaller open-loop errors than always the mean action"
     found = f"{true.mean():.2f} against {idle.mean():.2f} sd on {len(true)} frames"
     if clearly_better(true, idle):
         return passed(expected, found)
-    if patient.demos.scripted:
+    if context.demos.scripted:
         return skipped(f"{found}, on the doctor's own demonstrations: give --demos of the training")
     advice = "it did not learn these demonstrations: train longer, or give those it was trained on"
     finding = failed if np.mean(true) >= np.mean(idle) else warned

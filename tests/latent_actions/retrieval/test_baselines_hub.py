@@ -9,7 +9,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.baselines import (
     BaselineConfig,
     ClipConfig,
@@ -79,9 +79,9 @@ def clips(count: int = 2) -> np.ndarray:
     return rng.integers(0, 256, (count, 4, 32, 32, 3), dtype=np.uint8)
 
 
-def pixels(colours: tuple) -> torch.Tensor:
+def pixels(colors: tuple) -> torch.Tensor:
     """What transformers' own processors give for clips of the right size."""
-    mean, std = (torch.tensor(c)[:, None, None] for c in colours)
+    mean, std = (torch.tensor(c)[:, None, None] for c in colors)
     return (torch.from_numpy(clips()).permute(0, 1, 4, 2, 3).float() / 255 - mean) / std
 
 

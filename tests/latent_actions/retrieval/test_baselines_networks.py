@@ -23,7 +23,7 @@ from latent_actions.retrieval.baselines.vit import (
 SLOWFAST_R101_MILLIONS = 62.83
 
 
-def randomised(model: torch.nn.Module) -> Any:
+def randomized(model: torch.nn.Module) -> Any:
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -35,7 +35,7 @@ def test_vit_equals_timm(size: int) -> None:
     timm = pytest.importorskip("timm.models.vision_transformer")
     shape = VitShape(width=24, depth=2, heads=2, patch=14, grid=5, registers=4,
                      class_position=False, layer_scale=True)  # fmt: skip
-    ours = randomised(VisionTransformer(shape))
+    ours = randomized(VisionTransformer(shape))
     other = timm.VisionTransformer(
         img_size=70, patch_size=14, embed_dim=24, depth=2, num_heads=2, reg_tokens=4,
         no_embed_class=True, init_values=1e-5, num_classes=0, dynamic_img_size=True,
@@ -48,7 +48,7 @@ def test_vit_equals_timm(size: int) -> None:
 def test_positions_are_resized_as_dino_does() -> None:
     """Against the formula of DINO's repository, for a square grid."""
     shape = VitShape(width=8, depth=1, heads=1, patch=14, grid=5, antialias=False)
-    ours = randomised(VisionTransformer(shape))
+    ours = randomized(VisionTransformer(shape))
     table = ours.pos_embed[:, 1:].reshape(1, 5, 5, 8).permute(0, 3, 1, 2)
     wanted = F.interpolate(table, scale_factor=(4.1 / 5, 4.1 / 5), mode="bicubic")
     wanted = wanted.permute(0, 2, 3, 1).reshape(1, 16, 8)
@@ -59,7 +59,7 @@ def test_positions_are_resized_as_dino_does() -> None:
 @pytest.mark.parametrize("groups", ["(b f) h n e", "(b n) h f e"])
 def test_divided_attention_is_masked_dense_attention(groups: str) -> None:
     frames, places, heads = 3, 4, 2
-    attention = randomised(Attention(8, heads))
+    attention = randomized(Attention(8, heads))
     tokens = torch.randn(2, 1 + frames * places, 8)
     frame = torch.arange(frames).repeat_interleave(places)
     place = torch.arange(places).repeat(frames)
@@ -74,7 +74,7 @@ def test_divided_attention_is_masked_dense_attention(groups: str) -> None:
 def test_video_tower_by_hand() -> None:
     """One block written out: time first, space fed by it, residual from the input."""
     shape = VitShape(width=8, depth=1, heads=2, patch=2, grid=2)
-    trunk = randomised(SpaceTimeTransformer(shape, 3, clip_start=False, gated=False))
+    trunk = randomized(SpaceTimeTransformer(shape, 3, clip_start=False, gated=False))
     clips = torch.randn(2, 3, 3, 4, 4)
     rows = [trunk.cls_token[0, 0] + trunk.pos_embed[0, 0]]
     weight, bias = trunk.patch_embed.proj.weight.flatten(1), trunk.patch_embed.proj.bias
@@ -94,7 +94,7 @@ def test_video_tower_by_hand() -> None:
 
 def test_a_closed_gate_ignores_time() -> None:
     shape = VitShape(width=8, depth=2, heads=2, patch=2, grid=2)
-    trunk = randomised(SpaceTimeTransformer(shape, 3, clip_start=True, gated=True))
+    trunk = randomized(SpaceTimeTransformer(shape, 3, clip_start=True, gated=True))
     clips = torch.randn(1, 3, 3, 4, 4)
     before = trunk(clips)
     for block in trunk.blocks:
@@ -164,7 +164,7 @@ def test_most_changing_patches_by_loops() -> None:
     assert torch.allclose(most_changing(tokens, 0.3), wanted, atol=1e-6)
 
 
-def centre(image: Tensor, size: int) -> Tensor:
+def center(image: Tensor, size: int) -> Tensor:
     top, left = ((side - size) // 2 for side in image.shape[-2:])
     return image[..., top : top + size, left : left + size]
 
@@ -172,10 +172,10 @@ def centre(image: Tensor, size: int) -> Tensor:
 def test_preprocess_equals_torchvision() -> None:
     transforms = pytest.importorskip("torchvision.transforms.v2.functional")
     clips = np.random.default_rng(0).integers(0, 256, (1, 2, 60, 90, 3), dtype=np.uint8)
-    prepare = Preprocess(frames=2, size=28, resize=32, colours=IMAGENET)
+    prepare = Preprocess(frames=2, size=28, resize=32, colors=IMAGENET)
     image = torch.from_numpy(clips[0, 1]).permute(2, 0, 1).float() / 255
     resized = transforms.resize(image, [32], interpolation=3, antialias=True).clamp(0, 1)
-    wanted = transforms.normalize(centre(resized, 28), *map(list, IMAGENET))
+    wanted = transforms.normalize(center(resized, 28), *map(list, IMAGENET))
     assert torch.allclose(prepare(clips)[0, 1], wanted, atol=1e-5)
 
 
@@ -183,11 +183,11 @@ def test_frames_are_spread_and_repeated() -> None:
     ramp = np.zeros((1, 5, 4, 4, 3), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None, None]
     plain = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
     for frames, wanted in ((3, [0, 2, 4]), (10, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]), (1, [0])):
-        found = Preprocess(frames=frames, size=4, colours=plain)(ramp)[0, :, 0, 0, 0]
+        found = Preprocess(frames=frames, size=4, colors=plain)(ramp)[0, :, 0, 0, 0]
         assert found.round().int().tolist() == wanted
     wide = np.zeros((1, 1, 4, 12, 3), np.uint8)
     wide[:, :, :, :4] = 255  # a crop loses the left third, a stretch keeps it
     crop, stretch = (
-        Preprocess(frames=1, size=4, colours=CLIP_COLOURS, stretch=s)(wide) for s in (False, True)
+        Preprocess(frames=1, size=4, colors=CLIP_COLOURS, stretch=s)(wide) for s in (False, True)
     )
     assert crop.std() < stretch.std()

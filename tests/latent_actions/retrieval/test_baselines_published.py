@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.baselines import (
     Ae2Config,
     BaselineConfig,

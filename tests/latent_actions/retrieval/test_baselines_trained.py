@@ -10,18 +10,18 @@ import pytest
 import torch
 import yaml
 
-from invact_vla.errors import UserError
-from invact_vla.training.cli import parse_config
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
 from invact_vla.training.loop import LoopConfig
-from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.invact.losses import Items
-from latent_actions.invact.model import Batch
-from latent_actions.invact.sprites import SpriteConfig
-from latent_actions.invact.train import EncoderTrainConfig, train
-from latent_actions.methods.laq.checkpoint import save_pretrained
-from latent_actions.methods.laq.config import LaqConfig
-from latent_actions.methods.laq.model import LatentActionQuantizer
-from latent_actions.methods.laq.task import to_video
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.sprites import SpriteConfig
+from latent_actions.encoder.losses import BatchLabels
+from latent_actions.encoder.model import Batch
+from latent_actions.encoder.train import EncoderTrainConfig, train
+from latent_actions.labelers.laq.checkpoint import save_pretrained
+from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.laq.task import to_video
 from latent_actions.retrieval.baselines import (
     BaselineConfig,
     LapaBaselineConfig,
@@ -114,7 +114,7 @@ def test_vilas_copy_follows_and_is_not_trained(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Vila(SHAPE)
     ids = torch.tensor([0, 0, 1, 1])
-    items = Items(ids, ids, ids, torch.tensor([0, 1, 0, 1]), ids)
+    items = BatchLabels(ids, ids, ids, torch.tensor([0, 1, 0, 1]), ids)
     batch = Batch(torch.rand(4, 4, 16, 16, 3), items, ids, torch.zeros(4, 1))
     loss, _ = model(batch)
     loss.backward()
@@ -144,7 +144,7 @@ def test_vilas_contrast_by_loops() -> None:
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"colour": 3}')
+    (tmp_path / "config.json").write_text('{"color": 3}')
     with pytest.raises(UserError, match="not that of a VILA"):
         load_baseline(VilaConfig(run=tmp_path))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from latent_actions.invact.clips import VideoClips
-from latent_actions.invact.sprites import SpriteConfig
+from invact_vla.core.errors import UserError
+from latent_actions.encoder.inputs.clips import VideoClips
+from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.retrieval.benchmark import Benchmark, Context, run_benchmark
 from latent_actions.retrieval.benchmarks import (
     AtomicBenchmark,
@@ -26,13 +26,13 @@ from latent_actions.retrieval.benchmarks.scene_bias import (
     action_before_scene,
     same_scene_wrong_hits,
 )
-from latent_actions.retrieval.metric import levels_of, precision_at, top_indices
+from latent_actions.retrieval.encoders import EvaluatedEncoder, Tokens, pixel_embedding
+from latent_actions.retrieval.metric import precision_at, reference_scores_of, top_indices
 from latent_actions.retrieval.scenes import scene_groups
-from latent_actions.retrieval.subjects import Subject, Tokens, pixel_embedding
 from latent_actions.video.opposites import direction_of
 from latent_actions.video.sources import NtuSource, PhyWorldSource, Ssv2Source
 
-PIXELS = Subject(name="pixels", embed=pixel_embedding)
+PIXELS = EvaluatedEncoder(name="pixels", embed=pixel_embedding)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def knows(context, column):
     names = sorted(set(getattr(moments, column)))
     codes = np.eye(len(names))[[names.index(value) for value in getattr(moments, column)]]
     known = {moments.ego.tobytes(): codes, moments.exo.tobytes(): codes}
-    return Subject(name=column, embed=lambda clips: known[clips.tobytes()])
+    return EvaluatedEncoder(name=column, embed=lambda clips: known[clips.tobytes()])
 
 
 def values(rows):
@@ -56,7 +56,7 @@ def values(rows):
 
 def test_a_perfect_encoder_reaches_the_oracle_and_a_blind_one_does_not(context):
     found = values(AtomicBenchmark(scene_keys=("scene",)).rows(context, knows(context, "verb")))
-    level = levels_of(context.moments.verb, context.moments.scene)
+    level = reference_scores_of(context.moments.verb, context.moments.scene)
     for row in found.values():
         assert row.value == pytest.approx(row.oracle) == pytest.approx(level.oracle)
         assert row.chance == pytest.approx(level.chance) and row.n == 60
@@ -140,7 +140,7 @@ def test_probes_read_action_token_and_registers(context):
 
     def split(token):
         tokens = Tokens(action=blind, token=token, registers=codes, committed=zeros)
-        return Subject(name="split", embed=pixel_embedding, tokens=lambda clips: tokens)
+        return EvaluatedEncoder(name="split", embed=pixel_embedding, tokens=lambda clips: tokens)
 
     found = values(SceneBiasBenchmark().rows(context, split(codes)))
     folds = "scene, folds by take"
@@ -161,7 +161,7 @@ def test_language_of_a_perfect_pair(context):
         return np.array([[float(verb in text) for verb in verbs] for text in sentences])
 
     embed = knows(context, "verb").embed
-    subject = Subject(name="both", embed=embed, texts=texts)
+    subject = EvaluatedEncoder(name="both", embed=embed, texts=texts)
     found = values(LanguageBenchmark().rows(context, subject))
     for name in ("video to text R@1", "text to video mAP", "verb by name top 1"):
         assert found["ego", name].value == found["ego", name].oracle == 100

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from invact_vla.data.video_io import write_video
-from invact_vla.errors import UserError
-from latent_actions.invact.clips import VideoClips
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.video_io import write_video
+from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.retrieval.benchmark import Context
 from latent_actions.retrieval.benchmarks import CommitmentBenchmark
-from latent_actions.retrieval.subjects import Subject, Tokens, pixel_embedding
+from latent_actions.retrieval.encoders import EvaluatedEncoder, Tokens, pixel_embedding
+from latent_actions.synthetic.truth import write_truth
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.source import SourceConfig
-from latent_actions.video.sources import Dropped
-from latent_actions.video.synthetic.truth import write_truth
+from latent_actions.video.sources import SkipReport
 
 FPS, FRAMES, SIZE, GRID = 8.0, 48, 32, (2, 4, 4)
 
@@ -35,7 +35,7 @@ class MovingSquare(SourceConfig):
             for n in (0, 1)
             for view, camera in (("ego", "aria01_214-1"), ("exo", "cam01"))
         ]  # fmt: skip
-        return records, Dropped()
+        return records, SkipReport()
 
 
 def square(rng):
@@ -72,7 +72,7 @@ def sees(threshold):
         empty = np.zeros((len(clips), 1))
         return Tokens(empty, empty, empty, (light < threshold).astype(np.int64))
 
-    return Subject(name="sees", embed=pixel_embedding, tokens=tokens)
+    return EvaluatedEncoder(name="sees", embed=pixel_embedding, tokens=tokens)
 
 
 def test_the_frames_of_masks_are_those_of_clips(context, tmp_path):

@@ -11,20 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from invact_vla.errors import UserError
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import write_json
+from invact_vla.core.run_folder import open_run
 from invact_vla.html.charts import Bar, bars_with_points
-from invact_vla.training.cli import parse_config
-from invact_vla.training.files import write_json
 from invact_vla.training.loop import LoopConfig
-from invact_vla.training.run_folder import open_run
-from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.invact.sprites import SpriteConfig
-from latent_actions.invact.train import EncoderTrainConfig
-from latent_actions.methods.laq.checkpoint import save_pretrained
-from latent_actions.methods.laq.config import LaqConfig
-from latent_actions.methods.laq.model import LatentActionQuantizer
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.sprites import SpriteConfig
+from latent_actions.encoder.train import EncoderTrainConfig
+from latent_actions.labelers.laq.checkpoint import save_pretrained
+from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.retrieval import compare
-from latent_actions.retrieval.compare_arms import Arm, Member
 from latent_actions.retrieval.compare_stats import (
     Estimate,
     against,
@@ -32,10 +31,11 @@ from latent_actions.retrieval.compare_stats import (
     estimates_of,
     take_counts,
 )
+from latent_actions.retrieval.compare_variants import Member, Variant
+from latent_actions.retrieval.encoders import Embed, EvaluatedEncoder
 from latent_actions.retrieval.evaluate import evaluate
 from latent_actions.retrieval.metric import bootstrap_interval
 from latent_actions.retrieval.results import Row
-from latent_actions.retrieval.subjects import Embed, Subject
 from tests.paths import REPOSITORY
 
 SPRITES = SpriteConfig(moments=8, val_moments=40, val_scenes=3, size=16)
@@ -56,7 +56,7 @@ def run_of(folder: Path, seed: int, shape: EncoderConfig = SHAPE, steps: int = 3
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Two arms of two seeds, and a LAQ."""
+    """Two variants of two seeds, and a LAQ."""
     root = tmp_path_factory.mktemp("runs")
     for number, name in enumerate(("ours_0", "ours_1", "other_0", "other_1")):
         run_of(root / name, number)
@@ -67,11 +67,11 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
-def config_of(runs: Path, out: Path, *args: str, **arms: str) -> compare.CompareConfig:
-    """arms: names of runs with a space between."""
-    arms = arms or {"ours": "ours_0 ours_1", "other": "other_0 other_1"}
-    given = {name: [str(runs / run) for run in words.split()] for name, words in arms.items()}
-    words = ["--out", str(out), "--arms", json.dumps(given), "--reference", "ours", "--draws", "50",
+def config_of(runs: Path, out: Path, *args: str, **variants: str) -> compare.CompareConfig:
+    """variants: names of runs with a space between."""
+    variants = variants or {"ours": "ours_0 ours_1", "other": "other_0 other_1"}
+    given = {name: [str(runs / run) for run in words.split()] for name, words in variants.items()}
+    words = ["--out", str(out), "--variants", json.dumps(given), "--reference", "ours", "--draws", "50",
              "--data.type", "sprites", "--data.moments", "8", "--data.val_moments", "40",
              "--data.val_scenes", "3", "--data.size", "16"]  # fmt: skip
     return parse_config(compare.CompareConfig, [*words, *args])
@@ -79,7 +79,7 @@ def config_of(runs: Path, out: Path, *args: str, **arms: str) -> compare.Compare
 
 def p_at_10(folder: Path) -> dict[tuple[str, str], dict]:
     rows = json.loads((folder / "compare.json").read_text())["rows"]
-    return {(r["arm"], r["measure"]): r for r in rows if r["benchmark"] == "atomic"}
+    return {(r["variant"], r["measure"]): r for r in rows if r["benchmark"] == "atomic"}
 
 
 class Tags(HTMLParser):
@@ -107,29 +107,29 @@ def test_a_measure_that_only_some_runs_have_is_no_mean():
         row = Row(**names, measure="gain kept", value=value, note="" if value else "no gain")
         return {"rows": [asdict(row)]}
 
-    arm = Arm(name="a", kind="trained", members=(Member(load=Subject),))
+    variant = Variant(name="a", kind="trained", members=(Member(load=EvaluatedEncoder),))
     parts = {"a": [part(80.0), part(None), part(None)]}
-    assert compare._measure_rows([arm], parts) == []
+    assert compare._measure_rows([variant], parts) == []
     assert any("1 of 3 runs" in note for note in compare._absent(parts, []))
-    [row] = compare._measure_rows([arm], {"a": [part(80.0), part(60.0)]})
+    [row] = compare._measure_rows([variant], {"a": [part(80.0), part(60.0)]})
     assert row.value == 70
 
 
-def test_one_table_of_all_arms(runs, tmp_path, capsys, monkeypatch):
+def test_one_table_of_all_variants(runs, tmp_path, capsys, monkeypatch):
     laqs = json.dumps({"lapa": [{"type": "lapa", "laq": str(runs / "laq"), "frames": 4}]})
     config = config_of(runs, tmp_path / "compare", "--baselines", laqs)
     folder = compare.main(config)
     rows = p_at_10(folder)
-    assert {arm for arm, _ in rows} == {"ours", "other", "lapa", "random_weights", "pixels"}
+    assert {variant for variant, _ in rows} == {"ours", "other", "lapa", "random_weights", "pixels"}
     table = SPRITES.table(4, tmp_path, 1)
-    for arm in ("ours", "other"):
+    for variant in ("ours", "other"):
         embeds: dict[str, Embed] = {
-            str(n): InvActEncoder.from_pretrained(runs / f"{arm}_{n}" / "encoder").embed
+            str(n): InvActEncoder.from_pretrained(runs / f"{variant}_{n}" / "encoder").embed
             for n in (0, 1)
         }
         each = evaluate(embeds, table, "val", draws=2)
         for measure in ("cross_scene", "cross_view", "g-g", "x-g"):
-            row = rows[arm, measure]
+            row = rows[variant, measure]
             expected = [each["encoders"][n][measure]["p_at_10"] for n in "01"]
             assert row["seeds"] == pytest.approx(expected)
             assert row["value"] == pytest.approx(np.mean(expected))
@@ -186,9 +186,9 @@ def test_the_committed_patches_are_shown(runs, tmp_path):
 
 
 def test_what_can_not_be_compared_is_refused(runs, tmp_path):
-    def error(**arms: str) -> str:
+    def error(**variants: str) -> str:
         with pytest.raises(UserError) as caught:
-            compare.read_arms(config_of(tmp_path, tmp_path / "out", **arms))
+            compare.read_variants(config_of(tmp_path, tmp_path / "out", **variants))
         return str(caught.value)
 
     run_of(tmp_path / "a", 0)
@@ -202,14 +202,16 @@ def test_what_can_not_be_compared_is_refused(runs, tmp_path):
     assert "steps: b 4, ours 3" in error(ours="a", b="longer")
     assert "parameters: b " in error(ours="a", b="wider")
     assert "frames of a clip (ours 4, b 8)" in error(ours="a", b="slower")
-    assert "arm b" in error(ours="a", b="killed") and "unfinished" in error(ours="a", b="killed")
+    assert "variant b" in error(ours="a", b="killed") and "unfinished" in error(
+        ours="a", b="killed"
+    )
     assert "missing input" in error(ours="a", b="absent")
     assert "no run of `invact encoder train`" in error(ours="a", b="bare")
     assert "seeds [0, 0]" in error(ours="a a")
     given = config_of(
         tmp_path, tmp_path / "o", "--matched", "false", ours="a", b="longer", c="wider"
     )
-    notes = compare.read_arms(given)[1]
+    notes = compare.read_variants(given)[1]
     assert len(notes) == 2 and "steps: b 4" in notes[0] and "parameters: c" in notes[1]
 
 
@@ -218,9 +220,9 @@ def test_what_can_not_be_compared_is_refused(runs, tmp_path):
     [
         (["--reference", "nobody"], "reference"),
         (["--draws", "0"], "draws"),
-        (["--arms", '{"ours": []}'], "at least one run"),
-        (["--arms", '{"ours": ["x"], "a b": ["y"]}'], "letters"),
-        (["--arms", '{"ours": ["x"], "pixels": ["y"]}'], "must differ"),
+        (["--variants", '{"ours": []}'], "at least one run"),
+        (["--variants", '{"ours": ["x"], "a b": ["y"]}'], "letters"),
+        (["--variants", '{"ours": ["x"], "pixels": ["y"]}'], "must differ"),
     ],
 )
 def test_bad_configs_are_refused(tmp_path, args, message):
@@ -254,7 +256,7 @@ def test_takes_cancel_between_arms_and_seeds_do_not():
     assert same["ratio_low"] < 1 < same["ratio_high"]
 
 
-def test_a_paired_difference_is_narrower_than_the_arms():
+def test_a_paired_difference_is_narrower_than_the_variants():
     found = estimates_of({"a": scores_of(0, 1, 0.55), "b": scores_of(1, 1, 0.45)}, TAKES, 400, 0)
     gap = against(found["a"], found["b"])
     assert gap["apart"] is False and gap["difference_low"] > 5 and gap["ratio_low"] > 1
@@ -273,7 +275,7 @@ def test_one_seed_has_the_interval_of_takes_alone():
     assert np.diff(wide.interval) > np.diff(own.interval) + 1
 
 
-def test_an_arm_at_nothing_has_no_ratio():
+def test_an_variant_at_nothing_has_no_ratio():
     draws = np.array([10.0, 20.0])
     found = against(Estimate(15.0, draws), Estimate(5.0, np.array([0.0, 15.0])))
     assert "ratio" not in found and found["difference"] == 10 and found["apart"] is False
@@ -289,9 +291,9 @@ def test_bars_are_as_long_as_their_means():
     assert chart.count("<circle") == 3 and "b &amp; c" in chart
 
 
-def test_the_config_names_three_seeds_of_each_arm_that_is_judged():
+def test_the_config_names_three_seeds_of_each_variant_that_is_judged():
     path = REPOSITORY / "configs" / "encoder" / "compare_retrieval.yaml"
     config = parse_config(compare.CompareConfig, ["--config_path", str(path)])
-    seeds = {name: len(runs) for name, runs in {**config.arms, **config.baselines}.items()}
+    seeds = {name: len(runs) for name, runs in {**config.variants, **config.baselines}.items()}
     assert set(seeds.values()) == {3}
     assert [type(m).__name__[:9] for m in config.measures] == ["Chirality", "Commitmen"]

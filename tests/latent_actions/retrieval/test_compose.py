@@ -12,11 +12,11 @@ from latent_actions.retrieval.compose import (
     retrieve,
     window_count,
 )
-from latent_actions.retrieval.metric import normalise, precision_at
+from latent_actions.retrieval.metric import normalize, precision_at
 
 
 def sequences(rng, count, width=6):
-    return [normalise(rng.normal(size=(rng.integers(1, 6), width))) for _ in range(count)]
+    return [normalize(rng.normal(size=(rng.integers(1, 6), width))) for _ in range(count)]
 
 
 def padded(parts):

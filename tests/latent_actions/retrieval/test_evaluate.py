@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from invact_vla.data.video_io import write_video
-from invact_vla.errors import UserError
-from invact_vla.training.cli import parse_config
-from latent_actions.invact.encoder import EncoderConfig, InvActEncoder
-from latent_actions.invact.language import LanguageHead
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.video_io import write_video
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.language import LanguageHead
 from latent_actions.retrieval import evaluate, search
 from tests.paths import REPOSITORY
 

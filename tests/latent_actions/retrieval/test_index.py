@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval import index
 from latent_actions.retrieval.index import Entry, Gallery, has_faiss
 

@@ -5,20 +5,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from invact_vla.data.video_io import write_video
-from latent_actions.invact.clips import VideoClips
+from invact_vla.data.video.video_io import write_video
+from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.retrieval.benchmark import Context, run_benchmark
 from latent_actions.retrieval.benchmarks import KeystepBenchmark
+from latent_actions.retrieval.encoders import EvaluatedEncoder, pixel_embedding
 from latent_actions.retrieval.results import format_rows
-from latent_actions.retrieval.subjects import Subject, pixel_embedding
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.source import SourceConfig
-from latent_actions.video.sources import Dropped
+from latent_actions.video.sources import SkipReport
 
 FPS, SECONDS, SIZE = 4.0, 8, 32
 TAKES = tuple(f"{letter}_1" for letter in "abcdefgh")
 CAMERAS = (("ego", "aria01_214-1"), ("exo", "cam01"))
-PIXELS = Subject(name="pixels", embed=pixel_embedding)
+PIXELS = EvaluatedEncoder(name="pixels", embed=pixel_embedding)
 
 
 @SourceConfig.register_subclass("long_actions")
@@ -40,7 +40,7 @@ class LongActions(SourceConfig):
             for n in (0, 1)
             for view, camera in CAMERAS
         ]  # fmt: skip
-        return records, Dropped()
+        return records, SkipReport()
 
 
 @pytest.fixture

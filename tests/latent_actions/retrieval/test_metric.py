@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
-from latent_actions.retrieval.levels import main, read_histogram
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.metric import (
     TOP,
     bootstrap_interval,
     levels,
-    levels_of,
     precision_at,
+    reference_scores_of,
     top_indices,
 )
+from latent_actions.retrieval.reference_scores import main, read_histogram
 from tests.paths import GOLDEN, needs_golden
 
 
@@ -78,14 +78,14 @@ def test_chance_is_what_random_vectors_score():
     labels, scenes = rng.integers(8, size=1500).tolist(), rng.integers(5, size=1500).tolist()
     rows = rng.normal(size=(1500, 64)).astype(np.float32)
     score = 100 * precision_at(rows, rows, labels, scenes).mean()
-    assert score == pytest.approx(levels_of(labels, scenes).chance, abs=1.0)
+    assert score == pytest.approx(reference_scores_of(labels, scenes).chance, abs=1.0)
 
 
 def test_oracle_is_what_perfect_vectors_score():
     rng = np.random.default_rng(3)
     labels, scenes = rng.integers(30, size=300).tolist(), rng.integers(3, size=300).tolist()
     rows = np.eye(30, dtype=np.float32)[labels]
-    level = levels_of(labels, scenes)
+    level = reference_scores_of(labels, scenes)
     assert 100 * precision_at(rows, rows, labels, scenes).mean() == pytest.approx(level.oracle)
     assert level.n == 300 and level.groups == 3
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
 from latent_actions.retrieval.probe import chance_of, folds, probe_hits
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from latent_actions.invact.clips import VideoClips, pair_views
+from latent_actions.encoder.inputs.clips import VideoClips, pair_views
 from latent_actions.video.sources import EgoExo4dSource
 
 

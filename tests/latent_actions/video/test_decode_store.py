@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.data.decode import VideoError, decode_all, decode_frames, probe
-from invact_vla.data.video_io import write_video
-from invact_vla.errors import UserError
-from invact_vla.training.files import hash_file, read_json
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_file, read_json
+from invact_vla.data.video.decode import VideoError, decode_all, decode_frames, probe
+from invact_vla.data.video.video_io import write_video
 from latent_actions.video.records import ClipRecord, PairRecord
 from latent_actions.video.store import FrameStore
 
 
 def ramp(count: int, height: int = 32, width: int = 48) -> np.ndarray:
-    """Frame k is grey of level 8 k."""
+    """Frame k is gray of level 8 k."""
     levels = (8 * np.arange(count)).astype(np.uint8)
     return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
 
@@ -48,7 +48,7 @@ def test_probe_and_decode(videos, number):
 
 def test_crop_keeps_and_squash_loses_the_aspect(tmp_path):
     frames = np.zeros((2, 32, 64, 3), np.uint8)
-    frames[:, :, :16], frames[:, :, 48:] = 255, 255  # white flanks outside the centre square
+    frames[:, :, :16], frames[:, :, 48:] = 255, 255  # white flanks outside the center square
     write_video(tmp_path / "wide.mp4", frames, 10, "h264", 10)
     assert decode_frames(tmp_path / "wide.mp4", [0], 32, "crop")[:, :, 2:-2].mean() < 8
     assert 110 < decode_frames(tmp_path / "wide.mp4", [0], 32, "squash").mean() < 145

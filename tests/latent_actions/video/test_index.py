@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.data.video_io import write_video
-from invact_vla.errors import UserError
-from invact_vla.training.files import read_json
-from latent_actions.invact.clips import VideoClips
-from latent_actions.video.dropped import Dropped
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from invact_vla.data.video.video_io import write_video
+from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.video.index import IndexConfig, build_index, main, notes_on
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.sources import FolderSource
 
 
@@ -67,7 +67,7 @@ def test_vocabulary(tmp_path):
 
 
 def test_examples_are_limited_and_only_damage_counts():
-    dropped = Dropped()
+    dropped = SkipReport()
     dropped.seen = 100
     for number in range(9):
         dropped.add("unsure", str(number))

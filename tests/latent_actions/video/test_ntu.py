@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.data.video_io import write_video
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.video_io import write_video
 from latent_actions.video.sources import NtuSource
 from latent_actions.video.sources.ntu import (
     ONE_SHOT_CLASSES,

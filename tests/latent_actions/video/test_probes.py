@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.data.decode import VideoError, VideoInfo
-from invact_vla.data.video_io import write_video
+from invact_vla.data.video.decode import VideoError, VideoInfo
+from invact_vla.data.video.video_io import write_video
 from latent_actions.video import probes
 from latent_actions.video.probes import PROBES, probe_all
 

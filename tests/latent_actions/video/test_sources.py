@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.data.decode import probe
-from invact_vla.errors import UserError
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.decode import probe
 from latent_actions.video.phyworld.generate import PhyWorldConfig
 from latent_actions.video.phyworld.generate import main as generate
 from latent_actions.video.probes import PROBES

@@ -1,0 +1,1 @@
+"""What joins the packages: the command line, experiments, the report. Nothing imports it."""

@@ -1,0 +1,262 @@
+"""The `invact` command: finds the stage, parses its config, runs it.
+
+Stages are imported only when they are called, so `invact --help` is quick and labeling never loads a
+simulator.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from invact_vla.config.command import parse_config, run
+from invact_vla.core.errors import UserError
+
+# command -> (module, config class or None when it takes one path, what it does)
+COMMANDS: dict[str, tuple[str, str | None, str]] = {
+    "demo": (
+        "invact_vla.app.experiment",
+        "ExperimentConfig",
+        "the whole pipeline in miniature, up to a report",
+    ),
+    "ladder": (
+        "invact_vla.app.experiment",
+        "ExperimentConfig",
+        "run all stages and variants of one experiment",
+    ),
+    "report": (
+        "invact_vla.app.report.stage",
+        "ReportConfig",
+        "write the HTML report of an experiment",
+    ),
+    "bench": ("invact_vla.app.bench", "BenchConfig", "measured ratios, side by side in one run"),
+    "data synth": (
+        "latent_actions.synthetic.generate",
+        "SynthConfig",
+        "render synthetic human video as Ego-Exo4D and SSV2 trees",
+    ),
+    "data index": (
+        "latent_actions.video.index",
+        "IndexConfig",
+        "index the clips of a dataset and list skipped files",
+    ),
+    "data phyworld": (
+        "latent_actions.video.phyworld.generate",
+        "PhyWorldConfig",
+        "balls that move, fall and collide, drawn from formulas in PhyWorld's layout",
+    ),
+    "data check": (
+        "invact_vla.data.check",
+        "DataCheckConfig",
+        "describe demonstrations and list what is wrong with them",
+    ),
+    "encoder train": (
+        "latent_actions.train_encoder",
+        "EncoderTrainConfig",
+        "train an InvAct encoder",
+    ),
+    "encoder eval": (
+        "latent_actions.retrieval.evaluate",
+        "EvalConfig",
+        "retrieval benchmarks of encoders, with chance and oracle",
+    ),
+    "encoder compare": (
+        "latent_actions.retrieval.compare",
+        "CompareConfig",
+        "compare encoders over several seeds",
+    ),
+    "encoder search": (
+        "latent_actions.retrieval.search",
+        "SearchConfig",
+        "clips nearest to a clip or a video",
+    ),
+    "encoder baseline": (
+        "latent_actions.retrieval.baselines.check",
+        "BaselineCheckConfig",
+        "sanity-check a baseline encoder's embeddings",
+    ),
+    "encoder vila": (
+        "latent_actions.retrieval.baselines.vila_train",
+        "VilaTrainConfig",
+        "train the VILA baseline",
+    ),
+    "encoder levels": (
+        "latent_actions.retrieval.reference_scores",
+        None,
+        "chance and oracle of a verb histogram (JSON file)",
+    ),
+    "latent train": (
+        "latent_actions.labelers.laq.train",
+        "LaqTrainConfig",
+        "train LAPA's latent action quantizer",
+    ),
+    "latent label": ("latent_actions.labelers.label", "LabelConfig", "label clip pairs with codes"),
+    "latent verify": (
+        "latent_actions.labelers.laq.verify",
+        None,
+        "check a LAQ checkpoint against stored reference outputs",
+    ),
+    "vla init": (
+        "invact_vla.recipes.init",
+        "InitConfig",
+        "create the shared initial checkpoint",
+    ),
+    "vla pretrain": (
+        "invact_vla.recipes.pretrain",
+        "PretrainConfig",
+        "pretrain OpenVLA on latent-action tokens",
+    ),
+    "vla posttrain": (
+        "invact_vla.recipes.posttrain",
+        "PosttrainConfig",
+        "fine-tune OpenVLA on robot demonstrations",
+    ),
+    "vla merge": (
+        "invact_vla.openvla.adapters.merge",
+        "MergeConfig",
+        "merge a LoRA adapter into its base checkpoint",
+    ),
+    "vla export": (
+        "invact_vla.recipes.export",
+        "ExportConfig",
+        "write a checkpoint as stock OpenVLA code reads it, and push it to the hub",
+    ),
+    "vla plan": (
+        "invact_vla.recipes.plan",
+        "PlanConfig",
+        "memory, disk and time of each stage, beforehand",
+    ),
+    "vla verify": (
+        "invact_vla.openvla.checkpoints.verify",
+        "VerifyConfig",
+        "check an OpenVLA checkpoint or adapter against stored reference outputs",
+    ),
+    "libero doctor": (
+        "libero_eval.doctor.command",
+        "DoctorConfig",
+        "check a checkpoint before a rollout",
+    ),
+    "libero check": (
+        "libero_eval.env.assets.check",
+        "CheckConfig",
+        "load, settle and render all LIBERO tasks",
+    ),
+    "libero demos": (
+        "libero_eval.expert.demos",
+        "DemosConfig",
+        "write scripted demonstrations as LIBERO HDF5",
+    ),
+    "libero demonstrate": (
+        "libero_eval.rollout.expert_rates",
+        "DemonstrateConfig",
+        "success of the expert",
+    ),
+    "libero rollout": (
+        "libero_eval.rollout.command",
+        "RolloutConfig",
+        "roll a policy out in LIBERO",
+    ),
+    "libero serve": (
+        "libero_eval.rollout.serve",
+        "ServeConfig",
+        "serve a policy to rollouts elsewhere",
+    ),
+    "libero merge": (
+        "libero_eval.rollout.merge",
+        "MergeConfig",
+        "merge the shards of a rollout into one run",
+    ),
+    "libero report": (
+        "libero_eval.report.run",
+        "ReportConfig",
+        "tables and an HTML page of a rollout",
+    ),
+    "libero compare": (
+        "libero_eval.report.compare",
+        "CompareConfig",
+        "paired tests between rollouts",
+    ),
+    "libero plan": (
+        "libero_eval.report.plan",
+        "PlanConfig",
+        "how many episodes a difference needs",
+    ),
+    "bench gpu": (
+        "invact_vla.app.gpu",
+        "GpuConfig",
+        "tests and figures of a GPU, 8 minutes at most",
+    ),
+    "bench train": (
+        "invact_vla.openvla.bench.train",
+        "BenchTrainConfig",
+        "time of a training step, beside a plain PyTorch loop",
+    ),
+    "bench encoder": (
+        "latent_actions.encoder.bench",
+        "BenchEncoderConfig",
+        "time of block commitment, ratios",
+    ),
+    "bench vla": ("invact_vla.openvla.bench.action", "BenchVlaConfig", "time of an action, ratios"),
+    "bench rollout": (
+        "libero_eval.bench.rollout",
+        "BenchRolloutConfig",
+        "benchmark simulator throughput against LIBERO's reference loop",
+    ),
+}
+DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
+
+
+def usage() -> str:
+    """All commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  invact {name:<{width}}  {entry[2]}" for name, entry in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: invact COMMAND [--config_path configs/<area>/<name>.yaml] [--field value ...]",
+            *lines,
+            "`invact COMMAND --help` explains every option.",
+        ]
+    )
+
+
+def find_command(args: Sequence[str]) -> tuple[str, list[str]]:
+    """Split `latent label --x 1` into the command and the rest."""
+    for length in (2, 1):
+        name = " ".join(args[:length])
+        if len(args) >= length and name in COMMANDS:
+            return name, list(args[length:])
+    raise UserError(
+        f"unknown command {' '.join(args[:2])!r}: expected one of {', '.join(COMMANDS)}"
+    )
+
+
+def prepare(name: str, args: Sequence[str]) -> Callable[[], object]:
+    """Import the stage of a command and parse its arguments; calling the result runs it."""
+    module_name, config_name, purpose = COMMANDS[name]
+    module = importlib.import_module(module_name)
+    if config_name is None:
+        if len(args) != 1 or args[0] in ("-h", "--help"):
+            raise UserError(f"invact {name} takes one path ({purpose}), got {list(args)}")
+        return lambda: module.main(Path(args[0]))
+    if name in DEFAULT_CONFIGS and not any(a.startswith("--config_path") for a in args):
+        args = ["--config_path", str(module.find_config(Path(DEFAULT_CONFIGS[name]))), *args]
+    config = parse_config(getattr(module, config_name), args, f"invact {name}")
+    return lambda: module.main(config)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point; exits with 0, 2 for user errors, or the code that the command returns."""
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0)
+
+    def action() -> object:
+        name, rest = find_command(words)
+        return prepare(name, rest)()
+
+    sys.exit(run(action))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""From a command line to a checked config to a run, with errors a user can act on."""
+
+import contextlib
+import difflib
+import importlib
+import io
+import itertools
+import json
+import logging
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from invact_vla.config.field_help import show_comments
+from invact_vla.config.list_options import join_lists, register_lists
+from invact_vla.core.errors import UserError
+from invact_vla.core.secrets import without_secrets
+
+_NO_TYPE = re.compile(
+    r"Expected a dict with a 'type' key for <class '([\w.]+)'>, got (.*)", re.DOTALL
+)
+_LONGEST = 2000  # letters of a message
+_NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
+
+
+def parse_config(config_class: type, args: Sequence[str], program: str = "invact") -> Any:
+    """Parse `--config_path file.yaml --field value ...` into a dataclass.
+
+    Leading words without a flag become the field that the class names as its POSITIONAL.
+    Unknown keys and flags, bad values and missing files raise UserError naming the cause. `--help`
+    prints every field with its comment and exits with 0.
+    """
+    args = join_lists(_name_words(args, config_class), config_class)
+    from draccus.utils import DraccusException
+
+    from invact_vla.config.parser import parse
+
+    show_comments()
+    register_lists()
+
+    complaints = io.StringIO()
+    try:
+        with _program_name(program), contextlib.redirect_stderr(complaints):
+            return parse(config_class, list(args))
+    except (
+        DraccusException, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+        RecursionError, OSError,
+    ) as error:  # fmt: skip
+        raise UserError(" ".join(_cause(error).split())[:_LONGEST]) from error
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_explain(complaints.getvalue(), program)) from stop
+
+
+def _name_words(args: Sequence[str], config_class: type) -> list[str]:
+    """`a b --x 1` becomes `--name ["a", "b"] --x 1` if POSITIONAL names a tuple; other fields take
+    the first word alone."""
+    name = getattr(config_class, "POSITIONAL", None)
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), args))
+    if name is None or not words:
+        return list(args)
+    if typing.get_origin(typing.get_type_hints(config_class)[name]) is tuple:
+        return [f"--{name}", json.dumps(words), *args[len(words) :]]
+    return [f"--{name}", *args]
+
+
+@contextlib.contextmanager
+def _program_name(program: str) -> Iterator[None]:
+    """argparse takes its name from argv[0]; show the command instead."""
+    before, sys.argv = sys.argv, [program]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _explain(complaint: str, program: str) -> str:
+    """One line from argparse's usage and error: what came, and the nearest flags that exist."""
+    message = complaint.strip().rsplit("error: ", 1)[-1]
+    known = sorted(set(re.findall(r"--[\w.]+", complaint.rsplit("error: ", 1)[0])))
+    flag = re.search(r"--[\w.]+", message)
+    near = difflib.get_close_matches(flag[0], known, 3) if flag else []
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{message}: {hint}`{program} --help` lists all options"
+
+
+def run(action: Callable[[], Any]) -> int:
+    """Call a command; exit code 0, or its own int, or 2 with one line for a UserError."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        result = action()
+    except UserError as error:
+        line = "".join(c if c.isprintable() else " " for c in str(error))  # a terminal obeys others
+        print(f"error: {without_secrets(' '.join(line.split()))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _cause(error: BaseException | None) -> str:
+    """The message of an exception and of what led to it, each said once."""
+    parts: list[str] = []
+    while error is not None:
+        text = _about_types(str(error).strip())
+        if text and not any(text in known for known in parts):
+            parts.append(text)
+        error = error.__cause__
+    return "; because: ".join(parts)
+
+
+def _about_types(text: str) -> str:
+    """draccus' sentences about a choice without its type, in the words of the command line."""
+    if match := _NO_TYPE.fullmatch(text):
+        module, _, name = match[1].rpartition(".")
+        known = ", ".join(getattr(importlib.import_module(module), name).get_known_choices())
+        return f"{name}: its type is missing; give --NAME.type, one of {known}, with {match[2]}"
+    if match := _NO_CHOICE.fullmatch(text):
+        return f"{match[1]!r} is no choice: give --NAME.type and its options --NAME.option"
+    return text

@@ -1,0 +1,189 @@
+"""Files that are either whole or absent: atomic writes, hashes, JSON.
+
+A writer may be killed, or the power may fail, between any two steps. What it wrote is on the disk
+(fsync) before it gets its name, so a name always means whole content. A folder cannot be exchanged in
+one step: the old one waits as `.old-<name>` meanwhile, and `restore` puts it back if need be.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import parse_json, read_text
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = os.strerror(errno.ENOSPC)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+
+    The temporary name keeps the suffix, since writers choose formats by it. On an exception the
+    temporary file is removed and `path` is untouched; a full disk is a UserError.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        with _full_disk_named(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; put it in the place of `path` when the block ends well.
+
+    On an exception `path` is untouched; a full disk is a UserError. After a sudden end `path` may lie
+    aside: whoever reads it calls `restore` first, or `mend` on a folder above.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    restore(path)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        with _full_disk_named(path):
+            yield temporary
+            sync_tree(temporary)
+            if os.path.lexists(path):
+                os.replace(path, _aside(path))
+            os.replace(temporary, path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        restore(path)
+
+
+def restore(path: Path) -> None:
+    """Undo a replacement of a folder that ended half way: the old one comes back where no new one
+    is, else it goes."""
+    old = _aside(path)
+    if not os.path.lexists(old):
+        return
+    if os.path.lexists(path):
+        remove(old)
+    else:
+        os.replace(old, path)
+
+
+def mend(folder: Path) -> None:
+    """Put right what killed writers left below a folder that nobody writes into now."""
+    for old in list(folder.rglob(".old*-*")):
+        path = old.with_name(old.name.partition("-")[2])
+        if not os.path.lexists(path):
+            os.replace(old, path)
+    for torn in [*folder.rglob(".old*-*"), *folder.rglob(".tmp*-*")]:
+        remove(torn)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link (not what it leads to) or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until the disk has all files of a folder; links are not followed."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            if path.is_file() and not path.is_symlink():
+                _sync(path)
+        _sync(Path(place))
+    _sync(folder.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file and wait until the disk has it; UserError if the file is a link,
+    since what a link leads to is not ours to write."""
+    try:
+        descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a link, expected a file: remove it") from error
+    with os.fdopen(descriptor, "a") as file, _full_disk_named(path):
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".tmp{secrets.token_hex(4)}-{path.name}")
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".old-{path.name}")
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file or the entries of a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # safetensors and torch have errors of their own for it
+        if getattr(error, "errno", None) not in _FULL and _NO_SPACE not in str(error):
+            raise
+        raise UserError(f"disk full while writing {path}: free some space and run again") from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def hash_tree(folder: Path) -> str:
+    """SHA-256 over the relative names and bytes of all files below a folder, 16 digits.
+
+    But for README.md: a card changes nothing of what a folder does."""
+    digest = hashlib.sha256()
+    kept = (p for p in Path(folder).rglob("*") if p.is_file() and p.name != "README.md")
+    for path in sorted(kept):
+        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a JSON-able value with sorted keys, 16 digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or malformed file is a UserError that names it."""
+    return parse_json(read_text(path), str(path))

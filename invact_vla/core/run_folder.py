@@ -1,0 +1,214 @@
+"""A stage's folder: resolved config, provenance, metrics, and the mark that it is finished.
+
+    <folder>/config.yaml        the resolved config
+    <folder>/provenance.json    versions, git commit, machine, devices, seed, parents with their keys
+    <folder>/metrics.jsonl      one row a logged step
+    <folder>/done.json          the run's key and summary; present only when the stage is finished
+
+The key hashes the config (without `NON_HASHED_FIELDS`, which do not change the product)
+and the parents' keys: the same key means the same product, so a finished stage is skipped and a killed
+one continues.
+"""
+
+import json
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import draccus
+import yaml
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import (
+    append_line,
+    atomic_file,
+    hash_file,
+    hash_json,
+    hash_tree,
+    mend,
+    read_json,
+    remove,
+    sync_tree,
+    write_json,
+)
+from invact_vla.core.folder_lock import LOCK, FolderLock, lock_folder
+from invact_vla.core.versions import git_commit, package_versions
+
+CONFIG, PROVENANCE, DONE = "config.yaml", "provenance.json", "done.json"
+NON_HASHED_FIELDS = ("out", "overwrite", "workers", "executor", "in_flight", "max_errors", "device")
+_KEY_LENGTH = 64  # at most
+_CLEARED = "cleared"  # in place of a key: what else lies in the folder is being deleted
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run folder. finished: a run with the same key has already ended here. lock: keeps other
+    processes out until the run is finished or forgotten; None where it is finished."""
+
+    folder: Path
+    key: str
+    finished: bool
+    lock: FolderLock | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def metrics(self, **values: Any) -> None:
+        """Append one row to metrics.jsonl."""
+        append_line(self.metrics_path, json.dumps(values))
+
+    def ran_on(self, device: str) -> None:
+        """Note a device that made the product, or a part of it before a kill, in the provenance."""
+        path = self.folder / PROVENANCE
+        provenance = read_json(path)
+        devices = provenance.setdefault("devices", [])
+        if device not in devices:
+            devices.append(device)
+            write_json(path, provenance)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Mark the run as finished, once the disk has all of it, and let other processes in; summary
+        is what a report would quote."""
+        started = read_json(self.folder / PROVENANCE)["started"]
+        seconds = round(time.time() - started, 1)
+        write_json(self.folder / "summary.json", summary)
+        sync_tree(self.folder)
+        write_json(self.folder / DONE, {"key": self.key, "seconds": seconds})
+        if self.lock is not None:
+            self.lock.close()
+
+
+def open_run(
+    folder: Path,
+    config: Any,
+    parents: dict[str, Path] | None = None,
+    overwrite: bool = False,
+    seed: int | None = None,
+) -> Run:
+    """Open the folder of one stage, new, half finished or finished.
+
+    config: a draccus dataclass. parents: folders or files that the product is made from. Raises
+    UserError when a parent is missing or unfinished, when another process works in the folder, or
+    when it holds a run with another key and `overwrite` is not set. However suddenly a run ended
+    here, the next one with its config goes on.
+    """
+    folder = Path(folder)
+    resolved = draccus.encode(config)
+    text = yaml.safe_dump(resolved, sort_keys=False)
+    parent_keys = {name: artifact_hash(path) for name, path in (parents or {}).items()}
+    key = hash_json({"config": _product_part(resolved, parents or {}), "parents": parent_keys})
+    if _check(folder, key, text, overwrite) and (folder / DONE).exists():
+        return Run(folder, key, True)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(folder)
+    mend(folder)
+    known = _check(folder, key, text, overwrite)  # another process may have been here meanwhile
+    if known and (folder / DONE).exists():
+        return Run(folder, key, True)
+    if not known:
+        _clear(folder)
+        write_json(folder / PROVENANCE, _provenance(key, seed, parents or {}, parent_keys))
+    if not (folder / CONFIG).exists():
+        with atomic_file(folder / CONFIG) as temporary:
+            temporary.write_text(text)
+    return Run(folder, key, False, lock)
+
+
+def _check(folder: Path, key: str, config: str, overwrite: bool) -> bool:
+    """Whether the run of `key` was begun here; UserError if what lies here must not be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder: give another --out")
+    if (folder / PROVENANCE).exists():
+        known = _key_in(folder / PROVENANCE)
+        if known not in (key, _CLEARED) and not overwrite and not _is_bare(folder):
+            raise UserError(
+                f"{folder} holds a run with another config or other inputs (key {known}, now {key}): "
+                "give another --out, or --overwrite true to replace it"
+            )
+        return known == key
+    if folder.exists() and not _is_torn_start(folder, config):
+        raise UserError(f"{folder} is not empty and is not a run folder: give another --out")
+    return False
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether a run ended before it made anything, as one with a mistake in its config does."""
+    own = {CONFIG, PROVENANCE, LOCK}
+    return all(p.name in own or p.name.startswith(".tmp") for p in folder.iterdir())
+
+
+def _is_torn_start(folder: Path, config: str) -> bool:
+    """Whether a folder without provenance is empty, or what a run left that was killed in its first
+    moments; a config.yaml alone may be the user's, and is left alone unless it is the same."""
+    if (folder / LOCK).exists():
+        return _is_bare(folder)
+    names = {path.name for path in folder.iterdir()}
+    return not names or (names == {CONFIG} and (folder / CONFIG).read_text() == config)
+
+
+def _clear(folder: Path) -> None:
+    """Delete all but the lock. Ended half way, the folder is one that any run may replace."""
+    if (folder / PROVENANCE).exists():
+        remove(folder / DONE)
+        write_json(folder / PROVENANCE, {"key": _CLEARED})
+    for path in folder.iterdir():
+        if path.name not in (PROVENANCE, LOCK):
+            remove(path)
+
+
+def _key_in(path: Path) -> str:
+    """The key that a provenance.json or done.json holds; UserError if there is none."""
+    value = read_json(path)
+    key = value.get("key") if isinstance(value, dict) else None
+    if not isinstance(key, str) or len(key) > _KEY_LENGTH:
+        raise UserError(f"{path} holds no key of a run: it is damaged; give another folder")
+    return key
+
+
+def run_of(path: Path) -> Path:
+    """The run folder that a product lies in, or the product itself where no stage made it."""
+    return path.parent if (path.parent / PROVENANCE).exists() else path
+
+
+def artifact_hash(path: Path) -> str:
+    """The key of a finished run, or the content hash of a plain file or folder."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"missing input {path}: run the stage that makes it, or correct the path")
+    if (path / PROVENANCE).exists():
+        if not (path / DONE).exists():
+            raise UserError(f"{path} is unfinished: run the stage that makes it to its end first")
+        return _key_in(path / DONE)
+    return hash_tree(path) if path.is_dir() else hash_file(path)
+
+
+def _product_part(value: Any, parents: dict[str, Path]) -> Any:
+    """The config without product-neutral fields, paths of parents replaced by the parents' names."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in NON_HASHED_FIELDS}
+        return {k: _product_part(v, parents) for k, v in kept.items()}
+    if isinstance(value, list):
+        return [_product_part(v, parents) for v in value]
+    if isinstance(value, str):
+        for name, path in parents.items():
+            if value == str(path) or value.startswith(f"{path}/"):
+                return f"<{name}>{value[len(str(path)) :]}"
+    return value
+
+
+def _provenance(
+    key: str, seed: int | None, parents: dict[str, Path], parent_keys: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        "key": key,
+        "seed": seed,
+        "started": time.time(),
+        "parents": {n: {"path": str(p), "key": parent_keys[n]} for n, p in parents.items()},
+        "commit": git_commit(),
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+    }

@@ -1,0 +1,1 @@
+"""LIBERO HDF5, LeRobot and RLDS: a reader per format behind `dataset.RobotDataset`."""

@@ -1,0 +1,246 @@
+"""Reading LeRobot data sets of version 2 and 3, such as `lerobot/libero`: see lerobot_meta.py.
+
+Frames are found by their number, never by comparing times in seconds. Images are taken as upright and
+the gripper as what the values say (LIBERO's copies: -1 open, +1 close).
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import inside, short
+from invact_vla.data.dataset import EpisodeInfo
+from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.readers.lerobot_meta import LeRobotEpisode, read_meta
+from invact_vla.data.source_files import (
+    check_file,
+    check_pixels,
+    choose_cameras,
+    choose_key,
+    decode_picture,
+    files_of,
+    open_parquet,
+    read_columns,
+    stack_alike,
+)
+from invact_vla.data.stored_dataset import StoredDataset
+from invact_vla.data.video.decode import decode_frames
+
+AGENTVIEW, WRIST = "observation.images.image", "observation.images.image2"
+STATE, ACTION = "observation.state", "action"
+CAMERAS = {
+    "agentview": (AGENTVIEW, "observation.images.agentview", "observation.image", "image"),
+    "wrist": (WRIST, "observation.images.wrist", "observation.wrist_image", "wrist_image"),
+}
+STATES, ACTIONS = (STATE, "state"), (ACTION, "actions")
+MAX_PICTURE = 64 << 20  # bytes of an encoded picture
+MAX_WIDTH = 4096  # numbers of an action or a state
+BATCH = 32  # rows with pictures that are read at once
+
+
+class LeRobotDataset(StoredDataset):
+    """A LeRobot folder; episodes in the order of their numbers, tasks by their words."""
+
+    format_name = "LeRobot"
+
+    def __init__(self, config: DatasetConfig) -> None:
+        super().__init__(config)
+        folder = Path(config.path)
+        self.meta = read_meta(folder)
+        self.format_name = f"LeRobot {self.meta.info['codebase_version']}"
+        where, features = str(folder), self.meta.features
+        self.camera_keys = choose_cameras(where, config.cameras, self.meta.camera_keys, CAMERAS)
+        self._action = choose_key(where, "action", config.action, features, ACTIONS)
+        self.action_dim = self._size(self._action)
+        self.action_names = _names(features[self._action].get("names"), self.action_dim)
+        self._state = self._choose_state()
+        self.state_dim = sum(self._size(key) for key in self._state)
+        self.all_episodes = tuple(self._info(episode) for episode in self.meta.episodes)
+        self._select()
+
+    def _size(self, key: str) -> int:
+        shape = self.meta.features[key].get("shape")
+        if not isinstance(shape, list) or len(shape) != 1 or not _is_width(shape[0]):
+            raise UserError(
+                f"{self.config.path}: {key} of shape {short(str(shape))}, expected [numbers]"
+            )
+        return shape[0]
+
+    def _choose_state(self) -> tuple[str, ...]:
+        features, chosen = self.meta.features, self.config.state
+        missing = [key for key in chosen if key not in features]
+        if missing:
+            raise UserError(
+                f"{self.config.path}: no {missing[0]}, it has {sorted(features)}: correct --data.state"
+            )
+        found = tuple(chosen) or tuple(k for k in STATES if k in features)[:1]
+        if not found:
+            self.lacking_state = f"no {STATE} among {sorted(features)}"
+        return found
+
+    def _info(self, episode: LeRobotEpisode) -> EpisodeInfo:
+        words = self.config.instruction or episode.words or self._words_in_data(episode)
+        return EpisodeInfo(f"episode_{episode.number}", words, words, episode.length)
+
+    def _words_in_data(self, episode: LeRobotEpisode) -> str:
+        """By the task_index of its first row."""
+        task: Any = None
+        tasks = _column(read_columns(episode.data, ["task_index"]), "task_index")
+        if tasks is not None:
+            places = self._places(episode)
+            task = tasks[places[0]].item() if len(places) else None
+        if not self.meta.tasks.get(task):
+            raise UserError(
+                f"{self.config.path}: no words for episode {episode.number} (task_index {task}, "
+                f"{len(self.meta.tasks)} tasks): repair meta/tasks, or say --data.instruction"
+            )
+        return self.meta.tasks[task]
+
+    def source_files(self) -> list[tuple[str, Path]]:
+        folder = Path(self.config.path)
+        paths = {e.data for e in self.meta.episodes}
+        paths |= {p for e in self.meta.episodes for p, _ in e.videos.values()}
+        paths |= set((folder / "meta").rglob("*"))
+        kept = files_of(folder, (p for p in paths if p.is_file()))
+        return [(p.relative_to(folder).as_posix(), p) for p in kept]
+
+    def _places(self, episode: LeRobotEpisode) -> np.ndarray:
+        """Rows of its file that belong to an episode, in order; UserError unless all are there."""
+        table = _cached_columns(episode.data, (self._action, *self._state))
+        places = np.arange(table.num_rows)
+        if episode.first_row is not None:
+            indices = _column(table, "index")
+            if indices is None:
+                raise UserError(f"{episode.data} lacks the column index: fetch it again")
+            ours = (indices >= episode.first_row) & (indices < episode.first_row + episode.length)
+            places = np.flatnonzero(ours)
+            places = places[np.argsort(indices[places], kind="stable")]
+        if len(places) != episode.length:
+            count = episode.length - len(places)
+            excess = f"{count} are missing" if count > 0 else f"there are {-count} more"
+            raise UserError(
+                f"{self.config.path}: episode {episode.number} should have {episode.length} rows, "
+                f"{excess}: fetch it again"
+            )
+        return places
+
+    def _numbers(self, place: int, key: str) -> np.ndarray:
+        episode = self.meta.episodes[place]
+        table = _cached_columns(episode.data, (self._action, *self._state))
+        values = _column(table, key)
+        if values is None:
+            raise UserError(f"{episode.data} lacks {key}, it has {table.column_names}")
+        return values[self._places(episode)]
+
+    def stored_actions(self, place: int) -> np.ndarray:
+        return self._numbers(place, self._action)
+
+    def stored_state(self, place: int) -> np.ndarray | None:
+        parts = [self._numbers(place, key) for key in self._state]
+        parts = [part.reshape(len(part), -1) for part in parts]
+        return np.concatenate(parts, axis=1).astype(np.float32) if parts else None
+
+    def stored_frames(self, place: int, camera: str) -> np.ndarray:
+        key, episode = self.camera_keys[camera], self.meta.episodes[place]
+        if self.meta.features[key]["dtype"] == "image":
+            return self._pictures(place, key)
+        if key not in episode.videos:
+            raise UserError(f"{self.where(place)}: the metadata name no video of {key}")
+        path, first = episode.videos[key]
+        indices = first + np.arange(episode.length)
+        return decode_frames(check_file(path), indices, seek=first > 0)
+
+    def _pictures(self, place: int, key: str) -> np.ndarray:
+        """Pictures that lie in the parquet file: encoded bytes, or the path of a file."""
+        episode = self.meta.episodes[place]
+        file = open_parquet(episode.data)
+        if key not in file.schema_arrow.names:
+            raise UserError(f"{episode.data} lacks {key}, it has {file.schema_arrow.names}")
+        where = f"{self.where(place)}, {key}"
+        cells = _cells(file, key, self._places(episode))
+        first = decode_picture(where, self._encoded(where, cells[0]))
+        check_pixels(where, first.shape[0], first.shape[1], len(cells))
+        rest = (decode_picture(where, self._encoded(where, cell)) for cell in cells[1:])
+        return stack_alike(where, [first, *rest])
+
+    def _encoded(self, where: str, cell: Any) -> bytes:
+        data, path = (
+            (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+        )
+        if data is None and path:
+            data = _small(inside(Path(self.config.path), str(path)))
+        if not isinstance(data, bytes):
+            raise UserError(
+                f"{where}: no picture in a row, but {type(data).__name__}: fetch it again"
+            )
+        return data
+
+
+def _small(path: Path) -> bytes:
+    if check_file(path).stat().st_size > MAX_PICTURE:
+        raise UserError(f"{path} is larger than a picture can be ({MAX_PICTURE >> 20} MiB)")
+    return path.read_bytes()
+
+
+def _is_width(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MAX_WIDTH
+
+
+@lru_cache(maxsize=4)
+def _read_cached(path: Path, columns: tuple[str, ...], stamp: int) -> pa.Table:
+    return read_columns(path, [*columns, "index"])
+
+
+def _cached_columns(path: Path, columns: tuple[str, ...]) -> pa.Table:
+    """Columns of numbers of a file, kept for the next episode of it, and `index`."""
+    return _read_cached(path, columns, check_file(path).stat().st_mtime_ns)
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray | None:
+    """A column of numbers as (N,) or (N, D)."""
+    if name not in table.column_names:
+        return None
+    try:
+        column = table.column(name).combine_chunks()
+        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+            values = column.flatten().to_numpy(zero_copy_only=False)
+            if len(values) % max(1, len(column)):
+                raise UserError(f"{name}: rows of unequal lengths")
+            values = values.reshape(len(column), -1)
+        else:
+            values = column.to_numpy(zero_copy_only=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise UserError(f"{name}: a column that cannot be read ({short(error)})") from error
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{name}: a column of {column.type}, expected numbers")
+    return values
+
+
+def _cells(file: Any, key: str, places: np.ndarray) -> list[Any]:
+    """Cells of one column for some rows, reading only the row groups that hold them."""
+    sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    first, last = int(places.min()), int(places.max())
+    groups = [g for g in range(len(sizes)) if starts[g] <= last and starts[g + 1] > first]
+    row, cells = int(starts[groups[0]]), {}
+    for batch in file.iter_batches(BATCH, row_groups=groups, columns=[key]):
+        low, high = max(first - row, 0), min(last + 1 - row, batch.num_rows)
+        if low < high:
+            values = batch.column(0).slice(low, high - low).to_pylist()
+            cells.update(zip(range(row + low, row + high), values, strict=True))
+        row += batch.num_rows
+        if row > last:
+            break
+    return [cells[int(place)] for place in places]
+
+
+def _names(names: Any, size: int) -> tuple[str, ...] | None:
+    """Names of a feature's numbers, which are a list, or a list by group; None if there are none."""
+    if isinstance(names, dict):
+        lists = [v for v in names.values() if isinstance(v, list)]
+        names = lists[0] if len(lists) == 1 else list(names)
+    return tuple(map(str, names)) if isinstance(names, list) and len(names) == size else None

@@ -1,0 +1,1 @@
+"""Decoding and writing video files."""

@@ -1,0 +1,1 @@
+"""LoRA by peft: adapters on a model, adapter folders, merging."""

@@ -1,0 +1,1 @@
+"""Checkpoint folders: configs, weights, published and stock layouts, verification. Imports the model."""

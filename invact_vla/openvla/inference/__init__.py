@@ -1,0 +1,1 @@
+"""Generation and the policy; int8 and packed weights for CPUs."""

@@ -1,0 +1,1 @@
+"""One module per VLA stage: init, pretrain, posttrain, export, and plan, which costs them beforehand."""

@@ -1,0 +1,331 @@
+"""`invact vla plan MODEL`: memory, disk and time of each stage, before anything is loaded.
+
+MODEL is a model YAML or a checkpoint folder, of which config.json suffices. Memory: weights, gradients,
+AdamW and activations are counted from shapes (openvla/footprint.py); what the driver and the allocator
+take on top is an allowance. Time: FLOP over the device's peak at an assumed utilization. The batch of a
+recipe stays what it is: the micro-batch that fits gives the accumulation.
+"""
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import write_json
+from invact_vla.openvla.adapters.lora import LoraConfig, find_targets
+from invact_vla.openvla.checkpoints.config_file import load_model_config, read_config
+from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.footprint import Compute, Footprint, Sample
+from invact_vla.openvla.head_configs import HeadConfig
+from invact_vla.training.machines import MACHINES, Machine, this_machine
+
+logger = logging.getLogger(__name__)
+Stage = Literal["inference", "lora", "posttrain", "pretrain"]
+GB = 1e9
+ALLOWANCE = 1.0 * GB  # driver, kernels, workspaces of one process on a GPU
+SLACK = 1.05  # of what is counted: fragments of the allocator
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """A model, a machine, and how it would be used."""
+
+    # model YAML, or checkpoint folder or config.json
+    model: Path = Path("configs/vla/model_7b.yaml")
+    stages: tuple[Stage, ...] = ("inference", "lora", "posttrain", "pretrain")  # what to plan
+    device: str = "here"  # here, cpu, a100-40, a100-80, h100, h200, rtx4090, rtx3090, a6000 or l40s
+    memory_gb: float | None = None  # memory of one device; null: that of the device
+    tflops: float | None = None  # peak TFLOP/s of one device in bf16; null: those of the device
+    bandwidth_gbs: float | None = None  # GB/s of its memory; null: that of the device
+    utilization: float = 0.4  # fraction of the peak that training reaches
+    processes: int = 1  # devices that train together
+    # copies of the model (ddp), or one in parts over the devices (fsdp)
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    batch_size: int = 32  # samples per step of the recipe, over all processes and accumulation
+    steps: int = 10_000  # steps of the recipe
+    items: int = 100_000  # training pairs, or steps of demonstrations: for disk
+    dtype: Literal["bf16", "fp32"] = "bf16"  # of the weights in inference and under adapters
+    train_dtype: Literal["fp32", "bf16"] = "fp32"  # of weights that are trained themselves
+    precision: Literal["bf16", "fp32"] = "bf16"  # loop.precision: of products under fp32 weights
+    gradient_checkpointing: bool = False  # keep each block's input alone, compute blocks twice
+    lora: LoraConfig = field(default_factory=LoraConfig)  # adapters of the lora stage
+    head: HeadConfig | None = None  # action head, such as oft; null: the model's own
+    chunk: int | None = None  # actions per call; null: the model's own
+    wrist: bool | None = None  # a wrist camera too; null: as the model has it
+    proprio: bool | None = None  # a state token too; null: as the model has it
+    prompt_tokens: int = 30  # ids of BOS, prompt and separator
+    code_length: int = 4  # latent codes per pair
+    out: Path | None = None  # JSON file for the figures
+
+    POSITIONAL = "model"
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "batch_size", "steps", "prompt_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.utilization <= 1:
+            raise ValueError(f"utilization must be in (0, 1], got {self.utilization}")
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared by {self.processes} processes: the "
+                "recipe's batch must be a multiple of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """Costs of one stage on one device. Bytes; seconds; micro_batch 0 where nothing fits."""
+
+    stage: Stage
+    trained: int  # parameters that change
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float  # of the micro-batch
+    cache: float  # keys and values while decoding
+    total: float  # with the allowance
+    fits: bool
+    micro_batch: int
+    accumulation: int
+    checkpoint_bytes: float  # the saved model
+    resume_bytes: float  # a resume point of training
+    frames_bytes: float  # prepared frames of the data
+    step_s: float  # of one training step, or of one call
+    total_s: float  # of the whole training
+
+
+def main(config: PlanConfig) -> None:
+    """Print the plan; write it as JSON if asked."""
+    machine = machine_of(config)
+    model = planned_config(config)
+    footprint = Footprint(model)
+    plans = [plan_stage(stage, config, footprint, machine) for stage in config.stages]
+    print("\n".join(report(config, footprint, machine, plans)))
+    if config.out is not None:
+        figures = {"machine": asdict(machine), "stages": [asdict(plan) for plan in plans]}
+        write_json(config.out, {"parameters": footprint.parameters, **figures})
+
+
+def machine_of(config: PlanConfig) -> Machine:
+    """The device that the config names, with what it overrides."""
+    if config.device != "here" and config.device not in MACHINES:
+        raise UserError(
+            f"unknown device {config.device!r}: expected here, {', '.join(sorted(MACHINES))}; or give "
+            "--memory_gb, --tflops and --bandwidth_gbs"
+        )
+    machine = this_machine() if config.device == "here" else MACHINES[config.device]
+    given = {
+        "memory_gb": config.memory_gb,
+        "tflops": config.tflops,
+        "bandwidth_gbs": config.bandwidth_gbs,
+    }
+    return replace(machine, **{k: v for k, v in given.items() if v is not None})
+
+
+def planned_config(config: PlanConfig) -> OpenVLAConfig:
+    """The model's config with the recipe's head, chunk, cameras and state."""
+    path = Path(config.model)
+    if path.name == "config.json":
+        path = path.parent
+    if not path.exists():
+        raise UserError(
+            f"no model {path}: expected a model YAML such as configs/vla/model_7b.yaml, or a folder "
+            "with config.json"
+        )
+    if path.is_dir():
+        model = read_config(path)
+    else:
+        model = load_model_config(path)
+    own = model.invact
+    changes = {
+        "head": config.head or own.head,
+        "chunk": config.chunk or own.chunk,
+        "cameras": own.cameras,
+        "turns": own.turns,
+        "proprio_dim": own.proprio_dim,
+    }
+    if config.wrist is not None:
+        cameras = ("agentview", "wrist") if config.wrist else ("agentview",)
+        changes |= {"cameras": cameras, "turns": ()}
+    if config.proprio is not None:
+        changes["proprio_dim"] = (own.proprio_dim or 8) if config.proprio else 0
+    return replace(model, invact=replace(own, **changes))
+
+
+def plan_stage(
+    stage: Stage, config: PlanConfig, footprint: Footprint, machine: Machine
+) -> StagePlan:
+    """One stage's costs, and the largest micro-batch that fits."""
+    if stage == "inference":
+        return _plan_inference(config, footprint, machine)
+    share = config.batch_size // config.processes
+    sizes = [m for m in range(share, 0, -1) if share % m == 0]
+    plan = None
+    for micro_batch in sizes:
+        plan = _plan_training(stage, config, footprint, machine, micro_batch)
+        if plan.fits:
+            break
+    assert plan is not None
+    return plan
+
+
+def _plan_inference(config: PlanConfig, footprint: Footprint, machine: Machine) -> StagePlan:
+    item = _itemsize(config.dtype)
+    sample = footprint.sample(config.prompt_tokens)
+    cache = footprint.cache_bytes(sample.length, item)
+    # nothing is kept for a backward pass: one block's tensors at a time
+    activations = footprint.activation_bytes(sample, config.dtype) / len(footprint.layers)
+    weights = footprint.parameters * item
+    flops, steps = footprint.decoding(sample)
+    read = steps * footprint.read_per_token * item / (machine.bandwidth_gbs * GB)
+    seconds = flops / (machine.tflops * 1e12 * config.utilization) + read
+    total = _with_allowance(weights + activations + cache, machine)
+    return StagePlan(
+        stage="inference", trained=0, weights=weights, gradients=0, optimizer=0,
+        activations=activations, cache=cache, total=total, fits=total <= machine.memory_gb * GB,
+        micro_batch=1, accumulation=1, checkpoint_bytes=weights, resume_bytes=0, frames_bytes=0,
+        step_s=seconds, total_s=0,
+    )  # fmt: skip
+
+
+def _plan_training(
+    stage: Stage, config: PlanConfig, footprint: Footprint, machine: Machine, micro_batch: int
+) -> StagePlan:
+    lora = stage == "lora"
+    dtype = config.dtype if lora else config.train_dtype
+    compute: Compute = "autocast" if (dtype, config.precision) == ("fp32", "bf16") else dtype
+    adapted = find_targets(footprint.model, config.lora) if lora else []
+    adapters = footprint.lora_parameters(config.lora.rank, adapted)
+    trained = adapters + footprint.extra_parameters if lora else footprint.trained
+    item, trained_item = _itemsize(dtype), 4 if lora else _itemsize(dtype)
+    sample = _training_sample(stage, config, footprint)
+    scores = machine.kind == "cpu"  # attention is explicit there
+    checkpointing = config.gradient_checkpointing
+    each = footprint.activation_bytes(sample, compute, checkpointing, scores)
+    each += footprint.lora_bytes(config.lora.rank, adapted, sample, checkpointing)
+    parts = config.processes if config.sharding == "fsdp" else 1
+    held = footprint.parameters * item + adapters * trained_item
+    weights, gradients = held / parts, trained * trained_item / parts
+    optimizer = 2 * trained * trained_item / parts
+    # weights cast to bf16 by autocast; buckets of DDP; the foreach optimizer's intermediate results
+    cast = 2 * footprint.parameters if compute == "autocast" else 0
+    buckets = gradients if config.processes > 1 and parts == 1 else 0
+    # FSDP puts one block together at a time, its weights and its gradients
+    gathered = footprint.largest_block * (item + trained_item) if parts > 1 else 0
+    activations = micro_batch * each + cast / parts + gathered
+    peak = max(activations, trained * trained_item / parts)
+    total = _with_allowance(weights + gradients + optimizer + buckets + peak, machine)
+    passes = (2 if lora else 3) + checkpointing
+    rate = machine.tflops * 1e12 * config.utilization * config.processes
+    step_s = config.batch_size * passes * footprint.forward_flops(sample) / rate
+    return StagePlan(
+        stage=stage, trained=trained, weights=weights, gradients=gradients + buckets,
+        optimizer=optimizer, activations=activations, cache=0, total=total,
+        fits=total <= machine.memory_gb * GB, micro_batch=micro_batch,
+        accumulation=config.batch_size // config.processes // micro_batch,
+        checkpoint_bytes=trained * 4.0 if lora else footprint.parameters * item,
+        resume_bytes=(trained * trained_item if lora else held) + 2.0 * trained * trained_item,
+        frames_bytes=config.items * 3.0 * footprint.config.image_size**2 * _cameras(stage, footprint),
+        step_s=step_s, total_s=step_s * config.steps,
+    )  # fmt: skip
+
+
+def _training_sample(stage: Stage, config: PlanConfig, footprint: Footprint) -> Sample:
+    if stage == "pretrain":  # one image of a video, no state
+        sample = footprint.sample(config.prompt_tokens, config.code_length + 1)
+        return replace(sample, extra=footprint.patches)
+    return footprint.sample(config.prompt_tokens)
+
+
+def _cameras(stage: Stage, footprint: Footprint) -> int:
+    return 1 if stage == "pretrain" else footprint.images
+
+
+def _itemsize(dtype: str) -> int:
+    return 4 if dtype == "fp32" else 2
+
+
+def _with_allowance(used: float, machine: Machine) -> float:
+    return used * SLACK + (ALLOWANCE if machine.kind == "cuda" else 0.3 * GB)
+
+
+def report(
+    config: PlanConfig, footprint: Footprint, machine: Machine, plans: list[StagePlan]
+) -> list[str]:
+    """The plan in words, a line per fact."""
+    own = footprint.config.invact
+    sample = footprint.sample(config.prompt_tokens)
+    lines = [
+        f"{config.model}: {footprint.parameters:,} parameters, {_size(2.0 * footprint.parameters)} in "
+        f"bf16; {sample.length} tokens per sample ({footprint.images} x {footprint.patches} patches, "
+        f"{own.chunk} action(s) per call)",
+        f"{machine.name}: {machine.memory_gb:g} GB, {machine.tflops:g} TFLOP/s at "
+        f"{100 * config.utilization:g} %, {machine.bandwidth_gbs:g} GB/s; {config.processes} "
+        f"process(es){f' ({config.sharding})' if config.processes > 1 else ''}",
+    ]
+    for plan in plans:
+        lines += ["", *_stage_lines(plan, config, machine)]
+    return lines
+
+
+def _stage_lines(plan: StagePlan, config: PlanConfig, machine: Machine) -> list[str]:
+    parts = {
+        "weights": plan.weights, "gradients": plan.gradients, "optimizer": plan.optimizer,
+        "activations": plan.activations, "KV cache": plan.cache,
+    }  # fmt: skip
+    memory = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    lines = [
+        f"{plan.stage}: {verdict} in {machine.memory_gb:g} GB ({_size(plan.total)} per device)",
+        f"  memory  {memory}",
+    ]
+    if plan.stage == "inference":
+        calls = f"{_time(plan.step_s)} per call, {1 / plan.step_s:.3g} calls/s"
+        return [
+            *lines,
+            f"  disk    checkpoint {_size(plan.checkpoint_bytes)}",
+            f"  time    {calls}",
+        ]
+    lines[-1] += f"; {plan.trained:,} parameters trained"
+    if not plan.fits:
+        lines.append(f"  try     {_remedy(plan, config)}")
+    return [
+        *lines,
+        f"  batch   {config.batch_size} = {config.processes} process(es) x micro-batch "
+        f"{plan.micro_batch} x accumulation {plan.accumulation} (--loop.micro_batch {plan.micro_batch})",
+        f"  disk    checkpoint {_size(plan.checkpoint_bytes)}, resume point "
+        f"{_size(plan.resume_bytes)}, frames {_size(plan.frames_bytes)} for {config.items:,} items",
+        f"  time    {_time(plan.step_s)} per step, {_time(plan.total_s)} for {config.steps:,} steps",
+    ]
+
+
+def _remedy(plan: StagePlan, config: PlanConfig) -> str:
+    """What makes a stage smaller and was not asked for yet."""
+    found = []
+    if not config.gradient_checkpointing:
+        found.append("--gradient_checkpointing true")
+    if config.sharding != "fsdp":
+        found.append("--sharding fsdp with more --processes")
+    if plan.stage != "lora":
+        found.append("LoRA instead")
+    return ", ".join([*found, "a device with more memory"])
+
+
+def _size(count: float) -> str:
+    """Bytes in words, decimal units as in memory data sheets."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return (
+                f"{count / size:.3g} {unit}"
+                if count < 1000 * size
+                else f"{count / size:,.0f} {unit}"
+            )
+    return f"{count:.0f} B"
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 2 * size or (unit == "s" and seconds >= 1):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{1000 * seconds:.3g} ms"

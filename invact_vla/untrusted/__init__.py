@@ -1,0 +1,1 @@
+"""Files of strangers read as data: weights, pickles, pictures, model configs."""

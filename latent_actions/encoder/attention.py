@@ -1,0 +1,78 @@
+"""Attention and the plain pre-norm transformer block, which the commit block shares its weights'
+shapes with.
+
+B clips, N queries, M keys, h heads, e head width, d = h e width.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+Kernel = Literal[
+    "matmul", "sdpa"
+]  # matmul is the faster one in bf16 on a CPU, sdpa in fp32 and on a GPU
+_SMALLEST_GATE = (
+    1e-6  # soft gates below this count as this: keeps the gradient of their logarithm finite
+)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, kernel: Kernel = "matmul"
+) -> Tensor:
+    """softmax(q k / sqrt(e) + bias) v: (B, h, N, e), (B, h, M, e) x2, bias broadcast to (B, h, N,
+    M).
+    """
+    if kernel == "sdpa":
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=None if bias is None else bias.to(q.dtype)
+        )
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if bias is not None:
+        logits = logits + bias.to(logits.dtype)
+    return F.softmax(logits, dim=-1) @ v
+
+
+def gate_bias(gate: Tensor) -> Tensor:
+    """Log of a soft gate in [0, 1], so that softmax(logits + bias) is the gated and renormalised
+    softmax.
+    """
+    return gate.clamp_min(_SMALLEST_GATE).log()
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and MLP over all tokens (an ordinary ViT block)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, kernel: Kernel) -> None:
+        super().__init__()
+        self.heads = heads
+        self.kernel: Kernel = kernel
+        hidden = int(width * mlp_ratio)
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+        )
+
+    def forward(self, tokens: Tensor, special_tokens: int = 0) -> Tensor:
+        """(B, N, d) -> (B, N, d). Which tokens are special makes no difference here."""
+        q, k, v = self.split_heads(self.project(tokens))
+        tokens = tokens + self.out(merge_heads(attend(q, k, v, kernel=self.kernel)))
+        return tokens + self.mlp(self.norm_mlp(tokens))
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Queries, keys and values of normalized tokens: (B, N, d) -> (B, N, 3 d)."""
+        return self.qkv(self.norm_attention(tokens))
+
+    def split_heads(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, 3 d) -> queries, keys and values, each (B, h, N, e)."""
+        q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        return q, k, v
+
+
+def merge_heads(values: Tensor) -> Tensor:
+    """(B, h, N, e) -> (B, N, h e)."""
+    return rearrange(values, "b h n e -> b n (h e)")

@@ -1,0 +1,223 @@
+"""`invact bench encoder`: what token commitment costs, side by side in one run.
+
+- training: forward and backward of an InvAct encoder beside a plain ViT of the same depth, width
+  and tokens, in fp32 and bf16, with the attention kernel that is faster for the plain ViT
+- embedding: clips a second beside the class of V-JEPA 2 (transformers) at equal size, random weights
+
+The sides take turns, one call each a round, so that the load of the machine hits all alike; the
+ratio of a side is the median over rounds of its time over the reference's in the same round.
+Processor time is given beside the clock: of one thread, it depends least on what else runs.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from invact_vla.core.files import write_json
+from latent_actions.encoder.attention import Kernel
+from latent_actions.encoder.commit import CommitConfig
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.routing import Routing
+
+logger = logging.getLogger(__name__)
+Precision = Literal["fp32", "bf16"]
+KERNELS: dict[Precision, Kernel] = {"fp32": "sdpa", "bf16": "matmul"}  # the faster one on a CPU
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchEncoderConfig:
+    """What to measure, and how often."""
+
+    train: EncoderConfig = field(default_factory=EncoderConfig)  # size of the training step
+    embed: EncoderConfig = field(default_factory=EncoderConfig)  # size of the embedding
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")  # of the training step
+    batch_size: int = 1  # clips of a training step
+    embed_batch: int = 64  # clips of an embedding call
+    repeats: int = 5  # rounds; the median counts
+    threads: int = 1  # torch threads
+    out: Path | None = None  # JSON with every number
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.embed_batch, self.repeats, self.threads) < 1:
+            raise ValueError("batch sizes, repeats and threads must be at least 1")
+        if "none" in (self.train.commit.estimator, self.embed.commit.estimator):
+            raise ValueError("estimator none has no commitment whose cost could be measured")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each round of one side, by the clock and of the processor."""
+
+    clock: list[float]
+    processor: list[float]
+
+
+def main(config: BenchEncoderConfig) -> int:
+    """Measure and print; returns 0."""
+    torch.set_num_threads(config.threads)
+    before = os.getloadavg()[0]
+    found = {name: measure_training(config, name) for name in config.precisions}
+    speed = measure_embedding(config)
+    load = [before, os.getloadavg()[0]]
+    print("\n".join([*report_training(config, found), *report_embedding(config, speed)]))
+    print(f"load average {load[0]:.1f} before, {load[1]:.1f} after; {config.repeats} rounds")
+    if config.out is not None:
+        sides = {
+            name: {side: asdict(t) for side, t in rows.items()} for name, rows in found.items()
+        }
+        embedding = {side: asdict(timing) for side, timing in speed.items()}
+        write_json(config.out, {"load": load, "training": sides, "embedding": embedding})
+    return 0
+
+
+def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[str, Timing]:
+    """Forward and backward: a plain ViT, InvAct with hard rows as they come, InvAct with all
+    patches in one group (the most expensive rows), and InvAct with soft rows, as before hardening.
+    """
+    shape = replace(config.train, kernel=KERNELS[precision])
+    plain = replace(shape, commit=CommitConfig(estimator="none", registers=0))
+    hard = Routing(noise=True)
+    sides = {
+        "plain ViT": (_encoder(plain), Routing()),
+        "InvAct": (_encoder(shape), hard),
+        "InvAct, one group has all": (_encoder(shape, collapsed=True), hard),
+        "InvAct, soft rows": (_encoder(shape), Routing(hard=False)),
+    }
+    steps: dict[str, Step] = {
+        name: training_step(encoder, config, routing, precision)
+        for name, (encoder, routing) in sides.items()
+    }
+    return take_turns(steps, config.repeats, f"train {precision}")
+
+
+def training_step(
+    encoder: InvActEncoder, config: BenchEncoderConfig, routing: Routing, precision: Precision
+) -> Step:
+    """Forward and backward over random clips."""
+    frames = torch.from_numpy(_clips(config.train, config.batch_size))
+
+    def step() -> None:
+        encoder.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            encoded = encoder(frames, routing)
+        encoded.embedding.sum().backward()
+
+    return step
+
+
+def measure_embedding(config: BenchEncoderConfig) -> dict[str, Timing]:
+    """Embedding of the same uint8 clips, fp32, by V-JEPA 2's class, by InvAct, and by InvAct with
+    the stem and the one stream that V-JEPA 2 has.
+    """
+    frames = _clips(config.embed, config.embed_batch)
+    encoder = _encoder(config.embed).eval()
+    alike = _encoder(replace(config.embed, stem="linear", streams=("rgb",))).eval()
+    embed, pixels = vjepa2(config.embed), torch.from_numpy(frames)
+    steps: dict[str, Step] = {
+        "V-JEPA 2 class": lambda: embed(pixels),
+        "InvAct": lambda: encoder.embed(frames, config.embed_batch),
+        "InvAct, linear stem of rgb": lambda: alike.embed(frames, config.embed_batch),
+    }
+    return take_turns(steps, config.repeats, "embed")
+
+
+def vjepa2(shape: EncoderConfig) -> Callable[[Tensor], Tensor]:
+    """V-JEPA 2's encoder with random weights and this depth, width and token grid: uint8 (N, T, H,
+    W, 3) -> mean token (N, d).
+    """
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    config = VJEPA2Config(
+        patch_size=shape.patch, crop_size=shape.size, frames_per_clip=shape.frames,
+        tubelet_size=shape.tubelet, hidden_size=shape.width, num_attention_heads=shape.heads,
+        num_hidden_layers=shape.depth, mlp_ratio=shape.mlp_ratio, pred_hidden_size=shape.width,
+        pred_num_attention_heads=shape.heads, pred_num_hidden_layers=1,
+    )  # fmt: skip
+    model = VJEPA2Model(config).eval()
+
+    @torch.no_grad()
+    def embed(frames: Tensor) -> Tensor:
+        video = frames.permute(0, 1, 4, 2, 3).float() / 255
+        return model.get_vision_features(video).mean(dim=1)
+
+    return embed
+
+
+def take_turns(steps: dict[str, Step], rounds: int, description: str) -> dict[str, Timing]:
+    """Time each step once a round, in turns, after a round that does not count."""
+    for step in steps.values():
+        step()
+    timings = {name: Timing([], []) for name in steps}
+    for _ in tqdm(range(rounds), desc=description):
+        for name, step in steps.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            step()
+            timings[name].clock.append(time.perf_counter() - clock)
+            timings[name].processor.append(time.process_time() - processor)
+    return timings
+
+
+def ratio(side: list[float], reference: list[float]) -> float:
+    """Median over rounds of side / reference."""
+    return median(a / b for a, b in zip(side, reference, strict=True))
+
+
+def report_training(
+    config: BenchEncoderConfig, found: Mapping[str, dict[str, Timing]]
+) -> list[str]:
+    """Lines of the training part."""
+    c = config.train
+    tokens = (c.frames // c.tubelet) * (c.size // c.patch) ** 2
+    lines = [
+        f"forward and backward, {config.batch_size} clip(s) of {tokens} tokens, {c.depth} blocks of "
+        f"width {c.width}, commit blocks from {c.commit.start}, {config.threads} thread(s)",
+        f"{'':34s}{'ms':>9s}{'CPU ms':>9s}{'x plain':>9s}{'CPU x':>9s}",
+    ]
+    for precision, sides in found.items():
+        plain = sides["plain ViT"]
+        for name, timing in sides.items():
+            times = 1000 * median(timing.clock), 1000 * median(timing.processor)
+            ratios = ratio(timing.clock, plain.clock), ratio(timing.processor, plain.processor)
+            cells = f"{times[0]:9.0f}{times[1]:9.0f}{ratios[0]:9.2f}{ratios[1]:9.2f}"
+            lines.append(f"{precision + ' ' + name:34s}{cells}")
+    return lines
+
+
+def report_embedding(config: BenchEncoderConfig, found: dict[str, Timing]) -> list[str]:
+    """Lines of the embedding part."""
+    c, theirs = config.embed, found["V-JEPA 2 class"]
+    lines = [f"embedding, {config.embed_batch} clips of {c.size} px, {c.depth} blocks of {c.width}"]
+    for name, timing in found.items():
+        speed = config.embed_batch / median(timing.clock)
+        times = ratio(theirs.clock, timing.clock), ratio(theirs.processor, timing.processor)
+        lines.append(f"{name:34s}{speed:9.0f} clips/s{times[0]:9.2f} x (CPU {times[1]:.2f} x)")
+    return lines
+
+
+def _encoder(config: EncoderConfig, collapsed: bool = False) -> InvActEncoder:
+    """Random weights; collapsed: every patch goes to the action token."""
+    torch.manual_seed(0)
+    encoder = InvActEncoder(config)
+    if collapsed:
+        with torch.no_grad():
+            for name, parameter in encoder.named_parameters():
+                if name.endswith("action_bias"):
+                    parameter.fill_(1e4)
+    return encoder
+
+
+def _clips(config: EncoderConfig, count: int) -> np.ndarray:
+    """Random clips, uint8 (count, T, H, W, 3)."""
+    shape = (count, config.frames, config.size, config.size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

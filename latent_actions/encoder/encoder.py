@@ -1,0 +1,386 @@
+"""The InvAct encoder: tubelets, an action token and registers, plain then commit blocks, a vector.
+
+B clips, T frames, N patch tokens on the grid (T', H', W'), R registers, S = 1 + R, d width, D
+embedding. At inference the embedding needs no text and the registers are dropped.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_folder, read_json
+from invact_vla.core.limits import inside, read_text, some
+from invact_vla.training.device import CPU, Device, exact, resolve_device
+from invact_vla.untrusted.model_config import decode_config, on_meta
+from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
+from latent_actions.encoder.attention import Block, Kernel
+from latent_actions.encoder.commit import CommitBlock, CommitConfig
+from latent_actions.encoder.divided import DividedBlock
+from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
+from latent_actions.encoder.hub import fetch_folder, push_folder
+from latent_actions.encoder.inputs.streams import planes
+from latent_actions.encoder.inputs.video_input import as_clips
+from latent_actions.encoder.register_encoder import ScenePath
+from latent_actions.encoder.routing import Routing, RoutingAssignments
+
+FORMAT = "invact-encoder/1"
+MAX_DEPTH = 1024
+FEATURES = "features"  # folder of the frozen image model inside an encoder folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Shape of the encoder."""
+
+    frames: int = 8  # T, frames of a clip
+    size: int = 48  # H = W in pixels; other sizes are resized
+    tubelet: int = 2  # frames of a token
+    patch: int = 8  # pixels of a token's side
+    # among rgb, diff (frame difference), flow (Lucas-Kanade), features (frozen image model)
+    streams: tuple[Stream, ...] = ("rgb", "diff")
+    fusion: Fusion = "channels"  # of streams: channels of one stem | sum | gated | tokens
+    features: str = ""  # folder of the frozen image model (transformers), for the stream `features`
+    stem: Stem = "conv"  # tubelet embedder: conv (patch a power of 2) | linear (as published)
+    width: int = 128  # of tokens, d
+    depth: int = 4  # blocks, commit blocks included
+    heads: int = 4  # attention heads
+    mlp_ratio: float = 4.0  # hidden width of the MLP over d
+    embedding: int = 128  # numbers of the embedding, D
+    action_dim: int = 0  # k, numbers the action token is brought down to before that; 0: d
+    attention: Literal["joint", "divided"] = "joint"  # of plain blocks: all at once | time, space
+    kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
+    commit: CommitConfig = field(default_factory=CommitConfig)  # routing
+
+    def __post_init__(self) -> None:
+        sizes = (
+            self.frames,
+            self.size,
+            self.tubelet,
+            self.patch,
+            self.width,
+            self.depth,
+            self.heads,
+        )
+        if min(sizes) < 1 or self.depth > MAX_DEPTH or self.commit.registers > MAX_DEPTH:
+            raise ValueError(f"sizes must be at least 1, depth and registers at most {MAX_DEPTH}")
+        if self.frames % self.tubelet or self.size % self.patch or self.width % self.heads:
+            raise ValueError(
+                f"frames {self.frames} / tubelet {self.tubelet}, size {self.size} / patch "
+                f"{self.patch} and width {self.width} / heads {self.heads} must divide evenly"
+            )
+        if self.stem == "conv" and (self.patch < 2 or self.patch & (self.patch - 1)):
+            raise ValueError(f"stem conv needs a patch that is a power of 2, got {self.patch}")
+        known = get_args(Stream)
+        if self.frames < 2 or not self.streams or set(self.streams) - set(known):
+            raise ValueError(f"frames must be >= 2 and streams among {known}, got {self.streams}")
+        if "features" in self.streams and (self.fusion == "channels" or not self.features):
+            raise ValueError(
+                "stream features needs the folder of a frozen model in `features`, and fusion sum, "
+                "gated or tokens: it has no pixels to share a stem with"
+            )
+        if self.action_dim < 0:
+            raise ValueError(f"action_dim must be >= 0, got {self.action_dim}")
+        if self.commit.estimator != "none" and self.commit.start >= self.depth:
+            raise ValueError(
+                f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
+            )
+
+    @property
+    def has_register_encoder(self) -> bool:
+        """Whether registers are read by a network of their own."""
+        c = self.commit
+        return c.estimator != "none" and c.registers > 0 and c.register_encoder == "own"
+
+    @property
+    def registers_trainable(self) -> bool:
+        """Whether there are registers that a loss of theirs can teach; a plain ViT with a register
+        path of its own in the config has none."""
+        return self.commit.registers > 0 and (
+            self.has_register_encoder or self.commit.register_encoder == "trunk"
+        )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, k), the action
+    token as the head reads it; token: (B, d), the same before it is cut down; registers: (B, R, d);
+    rows: one RoutingAssignments a commit block; motion: (B, N) standardized |frame difference|.
+    """
+
+    embedding: Tensor
+    action: Tensor
+    token: Tensor
+    registers: Tensor
+    rows: list[RoutingAssignments]
+    motion: Tensor
+
+
+class InvActEncoder(nn.Module):
+    """Clip to action embedding. `commit.estimator none` makes it a plain video ViT with a class
+    token.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.card = ""  # README.md of the folder: written by training, saved and pushed with it
+        c, routed = config, config.commit.estimator != "none"
+        self.embedder = TubeletEmbedder(
+            width=c.width,
+            frames=c.frames,
+            size=c.size,
+            tubelet=c.tubelet,
+            patch=c.patch,
+            streams=c.streams,
+            stem=c.stem,
+            fusion=c.fusion,
+            features=c.features,
+        )
+        self.special_tokens = nn.Parameter(torch.empty(1, 1 + c.commit.registers, c.width))
+        plain = (c.width, c.heads, c.mlp_ratio, c.kernel)
+        self.plain_blocks = nn.ModuleList(
+            Block(*plain)
+            if c.attention == "joint"
+            else DividedBlock(*plain, places=self.grid[1] * self.grid[2])
+            for _ in range(c.commit.start if routed else c.depth)
+        )
+        self.commit_blocks = nn.ModuleList(
+            CommitBlock(*plain, c.commit) for _ in range(c.depth - len(self.plain_blocks))
+        )
+        self.norm = nn.LayerNorm(c.width)
+        self.narrow = nn.Linear(c.width, c.action_dim) if c.action_dim else nn.Identity()
+        self.head = nn.Linear(c.action_dim or c.width, c.embedding)
+        self.scene_path = None
+        if c.has_register_encoder:
+            self.scene_path = ScenePath(
+                width=c.width, registers=c.commit.registers, patch=c.patch, grid=self.grid
+            )
+        self.apply(_initialise)
+        nn.init.trunc_normal_(
+            self.special_tokens, std=0.2
+        )  # wide: columns must differ for routing to start
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Patch tokens in time, rows, columns."""
+        return self.embedder.grid
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.special_tokens.device
+
+    @property
+    def size(self) -> int:
+        """Parameters that an embedding is made with: all but those of the registers' own path."""
+        unused = self.scene_path.parameters() if self.scene_path else ()
+        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in unused)
+
+    def forward(self, frames: Tensor, routing: Routing | None = None) -> Encoded:
+        """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard rows without
+        noise.
+        """
+        routing = routing or Routing()
+        pixels = self.prepare(frames)
+        patches = self.embedder(pixels)
+        motion = self.embedder.motion(pixels.detach())
+        special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
+        patches, special_tokens = self._before(patches, special_tokens)
+        rows: list[RoutingAssignments] = []
+        for block in self.commit_blocks:
+            last = rows[-1] if rows else None
+            patches, special_tokens, chosen = block(patches, special_tokens, routing, motion, last)
+            rows.append(chosen)
+        token = self.norm(special_tokens[:, 0])
+        action = self.narrow(token)
+        registers = self.scene_path(pixels, rows[-1]) if self.scene_path else special_tokens[:, 1:]
+        return Encoded(
+            embedding=F.normalize(self.head(action).float(), dim=-1),
+            action=action,
+            token=token,
+            registers=registers,
+            rows=rows,
+            motion=motion,
+        )
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Any frames -> (B, T, size, size, 3) float in [0, 1], color after color in memory
+        (streams.planes); raises ValueError on a wrong T."""
+        if frames.ndim != 5 or frames.shape[1] != self.config.frames or frames.shape[-1] != 3:
+            raise ValueError(
+                f"expected (B, {self.config.frames}, H, W, 3), got {tuple(frames.shape)}"
+            )
+        pixels = planes(frames)
+        pixels = pixels / 255 if frames.dtype == torch.uint8 else pixels
+        if pixels.shape[2] != self.config.size or pixels.shape[3] != self.config.size:
+            flat = rearrange(pixels, "b t h w c -> (b t) c h w")
+            size = (self.config.size, self.config.size)
+            flat = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=True)
+            pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
+        return pixels
+
+    def _before(self, patches: Tensor, special_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The plain blocks, over the patches alone or over all tokens."""
+        if self.commit_blocks and self.config.commit.pre_routing == "idle":
+            for block in self.plain_blocks:
+                patches = block(patches)
+            return patches, special_tokens
+        tokens, count = torch.cat([special_tokens, patches], dim=1), special_tokens.shape[1]
+        for block in self.plain_blocks:
+            tokens = block(tokens, count)
+        return tokens[:, count:], tokens[:, :count]
+
+    @torch.no_grad()
+    @exact()
+    def embed(
+        self, video: np.ndarray | str | Path, batch_size: int = 64, clip_s: float | None = None
+    ) -> np.ndarray:
+        """Vectors of unit length, float32: hard rows, no noise, fp32.
+
+        video: clips uint8 (N, T, H, W, 3) -> (N, D); one video uint8 (F, H, W, 3) of any length ->
+        (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
+        seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
+        a clip's vector but by rounding (1e-6)."""
+        clips = as_clips(video, self.config.frames, self.config.size, clip_s)
+        found = [
+            self.evaluated(batch).embedding.cpu().numpy() for batch in _batches(clips, batch_size)
+        ]
+        return np.concatenate(found) if found else np.zeros((0, self.config.embedding), np.float32)
+
+    @torch.no_grad()
+    @exact()
+    def committed(self, frames: np.ndarray) -> np.ndarray:
+        """Special token of every patch in the last commit block: uint8 (N, T, H, W, 3) -> int64
+        (N, T', H', W'), 0 = action, j = register j; of the first
+        stream with fusion `tokens`. Raises ValueError for an encoder without
+        commitment.
+        """
+        if not self.commit_blocks:
+            raise ValueError("this encoder has no commit blocks (estimator none)")
+        rows = [
+            self.evaluated(batch).rows[-1].used.argmax(dim=-1) for batch in _batches(frames, 64)
+        ]
+        t, h, w = self.grid
+        return (
+            rearrange(torch.cat(rows)[:, : t * h * w], "b (t h w) -> b t h w", t=t, h=h, w=w)
+            .cpu()
+            .numpy()
+        )
+
+    def evaluated(self, frames: Tensor) -> Encoded:
+        """One forward pass as at inference, whatever the mode: hard rows, no noise."""
+        was_training = self.training
+        self.eval()
+        try:
+            return self(frames.to(self.device), Routing(hard=True, noise=False))
+        finally:
+            self.train(was_training)
+
+    def set_readout(self, narrow: Tensor, offset: Tensor, head: Tensor, bias: Tensor) -> None:
+        """Bring the action token down to k numbers, narrow (k, d) token + offset (k,), and embed
+        those by head (D, k) and bias (D,)."""
+        self.config = replace(self.config, action_dim=len(narrow))
+        self.narrow = _linear(narrow, offset).to(self.device)
+        self.head = _linear(head, bias).to(self.device)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json, model.safetensors and the card README.md into a folder, atomically."""
+        with atomic_folder(Path(folder)) as temporary:
+            if self.card:
+                (temporary / "README.md").write_text(self.card)
+            if self.embedder.features is not None:
+                self.embedder.features.save(temporary / FEATURES)
+            config = {"format": FORMAT, **asdict(self.config)}
+            if config["features"]:  # where it lay here is of no use to others
+                config["features"] = FEATURES
+            (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+            save_file(
+                {n: t.contiguous() for n, t in self.state_dict().items()},
+                temporary / "model.safetensors",
+            )
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the encoder with its card into "owner/name" on the Hugging Face hub; returns the
+        address."""
+        with TemporaryDirectory() as temporary:
+            self.save_pretrained(Path(temporary) / "encoder")
+            return push_folder(Path(temporary) / "encoder", repo_id, private=private)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: Device = CPU) -> "InvActEncoder":
+        """Read what save_pretrained wrote, from a folder or from "owner/name" or "owner/name@revision"
+        on the hub, strictly; UserError on anything missing or left over. device: as in
+        training/device.py."""
+        device = resolve_device(device)
+        folder = fetch_folder(folder)
+        config = read_json(inside(folder, "config.json"))
+        if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+            raise UserError(
+                f"{folder}/config.json is not an InvAct encoder ({FORMAT}); give an encoder folder"
+            )
+        weights = inside(folder, "model.safetensors")
+        if not weights.is_file():
+            raise UserError(f"no model.safetensors in {folder}: the encoder folder is incomplete")
+        config["features"] = str(folder / FEATURES) if (folder / FEATURES).is_dir() else ""
+        what = f"{folder}/config.json does not describe an encoder of this version"
+        shape = decode_config(EncoderConfig, config, what)
+        _check_shapes(on_meta(lambda: cls(shape), what), stored_shapes(weights), weights)
+        with device:
+            model = cls(shape)
+        state = read_safetensors(weights, device)
+        model.load_state_dict({name: _with_dimension(value) for name, value in state.items()})
+        card = inside(folder, "README.md")
+        model.card = read_text(card) if card.is_file() else ""
+        return model.eval()
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.data.copy_(weight)
+    layer.bias.data.copy_(bias)
+    return layer
+
+
+def _with_dimension(value: Tensor) -> Tensor:
+    """Scalars were saved without a dimension before FSDP asked for one."""
+    return value.reshape(1) if value.ndim == 0 else value
+
+
+def _check_shapes(model: nn.Module, stored: dict[str, tuple[int, ...]], path: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: shape or (1,) for name, shape in stored.items()}
+    if expected != found:
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
+        raise UserError(
+            f"{path} does not fit its config.json: {len(wrong)} entries differ, such as {some(wrong)}"
+        )
+
+
+def _batches(frames: np.ndarray, batch_size: int) -> list[Tensor]:
+    """uint8 (N, T, H, W, 3) cut into tensors of at most batch_size clips."""
+    if frames.dtype != np.uint8:
+        raise ValueError(
+            f"expected uint8 frames (N, T, H, W, 3), got {frames.dtype} {frames.shape}"
+        )
+    starts = range(0, len(frames), batch_size)
+    return [torch.from_numpy(np.array(frames[i : i + batch_size])) for i in starts]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""What the encoder is fed: clips, streams, augmentation, batches, the verb texts."""

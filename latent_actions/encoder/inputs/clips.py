@@ -1,0 +1,182 @@
+"""A table of clips with their frames: what training and retrieval read, whatever the source.
+
+One row a (moment, camera). A moment is one action at one time, seen by an ego and one or more exo
+cameras.
+"""
+
+import abc
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import draccus
+import numpy as np
+
+from latent_actions.video.index import build_index
+from latent_actions.video.records import Split
+from latent_actions.video.sources import EgoExo4dSource, SourceConfig
+from latent_actions.video.store import FrameStore
+
+logger = logging.getLogger(__name__)
+View = Literal["ego", "exo"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTable:
+    """N clips as columns; frames[i] belongs to row i.
+
+    More frames than the encoder reads may be kept (`oversample` for each): training draws among
+    them.
+    """
+
+    frames: np.ndarray  # uint8 (N, T * oversample, H, W, 3), in memory or memory-mapped
+    moment: tuple[str, ...]  # shared by the cameras of one moment
+    take: tuple[str, ...]  # one recording
+    scene: tuple[str, ...]  # place: what must not be recognized
+    view: tuple[View, ...]  # ego | exo
+    camera: tuple[str, ...]  # name of the camera
+    verb: tuple[str, ...]  # the label
+    text: tuple[str, ...]  # description
+    split: tuple[str, ...]  # train | val
+    oversample: int = 1  # stored frames for each frame that is read
+    best: tuple[bool, ...] = ()  # the best exo camera of its moment; empty: all are alike
+
+    def __post_init__(self) -> None:
+        names = set(self.__dataclass_fields__) - {"oversample"}
+        sizes = {name: len(getattr(self, name)) for name in sorted(names)}
+        if not self.best:
+            del sizes["best"]
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"columns of a clip table differ in length: {sizes}")
+
+    def __len__(self) -> int:
+        return len(self.moment)
+
+    def read(
+        self, rows: np.ndarray, rng: np.random.Generator | None = None, shortest: float = 1.0
+    ) -> np.ndarray:
+        """Clips of some rows, copied: uint8 (B, T, H, W, 3).
+
+        The span is cut into T equal parts and one stored frame is taken of each: the middle one (the
+        later of two in the middle), or with `rng` a random one, drawn anew for every clip from a
+        part of the span that is at least the share `shortest` of it. So training sees each action
+        at many sampling times.
+        """
+        stored = np.ascontiguousarray(self.frames[rows])
+        count, total = stored.shape[:2]
+        length = total // self.oversample
+        places = np.full((count, length), 0.5) if rng is None else rng.random((count, length))
+        share = np.ones((count, 1)) if rng is None else rng.uniform(shortest, 1, (count, 1))
+        start = np.zeros((count, 1)) if rng is None else rng.random((count, 1)) * (1 - share)
+        times = start + share * (np.arange(length) + places) / length
+        picks = np.minimum((times * total).astype(np.int64), total - 1)
+        return stored[np.arange(count)[:, None], picks]
+
+    def rows_of(self, split: str) -> np.ndarray:
+        """RoutingAssignments of one split, int64."""
+        return np.flatnonzero(np.array([s == split for s in self.split], dtype=bool))
+
+    def is_best(self, row: int) -> bool:
+        """Whether a row is of the best exo camera of its moment, as far as that is used."""
+        return bool(self.best) and self.best[row]
+
+
+@dataclass(frozen=True)
+class PairedMoments:
+    """Moments with an ego and an exo clip, in table order: row indices, int64 (M,) each."""
+
+    ego: np.ndarray
+    exo: np.ndarray
+
+
+def pair_views(table: ClipTable, rows: Sequence[int] | np.ndarray) -> PairedMoments:
+    """One ego and one exo clip of every moment among `rows` that has both: the best exo camera if
+    the table knows it, else the first by name.
+    """
+    ego: dict[str, int] = {}
+    exo: dict[str, list[int]] = defaultdict(list)
+    for row in map(int, rows):
+        if table.view[row] == "ego":
+            ego.setdefault(table.moment[row], row)
+        else:
+            exo[table.moment[row]].append(row)
+    both = [m for m in ego if m in exo]
+    seen = [min(exo[m], key=lambda row: (not table.is_best(row), table.camera[row])) for m in both]
+    return PairedMoments(np.array([ego[m] for m in both], np.int64), np.array(seen, np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipData(draccus.ChoiceRegistry, abc.ABC):
+    """Where labeled clips come from. The members: `videos` (any video source), `sprites`."""
+
+    @classmethod
+    def default_choice_name(cls) -> str:
+        return "videos"
+
+    @abc.abstractmethod
+    def table(
+        self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
+    ) -> ClipTable:
+        """Clips of some splits with T = frames; decoded frames may be kept in `folder`."""
+
+    @abc.abstractmethod
+    def parents(self) -> dict[str, Path]:
+        """Finished run folders that the clips are read from, by role."""
+
+
+@ClipData.register_subclass("videos")
+@dataclass(frozen=True, kw_only=True)
+class VideoClips(ClipData):
+    """Clips of a video source, decoded once into a frame store or whenever they are read.
+
+    exo: which exo camera shows a moment that several see. random: any in training, the first by
+    name in tests. best: in tests the one that the annotators named best (the first if they named
+    none), in training that one with probability 0.5, else any.
+    """
+
+    source: SourceConfig = field(default_factory=EgoExo4dSource)  # where the videos are
+    size: int = 64  # H = W of the stored frames, pixels; crops are taken from these
+    oversample: int = 2  # stored frames for each frame that is read; training draws among them
+    decode: Literal["once", "on_the_fly"] = "once"  # into a store on disk, or at every reading
+    exo: Literal["random", "best"] = "random"  # exo camera of a moment: random | best (annotators')
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or self.oversample < 1:
+            raise ValueError(
+                f"size must be >= 8 and oversample >= 1, got {self.size} and {self.oversample}"
+            )
+
+    def table(
+        self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
+    ) -> ClipTable:
+        index = build_index(self.source, splits)
+        make = FrameStore.build if self.decode == "once" else FrameStore.on_the_fly
+        store = make(
+            index.records, folder, frames * self.oversample, self.size, workers,
+            max_skipped=self.source.max_skipped, index=index.report,
+        )  # fmt: skip
+        if self.exo == "random":
+            return table_of(store, self.oversample)
+        best = {record.clip_id for record in index.records if record.best}
+        if not best:
+            logger.warning("%s names no best exo camera: all are alike", self.source.name)
+        return table_of(store, self.oversample, best)
+
+    def parents(self) -> dict[str, Path]:
+        return self.source.parents()
+
+
+def table_of(store: FrameStore, oversample: int = 1, best: Collection[str] = ()) -> ClipTable:
+    """The clip table of a frame store of clip records. best: ids of clips of best exo cameras."""
+    records = store.records
+    names = ("take", "scene", "view", "camera", "verb", "text", "split")
+    columns = {name: tuple(getattr(record, name) for record in records) for name in names}
+    moments = tuple(record.moment_id for record in records)
+    flags = tuple(record.clip_id in best for record in records) if best else ()
+    return ClipTable(
+        frames=store.frames, moment=moments, oversample=oversample, best=flags, **columns
+    )

@@ -1,0 +1,137 @@
+"""Training of an InvAct encoder: the config of a stage, and the training itself."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from invact_vla.training.checkpoint import gather_full_model
+from invact_vla.training.device import Device
+from invact_vla.training.distributed import part
+from invact_vla.training.loop import LoopConfig, fit
+from latent_actions.encoder.encoder import EncoderConfig
+from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
+from latent_actions.encoder.inputs.augment import AugmentConfig
+from latent_actions.encoder.inputs.batches import ActionConfig, Batches, TextConfig
+from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
+from latent_actions.encoder.inputs.sampler import SamplerConfig
+from latent_actions.encoder.model import Batch, InvActModel, LossConfig, checkpoint_blocks
+from latent_actions.encoder.readout import ReadoutConfig, project_action
+from latent_actions.encoder.routing import Routing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingSchedule:
+    """Soft rows first, hard rows later: routing from the first step on delays learning."""
+
+    hard_after: float = 0.5  # share of the steps after which rows are hard
+    sharpen_to: float = 1.0  # temperature of soft rows when they harden; it falls from 1 evenly
+    temperature_start: float = 1.0  # of straight-through rows, when they begin
+    temperature_end: float = 0.5  # reached `anneal` later
+    anneal: float = 0.3  # share of the steps that the temperature takes to fall
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hard_after <= 1 or not 0 < self.anneal <= 1:
+            raise ValueError("hard_after must be in [0, 1] and anneal in (0, 1]")
+        if min(self.sharpen_to, self.temperature_start, self.temperature_end) <= 0:
+            raise ValueError("temperatures must be positive")
+
+    def at(self, step: int, steps: int) -> Routing:
+        """How rows are chosen at one step of `steps`."""
+        since = step / steps - self.hard_after
+        if since < 0:
+            warm = 1 + (self.sharpen_to - 1) * step / steps / self.hard_after
+            return Routing(hard=False, noise=False, temperature=warm)
+        fall = min(1.0, since / self.anneal) * (self.temperature_start - self.temperature_end)
+        return Routing(hard=True, noise=True, temperature=self.temperature_start - fall)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderTrainConfig:
+    """Training of an InvAct encoder."""
+
+    out: Path  # run folder
+    data: ClipData = field(default_factory=VideoClips)  # clips of both splits
+    model: EncoderConfig = field(default_factory=EncoderConfig)  # shape of the encoder
+    loss: LossConfig = field(default_factory=LossConfig)  # terms and weights
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)  # how batches are drawn
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colors
+    text: TextConfig = field(default_factory=TextConfig)  # what a clip's text is
+    action: ActionConfig = field(default_factory=ActionConfig)  # what is one action, what is not
+    # the action token, cut down once training is over
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when rows become hard
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=1000, batch_size=128)
+    )  # the loop
+    gradient_checkpointing: bool = False  # recompute blocks backward: less memory, 1/3 more time
+    frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
+    workers: int = 2  # decoding processes
+    device: str = "auto"  # where it is trained and evaluated: auto | cpu | cuda | cuda:N | mps
+    seed: int = 0  # weights, batches, augmentation and noise
+    overwrite: bool = False  # replace a run folder of another config
+
+    def __post_init__(self) -> None:
+        if self.sampler.views == "one" and self.loss.contrast.kind == "infonce_pair":
+            raise ValueError(
+                "loss.contrast.kind infonce_pair needs both views of a moment in a batch: "
+                "sampler.views both"
+            )
+        if self.readout.width and self.model.action_dim:
+            raise ValueError("give readout.width (fitted) or model.action_dim (trained), not both")
+        if self.readout.width >= min(self.model.width, self.model.embedding):
+            raise ValueError(
+                f"readout.width {self.readout.width} keeps all of an action token of "
+                f"{self.model.width} numbers and an embedding of {self.model.embedding}: give less, "
+                "or 0 for no readout"
+            )
+        if self.model.has_register_encoder and not self.loss.scene:
+            raise ValueError(
+                "registers of a path of their own (model.commit.register_encoder own) learn from "
+                "loss.scene alone: give it a weight, such as 0.1, or register_encoder trunk"
+            )
+
+
+def train(
+    config: EncoderTrainConfig, table: ClipTable, folder: Path, device: Device = "auto"
+) -> InvActModel:
+    """The training itself: a function of the config, the table and the seed."""
+    rows = table.rows_of("train")
+    batches = Batches(
+        table,
+        rows,
+        size=config.model.size,
+        sampler=config.sampler,
+        augmentation=config.augment,
+        text=config.text,
+        action=config.action,
+        seed=config.seed,
+        part=part(),
+    )
+
+    def build() -> InvActModel:
+        torch.manual_seed(config.seed)
+        return InvActModel(config.model, config.loss, batches.verbs)
+
+    model, steps = build(), config.loop.steps
+    parameters = sum(p.numel() for p in model.encoder.parameters())
+    logger.info("encoder of %.2f M parameters, %d verbs", parameters / 1e6, len(batches.verbs))
+    if config.gradient_checkpointing:
+        checkpoint_blocks(model.encoder)
+
+    def loss_fn(wrapped: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return wrapped(batch, config.routing.at(step, steps), step / steps)
+
+    def batch_at(step: int) -> Batch:
+        return batches(step, config.loop.batch_size)
+
+    loop = replace(config.loop, seed=config.seed)
+    fit(model, loss_fn, batch_at, loop, folder, description="train InvAct", device=device)
+    model = gather_full_model(model, build)
+    if config.readout.width:
+        project_action(model.encoder, table, rows, config.readout, config.seed)
+    return model

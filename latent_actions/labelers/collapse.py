@@ -1,0 +1,166 @@
+"""Watch code usage while a quantising model trains; re-seed dead codes; stop a collapsed run.
+
+The published LAQ code copies used codes over unused ones and stops doing so after step 4500;
+several people report that it collapses on Something-Something V2. Here dead codes move to encoder
+outputs of the current batch, counts cover a sliding window, and a run that stays collapsed ends
+with a diagnosis.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from invact_vla.core.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapseConfig:
+    """When a code counts as dead and a run as collapsed."""
+
+    window: int = 25  # steps over which usage is counted, and between two looks for dead codes
+    dead_code_threshold: float = (
+        0.02  # a code chosen by fewer than this share of the tokens is dead
+    )
+    min_perplexity: float = 2.0  # a position below this for `patience` windows has collapsed
+    patience: int = 6  # windows in a row below min_perplexity before the run is stopped
+    reseed_until: float = 0.85  # share of the training after which codes are left alone
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.patience < 1:
+            raise ValueError("window and patience must be at least 1")
+        if not 0 <= self.dead_code_threshold < 1 or not 0 <= self.reseed_until <= 1:
+            raise ValueError("dead_code_threshold must be in [0, 1) and reseed_until in [0, 1]")
+        if self.min_perplexity < 1:
+            raise ValueError(f"min_perplexity must be at least 1, got {self.min_perplexity}")
+
+
+class CollapseGuard(nn.Module):
+    """Counters live in buffers, so that a resumed run goes on exactly as an unbroken one."""
+
+    counts: Tensor
+    failures: Tensor
+
+    def __init__(
+        self, config: CollapseConfig, positions: int, codebook_size: int, steps: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.config, self.steps, self.seed = config, steps, seed
+        shape = (config.window, positions, codebook_size)
+        self.register_buffer("counts", torch.zeros(shape, dtype=torch.int64))
+        self.register_buffer("failures", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, codes: Tensor, step: int) -> None:
+        """Count the codes of one batch, int (B, K), in the window's slot of this step."""
+        one_hot = torch.nn.functional.one_hot(codes, self.counts.shape[-1])
+        self.counts[step % self.config.window] = one_hot.sum(dim=0)
+
+    @torch.no_grad()
+    def act(self, step: int, codebook: Tensor, outputs: Tensor, change: Tensor) -> int:
+        """At the end of a window: re-seed dead codes in place, or raise UserError on collapse.
+
+        codebook: (C, Q), changed in place. outputs: (M, Q) encoder outputs of the current batch. Codes
+        are drawn on the CPU, whose generator gives the same numbers for every device.
+        change: (B,) mean absolute difference between the two frames of each pair, in [0, 1].
+        Returns how many codes were re-seeded. Step 0 seeds the whole codebook.
+        """
+        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        if step == 0:
+            everything = torch.ones(len(codebook), dtype=torch.bool)
+            return self._reseed(codebook, everything, outputs, generator)
+        if (step + 1) % self.config.window:
+            return 0
+        self._judge(step, codebook, outputs, change)
+        total = self.counts.sum(dim=(0, 1))
+        dead = total < self.config.dead_code_threshold * total.sum()
+        if step >= self.config.reseed_until * self.steps or not dead.any():
+            return 0
+        return self._reseed(codebook, dead, outputs, generator)
+
+    @staticmethod
+    def _reseed(codebook: Tensor, dead: Tensor, outputs: Tensor, generator: torch.Generator) -> int:
+        moved = codebook.cpu()  # itself, if it is there
+        count = reseed(moved, dead.cpu(), outputs.cpu(), generator)
+        if moved is not codebook:
+            codebook.copy_(moved)
+        return count
+
+    def perplexity(self) -> Tensor:
+        """exp(entropy) of each position over the window: (K,)."""
+        counts = self.counts.sum(dim=0)
+        counts = counts.float() if counts.is_mps else counts.double()  # MPS has no float64
+        share = counts / counts.sum(dim=-1, keepdim=True).clamp_min(1)
+        return torch.special.entr(share).sum(dim=-1).exp()
+
+    def _judge(self, step: int, codebook: Tensor, outputs: Tensor, change: Tensor) -> None:
+        perplexity = self.perplexity()
+        if float(perplexity.min()) >= self.config.min_perplexity:
+            self.failures.zero_()
+            return
+        self.failures += 1
+        values = " ".join(f"{p:.2f}" for p in perplexity.tolist())
+        failures = int(self.failures)
+        logger.warning(
+            "step %d: perplexity %s, window %d of %d before the run is stopped",
+            step, values, failures, self.config.patience,
+        )  # fmt: skip
+        if failures >= self.config.patience:
+            raise UserError(
+                f"the codes collapsed at step {step}: perplexity {values} of {len(codebook)} "
+                f"(expected at least {self.config.min_perplexity} at every position) for "
+                f"{self.config.patience} windows of {self.config.window} steps; "
+                + diagnose(codebook, outputs, change)
+            )
+
+
+@torch.no_grad()
+def reseed(codebook: Tensor, dead: Tensor, outputs: Tensor, generator: torch.Generator) -> int:
+    """Move dead codes to encoder outputs that are far from all living codes, one after the other.
+
+    Each is drawn with a chance proportional to its squared distance to the nearest living code, as
+    in k-means++ (Arthur and Vassilvitskii 2007). codebook: (C, Q); dead: bool (C,); outputs:
+    (M, Q). All on the generator's device.
+    """
+    outputs = outputs.float()
+    living = [code for code, is_dead in zip(codebook.clone(), dead, strict=True) if not is_dead]
+    for index in dead.nonzero().flatten().tolist():
+        if living:
+            distance = torch.cdist(outputs, torch.stack(living)).min(dim=1).values.square()
+        else:
+            distance = torch.ones(len(outputs))
+        if not float(distance.sum()) > 0:
+            distance = torch.ones(len(outputs))
+        choice = int(torch.multinomial(distance, 1, generator=generator))
+        codebook[index] = outputs[choice]
+        living.append(outputs[choice].clone())
+    return int(dead.sum())
+
+
+def diagnose(codebook: Tensor, outputs: Tensor, change: Tensor) -> str:
+    """What the collapse looks like, and what to change."""
+    spread = float(outputs.float().std(dim=0).norm())
+    spacing = float(torch.pdist(codebook.float()).median()) if len(codebook) > 1 else 0.0
+    static = float((change < 0.01).float().mean())
+    seen = (
+        f"{100 * static:.0f} % of the pairs hardly change, encoder outputs spread {spread:.2g} "
+        f"against a code spacing of {spacing:.2g}; "
+    )
+    if static > 0.5:
+        return (
+            seen
+            + "the pairs are nearly static: raise horizon_s, or drop static clips from the source"
+        )
+    if spread < 0.05 * spacing or spread < 1e-4:
+        return seen + (
+            "the encoder gives nearly the same output for every pair: lower loop.learning_rate, "
+            "add loop.warmup_steps, or train on more varied clips"
+        )
+    return seen + (
+        "outputs vary but share few codes: raise guard.dead_code_threshold or guard.reseed_until, "
+        "so that "
+        "dead codes are re-seeded longer, or lower loop.learning_rate"
+    )

@@ -1,0 +1,166 @@
+"""`invact latent label`: give codes to the pairs of a source, into one label store per split.
+
+    <out>/labels_train.parquet, labels_val.parquet    see invact_vla/data/label_store.py
+    <out>/quantizer/                                  if the labeler fitted one (on train pairs)
+    <out>/shards/                                     finished shards, removed at the end
+    <out>/summary.json                                code usage of each split
+
+Shards are written whole, and a labeler's codes depend on the pair alone: a killed run continues
+after its last shard and ends with the same bytes.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from invact_vla.core.run_folder import open_run
+from invact_vla.core.schema import LatentLabels
+from invact_vla.data.label_store import (
+    LabelIdentity,
+    LabelStore,
+    concatenate,
+    read_labels,
+    write_labels,
+)
+from invact_vla.training.device import stage_device
+from latent_actions.labelers import LapaConfig
+from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
+from latent_actions.labelers.labeler import Labeler, LabelerConfig
+from latent_actions.labelers.pairs import PairConfig, dataset_hash, decoded, shards, spread
+from latent_actions.video.records import PairRecord, Split
+from latent_actions.video.sources import Ssv2Source
+
+logger = logging.getLogger(__name__)
+
+
+def default_pairs() -> PairConfig:
+    """Pairs of Something-Something V2."""
+    return PairConfig(source=Ssv2Source())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """One labeler on the pairs of one source."""
+
+    out: Path = Path("runs/labels")  # folder of the run
+    seed: int = 0  # recorded; the pairs have a seed of their own
+    overwrite: bool = False  # replace a run with another config
+    labeler: LabelerConfig = field(default_factory=LapaConfig)  # invact, lapa, shuffled or random
+    pairs: PairConfig = field(default_factory=default_pairs)  # what to label
+    splits: tuple[Split, ...] = ("train", "val")  # val measures code usage on held-out pairs
+    fit_pairs: int = 4096  # train pairs, about, on which a missing quantizer is fitted
+    frames_folder: Path | None = None  # decoded pairs shared with other runs; none: not kept
+    workers: int = 1  # decoding processes
+    threads: int = 1  # torch threads
+    device: str = "auto"  # where the labeler's network runs: auto | cpu | cuda | cuda:N | mps
+
+    def __post_init__(self) -> None:
+        if not self.splits or len(set(self.splits)) != len(self.splits):
+            raise ValueError(f"splits must be one or more different splits, got {self.splits}")
+        if self.fit_pairs < 1 or self.workers < 1 or self.threads < 1:
+            raise ValueError("fit_pairs, workers and threads must be at least 1")
+
+
+def main(config: LabelConfig) -> Path:
+    """Label every split, print and save code usage; returns the run folder."""
+    parents = {**config.pairs.parents(), **config.labeler.parents()}
+    run = open_run(config.out, config, parents, config.overwrite, config.seed)
+    if run.finished:
+        logger.info("%s: already finished", run.folder)
+        return run.folder
+    torch.set_num_threads(config.threads)
+    device = stage_device(run, config.device)
+    labeler = config.labeler.build(run.folder, lambda: _training_frames(config, run.folder), device)
+    summary: dict[str, object] = {"labeler": labeler.name, "labeller_hash": labeler.hash}
+    for split in config.splits:
+        store = _label_split(config, labeler, split, run.folder)
+        health = codebook_stats(store.labels.codes, labeler.codebook_size)
+        summary[split] = health.to_json()
+        _print_health(labeler, split, health)
+    shutil.rmtree(run.folder / "shards", ignore_errors=True)
+    if config.frames_folder is None:
+        shutil.rmtree(run.folder / "frames", ignore_errors=True)
+    run.finish(summary)
+    return run.folder
+
+
+def store_path(folder: Path, split: Split) -> Path:
+    """Where a labeling run keeps the labels of a split."""
+    return Path(folder) / f"labels_{split}.parquet"
+
+
+def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Path) -> LabelStore:
+    """Label shard by shard, then join the shards."""
+    records = config.pairs.records(split)
+    identity = LabelIdentity(
+        labeler=labeler.name,
+        labeller_hash=labeler.hash,
+        dataset=f"{config.pairs.dataset}/{split}",
+        dataset_hash=dataset_hash(records),
+        codebook_size=labeler.codebook_size,
+        code_length=labeler.code_length,
+    )
+    stores = []
+    parts = shards(records, config.pairs.shard)
+    for number, part in enumerate(tqdm(parts, f"label {split}", unit="shard", mininterval=5)):
+        path = folder / "shards" / f"{split}-{number:05d}.parquet"
+        if not path.exists():
+            place = _frames(config, folder, split, number)
+            write_labels(path, _label_shard(config, labeler, identity, part, place))
+        wanted = {"labeller_hash": labeler.hash, "dataset_hash": identity.dataset_hash}
+        stores.append(read_labels(path, **wanted))
+    write_labels(store_path(folder, split), concatenate(stores))
+    return read_labels(store_path(folder, split))
+
+
+def _label_shard(
+    config: LabelConfig,
+    labeler: Labeler,
+    identity: LabelIdentity,
+    records: list[PairRecord],
+    place: Path,
+) -> LabelStore:
+    """Decode one shard into `place` and label it; pairs of damaged videos are left out."""
+    keep = config.frames_folder is not None
+    with decoded(records, config.pairs, place, config.workers, keep) as frames:
+        rows = frames.records
+        codes = labeler.codes(frames.batch(np.arange(len(rows))), rows)
+    return LabelStore(
+        identity=identity,
+        episode=tuple(r.episode for r in rows),
+        frame=np.array([r.frame for r in rows], np.int64),
+        frame_end=np.array([r.frame_end for r in rows], np.int64),
+        text=tuple(r.text for r in rows),
+        labels=LatentLabels(codes, labeler.codebook_size),
+    )
+
+
+def _training_frames(config: LabelConfig, folder: Path) -> Iterator[np.ndarray]:
+    """Frames of about `fit_pairs` training pairs: whole shards, evenly spaced over the split."""
+    parts = shards(config.pairs.records("train"), config.pairs.shard)
+    wanted = -(-config.fit_pairs // config.pairs.shard)
+    for number in tqdm(spread(len(parts), wanted), "fit quantizer", unit="shard", mininterval=5):
+        place = _frames(config, folder, "train", number)
+        # kept in any case: labeling this shard comes next and removes it
+        with decoded(parts[number], config.pairs, place, config.workers, keep=True) as frames:
+            yield frames.batch(np.arange(len(frames)))
+
+
+def _frames(config: LabelConfig, folder: Path, split: Split, number: int) -> Path:
+    return (config.frames_folder or folder / "frames") / f"{split}-{number:05d}"
+
+
+def _print_health(labeler: Labeler, split: Split, health: CodebookStats) -> None:
+    for line in health.lines():
+        print(f"{labeler.name} {split}: {line}")
+    if not health.all_used and health.pairs >= 50 * health.codebook_size:
+        logger.warning(
+            "%s %s: some codes are never used; check the labeler before pretraining on its labels",
+            labeler.name, split,
+        )  # fmt: skip

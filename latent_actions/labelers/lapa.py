@@ -1,0 +1,74 @@
+"""Labels by LAPA's latent action quantization: codes of a trained LAQ on the two ends of a pair."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from invact_vla.core.files import hash_tree
+from invact_vla.training.device import CPU, exact
+from latent_actions.labelers.labeler import (
+    Labeler,
+    LabelerConfig,
+    TrainingFrames,
+    ends,
+    full_batches,
+    subfolder_or_self,
+)
+from latent_actions.labelers.laq.checkpoint import from_pretrained
+from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.laq.task import to_video
+from latent_actions.video.records import PairRecord
+
+MODEL_PART = "model"  # sub-folder of a training run that holds the weights
+BATCH = 64  # pairs per forward pass; fixed, so that labels never depend on the caller's batches
+
+
+@LabelerConfig.register_subclass("lapa")
+@dataclass(frozen=True, kw_only=True)
+class LapaConfig(LabelerConfig):
+    """LAPA's LAQ (arxiv.org/abs/2410.11758)."""
+
+    laq: Path = Path("runs/laq")  # run of `invact latent train`, or a folder of published weights
+
+    def parents(self) -> dict[str, Path]:
+        return {"laq": self.laq}
+
+    def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
+        return LapaLabeller(subfolder_or_self(self.laq, MODEL_PART), device)
+
+
+class LapaLabeller:
+    """A loaded LAQ that labels."""
+
+    name = "lapa"
+    n_frames = 2
+
+    def __init__(self, folder: Path, device: torch.device = CPU) -> None:
+        self.model: LatentActionQuantizer = from_pretrained(folder, device=device)
+        self.hash = hash_tree(folder)
+        self.code_length = self.model.config.code_seq_len
+        self.codebook_size = self.model.config.codebook_size
+
+    @exact()
+    def codes(self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None) -> np.ndarray:
+        """Codes of the first and the last frame, resized to the model's input size if need be."""
+        found = []
+        for batch, count in full_batches(ends(frames), BATCH, self.model.device):
+            # resized on the CPU: MPS cannot, and all devices see the same pixels
+            video = resize(to_video(batch), self.model.config.image_size)
+            found.append(self.model.codes(video.to(self.model.device))[:count].cpu().numpy())
+        return np.concatenate(found) if found else np.zeros((0, self.code_length), np.int64)
+
+
+def resize(video: torch.Tensor, size: int) -> torch.Tensor:
+    """float (B, 3, 2, H, W) -> (B, 3, 2, size, size); not proportional, as the published model."""
+    if video.shape[-2:] == (size, size):
+        return video
+    images = rearrange(video, "b c t h w -> (b t) c h w")
+    images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return rearrange(images, "(b t) c h w -> b c t h w", t=2)

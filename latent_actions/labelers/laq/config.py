@@ -1,0 +1,111 @@
+"""Sizes of a LAQ model, and its JSON form."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from invact_vla.core.limits import short, some
+
+CODE_LENGTHS = (1, 2, 4, 16, 64, 256)
+SIZES = (
+    "dim", "quant_dim", "codebook_size", "image_size", "patch_size", "spatial_depth",
+    "temporal_depth", "dim_head", "heads", "channels",
+)  # fmt: skip
+FLAGS = ("lapa_compat", "residual")
+MAX_DEPTH, MAX_SIZE = 1024, 1 << 20
+OPTIONAL_KEYS = ("channels", "lapa_compat", "residual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaqConfig:
+    """Architecture of LAQ (arxiv.org/abs/2410.11758); the defaults are the published sizes."""
+
+    dim: int = 1024  # width of the transformers
+    quant_dim: int = 32  # width of a code vector
+    codebook_size: int = 8  # codes in the codebook, shared by all positions
+    image_size: int = 256  # side of the square input frames, pixels
+    patch_size: int = 32  # side of a patch, pixels
+    spatial_depth: int = 8  # layers of the spatial encoder and of the decoder, each
+    temporal_depth: int = 8  # layers of the temporal encoder
+    dim_head: int = 64  # width of one attention head
+    heads: int = 16  # attention heads
+    code_seq_len: int = 4  # codes per pair: 1, 2, 4, 16, 64 or 256
+    channels: int = 3  # color channels
+    lapa_compat: bool = False  # true: every quirk of the published code, needed for its weights
+    residual: bool = False  # true: the decoder predicts the change x2 - x1, for short trainings
+
+    def __post_init__(self) -> None:
+        for name in SIZES:
+            size = getattr(self, name)
+            if type(size) is not int or not 0 < size <= MAX_SIZE:
+                raise ValueError(f"{name} must be a whole number of 1..{MAX_SIZE}, got {size}")
+        if not all(isinstance(getattr(self, name), bool) for name in FLAGS):
+            raise ValueError(f"{' and '.join(FLAGS)} must be true or false")
+        if max(self.spatial_depth, self.temporal_depth) > MAX_DEPTH:
+            raise ValueError(f"depths must be at most {MAX_DEPTH}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+        if type(self.code_seq_len) is not int or self.code_seq_len not in CODE_LENGTHS:
+            raise ValueError(f"code_seq_len must be one of {CODE_LENGTHS}, got {self.code_seq_len}")
+        if self.lapa_compat and self.residual:
+            raise ValueError("residual is not part of the published model: not with lapa_compat")
+        if delta_grid(self.grid, self.code_seq_len) != self.code_seq_len:
+            raise ValueError(
+                f"code_seq_len {self.code_seq_len} does not fit a {self.grid}x{self.grid} grid of "
+                f"patches: use 8x8 for 1, 2 or 4 codes, 16x16 for 16 or 64, 32x32 for 256"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a frame."""
+        return self.image_size // self.patch_size
+
+
+def delta_convolutions(code_seq_len: int) -> list[tuple[tuple[int, int], int, int]]:
+    """(kernel, stride, padding) of the convolutions from the patch grid to the code grid."""
+    halve = ((3, 3), 2, 1)
+    stacks = {
+        1: [halve, ((4, 4), 1, 0)],
+        2: [halve, ((3, 4), 1, 0)],
+        4: [halve, ((3, 3), 1, 0)],
+        16: [halve, halve],
+        64: [halve],
+        256: [halve],
+    }
+    return stacks[code_seq_len]
+
+
+def delta_grid(grid: int, code_seq_len: int) -> int:
+    """Tokens that the delta convolutions leave of a grid x grid square of patches."""
+    height = width = grid
+    for kernel, stride, padding in delta_convolutions(code_seq_len):
+        height = (height + 2 * padding - kernel[0]) // stride + 1
+        width = (width + 2 * padding - kernel[1]) // stride + 1
+    return max(height, 0) * max(width, 0)
+
+
+def read_config(path: Path, **changes: Any) -> LaqConfig:
+    """Read config.json of a LAQ folder; `changes` override what the file says.
+
+    A file of the published layout has the ten sizes and no flags: it means `lapa_compat`. Missing or
+    unknown keys and impossible sizes are a UserError that names them.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object of sizes, got {type(values).__name__}")
+    known = [field.name for field in dataclasses.fields(LaqConfig)]
+    missing = [k for k in known if k not in values and k not in OPTIONAL_KEYS]
+    unknown = [k for k in values if k not in known]
+    if missing or unknown:
+        raise UserError(
+            f"{path}: missing keys {missing}, unknown keys {some(unknown) or 'none'}; known: {known}"
+        )
+    try:
+        return LaqConfig(**{"lapa_compat": True, **values, **changes})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {short(error)}") from error

@@ -1,0 +1,130 @@
+"""Is a trained LAQ healthy? Code usage and use of the codes by predictions, on held-out pairs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from invact_vla.core.files import atomic_file
+from invact_vla.training.device import CPU, exact
+from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
+from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.laq.task import to_video
+
+BATCH = 64
+STATIC_CHANGE = 0.01  # mean absolute difference, of 1, below which a pair counts as static
+PICTURED = 8  # pairs in the grid
+
+
+@dataclass(frozen=True)
+class LaqReport:
+    """Held-out measurements.
+
+    skill_*: 1 - MSE(prediction, second frame) / MSE(first frame, second frame) with the true codes,
+    with codes of other pairs, and with zero vectors; 0 is as good as predicting no change.
+    moving_*: the same on pairs that are not static. static_fraction: share of static pairs.
+    """
+
+    health: CodebookStats
+    skill_true: float
+    skill_shuffled: float
+    skill_zero: float
+    moving_true: float
+    moving_shuffled: float
+    static_fraction: float
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        return [
+            *self.health.lines(),
+            f"reconstruction r2_vs_copy {self.skill_true:.3f} with true codes, "
+            f"{self.skill_shuffled:.3f} shuffled, {self.skill_zero:.3f} zero; on moving pairs "
+            f"{self.moving_true:.3f} true, {self.moving_shuffled:.3f} shuffled "
+            f"({100 * self.static_fraction:.0f} % static)",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for summary.json."""
+        return {**asdict(self), "health": self.health.to_json()}
+
+
+@torch.no_grad()
+@exact()
+def evaluate(model: LatentActionQuantizer, frames: np.ndarray, seed: int) -> LaqReport:
+    """Measure on held-out pairs, uint8 (N, 2, H, W, 3), where the model is. Shuffled codes come from
+    other pairs."""
+    model.eval()
+    device = model.device
+    found = torch.cat([model.codes(video) for video in _videos(frames, device)])
+    vectors, codes = model.vq.codebooks.detach()[found], found.cpu().numpy()
+    other = torch.from_numpy(_derangement(len(codes), np.random.default_rng([seed, 0]))).to(device)
+    errors = {
+        "true": _errors(model, frames, lambda i: vectors[i]),
+        "shuffled": _errors(model, frames, lambda i: vectors[other[i]]),
+        "zero": _errors(model, frames, lambda i: torch.zeros_like(vectors[i])),
+    }
+    pairs = [(v[:, :, 0], v[:, :, 1]) for v in _videos(frames, CPU)]
+    change = np.concatenate([_square(first, second) for first, second in pairs])
+    moved = [(first - second).abs().mean(dim=(1, 2, 3)).numpy() for first, second in pairs]
+    static = np.concatenate(moved) < STATIC_CHANGE
+    moving = ~static if (~static).any() else np.ones(len(static), bool)
+    return LaqReport(
+        health=codebook_stats(codes, model.config.codebook_size),
+        skill_true=_skill(errors["true"], change),
+        skill_shuffled=_skill(errors["shuffled"], change),
+        skill_zero=_skill(errors["zero"], change),
+        moving_true=_skill(errors["true"][moving], change[moving]),
+        moving_shuffled=_skill(errors["shuffled"][moving], change[moving]),
+        static_fraction=float(static.mean()),
+    )
+
+
+@torch.no_grad()
+def save_grid(model: LatentActionQuantizer, frames: np.ndarray, path: Path) -> None:
+    """PNG of some pairs, evenly spaced over `frames`: first, second, predicted second frame."""
+    from PIL import Image
+
+    chosen = np.linspace(0, len(frames) - 1, min(PICTURED, len(frames))).astype(int)
+    video = to_video(frames[chosen], model.device)
+    predicted = model(video).reconstruction.clamp(0, 1)
+    rows = torch.stack([video[:, :, 0], video[:, :, 1], predicted])
+    sheet = rearrange(rows, "r n c h w -> (r h) (n w) c").mul(255).round().to(torch.uint8)
+    with atomic_file(path) as temporary:
+        Image.fromarray(sheet.cpu().numpy()).save(temporary, format="PNG")
+
+
+def _videos(frames: np.ndarray, device: torch.device) -> Iterator[Tensor]:
+    for start in range(0, len(frames), BATCH):
+        yield to_video(frames[start : start + BATCH], device)
+
+
+def _errors(
+    model: LatentActionQuantizer, frames: np.ndarray, vectors: Callable[[slice], Tensor]
+) -> np.ndarray:
+    """Mean squared error of each prediction: float (N,)."""
+    found = []
+    for number, video in enumerate(_videos(frames, model.device)):
+        rows = slice(number * BATCH, number * BATCH + len(video))
+        found.append(_square(model.predict(video[:, :, 0], vectors(rows)), video[:, :, 1]))
+    return np.concatenate(found)
+
+
+def _square(one: Tensor, other: Tensor) -> np.ndarray:
+    return (one - other).square().mean(dim=(1, 2, 3)).cpu().double().numpy()
+
+
+def _skill(error: np.ndarray, change: np.ndarray) -> float:
+    return float(1 - error.mean() / max(change.mean(), 1e-12))
+
+
+def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation that moves every item: a cycle through a random order."""
+    order = rng.permutation(count)
+    moved = np.empty(count, np.int64)
+    moved[order] = np.roll(order, 1)
+    return moved

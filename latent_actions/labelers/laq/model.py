@@ -1,0 +1,130 @@
+"""LAQ: an inverse-dynamics encoder and a forward-dynamics decoder around four discrete codes.
+
+A pair of frames is patched, encoded in space and time, and reduced to the difference of two small
+grids; its nearest codes are the latent action. The decoder predicts the second frame from the
+patches of the first (behind a stop-gradient) and the codes. LAPA, arxiv.org/abs/2410.11758.
+
+`lapa_compat` repeats the published code, for its weights: the position generator of the temporal stack
+mixes space and time, temporal attention is not causal, keys and values are not normalized, and code
+channels are scrambled before the decoder. The default mends all four.
+
+Axis letters: B batch, H W pixels, K code positions, C codes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from einops.layers.torch import Rearrange
+from torch import Tensor, nn
+
+from latent_actions.labelers.laq.blocks import GridView, RelativePositionBias, Transformer
+from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.nsvq import Bottleneck, Quantized
+
+
+@dataclass(frozen=True)
+class LaqOutput:
+    """All that a forward pass makes.
+
+    first_tokens, last_tokens: (B, 1, h, w, D) after the temporal stack; quantized: see Quantized;
+    reconstruction: (B, 3, H, W), the predicted second frame, not clipped.
+    """
+
+    first_tokens: Tensor
+    last_tokens: Tensor
+    quantized: Quantized
+    reconstruction: Tensor
+
+
+class LatentActionQuantizer(nn.Module):
+    """The LAQ model. Video in: float (B, 3, 2, H, W) in [0, 1]."""
+
+    def __init__(self, config: LaqConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, patch = config.dim, config.patch_size
+        pixels = config.channels * patch**2
+        self.spatial_rel_pos_bias = RelativePositionBias(dim, config.heads)
+        self.to_patch_emb_first_frame = nn.Sequential(
+            Rearrange("b c t (h p1) (w p2) -> b t h w (c p1 p2)", p1=patch, p2=patch),
+            nn.LayerNorm(pixels),
+            nn.Linear(pixels, dim),
+            nn.LayerNorm(dim),
+        )
+        shape = {"dim": dim, "dim_head": config.dim_head, "heads": config.heads}
+        mended = not config.lapa_compat
+        self.enc_spatial_transformer = Transformer(
+            **shape, depth=config.spatial_depth, cross=False, normalise_kv=mended, causal=False
+        )
+        self.enc_temporal_transformer = Transformer(
+            **shape, depth=config.temporal_depth, cross=False, normalise_kv=mended, causal=mended
+        )
+        self.vq = Bottleneck(config)
+        self.dec_spatial_transformer = Transformer(
+            **shape, depth=config.spatial_depth, cross=True, normalise_kv=mended, causal=False
+        )
+        self.to_pixels_first_frame = nn.Sequential(
+            nn.Linear(dim, pixels),
+            Rearrange("b h w (c p1 p2) -> b c (h p1) (w p2)", p1=patch, p2=patch),
+        )
+        if mended:
+            # a pixel head from zero: the first prediction is black or, with `residual`, x1 itself
+            for parameter in self.to_pixels_first_frame.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, video: Tensor, noise: bool = False) -> LaqOutput:
+        """noise: NSVQ noise substitution, for training; otherwise the hard codes are decoded."""
+        patches = self.to_patch_emb_first_frame(video)
+        bias = self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
+        first, last = self._encode(patches, bias)
+        quantized = self.vq(_flat(first), _flat(last), noise)
+        prediction = self._decode(video[:, :, 0], patches[:, :1], quantized.vectors, bias)
+        return LaqOutput(first, last, quantized, prediction)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.vq.codebooks.device
+
+    @torch.no_grad()
+    def codes(self, video: Tensor) -> Tensor:
+        """Latent action of each pair: int64 (B, K) in [0, C). Deterministic."""
+        bias = self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
+        first, last = self._encode(self.to_patch_emb_first_frame(video), bias)
+        return self.vq(_flat(first), _flat(last), noise=False).codes
+
+    @torch.no_grad()
+    def predict(self, first_frame: Tensor, vectors: Tensor) -> Tensor:
+        """Second frame (B, 3, H, W) from the first (B, 3, H, W) and code vectors (B, K, Q)."""
+        patches = self.to_patch_emb_first_frame(rearrange(first_frame, "b c h w -> b c 1 h w"))
+        bias = self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
+        return self._decode(first_frame, patches, vectors, bias)
+
+    def _encode(self, patches: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Patch tokens (B, 2, h, w, D) -> each frame after both stacks, (B, 1, h, w, D)."""
+        side = self.config.grid
+        space = GridView("space", 2, side, side)
+        time = GridView("time_scrambled" if self.config.lapa_compat else "time", 2, side, side)
+        tokens = rearrange(patches, "b t h w d -> (b t) (h w) d")
+        tokens = self.enc_spatial_transformer(tokens, space, bias=bias)
+        tokens = rearrange(tokens, "(b t) n d -> (b n) t d", t=2)
+        tokens = self.enc_temporal_transformer(tokens, time)
+        tokens = rearrange(tokens, "(b h w) t d -> b t h w d", h=side, w=side)
+        return tokens[:, :1], tokens[:, 1:]
+
+    def _decode(
+        self, first_frame: Tensor, patches: Tensor, vectors: Tensor, bias: Tensor
+    ) -> Tensor:
+        side = self.config.grid
+        queries = _flat(patches).detach()  # the one stop-gradient of the method
+        actions = self.vq.to_decoder(vectors)
+        view = GridView("space", 1, side, side)
+        tokens = self.dec_spatial_transformer(queries, view, bias=bias, context=actions)
+        tokens = rearrange(tokens, "b (h w) d -> b h w d", h=side)
+        pixels = self.to_pixels_first_frame(tokens)
+        return first_frame + pixels if self.config.residual else pixels
+
+
+def _flat(tokens: Tensor) -> Tensor:
+    return rearrange(tokens, "b 1 h w d -> b (h w) d")

@@ -1,0 +1,127 @@
+"""`invact latent train`: frame pairs to a LAQ.
+
+    <out>/model/               config.json, model.safetensors
+    <out>/metrics.jsonl        loss, r2_vs_copy, perplexity of the training
+    <out>/summary.json         held-out code usage and reconstruction r2_vs_copy
+    <out>/reconstructions.png  held-out pairs: first, second, predicted second frame
+
+Skill is 1 - MSE(prediction, second frame) / MSE(first frame, second frame).
+"""
+
+import logging
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from invact_vla.core.run_folder import open_run
+from invact_vla.training.device import Device, stage_device
+from invact_vla.training.loop import LoopConfig, fit
+from latent_actions.labelers.collapse import CollapseConfig
+from latent_actions.labelers.laq.augment import PairAugmentConfig
+from latent_actions.labelers.laq.checkpoint import save_pretrained
+from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.evaluate import evaluate, save_grid
+from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.pairs import PairConfig
+from latent_actions.video.records import PairRecord, Split
+from latent_actions.video.sources import Ssv2Source
+from latent_actions.video.store import FrameStore
+
+logger = logging.getLogger(__name__)
+
+
+def published_pairs() -> PairConfig:
+    """Pairs of Something-Something V2 at the published size."""
+    return PairConfig(source=Ssv2Source(), frames=2, size=256)
+
+
+def published_loop() -> LoopConfig:
+    """The published optimisation: Adam at a constant 1e-4, batches of 64, 100,000 steps."""
+    return LoopConfig(
+        steps=100_000, batch_size=64, learning_rate=1e-4, schedule="constant", weight_decay=0.0,
+        beta2=0.99, gradient_clip=0.5,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaqTrainConfig:
+    """Training of LAPA's latent action quantization."""
+
+    out: Path = Path("runs/laq")  # folder of the run
+    seed: int = 0  # weights, batches and noise
+    overwrite: bool = False  # replace a run with another config
+    pairs: PairConfig = field(default_factory=published_pairs)  # 2 frames of model.image_size px
+    max_pairs: int = 0  # training pairs to use, drawn by seed; 0 = all
+    val_pairs: int = 2000  # held-out pairs to measure on, at most
+    augment: PairAugmentConfig = field(default_factory=PairAugmentConfig)  # none by default
+    model: LaqConfig = field(default_factory=LaqConfig)  # architecture
+    guard: CollapseConfig = field(default_factory=CollapseConfig)  # re-seeding and collapse
+    loop: LoopConfig = field(default_factory=published_loop)  # optimisation
+    workers: int = 1  # decoding processes
+    device: str = "auto"  # where it is trained and measured: auto | cpu | cuda | cuda:N | mps
+
+    def __post_init__(self) -> None:
+        if self.pairs.frames != 2 or self.pairs.size != self.model.image_size:
+            raise ValueError(
+                f"LAQ reads 2 frames of {self.model.image_size} px (model.image_size), got frames "
+                f"{self.pairs.frames} and size {self.pairs.size}"
+            )
+        if self.model.lapa_compat:
+            raise ValueError("lapa_compat is for published weights; training mends their defects")
+        if self.max_pairs < 0 or self.val_pairs < 1 or self.workers < 1:
+            raise ValueError("max_pairs must be >= 0, val_pairs and workers at least 1")
+
+
+def main(config: LaqTrainConfig) -> Path:
+    """Train, measure on held-out pairs, write the products; returns the run folder."""
+    run = open_run(config.out, config, config.pairs.parents(), config.overwrite, config.seed)
+    if run.finished:
+        logger.info("%s: already finished", run.folder)
+        return run.folder
+    frames = _frames(config, "train", config.max_pairs, run.folder)
+    held_out = _frames(config, "val", config.val_pairs, run.folder)
+    task = train(config, frames, run.folder, stage_device(run, config.device))
+    save_pretrained(task.laq, run.folder / "model")
+    report = evaluate(task.laq, held_out, config.seed)
+    save_grid(task.laq, held_out, run.folder / "reconstructions.png")
+    for line in report.lines():
+        print(f"laq val: {line}")
+    shutil.rmtree(run.folder / "frames", ignore_errors=True)
+    run.finish({"pairs": len(frames), **report.to_json()})
+    return run.folder
+
+
+def train(
+    config: LaqTrainConfig, frames: np.ndarray, folder: Path, device: Device = "auto"
+) -> LaqTask:
+    """The training itself, on uint8 (N, 2, H, W, 3): a function of config, pairs and seed."""
+    torch.manual_seed(config.seed)
+    task = LaqTask(config.model, config.guard, config.loop.steps, config.seed)
+    parameters = sum(p.numel() for p in task.laq.parameters())
+    logger.info("LAQ of %.2f M parameters on %d pairs", parameters / 1e6, len(frames))
+    loop = replace(config.loop, seed=config.seed)
+    batch_at = batches(frames, loop.batch_size, config.seed, config.augment)
+    fit(task, laq_loss, batch_at, loop, folder, after_step, "train LAQ", device)
+    return task
+
+
+def _frames(config: LaqTrainConfig, split: Split, limit: int, folder: Path) -> np.ndarray:
+    """Decoded pairs of a split, memory-mapped: uint8 (N, 2, H, W, 3)."""
+    records = _drawn(config.pairs.records(split), limit, config.seed)
+    place = folder / "frames" / split
+    pairs = config.pairs
+    store = FrameStore.build(
+        records, place, 2, pairs.size, config.workers, max_skipped=pairs.source.max_skipped
+    )
+    return store.frames
+
+
+def _drawn(records: list[PairRecord], limit: int, seed: int) -> list[PairRecord]:
+    """`limit` of the records, in order, drawn by seed; all if limit is 0 or there are fewer."""
+    if not limit or len(records) <= limit:
+        return records
+    chosen = np.random.default_rng([seed, 1]).choice(len(records), limit, replace=False)
+    return [records[i] for i in np.sort(chosen)]

@@ -1,0 +1,73 @@
+"""`invact latent verify FOLDER`: hold a LAQ against recorded outputs of the published code."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from invact_vla.core.errors import UserError
+from latent_actions.labelers.laq.checkpoint import from_pretrained, read_tensors
+from latent_actions.labelers.laq.model import LatentActionQuantizer
+
+TOLERANCE = 1e-4  # largest absolute difference of a float tensor; indices must be equal
+
+
+def main(folder: Path) -> int:
+    """Print the largest error of every tensor of expected.safetensors; 0 if all agree, else 1.
+
+    The folder holds config.json, model.safetensors (published key names), inputs.safetensors with
+    `video` float (B, 3, 2, H, W) in [0, 1], and expected.safetensors with any of `first_tokens`,
+    `last_tokens`, `delta`, `indices`, `reconstruction` (from hard codes). The model runs in
+    lapa_compat mode, quirks included, in fp32.
+    """
+    folder = Path(folder)
+    inputs = read_tensors(folder / "inputs.safetensors")
+    expected = read_tensors(folder / "expected.safetensors")
+    if "video" not in inputs:
+        raise UserError(f"{folder}/inputs.safetensors: expected `video`, got {sorted(inputs)}")
+    model = from_pretrained(folder, lapa_compat=True)
+    outputs = run(model, inputs["video"].float())
+    unknown = sorted(expected.keys() - outputs.keys())
+    if unknown or not expected:
+        raise UserError(
+            f"{folder}/expected.safetensors: cannot compare {unknown}; known: {sorted(outputs)}"
+        )
+    agree = [_report(name, outputs[name], expected[name]) for name in sorted(expected)]
+    print("agree" if all(agree) else "DISAGREE")
+    return 0 if all(agree) else 1
+
+
+@torch.no_grad()
+def run(model: LatentActionQuantizer, video: Tensor) -> dict[str, Tensor]:
+    """All tensors that a recording may hold, by their recorded names."""
+    size = model.config.image_size
+    wanted = (model.config.channels, 2, size, size)
+    if video.ndim != 5 or tuple(video.shape[1:]) != wanted:
+        raise UserError(f"video: expected (B, {wanted}), got {tuple(video.shape)}")
+    output = model(video)
+    return {
+        "indices": output.quantized.codes,
+        "delta": output.quantized.delta.flatten(0, 1),
+        "first_tokens": output.first_tokens,
+        "last_tokens": output.last_tokens,
+        "reconstruction": output.reconstruction,
+    }
+
+
+def _report(name: str, ours: Tensor, theirs: Tensor) -> bool:
+    """Print one line for one tensor; True if it agrees."""
+    if ours.shape != theirs.shape:
+        print(f"{name:16s} shape {tuple(ours.shape)}, expected {tuple(theirs.shape)}  DISAGREE")
+        return False
+    if not theirs.is_floating_point():
+        different = int((ours != theirs).sum())
+        print(f"{name:16s} {different} of {theirs.numel()} differ  {_word(different == 0)}")
+        return different == 0
+    error = float((ours - theirs.float()).abs().max())
+    close = error <= TOLERANCE  # false for NaN too
+    print(f"{name:16s} largest error {error:.3e}, allowed {TOLERANCE:.0e}  {_word(close)}")
+    return close
+
+
+def _word(agrees: bool) -> str:
+    return "ok" if agrees else "DISAGREE"

@@ -1,0 +1,62 @@
+"""`invact encoder levels HISTOGRAM.json`: chance and oracle of a data set from its counts alone.
+
+The file holds, beside an optional note, one or more groupings {name: {group: {label: count}}}.
+"""
+
+from pathlib import Path
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from latent_actions.retrieval.metric import TOP, ScoreBounds, levels
+
+_LAYOUT = "expected {grouping: {group: {label: count}}}"
+
+
+def read_histogram(path: Path) -> dict[str, dict[str, dict[str, int]]]:
+    """Groupings of a histogram file, text entries (notes) left out. Raises UserError on any other
+    content.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"expected a histogram file, found none at {path}; give the path of a JSON file"
+        )
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}; {_LAYOUT}")
+    groupings = {name: value for name, value in content.items() if not isinstance(value, str)}
+    if not groupings:
+        raise UserError(f"{path} holds no grouping; {_LAYOUT}")
+    for name, grouping in groupings.items():
+        _check(path, name, grouping)
+    return groupings
+
+
+def _check(path: Path, name: str, grouping: object) -> None:
+    if not isinstance(grouping, dict) or not grouping:
+        raise UserError(f"{path}: grouping {name!r} must be a non-empty object of groups")
+    for group, counts in grouping.items():
+        if not isinstance(counts, dict):
+            raise UserError(f"{path}: {name}/{group} must map labels to counts, got {counts!r}")
+        for label, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise UserError(
+                    f"{path}: {name}/{group}/{label} must be a count >= 0, got {count!r}"
+                )
+    if not any(sum(counts.values()) for counts in grouping.values()):
+        raise UserError(f"{path}: grouping {name!r} counts no clip")
+
+
+def format_levels(name: str, values: ScoreBounds) -> str:
+    """One line of text for one grouping."""
+    return (
+        f"{name}: chance {values.chance:.3f} %  oracle {values.oracle:.2f} %  "
+        f"answerable {values.answerable:.1f} %  "
+        f"({values.n:,} clips, {values.groups} groups, P@{TOP})"
+    )
+
+
+def main(path: Path) -> int:
+    """Print the levels of each grouping in the file; returns the exit code."""
+    for name, grouping in read_histogram(path).items():
+        print(format_levels(name, levels(grouping)))
+    return 0

@@ -1,0 +1,132 @@
+"""Plays a plan in its world and writes the videos and the ground truth of one take or SSV2 clip."""
+
+import atexit
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from invact_vla.data.video.video_io import write_video
+from latent_actions.synthetic.cameras import CameraTrack, ego_track, exo_track
+from latent_actions.synthetic.config import SynthContent
+from latent_actions.synthetic.performance import play, set_phase, wrist_motion
+from latent_actions.synthetic.render import Renderer
+from latent_actions.synthetic.takes import LEAD_S, TakePlan
+from latent_actions.synthetic.textures import Color
+from latent_actions.synthetic.truth import write_truth
+from latent_actions.synthetic.vocabulary import COLOURS
+from latent_actions.synthetic.world import World, cached_world
+
+EGO = "ego"
+EGO_STREAM = "aria01_214-1"  # file name of the ego RGB stream in Ego-Exo4D
+CAMERA_PURPOSE = 1
+DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """frames, masks: per camera uint8 (T, H, W, 3) and (T, h, w); pose, velocity (T, 7); cut
+    (T,).
+    """
+
+    frames: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+    pose: np.ndarray
+    velocity: np.ndarray
+    cut: np.ndarray
+
+
+def take_files(out: Path, content: SynthContent, plan: TakePlan) -> dict[str, Path]:
+    """Files of a take: a video a camera, and "truth", which is written last."""
+    folder = out / "egoexo4d" / "takes" / plan.name / DOWNSCALED
+    files = {EGO: folder / f"{EGO_STREAM}.mp4"}
+    files |= {camera: folder / f"{camera}.mp4" for camera in exo_names(content)}
+    return files | {"truth": out / "truth" / "egoexo4d" / f"{plan.name}.npz"}
+
+
+def clip_files(out: Path, plan: TakePlan) -> dict[str, Path]:
+    """Files of an SSV2 clip."""
+    video = out / "ssv2" / "20bn-something-something-v2" / f"{plan.name}.webm"
+    truth = out / "truth" / "ssv2" / f"{plan.name}.npz"
+    return {str(plan.camera): video, "truth": truth}
+
+
+def exo_names(content: SynthContent) -> list[str]:
+    """Names of the exo cameras: cam01, cam02 ..."""
+    return [f"cam{number + 1:02d}" for number in range(content.n_exo)]
+
+
+def write_recording(out: Path, content: SynthContent, plan: TakePlan) -> None:
+    """Record a plan and write its files; complete ones are left as they are."""
+    single = plan.camera is not None
+    files = clip_files(out, plan) if single else take_files(out, content, plan)
+    if all(path.exists() for path in files.values()):
+        return
+    fps = content.ssv2_fps if single else content.fps
+    recording = record(content, plan, fps)
+    for camera, frames in recording.frames.items():
+        write_video(files[camera], frames, fps, "vp9" if single else "h264", content.crf)
+    write_truth(files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks)
+
+
+def record(content: SynthContent, plan: TakePlan, fps: float) -> Recording:
+    """Simulate and render a plan."""
+    world = cached_world(
+        seed=content.seed,
+        split=plan.split,
+        number=plan.number,
+        n_exo=content.n_exo,
+        side=plan.side,
+        size=content.size,
+    )
+    renderer = _renderer(content.size)
+    tracks = _camera_tracks(plan, world, fps)
+    shape = (plan.frames, content.size, content.size, 3)
+    frames = {camera: np.empty(shape, np.uint8) for camera in tracks}
+    masks = {
+        camera: np.empty((plan.frames, content.mask_size, content.mask_size), np.uint8)
+        for camera in tracks
+    }
+    pose, velocity = np.empty((plan.frames, 7), np.float32), np.empty((plan.frames, 7), np.float32)
+    cut = np.zeros(plan.frames, bool)
+    for block in plan.blocks:
+        performance = block.performance
+        colors = {performance.kind: _colours(performance.colors)}
+        if performance.partner is not None:
+            colors[performance.partner] = _colours((performance.colors[1], performance.colors[0]))
+        world.reset(plan.look, colors)
+        things = set_phase(world, performance)
+        cut[block.start_frame] = True
+        grip = performance.path.sample(np.arange(block.frames) / fps - LEAD_S).grip
+        for local in play(world, performance, fps, block.frames, LEAD_S):
+            index = block.start_frame + local
+            for camera, track in tracks.items():
+                frames[camera][index] = renderer.frame(world, track, index)
+                masks[camera][index] = renderer.mask(world, track, index, content.mask_size, things)
+            pose[index], velocity[index, :6] = wrist_motion(world)
+            velocity[index, 6] = grip[local]
+    return Recording(frames, masks, pose, velocity, cut)
+
+
+def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, CameraTrack]:
+    """Camera poses over the whole plan; the head sways on through cuts."""
+    wrists = [
+        block.performance.path.sample(np.arange(block.frames) / fps - LEAD_S).wrist
+        for block in plan.blocks
+    ]
+    times = np.arange(plan.frames) / fps
+    tracks = {EGO: ego_track(plan.rng(CAMERA_PURPOSE), times, np.concatenate(wrists), fps)}
+    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in world.scene.exo}
+    return tracks if plan.camera is None else {plan.camera: tracks[plan.camera]}
+
+
+def _colours(names: tuple[str, str]) -> tuple[Color, Color]:
+    return COLOURS[names[0]], COLOURS[names[1]]
+
+
+@cache
+def _renderer(size: int) -> Renderer:
+    renderer = Renderer(size)
+    atexit.register(renderer.close)  # while the GL library is still loaded
+    return renderer

@@ -1,0 +1,157 @@
+"""What is performed in each take and in each SSV2 clip: plans, functions of (content, index)
+alone.
+"""
+
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+
+from latent_actions.synthetic.config import SynthContent
+from latent_actions.synthetic.hand import HandLook, Side
+from latent_actions.synthetic.performance import Performance, plan_performance
+from latent_actions.synthetic.scenes import scene_name
+from latent_actions.synthetic.vocabulary import ACTIONS, COLOURS, FAMILIES, SKINS
+
+TAKE_STREAM, CLIP_STREAM, DECK_STREAM = 103, 107, 109  # first numbers of the random streams
+LEAD_S = 0.2  # after a cut the hand stands still this long; reaction time of the annotators fits in
+SSV2_ACTION_S = (1.7, 2.5)  # repeated actions take 1.4 times as long: clips of 2-4 s
+BLOCKS_PER_TAKE = 8  # cards that a scene's next take skips in the deck
+SUBSETS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A performance in a take: it starts at `start_frame` with a cut and lasts `frames` frames."""
+
+    start_frame: int
+    frames: int
+    performance: Performance
+
+
+@dataclass(frozen=True)
+class TakePlan:
+    """One take, or one SSV2 clip. number: of the scene in its split. camera: None for all
+    cameras.
+    """
+
+    name: str
+    split: str
+    scene: str
+    number: int
+    side: Side
+    look: HandLook
+    blocks: tuple[Block, ...]
+    stream: tuple[int, ...]
+    camera: str | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.blocks[-1].start_frame + self.blocks[-1].frames
+
+    @property
+    def uid(self) -> str:
+        """take_uid: a UUID made from the name."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.name))
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        """A random stream of this take for one purpose (camera, annotators ...)."""
+        return np.random.default_rng([*self.stream, purpose])
+
+
+def favourite_families(number: int, count: int = 4) -> list[str]:
+    """The `count` families that the number-th training scene prefers; of four, neighbors share
+    one.
+    """
+    names = list(FAMILIES)
+    return [names[(3 * number + j) % len(names)] for j in range(count)]
+
+
+def plan_take(content: SynthContent, split: str, index: int) -> TakePlan:
+    """The index-th take of a split ("train" or "val")."""
+    n_scenes = content.n_train_scenes if split == "train" else content.n_val_scenes
+    number, repetition = index % n_scenes, index // n_scenes
+    stream = (
+        content.seed,
+        TAKE_STREAM,
+        SUBSETS.index("train" if split == "train" else "validation"),
+        index,
+    )
+    rng = np.random.default_rng(stream)
+    side, look = _draw_performer(rng)
+    blocks: list[Block] = []
+    actions = frame = 0
+    while actions < content.actions_per_take:
+        family = _draw_family(
+            rng, content, split, number, len(blocks) + repetition * BLOCKS_PER_TAKE
+        )
+        performance = plan_performance(
+            rng, family, side, content.fps, (content.action_min_s, content.action_max_s)
+        )
+        frames = round((LEAD_S + performance.duration_s) * content.fps)
+        blocks.append(Block(frame, frames, performance))
+        frame += frames
+        actions += len(performance.actions)
+    scene = scene_name(split, number)
+    return TakePlan(
+        f"{scene}{number + 1:02d}_{repetition + 1}",
+        split,
+        scene,
+        number,
+        side,
+        look,
+        tuple(blocks),
+        stream,
+    )
+
+
+def plan_clip(content: SynthContent, subset: str, index: int) -> TakePlan:
+    """The index-th SSV2 clip of "train", "validation" or "test": one action, one camera."""
+    stream = (content.seed, CLIP_STREAM, SUBSETS.index(subset), index)
+    rng = np.random.default_rng(stream)
+    split = "train" if subset == "train" else "val"
+    number = int(rng.integers(content.n_train_scenes if split == "train" else content.n_val_scenes))
+    side, look = _draw_performer(rng)
+    action = list(ACTIONS)[rng.integers(len(ACTIONS))]
+    family = next(f for f in FAMILIES.values() if any(action in chain for chain in f.chains))
+    performance = plan_performance(
+        rng, family.name, side, content.ssv2_fps, SSV2_ACTION_S, (action,)
+    )
+    frames = round((LEAD_S + performance.duration_s + rng.uniform(0.0, 0.3)) * content.ssv2_fps)
+    camera = "ego" if rng.random() < 0.5 else f"cam{rng.integers(content.n_exo) + 1:02d}"
+    ident = str(100001 + SUBSETS.index(subset) * 100000 + index)
+    return TakePlan(
+        ident, split, scene_name(split, number), number, side, look,
+        (Block(0, frames, performance),), stream, camera,
+    )  # fmt: skip
+
+
+def _draw_family(
+    rng: np.random.Generator, content: SynthContent, split: str, number: int, position: int
+) -> str:
+    """A favourite of the scene (training only), else the next card of the scene's shuffled deck.
+
+    The deck makes all families about equally frequent in every scene, which a few hundred
+    independent draws would not.
+    """
+    favourites = favourite_families(number, content.scene_favourites)
+    if split == "train" and rng.random() < content.scene_verb_correlation:
+        return favourites[rng.integers(len(favourites))]
+    names = list(FAMILIES)
+    cycle, card = divmod(position, len(names))
+    stream = (
+        content.seed,
+        DECK_STREAM,
+        SUBSETS.index("train" if split == "train" else "validation"),
+    )
+    deck = np.random.default_rng([*stream, number, cycle]).permutation(len(names))
+    return names[deck[card]]
+
+
+def _draw_performer(rng: np.random.Generator) -> tuple[Side, HandLook]:
+    side: Side = "right" if rng.random() < 0.7 else "left"
+    skin = np.array(SKINS[rng.integers(len(SKINS))]) * rng.uniform(0.92, 1.06)
+    sleeve = np.array(list(COLOURS.values())[rng.integers(len(COLOURS))]) * rng.uniform(0.6, 1.0)
+    r, g, b = (float(v) for v in np.clip(skin, 0, 1))
+    sr, sg, sb = (float(v) for v in sleeve)
+    return side, HandLook((r, g, b), (sr, sg, sb))

@@ -1,0 +1,1 @@
+"""Simulator throughput beside the public loop."""

@@ -1,0 +1,1 @@
+"""LIBERO in MuJoCo: simulator, order-free resets, rendering, protocols, assets."""

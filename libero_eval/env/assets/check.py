@@ -1,0 +1,239 @@
+"""Load, settle and render every task of a suite: `invact libero check --assets.type procedural`.
+
+LIBERO's init states hold most objects up to 7 cm above their support (bowls of libero_spatial up
+to 16), and ketchup, milk and juice 3 cm inside the table, which throws them up. So an object may
+drop straight down while it settles; one beside such a thrown object may also be pushed aside, which
+is reported as a note (it happens alike with LIBERO's own assets); and all must then stand still,
+upright, on their support.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from invact_vla.core.errors import UserError
+from libero_eval.env.assets.pack import AssetPack, ProceduralPack
+
+if TYPE_CHECKING:
+    from libero_eval.env.sim import LiberoSim
+
+DROP_LIMIT_M = 0.18
+OVERLAP_M = 0.004  # deeper contact in an init state: the object starts inside another
+REACH_M = 0.12  # how far such an object reaches when it is thrown out
+TILT_LIMIT_DEG = 20.0
+TIMED_FRAMES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """What to check."""
+
+    assets: AssetPack = field(default_factory=ProceduralPack)  # asset pack to check
+    suite: str = "libero_10"  # LIBERO suite
+    tasks: list[int] = field(default_factory=list)  # task numbers; empty: all of the suite
+    init_states: int = 5  # check init states 0..n-1 of each task
+    limit_m: float = 0.02  # an object may slide, or move once it has settled, by this much
+    image_size: int = 128  # side of the rendered frames, pixels
+    timing: bool = False  # also print milliseconds a frame, at this size and at twice the size
+
+    def __post_init__(self) -> None:
+        if self.init_states < 1:
+            raise ValueError(f"init_states must be >= 1, got {self.init_states}")
+        if self.limit_m <= 0:
+            raise ValueError(f"limit_m must be > 0, got {self.limit_m}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settling:
+    """How one object settled: lengths in meters, angle in degrees."""
+
+    name: str
+    slide: float  # horizontally, during the settle steps
+    drop: float  # downwards, during the settle steps
+    tilt: float  # change of its upright axis
+    drift: float  # any direction, during as many steps again
+    overlap: float  # how deep it, or a neighbor, was inside another body at the start
+
+    def faults(self, limit: float) -> Iterator[str]:
+        """What is wrong, in words."""
+        if self.slide > limit and self.overlap < OVERLAP_M:
+            yield f"{self.name} slid {100 * self.slide:.1f} cm"
+        if self.drop > DROP_LIMIT_M:
+            yield f"{self.name} fell {100 * self.drop:.1f} cm"
+        if self.tilt > TILT_LIMIT_DEG:
+            yield f"{self.name} tilted {self.tilt:.0f} degrees"
+        if self.drift > limit:
+            yield f"{self.name} still moved {100 * self.drift:.1f} cm"
+
+    def notes(self, limit: float) -> Iterator[str]:
+        """What LIBERO's own init state causes, in words."""
+        if self.slide > limit and self.overlap >= OVERLAP_M:
+            yield (
+                f"{self.name} is pushed {100 * self.slide:.1f} cm, for the init state holds "
+                f"it or a neighbor {1000 * self.overlap:.0f} mm inside another body"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCheck:
+    """The outcome for one task."""
+
+    task_id: int
+    task: str
+    worst: Settling  # componentwise maximum over objects and init states
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    build_s: float
+    frame_ms: tuple[float, ...]
+
+    def line(self) -> str:
+        """One line for a person."""
+        verdict = "FAULT" if self.faults else "ok"
+        timing = "".join(f", {ms:.1f} ms" for ms in self.frame_ms)
+        numbers = (
+            f"slide {1000 * self.worst.slide:.1f} mm, drop {1000 * self.worst.drop:.0f} mm, "
+            f"drift {1000 * self.worst.drift:.2f} mm, build {self.build_s:.1f} s{timing}"
+        )
+        text = f"{verdict:5} {self.task_id} {self.task}: {numbers}"
+        text += "".join(f"; {fault}" for fault in self.faults)
+        return text + "".join(f"; note: {note}" for note in self.notes)
+
+
+def main(config: CheckConfig) -> int:
+    """Print a line for every task; returns 1 if any has a fault, else 0."""
+    from libero_eval.env import gl
+    from libero_eval.env.sim import LiberoSim
+    from libero_eval.env.tasks import task_names
+
+    gl.probe()
+    assets = config.assets.build()
+    names = task_names(config.suite)
+    wrong = [task for task in config.tasks if not 0 <= task < len(names)]
+    if wrong:
+        raise UserError(f"{config.suite} has tasks 0..{len(names) - 1}, got {wrong}")
+    tasks = config.tasks or list(range(len(names)))
+    print(f"{config.assets.name} pack {assets}, {config.init_states} init states each")
+    failed = 0
+    for task_id in tasks:
+        sim = LiberoSim(config.suite, task_id, assets, image_size=config.image_size)
+        result = check_task(sim, config)
+        print(result.line(), flush=True)
+        failed += bool(result.faults)
+        sim.close()
+    print(f"{len(tasks) - failed} of {len(tasks)} tasks without fault")
+    return 1 if failed else 0
+
+
+def check_task(sim: "LiberoSim", config: CheckConfig) -> TaskCheck:
+    """Load, settle and render one task."""
+    started = time.perf_counter()
+    sim.reset(0, settle=False)
+    build_s = time.perf_counter() - started
+    faults: list[str] = []
+    notes: list[str] = []
+    settlings: list[Settling] = []
+    for init_index in range(config.init_states):
+        for each in settle(sim, init_index):
+            settlings.append(each)
+            faults += [f"init state {init_index}: {what}" for what in each.faults(config.limit_m)]
+            notes += [f"init state {init_index}: {what}" for what in each.notes(config.limit_m)]
+        if all(holds for _, holds in sim.predicates()):
+            faults.append(f"init state {init_index}: the goal holds already")
+    for camera in ("agentview", "wrist"):
+        if np.std(sim.image(camera)) < 5:
+            faults.append(f"the {camera} frame is of one color")
+    sizes = (config.image_size, 2 * config.image_size) if config.timing else ()
+    return TaskCheck(
+        task_id=sim.task_id,
+        task=sim.task,
+        worst=_worst(settlings),
+        faults=tuple(faults),
+        notes=tuple(notes),
+        build_s=build_s,
+        frame_ms=tuple(frame_ms(sim, size) for size in sizes),
+    )
+
+
+def settle(sim: "LiberoSim", init_index: int) -> list[Settling]:
+    """Set an init state and let it settle; how each movable object moved."""
+    from libero_eval.env.protocol import SETTLE_ACTION
+
+    action = np.array(SETTLE_ACTION)
+    sim.reset(init_index, settle=False)
+    poses, overlaps = [_poses(sim)], _overlaps(sim)
+    for _ in range(2):
+        for _ in range(10):
+            sim.step(action)
+        poses.append(_poses(sim))
+    result = []
+    for name in poses[0]:
+        (start, upright), (settled, later), (end, _) = (each[name] for each in poses)
+        cosine = float(np.clip(upright @ later, -1, 1))
+        result.append(
+            Settling(
+                name=name,
+                slide=float(np.linalg.norm((settled - start)[:2])),
+                drop=float(start[2] - settled[2]),
+                tilt=math.degrees(math.acos(cosine)),
+                drift=float(np.linalg.norm(end - settled)),
+                overlap=overlaps[name],
+            )
+        )
+    return result
+
+
+def _poses(sim: "LiberoSim") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Position (3,) and the axis (3,) of the body that points up most, of every movable object.
+
+    The axis is expressed in the world: its change is the tilt, whatever axis an object stands on.
+    """
+    poses = {}
+    for name, thing in sim.env.objects_dict.items():
+        body = sim.data.body(thing.root_body)
+        poses[name] = (body.xpos.copy(), body.xmat.reshape(3, 3)[2].copy())
+    return poses
+
+
+def _overlaps(sim: "LiberoSim") -> dict[str, float]:
+    """How deep each movable object, or one beside it, is inside any other body now, meters."""
+    depths = dict.fromkeys(sim.env.objects_dict, 0.0)
+    owners = {sim.model.body(o.root_body).id: n for n, o in sim.env.objects_dict.items()}
+    for contact in sim.data.contact:
+        for geom in contact.geom:
+            name = owners.get(int(sim.model.geom_bodyid[geom]))
+            if name is not None:
+                depths[name] = max(depths[name], -float(contact.dist))
+    places = {name: place for name, (place, _) in _poses(sim).items()}
+    return {
+        name: max(
+            depths[other]
+            for other in places
+            if np.linalg.norm(places[other] - places[name]) < REACH_M
+        )
+        for name in places
+    }
+
+
+def _worst(settlings: list[Settling]) -> Settling:
+    """Componentwise maximum."""
+    return Settling(
+        name="all objects",
+        slide=max(each.slide for each in settlings),
+        drop=max(each.drop for each in settlings),
+        tilt=max(each.tilt for each in settlings),
+        drift=max(each.drift for each in settlings),
+        overlap=max(each.overlap for each in settlings),
+    )
+
+
+def frame_ms(sim: "LiberoSim", size: int) -> float:
+    """Milliseconds a frame of the agent's camera, square of `size` pixels, after a first frame."""
+    sim.image("agentview", size)
+    started = time.perf_counter()
+    for _ in range(TIMED_FRAMES):
+        sim.image("agentview", size)
+    return 1000 * (time.perf_counter() - started) / TIMED_FRAMES

@@ -1,0 +1,182 @@
+"""One demonstration: played in the simulator, recorded, and written as LIBERO stores them.
+
+The HDF5 layout is LIBERO's own (robomimic's): see `write_demonstration`. Frames are stored as the
+simulator returns them, which is OpenVLA's upright frame turned by 180 degrees.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invact_vla.core.files import atomic_file
+from invact_vla.core.schema import Policy
+from libero_eval.env import scene
+
+if TYPE_CHECKING:
+    from libero_eval.env.sim import LiberoSim
+
+
+@dataclass
+class Recording:
+    """What was seen before, and done at, each of T steps. Arrays are stacked when written.
+
+    actions: what was executed, so that they can be replayed. expert: what the expert chose,
+    before noise was added. model_xml, fixture_poses: the scene, of which a state holds only what
+    moves.
+    """
+
+    actions: list[np.ndarray] = field(default_factory=list)
+    expert: list[np.ndarray] = field(default_factory=list)
+    model_xml: str = ""
+    fixture_poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 7)))
+    states: list[np.ndarray] = field(default_factory=list)
+    robot: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    frames: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+def record_step(recording: Recording, sim: "LiberoSim", cameras: tuple[str, ...]) -> None:
+    """Append what is seen now: state, robot sensors, frames of the cameras."""
+    from libero_eval.env.sim import axis_angle
+
+    r = sim.readings()
+    angle = axis_angle(r.ee_quat)
+    rows = {
+        "ee_pos": r.ee_pos,
+        "ee_ori": angle,
+        "ee_states": np.concatenate([r.ee_pos, angle]),
+        "gripper_states": r.gripper,
+        "joint_states": r.joints,
+        "robot_states": np.concatenate([r.gripper, r.ee_pos, r.ee_quat]),
+    }
+    for name, row in rows.items():
+        recording.robot.setdefault(name, []).append(row)
+    recording.states.append(sim.state())
+    for camera in cameras:
+        recording.frames.setdefault(camera, []).append(sim.raw_image(camera))
+
+
+def add_noise(
+    action: np.ndarray, rng: np.random.Generator, share: float, scale: float
+) -> np.ndarray:
+    """In a share of the steps, disturb the three translations by normal noise; (7,) in [-1, 1]."""
+    draw, noise = rng.random(), rng.normal(size=3) * scale
+    if draw >= share:
+        return action
+    noisy = action.copy()
+    noisy[:3] = np.clip(noisy[:3] + noise, -1.0, 1.0)
+    return noisy
+
+
+def play(
+    sim: "LiberoSim", policy: Policy, rng: np.random.Generator, share: float, scale: float,
+    max_steps: int,
+) -> Recording | None:  # fmt: skip
+    """Let a scripted policy act from the present state; None if it does not end in success."""
+    policy.reset(0)
+    recording = Recording(model_xml=model_xml(sim), fixture_poses=scene.fixture_poses(sim.env))
+    for _ in range(max_steps):
+        expert = policy.act(sim.observation(())).values[0].astype(np.float64)
+        action = add_noise(expert, rng, share, scale)
+        record_step(recording, sim, sim.cameras)
+        recording.actions.append(action)
+        recording.expert.append(expert)
+        if sim.step(action):
+            return recording
+    return None
+
+
+def model_xml(sim: "LiberoSim") -> str:
+    """The scene as MJCF, fixtures where they are now, for robosuite's `reset_from_xml_string`.
+
+    MuJoCo names the content type of a mesh only if it was loaded before in the same process: left
+    out, so that equal scenes give equal text.
+    """
+    return re.sub(r' content_type="[^"]*"', "", sim.env.sim.model.get_xml())
+
+
+def replays(sim: "LiberoSim", recording: Recording) -> bool:
+    """Whether the actions, replayed open loop from the first state, reach the goal.
+
+    As public replay scripts do it: reset, set the state, settle with the gripper open, then the
+    actions (OpenVLA's regeneration of LIBERO's data).
+    """
+    sim.set_state(recording.states[0], settle=True)
+    return any(sim.step(action) for action in recording.actions)
+
+
+DATASET_NAMES = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
+
+
+def write_demonstration(
+    path: Path, recording: Recording, attributes: dict[str, Any], compress: bool
+) -> None:
+    """Write one demonstration as the group `demo` of its own file, atomically.
+
+    actions (T, 7) float64 in env convention, states (T, D) float64, robot_states (T, 9), rewards
+    and dones (T,) uint8 with a 1 at the end, obs/{agentview_rgb, eye_in_hand_rgb} (T, H, W, 3)
+    uint8, obs/{ee_pos, ee_ori, ee_states, gripper_states, joint_states} float64. Attributes:
+    num_samples, init_state, model_file and those given. Beyond LIBERO's layout: expert_actions, the
+    actions before noise (Laskey et al. 2017, DART: what to learn from), and the attribute
+    fixture_poses (F, 7), which `model_file` holds to six digits.
+    """
+    import h5py
+
+    with atomic_file(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+        group = file.create_group("demo")
+        length = len(recording.actions)
+        group.attrs["num_samples"] = length
+        group.attrs["init_state"] = recording.states[0]
+        group.attrs["model_file"] = recording.model_xml
+        group.attrs["fixture_poses"] = recording.fixture_poses
+        for name, value in attributes.items():
+            group.attrs[name] = value
+        last = np.zeros(length, dtype=np.uint8)
+        last[-1] = 1
+        arrays = {
+            "actions": np.array(recording.actions),
+            "expert_actions": np.array(recording.expert),
+            "states": np.array(recording.states),
+            "robot_states": np.array(recording.robot["robot_states"]),
+            "rewards": last,
+            "dones": last,
+        }
+        for name in ("ee_pos", "ee_ori", "ee_states", "gripper_states", "joint_states"):
+            arrays[f"obs/{name}"] = np.array(recording.robot[name])
+        for name, array in arrays.items():
+            group.create_dataset(name, data=array, track_times=False)
+        for camera, frames in recording.frames.items():
+            stacked = np.array(frames)
+            options = {"compression": "gzip", "compression_opts": 1} if compress else {}
+            group.create_dataset(
+                f"obs/{DATASET_NAMES[camera]}", data=stacked, track_times=False,
+                chunks=(1, *stacked.shape[1:]), **options,
+            )  # fmt: skip
+
+
+def merge_demonstrations(
+    path: Path, parts: list[Path], task: dict[str, Any], environment: dict[str, Any]
+) -> None:
+    """Write LIBERO's file of one task from the files of its demonstrations, atomically.
+
+    task: attributes of `data` (strings or numbers). environment: what is needed to rebuild the
+    simulator, stored as JSON in `env_args`.
+    """
+    import h5py
+
+    with atomic_file(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+        data = file.create_group("data")
+        total = 0
+        for index, part in enumerate(parts):
+            with h5py.File(part, "r") as source:
+                source.copy("demo", data, name=f"demo_{index}")
+                attributes: Any = source["demo"].attrs
+                total += int(attributes["num_samples"])
+        for name, value in task.items():
+            data.attrs[name] = value
+        data.attrs["env_args"] = json.dumps(environment, sort_keys=True)
+        data.attrs["num_demos"] = len(parts)
+        data.attrs["total"] = total

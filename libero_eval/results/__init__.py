@@ -1,0 +1,1 @@
+"""Episode rows and their statistics."""

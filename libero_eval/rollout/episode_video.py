@@ -1,0 +1,76 @@
+"""Videos of episodes: small, with instruction, step and outcome written under the picture."""
+
+from pathlib import Path
+from textwrap import wrap
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from invact_vla.data.video.video_io import write_video
+from libero_eval.results.rows import Outcome
+
+FPS = 20  # LIBERO's control rate: stride 1 plays in real time
+HOLD_S = 1.5  # how long the last picture stays
+CRF = 30
+LINE_PX = 13
+FONT_PX = 11
+PAPER, INK = (250, 250, 247), (40, 40, 45)
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "success": (22, 130, 70),
+    "failure": (190, 60, 40),
+    "error": (150, 20, 130),
+}
+
+
+class EpisodeVideo:
+    """Collects the frames of one episode and writes an mp4 when its outcome is known.
+
+    path: where to. instruction: written under the picture; may be set until then. stride: film
+    every n-th step, so that the video plays n times as fast as the robot moved. size_px: width and
+    height of the picture.
+    """
+
+    def __init__(self, path: Path, instruction: str, stride: int = 1, size_px: int = 160) -> None:
+        if stride < 1 or size_px < 32 or size_px % 2:
+            raise ValueError(f"need stride >= 1 and an even size_px >= 32: {stride}, {size_px}")
+        self.path, self.stride, self.size_px = path, stride, size_px
+        self.instruction = instruction
+        self._font = ImageFont.load_default(size=FONT_PX)
+        self._frames: list[tuple[int, np.ndarray]] = []
+
+    def wants(self, step: int) -> bool:
+        """Whether the frame seen before this step belongs into the video."""
+        return step % self.stride == 0
+
+    def add(self, step: int, picture: np.ndarray) -> None:
+        """Keep a frame. picture: uint8 (H, W, 3), upright."""
+        image = Image.fromarray(picture).resize(
+            (self.size_px, self.size_px), Image.Resampling.BICUBIC
+        )
+        self._frames.append((step, np.asarray(image)))
+
+    def save(self, outcome: Outcome) -> None:
+        """Write the video; without a frame, nothing is written."""
+        if not self._frames:
+            return
+        pictures = [self._compose(step, frame, None) for step, frame in self._frames]
+        step, frame = self._frames[-1]
+        pictures += [self._compose(step, frame, outcome)] * round(FPS * HOLD_S)
+        write_video(self.path, np.stack(pictures), FPS, "h264", CRF)
+
+    def _compose(self, step: int, frame: np.ndarray, outcome: Outcome | None) -> np.ndarray:
+        """The frame above a strip of text. Returns uint8 (H, W, 3) with even H and W."""
+        lines = wrap(self.instruction, width=round(self.size_px / (FONT_PX * 0.52)))
+        height = self.size_px + LINE_PX * (len(lines) + 1) + 5
+        canvas = Image.new("RGB", (self.size_px, height + height % 2), PAPER)
+        canvas.paste(Image.fromarray(frame), (0, 0))
+        draw = ImageDraw.Draw(canvas)
+        for number, line in enumerate(lines):
+            draw.text((4, self.size_px + 2 + LINE_PX * number), line, INK, self._font)
+        speed = f"  {self.stride}x" if self.stride > 1 else ""
+        y = self.size_px + 2 + LINE_PX * len(lines)
+        draw.text((4, y), f"step {step}{speed}", (120, 120, 125), self._font)
+        if outcome is not None:
+            width = draw.textlength(outcome, self._font)
+            draw.text((self.size_px - width - 4, y), outcome, COLOURS[outcome], self._font)
+        return np.asarray(canvas)

@@ -1,0 +1,208 @@
+"""A policy server's ear: connections, greetings, and what is read and sent."""
+
+import asyncio
+import functools
+import hmac
+import ipaddress
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, basic_auth
+from websockets.asyncio.server import serve as listen
+from websockets.exceptions import ConnectionClosed
+
+from libero_eval.serving import messages
+from libero_eval.serving.capacity import Connection, Room
+from libero_eval.serving.episodes import Client, Episodes, error_answer
+from libero_eval.serving.messages import PolicyCard, WireError
+from libero_eval.serving.rate_limit import Seldom
+from libero_eval.serving.shown import one_line, shown
+
+logger = logging.getLogger(__name__)
+
+GREETING_S = 10.0  # that a client has for its greeting
+SEND_S = 30.0  # that a client has to read an answer
+CLOSE_S = 2.0  # that clients have when the server stops
+MAX_UNANSWERED = 256  # calls of a connection that are read before the first of them is answered
+BACKLOG = 32  # connections that are taken at once
+
+
+class Listener:
+    """Passes what clients send to their episodes, and the answers back."""
+
+    def __init__(
+        self, episodes: Episodes, card: PolicyCard, keep_s: float, token: str | None
+    ) -> None:
+        """token: what clients must give as the password of their URL."""
+        self._episodes, self._card, self._token = episodes, card, token
+        self._room = Room(card.max_bytes, keep_s)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = Seldom(logger, every_s=10.0)
+
+    async def run(
+        self, host: str, port: int, ready: Callable[[str], None], stop_on: Sequence[int]
+    ) -> None:
+        """Listen until a signal comes. Raises RuntimeError if the work stops by itself."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_exception_handler(self._note)
+        for number in stop_on:
+            loop.add_signal_handler(number, stop.set)
+        work = [
+            asyncio.create_task(self._episodes.batcher.run(), name="the task that asks the policy"),
+            asyncio.create_task(
+                self._episodes.forget_in_time(), name="the task that forgets clients"
+            ),
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        server = await self._listen(host, port)
+        try:
+            ready(self._url(server))
+            done, _ = await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                raise _end_of(task)
+        finally:
+            server.close()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(server.wait_closed(), CLOSE_S)
+            batcher = self._episodes.batcher
+            logger.info(
+                "%s: %d calls in %d batches", self._card.name, batcher.requests, batcher.batches
+            )
+
+    async def _listen(self, host: str, port: int) -> Server:
+        access = basic_auth("policy", check_credentials=self._knows) if self._token else None
+        # origins=[None]: web pages in a browser on this machine are refused
+        return await listen(
+            self._connection, host, port, compression=None, max_size=self._card.max_bytes,
+            origins=[None], close_timeout=1, ping_timeout=None, max_queue=1, backlog=BACKLOG,
+            open_timeout=GREETING_S, process_request=access,
+            create_connection=functools.partial(Connection, self._room),  # pyright: ignore
+        )  # fmt: skip
+
+    def _knows(self, _: str, password: str) -> bool:
+        """In a time that says nothing of the token."""
+        return hmac.compare_digest(password.encode(), (self._token or "").encode())
+
+    def _url(self, server: Server) -> str:
+        """Where it listens; says who can come in by there."""
+        addresses = [listening.getsockname() for listening in server.sockets]
+        beyond = [a[0] for a in addresses if not ipaddress.ip_address(a[0]).is_loopback]
+        if beyond and not self._token:
+            logger.warning(
+                "%s is no loopback address and there is no token: anyone who reaches it can act; "
+                "give --token_file FILE", beyond[0],
+            )  # fmt: skip
+        host, port = addresses[0][:2]
+        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+    async def _connection(self, socket: ServerConnection) -> None:
+        """A connection's life."""
+        assert isinstance(socket, Connection)
+        with suppress(ConnectionClosed):
+            name = await self._greeting(socket)
+            if name is None:
+                return
+            client = socket.client = self._episodes.join(name)
+            try:
+                await self._send(socket, self._card.to_message())
+                await self._read(socket, client)
+            except ConnectionClosed as closed:
+                if closed.rcvd is None or closed.rcvd.code not in (1000, 1001):
+                    self._log.warning("the connection of a client broke: %s", one_line(str(closed)))
+            finally:
+                self._episodes.leave(client)
+
+    async def _greeting(self, socket: Connection) -> str | None:
+        """The name of a connection's client; None for one that is refused."""
+        try:
+            return _name_of(messages.decode(await asyncio.wait_for(socket.read(), GREETING_S)))
+        except asyncio.TimeoutError:
+            socket.end()
+        except WireError as error:
+            await self._send(socket, error_answer(None, error.kind, str(error)))
+        return None
+
+    async def _read(self, socket: Connection, client: Client) -> None:
+        """Read calls, no more at a time than the client leaves unanswered."""
+        unanswered = _Unanswered(MAX_UNANSWERED, 4 * self._card.max_bytes)
+        while True:
+            data = await socket.read()
+            size = await unanswered.enter(len(data))
+            answering = self._answer(socket, client, data)
+            task = asyncio.create_task(answering)
+            del data, answering  # the task holds them as long as it needs them
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(functools.partial(unanswered.leave, size))
+            await asyncio.sleep(0)  # other connections have their turn
+
+    async def _answer(self, socket: Connection, client: Client, data: object) -> None:
+        answer = await self._episodes.answer(client, data)
+        with suppress(ConnectionClosed):  # a client that comes back asks again
+            await self._send(socket, answer)
+
+    async def _send(self, socket: Connection, message: dict[str, Any]) -> None:
+        if socket.transport.is_closing():
+            return
+        try:
+            await asyncio.wait_for(socket.send(messages.encode(message)), SEND_S)
+        except asyncio.TimeoutError:
+            self._log.warning("a client does not read its answers: its connection is closed")
+            socket.end()
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the event loop has to say; a stranger can make it lack files for new connections."""
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            self._log.warning("%s: %s", context.get("message"), one_line(str(error)))
+        else:
+            loop.default_exception_handler(context)
+
+
+class _Unanswered:
+    """The calls of a connection that have no answer yet."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._count, self._bytes = 0, 0
+        self._left = asyncio.Event()
+
+    async def enter(self, size: int) -> int:
+        """Wait until one more call of this many bytes may come in; returns them."""
+        while self._count >= self._most or (self._count and self._bytes + size > self._most_bytes):
+            self._left.clear()
+            await self._left.wait()
+        self._count, self._bytes = self._count + 1, self._bytes + size
+        return size
+
+    def leave(self, size: int, _: object) -> None:
+        """A call was answered."""
+        self._count, self._bytes = self._count - 1, self._bytes - size
+        self._left.set()
+
+
+def _name_of(hello: dict[str, Any]) -> str:
+    """The name in a client's greeting."""
+    call, version, name = (hello.get(key) for key in ("call", "version", "client"))
+    if not messages.is_whole(version) or version != messages.VERSION:
+        raise WireError(
+            f"this server speaks version {messages.VERSION}, the client {shown(version)}: install "
+            "the same release on both sides",
+            messages.BAD_VERSION,
+        )
+    if not messages.is_name(call) or call != "hello" or not messages.is_name(name) or not name:
+        raise WireError(
+            f"expected a hello with the client's name, at most {messages.LONGEST_NAME} characters"
+        )
+    return name
+
+
+def _end_of(task: "asyncio.Task[Any]") -> RuntimeError:
+    """The error of a task that should not end; without it nobody would be answered."""
+    cause = None if task.cancelled() else task.exception()
+    error = RuntimeError(f"{task.get_name()} has ended: the server cannot go on")
+    error.__cause__ = cause
+    logger.critical("%s", error, exc_info=cause)
+    return error

@@ -1,0 +1,159 @@
+"""Options that hold several values: every way of typing them gives the same tuple."""
+
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import draccus
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invact_vla.app.cli import COMMANDS
+from invact_vla.config.command import parse_config
+from invact_vla.core.errors import UserError
+from invact_vla.recipes.init import InitConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """A part with options of its own."""
+
+    sizes: tuple[float, ...] = ()  # numbers
+
+
+@dataclass(frozen=True)
+class Choice(draccus.ChoiceRegistry):
+    """One of several."""
+
+
+@Choice.register_subclass("list_option_test")
+@dataclass(frozen=True)
+class Chosen(Choice):
+    """The one."""
+
+    names: tuple[str, ...] = ()  # words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Every kind of list."""
+
+    tasks: tuple[int, ...] = ()  # numbers
+    rows: list[int] = field(default_factory=list)  # a list
+    names: tuple[str, ...] = ()  # words
+    texts: tuple[Path, ...] = ()  # files
+    kinds: tuple[Literal["a", "b"], ...] = ()  # choices
+    pair: tuple[int, int] = (0, 0)  # exactly two
+    maybe: tuple[int, ...] | None = None  # may be missing
+    inner: Inner = field(default_factory=Inner)  # a part
+    choice: Choice = field(default_factory=Chosen)  # a member
+    groups: dict[str, tuple[Path, ...]] = field(default_factory=dict)  # lists by name
+    seed: int = 0  # no list
+
+
+def read(*words: str) -> Options:
+    return parse_config(Options, words)
+
+
+NUMBERS = st.lists(st.integers(-999, 999), min_size=1, max_size=5)
+WORDS = st.lists(
+    st.text("abcxyz_./0129", min_size=1, max_size=8).filter(lambda word: word[0] != "-"),
+    min_size=1, max_size=5,
+)  # fmt: skip
+
+
+def ways(flag: str, items: list[str]) -> list[list[str]]:
+    """How the items may be typed."""
+    return [
+        [flag, *items], [flag, ",".join(items)], [f"{flag}={','.join(items)}"],
+        [flag, *", ".join(items).split(" ")], [flag, json.dumps(items)],
+        [flag, *json.dumps(items).split(" ")], [word for item in items for word in (flag, item)],
+    ]  # fmt: skip
+
+
+@given(NUMBERS)
+@settings(max_examples=15, deadline=None)
+def test_every_way_to_type_numbers_gives_them(numbers: list[int]) -> None:
+    for words in ways("--tasks", [str(number) for number in numbers]):
+        assert read(*words, "--seed", "7") == Options(tasks=tuple(numbers), seed=7), words
+    for words in ways("--rows", [str(number) for number in numbers]):
+        assert read("--seed", "7", *words).rows == numbers
+    assert read("--maybe", *map(str, numbers)).maybe == tuple(numbers)
+    assert read("--inner.sizes", *map(str, numbers)).inner.sizes == tuple(numbers)
+
+
+@given(WORDS)
+@settings(max_examples=15, deadline=None)
+def test_every_way_to_type_words_gives_them(items: list[str]) -> None:
+    for words in ways("--names", items):
+        assert read(*words).names == tuple(items), words
+    for words in ways("--texts", items):
+        assert read(*words).texts == tuple(map(Path, items)), words
+    chosen = ["--choice.type", "list_option_test", "--choice.names", *items]
+    assert read(*chosen).choice == Chosen(tuple(items))
+
+
+@given(st.one_of(st.integers(-99, 99), st.text("abc/.", min_size=1, max_size=6)))
+@settings(max_examples=20, deadline=None)
+def test_one_value_of_a_file_is_a_list_of_it(value: int | str) -> None:
+    read()  # teaches draccus
+    assert draccus.decode(Options, {"names": value}).names == (str(value),)
+    assert draccus.decode(Options, {"groups": {"x": str(value)}}).groups == {
+        "x": (Path(str(value)),)
+    }
+    if isinstance(value, int):
+        assert draccus.decode(Options, {"tasks": value, "rows": value}).rows == [value]
+        assert draccus.decode(Options, {"tasks": f"{value},{value}"}).tasks == (value, value)
+
+
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a, b.txt").touch()
+    assert read("--texts", "a, b.txt").texts == (Path("a, b.txt"),), "a file of that name exists"
+    assert read("--texts", "c,d.txt").texts == (Path("c"), Path("d.txt"))
+    assert parse_config(InitConfig, ["--texts", "/some/words.txt"]).texts == (
+        Path("/some/words.txt"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tasks", "x"], "Couldn't parse 'x' into an int"),
+        (["--tasks", "1.5"], "Couldn't parse '1.5' into an int"),
+        (["--tasks", "true"], "Couldn't parse 'true' into an int"),
+        (["--tasks"], "expected one argument"),
+        (["--pair", "3"], "Expected 2 items, got 1"),
+        (["--kinds", "a", "c"], "c"),
+        (["--seed", "1", "2"], "unrecognized arguments: 2"),
+    ],
+)
+def test_what_cannot_be_read_is_named(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        read(*words)
+    assert said in str(error.value)
+
+
+def test_nothing_and_truth_are_no_lists(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for text in ("tasks: null", "tasks: true", "tasks: [1, false]"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="`tasks`: expected"):
+            read("--config_path", str(path))
+    path.write_text("tasks: 3\nnames: word\npair: 1, 2")
+    assert read("--config_path", str(path)) == Options(tasks=(3,), names=("word",), pair=(1, 2))
+
+
+@pytest.mark.parametrize(
+    "command", ["libero rollout", "libero demos", "libero demonstrate", "libero check"]
+)
+def test_tasks_of_every_command(command: str) -> None:
+    module, name, _ = COMMANDS[command]
+    kind = getattr(importlib.import_module(module), str(name))
+    given = [] if command == "libero check" else ["--out", "runs/x"]
+    given += ["--policy.type", "noop"] if command == "libero rollout" else []
+    for words in ways("--tasks", ["0", "3"]):
+        assert tuple(parse_config(kind, [*given, *words]).tasks) == (0, 3)

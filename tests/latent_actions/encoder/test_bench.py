@@ -1,0 +1,53 @@
+"""The benchmark runs on a small shape and reports what it measured."""
+
+import json
+
+import pytest
+import torch
+
+from latent_actions.encoder.bench import BenchEncoderConfig, main, ratio, training_step, vjepa2
+from latent_actions.encoder.commit import CommitConfig
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.routing import Routing
+
+SMALL = EncoderConfig(
+    frames=4, size=16, width=32, depth=2, heads=2, embedding=8, commit=CommitConfig(start=1)
+)
+
+
+def test_the_report_names_every_side(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    config = BenchEncoderConfig(train=SMALL, embed=SMALL, embed_batch=3, repeats=2, out=out)
+    assert main(config) == 0
+    printed = capsys.readouterr().out
+    for words in ("8 tokens", "fp32 plain ViT", "bf16 InvAct", "soft rows", "V-JEPA 2", "clips/s"):
+        assert words in printed
+    found = json.loads(out.read_text())
+    assert set(found["training"]) == {"fp32", "bf16"}
+    sides = [*found["training"]["fp32"].values(), *found["embedding"].values()]
+    assert len(sides) == 7
+    assert all(len(s["clock"]) == len(s["processor"]) == 2 and min(s["clock"]) > 0 for s in sides)
+
+
+def test_a_training_step_reaches_every_weight():
+    encoder = InvActEncoder(SMALL)
+    config = BenchEncoderConfig(train=SMALL)
+    training_step(encoder, config, Routing(noise=True), "bf16")()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+def test_the_reference_has_the_same_depth_width_and_tokens():
+    embed = vjepa2(SMALL)
+    assert embed(torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8)).shape == (2, 32)
+
+
+def test_ratio_is_the_median_over_rounds():
+    assert ratio([1.0, 4.0, 9.0], [1.0, 2.0, 1.0]) == 2.0
+
+
+@pytest.mark.parametrize(
+    "options", [{"repeats": 0}, {"train": EncoderConfig(commit=CommitConfig(estimator="none"))}]
+)
+def test_what_cannot_be_measured_is_refused(options):
+    with pytest.raises(ValueError):
+        BenchEncoderConfig(**options)

@@ -1,0 +1,112 @@
+"""Options of the group sampler: one view of each moment, the best exo camera."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from invact_vla.core.errors import UserError
+from latent_actions.encoder.inputs.clips import ClipTable, pair_views
+from latent_actions.encoder.inputs.sampler import GroupSampler, SamplerConfig, check_groups
+from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
+
+COLUMNS = ("moment", "take", "scene", "view", "camera", "verb", "text", "split")
+# rows of a batch of 16 before the options were there: the default draws the same random numbers
+PINNED = [68, 69, 80, 81, 268, 269, 184, 185, 186, 187, 116, 117, 118, 119, 68, 69]
+PINNED_THREE_EXO = [68, 586, 80, 81, 268, 269, 184, 185, 138, 139, 10, 373, 134, 435, 60, 582]
+
+
+@pytest.fixture(scope="module")
+def table() -> ClipTable:
+    return sprite_table(
+        SpriteConfig(moments=160, val_moments=24, train_scenes=5, val_scenes=3, size=8), 2
+    )
+
+
+@pytest.fixture(scope="module")
+def three_exo(table) -> ClipTable:
+    """The table with two further exo cameras of every moment; cam02 is the best of even ones."""
+    exo = [row for row in range(len(table)) if table.view[row] == "exo"]
+    rows = [*range(len(table)), *exo, *exo]
+    columns = {name: tuple(getattr(table, name)[row] for row in rows) for name in COLUMNS}
+    columns["camera"] = (
+        *table.camera, *(("cam02",) * len(exo)), *(("cam03",) * len(exo))
+    )  # fmt: skip
+    even = [int(moment[1:]) % 2 == 0 for moment in columns["moment"]]
+    best = tuple(
+        is_even and camera == "cam02"
+        for is_even, camera in zip(even, columns["camera"], strict=True)
+    )
+    return replace(table, frames=table.frames[rows], best=best, **columns)
+
+
+def sampler(table: ClipTable, seed: int = 0, **options) -> GroupSampler:
+    return GroupSampler(table, table.rows_of("train"), SamplerConfig(**options), seed)
+
+
+def test_the_stream_of_the_default_is_pinned(table, three_exo):
+    assert sampler(table).batch(0, 16).tolist() == PINNED
+    plain = replace(three_exo, best=())
+    assert sampler(plain).batch(0, 16).tolist() == PINNED_THREE_EXO
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_random_batches_are_of_pairs(table, size):
+    with pytest.raises(UserError, match="multiple of 2"):
+        sampler(table, kind="random").batch(0, size)
+
+
+def test_one_view_each(table):
+    drawn = sampler(table, views="one")
+    rows = np.concatenate([drawn.batch(step, 64) for step in range(50)])
+    check_groups(table, rows, "one")
+    groups = rows.reshape(-1, 2, 2, 2)  # group, anchors or others, quadruplet, A and B or C and D
+    for group in groups[:50]:
+        for first, second in group[0]:
+            assert table.verb[first] == table.verb[second]
+            assert table.scene[first] != table.scene[second]
+        for anchors, others in zip(group[0], group[1], strict=True):
+            for anchor, other in zip(anchors, others, strict=True):
+                assert table.scene[anchor] == table.scene[other]
+                assert table.verb[anchor] != table.verb[other]
+    ego = np.array([view == "ego" for view in table.view])[groups]
+    crossed = (ego[:, 0, :, 0] != ego[:, 0, :, 1]).mean()
+    assert crossed == pytest.approx(0.5, abs=0.06)  # 800 quadruplets: 3.4 standard errors
+    assert ego.mean(axis=(0, 2)) == pytest.approx(0.5, abs=0.06)
+    np.testing.assert_array_equal(sampler(table, views="one").batch(7, 16), drawn.batch(7, 16))
+
+
+def test_the_promise_of_both_views_does_not_hold_for_one(table):
+    rows = sampler(table, views="one").batch(0, 64)
+    with pytest.raises(AssertionError, match="no cross-view positive"):
+        check_groups(table, rows)
+    with pytest.raises(ValueError, match="needs kind groups"):
+        SamplerConfig(kind="random", views="one")
+
+
+@pytest.mark.parametrize("options", [{}, {"views": "one"}, {"kind": "random"}])
+def test_the_best_exo_camera_comes_more_often(three_exo, options):
+    drawn = sampler(three_exo, **options)
+    rows = np.concatenate([drawn.batch(step, 64) for step in range(50)])
+    share = {}
+    for even in (True, False):
+        cameras = [
+            three_exo.camera[row]
+            for row in rows
+            if three_exo.view[row] == "exo" and (int(three_exo.moment[row][1:]) % 2 == 0) == even
+        ]
+        share[even] = [cameras.count(camera) / len(cameras) for camera in ("cam02", "cam01")]
+    assert share[True] == pytest.approx([2 / 3, 1 / 6], abs=0.07)  # 1/2 + 1/2 * 1/3
+    assert share[False] == pytest.approx([1 / 3, 1 / 3], abs=0.07)  # none is named best
+
+
+def test_tests_see_the_best_exo_camera_or_the_first(three_exo):
+    rows = three_exo.rows_of("val")
+    for table, expected in (
+        (three_exo, {True: "cam02", False: "cam01"}),
+        (replace(three_exo, best=()), {True: "cam01", False: "cam01"}),
+    ):
+        pairs = pair_views(table, rows)
+        assert len(pairs.exo) == 24
+        for row in pairs.exo:
+            assert table.camera[row] == expected[int(table.moment[row][1:]) % 2 == 0]

@@ -1,0 +1,238 @@
+"""`invact latent train` and `invact latent label` on a small SSV2 tree of real video files."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import draccus
+import numpy as np
+import pytest
+import torch
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_file, read_json
+from invact_vla.data.label_store import read_labels
+from invact_vla.data.video.video_io import write_video
+from invact_vla.training.loop import LoopConfig
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.labelers import InvActConfig, LabelerConfig, LapaConfig, ShuffledConfig, label
+from latent_actions.labelers.collapse import CollapseConfig
+from latent_actions.labelers.label import LabelConfig, store_path
+from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.train import LaqTrainConfig
+from latent_actions.labelers.laq.train import main as train_laq
+from latent_actions.labelers.pairs import PairConfig, dataset_hash, shards, spread
+from latent_actions.video.sources import Ssv2Source
+from tests.paths import REPOSITORY
+
+CLIPS = {"train": 14, "validation": 6}
+FRAMES, FPS, HORIZON_S = 20, 10.0, 1.0
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SSV2 folder: a square that moves in one of four directions, 20 frames of 32 px."""
+    folder = tmp_path_factory.mktemp("ssv2")
+    directions = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
+    templates = [f"Pushing [something] {name}" for name in directions]
+    number = 0
+    for split, count in CLIPS.items():
+        rows = []
+        for _ in range(count):
+            template = templates[number % 4]
+            step = list(directions.values())[number % 4]
+            _write_clip(folder / "20bn-something-something-v2" / f"{number}.webm", step, number)
+            rows.append({
+                "id": str(number), "template": template, "placeholders": ["a box"],
+                "label": template.replace("[something]", "a box"),
+            })  # fmt: skip
+            number += 1
+        _write(folder / "labels" / f"{split}.json", rows)
+    classes = {t.replace("[", "").replace("]", ""): str(i) for i, t in enumerate(templates)}
+    _write(folder / "labels" / "labels.json", classes)
+    return folder
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def _write_clip(path: Path, step: tuple[int, int], seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    frames = np.full((FRAMES, 32, 32, 3), rng.integers(40, 120, 3), np.uint8)
+    start = rng.integers(10, 14, 2)
+    for t, frame in enumerate(frames):
+        row, column = np.clip(start + np.multiply(step, t), 0, 24)
+        frame[row : row + 8, column : column + 8] = 230
+    write_video(path, frames, FPS, codec="vp9")
+
+
+def pairs(root: Path, **changes: object) -> PairConfig:
+    values = {
+        "horizon_s": HORIZON_S,
+        "pairs_per_clip": 3,
+        "size": 16,
+        "frames": 4,
+        "shard": 12,
+        **changes,
+    }
+    return PairConfig(source=Ssv2Source(root=root), **values)  # type: ignore[arg-type]
+
+
+def laq_config(root: Path, out: Path) -> LaqTrainConfig:
+    sizes = {"dim": 16, "quant_dim": 4, "image_size": 16, "patch_size": 2, "spatial_depth": 1}
+    model = LaqConfig(**sizes, temporal_depth=1, dim_head=8, heads=2, residual=True)
+    loop = LoopConfig(steps=6, batch_size=8, weight_decay=0.0, log_every=2, checkpoint_every=4)
+    return LaqTrainConfig(
+        out=out, pairs=pairs(root, frames=2), model=model, loop=loop, guard=CollapseConfig(window=3)
+    )
+
+
+@pytest.fixture(scope="module")
+def parts(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, LabelerConfig]:
+    folder = tmp_path_factory.mktemp("parts")
+    train_laq(laq_config(root, folder / "laq"))
+    torch.manual_seed(0)
+    sizes = {"frames": 4, "size": 16, "tubelet": 2, "patch": 8, "width": 16, "depth": 3, "heads": 2}
+    InvActEncoder(EncoderConfig(**sizes, embedding=16)).save_pretrained(folder / "encoder")
+    return {
+        "lapa": LapaConfig(laq=folder / "laq"),
+        "invact": InvActConfig(encoder=folder / "encoder"),
+    }
+
+
+def test_training_writes_its_products(parts: dict[str, LabelerConfig]) -> None:
+    labeler = parts["lapa"]
+    assert isinstance(labeler, LapaConfig)
+    folder = labeler.laq
+    assert {p.name for p in (folder / "model").iterdir()} == {"config.json", "model.safetensors"}
+    summary = read_json(folder / "summary.json")
+    assert summary["pairs"] == 3 * CLIPS["train"]
+    assert summary["health"]["pairs"] == 3 * CLIPS["validation"]
+    assert {"skill_true", "skill_shuffled", "skill_zero"} <= set(summary)
+    assert (folder / "reconstructions.png").stat().st_size > 100
+    assert not (folder / "frames").exists()
+
+
+@pytest.mark.parametrize("name", ["lapa", "invact"])
+def test_labels_of_both_splits(
+    name: str, parts: dict[str, LabelerConfig], root: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config = LabelConfig(out=tmp_path / "labels", labeler=parts[name], pairs=pairs(root))
+    folder = label.main(config)
+    for split, count in (("train", 42), ("val", 18)):
+        store = read_labels(store_path(folder, split), labeler=name, dataset=f"ssv2/{split}")
+        assert len(store) == count and store.labels.codes.shape == (count, 4)
+        assert set(store.frame_end - store.frame) == {10} and store.frame_end.max() < FRAMES
+        assert store.text[0].startswith("Pushing a box")
+        assert f"{name} {split}: {count} pairs" in capsys.readouterr().out or split == "val"
+    assert read_json(folder / "summary.json")["val"]["pairs"] == 18
+    assert (folder / "quantizer").is_dir() == (name == "invact")
+    assert not (folder / "shards").exists() and not (folder / "frames").exists()
+    with pytest.raises(UserError, match="expected 'other'"):
+        read_labels(store_path(folder, "train"), labeler="other")
+
+
+KILLED = """
+import os, signal, sys
+import draccus
+from latent_actions.labelers import label
+
+real, calls = label._label_shard, []
+
+def killed(*args):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+
+label._label_shard = killed
+label.main(draccus.parse(label.LabelConfig, config_path=sys.argv[1], args=[]))
+"""
+
+
+def test_a_killed_run_gives_the_same_bytes(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
+) -> None:
+    def config(folder: str) -> LabelConfig:
+        return LabelConfig(out=tmp_path / folder, labeler=parts["invact"], pairs=pairs(root))
+
+    path = tmp_path / "killed.yaml"
+    path.write_text(draccus.dump(config("killed")))
+    child = [sys.executable, "-c", KILLED, str(path)]
+    done = subprocess.run(child, capture_output=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    kept = sorted(p.name for p in (tmp_path / "killed" / "shards").glob("*.parquet"))
+    assert kept == ["train-00000.parquet", "train-00001.parquet"]
+    resumed, whole = label.main(config("killed")), label.main(config("whole"))
+    for split in ("train", "val"):
+        assert hash_file(store_path(whole, split)) == hash_file(store_path(resumed, split))
+    before = store_path(whole, "train").stat().st_mtime_ns
+    label.main(config("whole"))
+    assert store_path(whole, "train").stat().st_mtime_ns == before  # finished: skipped
+
+
+def test_shuffled_labels_of_a_run_and_shared_frames(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
+) -> None:
+    frames = tmp_path / "frames"
+    base = label.main(
+        LabelConfig(
+            out=tmp_path / "base", labeler=parts["lapa"], pairs=pairs(root), frames_folder=frames
+        )
+    )
+    assert len(list(frames.iterdir())) == 4 + 2
+    shuffled = label.main(
+        LabelConfig(
+            out=tmp_path / "shuffled", labeler=ShuffledConfig(labels=base), pairs=pairs(root),
+            frames_folder=frames,
+        )
+    )  # fmt: skip
+    one, other = (read_labels(store_path(f, "train")) for f in (base, shuffled))
+    assert other.identity.labeler == "shuffled"
+    assert one.episode == other.episode and np.array_equal(one.frame, other.frame)
+    assert sorted(map(tuple, one.labels.codes)) == sorted(map(tuple, other.labels.codes))
+    assert one.identity.dataset_hash == other.identity.dataset_hash
+
+
+def test_another_config_in_the_same_folder_is_refused(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
+) -> None:
+    config = LabelConfig(
+        out=tmp_path / "l", labeler=parts["lapa"], pairs=pairs(root), splits=("val",)
+    )
+    label.main(config)
+    other = LabelConfig(
+        out=tmp_path / "l", labeler=parts["lapa"], pairs=pairs(root, seed=1), splits=("val",)
+    )
+    with pytest.raises(UserError, match="another config"):
+        label.main(other)
+
+
+def test_no_pair_fits_and_missing_parts(root: Path, tmp_path: Path) -> None:
+    config = LabelConfig(
+        out=tmp_path / "a", labeler=LapaConfig(laq=tmp_path / "absent"), pairs=pairs(root)
+    )
+    with pytest.raises(UserError, match="missing input"):
+        label.main(config)
+    with pytest.raises(UserError, match=r"no pairs 9\.0 s apart"):
+        pairs(root, horizon_s=9.0).records("train")
+
+
+def test_pair_config_and_shards(root: Path) -> None:
+    records = pairs(root).records("train")
+    assert [len(s) for s in shards(records, 12)] == [12, 12, 12, 6]
+    assert dataset_hash(records) == dataset_hash(pairs(root).records("train"))
+    assert dataset_hash(records) != dataset_hash(pairs(root, seed=1).records("train"))
+    assert spread(10, 3) == [0, 4, 9] and spread(2, 5) == [0, 1] and spread(5, 1) == [0]
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        pairs(root, frames=1)
+    with pytest.raises(ValueError, match="horizon_s"):
+        pairs(root, horizon_s=0.0)
+    with pytest.raises(ValueError, match="reads 2 frames"):
+        LaqTrainConfig(pairs=pairs(root))

@@ -1,0 +1,199 @@
+"""Every labeler of the registry, through one contract: shapes, range, repeatability, identity."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import LatentLabels
+from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
+from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.labelers import (
+    InvActConfig,
+    LabelerConfig,
+    LapaConfig,
+    RandomConfig,
+    ShuffledConfig,
+)
+from latent_actions.labelers.labeler import (
+    CODE_LENGTH,
+    CODEBOOK_SIZE,
+    Labeler,
+    ends,
+    subfolder_or_self,
+    window,
+)
+from latent_actions.labelers.laq.checkpoint import save_pretrained
+from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.video.records import PairRecord
+
+PAIRS = 24
+
+
+def clips(count: int = PAIRS, frames: int = 4, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, frames, 16, 16, 3), np.uint8)
+
+
+def records(count: int = PAIRS) -> list[PairRecord]:
+    return [
+        PairRecord(
+            episode=f"ssv2/{i // 4}", video=Path(f"{i // 4}.webm"), text="moving it",
+            frame=3 * (i % 4), frame_end=3 * (i % 4) + 20, fps=12.0,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def training() -> Iterator[np.ndarray]:
+    yield clips(40, seed=1)
+    yield clips(40, seed=2)
+
+
+def store(count: int = PAIRS) -> LabelStore:
+    rows = records(count)
+    return LabelStore(
+        identity=LabelIdentity("other", "h", "ssv2/train", "d", CODEBOOK_SIZE, CODE_LENGTH),
+        episode=tuple(r.episode for r in rows),
+        frame=np.array([r.frame for r in rows]),
+        frame_end=np.array([r.frame_end for r in rows]),
+        text=tuple(r.text for r in rows),
+        labels=LatentLabels(np.random.default_rng(0).integers(0, 8, (count, 4)), CODEBOOK_SIZE),
+    )
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LabelerConfig]:
+    """A small trained part of every member, on disk, and the config that points at it."""
+    folder = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    laq = LaqConfig(
+        dim=16, quant_dim=4, image_size=16, patch_size=2, spatial_depth=1, temporal_depth=1,
+        dim_head=8, heads=2,
+    )  # fmt: skip
+    save_pretrained(LatentActionQuantizer(laq), folder / "laq" / "model")
+    encoder = InvActEncoder(
+        EncoderConfig(
+            frames=4, size=16, tubelet=2, patch=8, width=16, depth=3, heads=2, embedding=16
+        )
+    )
+    encoder.save_pretrained(folder / "encoder" / "encoder")
+    write_labels(folder / "labels" / "labels_train.parquet", store())
+    return {
+        "lapa": LapaConfig(laq=folder / "laq"),
+        "invact": InvActConfig(encoder=folder / "encoder"),
+        "shuffled": ShuffledConfig(labels=folder / "labels"),
+        "random": RandomConfig(),
+    }
+
+
+def built(parts: dict[str, LabelerConfig], name: str, folder: Path) -> Labeler:
+    return parts[name].build(folder, training)
+
+
+def test_every_member_is_tested(parts: dict[str, LabelerConfig]) -> None:
+    assert set(LabelerConfig.get_known_choices()) == set(parts)
+
+
+@pytest.mark.parametrize("name", sorted(LabelerConfig.get_known_choices()))
+def test_contract(name: str, parts: dict[str, LabelerConfig], tmp_path: Path) -> None:
+    labeler = built(parts, name, tmp_path)
+    codes = labeler.codes(clips(), records())
+    assert codes.shape == (PAIRS, CODE_LENGTH) and np.issubdtype(codes.dtype, np.integer)
+    assert codes.min() >= 0 and codes.max() < CODEBOOK_SIZE
+    assert (labeler.code_length, labeler.codebook_size) == (CODE_LENGTH, CODEBOOK_SIZE)
+    assert labeler.name == name and len(labeler.hash) == 16
+    assert labeler.n_frames == {"lapa": 2, "invact": 4}.get(name, 0)
+    assert np.array_equal(codes, labeler.codes(clips(), records()))
+    again = built(parts, name, tmp_path)
+    assert again.hash == labeler.hash
+    assert np.array_equal(codes, again.codes(clips(), records()))
+    assert labeler.codes(clips(0), []).shape == (0, CODE_LENGTH)
+    assert all(path.exists() for path in parts[name].parents().values())
+
+
+@pytest.mark.parametrize("name", ["invact", "lapa"])
+def test_codes_depend_on_the_pair_alone(
+    name: str, parts: dict[str, LabelerConfig], tmp_path: Path
+) -> None:
+    labeler = built(parts, name, tmp_path)
+    codes = labeler.codes(clips())
+    assert np.array_equal(labeler.codes(clips()[5:9]), codes[5:9])
+    assert len(np.unique(codes, axis=0)) > 1
+
+
+def test_lapa_looks_at_the_two_ends_only(parts: dict[str, LabelerConfig], tmp_path: Path) -> None:
+    labeler, frames = built(parts, "lapa", tmp_path), clips()
+    changed = frames.copy()
+    changed[:, 1:-1] = 0
+    assert np.array_equal(labeler.codes(frames), labeler.codes(changed))
+    changed[:, -1] = changed[::-1, -1]
+    assert not np.array_equal(labeler.codes(frames), labeler.codes(changed))
+
+
+def test_lapa_resizes_frames_of_another_size(
+    parts: dict[str, LabelerConfig], tmp_path: Path
+) -> None:
+    labeler = built(parts, "lapa", tmp_path)
+    doubled = clips().repeat(2, axis=2).repeat(2, axis=3)
+    assert (labeler.codes(doubled) == labeler.codes(clips())).mean() > 0.5  # chance 0.125
+
+
+def test_invact_keeps_its_quantizer_and_shares_it(
+    parts: dict[str, LabelerConfig], tmp_path: Path
+) -> None:
+    labeler = built(parts, "invact", tmp_path)
+
+    def never() -> Iterator[np.ndarray]:
+        raise AssertionError("the quantizer was fitted already")
+
+    kept = parts["invact"].build(tmp_path, never)
+    config = parts["invact"]
+    assert isinstance(config, InvActConfig)
+    shared = InvActConfig(encoder=config.encoder, fitted=tmp_path).build(tmp_path / "else", never)
+    assert kept.hash == labeler.hash == shared.hash
+
+
+def test_invact_refuses_too_few_frames(parts: dict[str, LabelerConfig], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="looks at 4 frames of a pair, 2 were decoded"):
+        built(parts, "invact", tmp_path).codes(clips(frames=2))
+
+
+def test_shuffled_keeps_the_statistics_and_breaks_the_tie(
+    parts: dict[str, LabelerConfig], tmp_path: Path
+) -> None:
+    codes, original = (
+        built(parts, "shuffled", tmp_path).codes(clips(), records()),
+        store().labels.codes,
+    )
+    assert sorted(map(tuple, codes)) == sorted(map(tuple, original))
+    assert (codes == original).all(axis=1).mean() < 0.3
+
+
+def test_shuffled_refuses_unknown_pairs_and_folders(
+    parts: dict[str, LabelerConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="has no label to shuffle"):
+        built(parts, "shuffled", tmp_path).codes(clips(28), records(28))
+    with pytest.raises(UserError, match="no labels in"):
+        ShuffledConfig(labels=tmp_path).build(tmp_path, training)
+
+
+def test_random_differs_between_pairs_and_seeds(tmp_path: Path) -> None:
+    codes = [
+        RandomConfig(seed=s).build(tmp_path, training).codes(clips(), records()) for s in (0, 1)
+    ]
+    assert not np.array_equal(*codes) and len(np.unique(codes[0], axis=0)) > PAIRS // 2
+
+
+def test_frame_choice_and_missing_folders(tmp_path: Path) -> None:
+    frames = np.arange(8, dtype=np.uint8).reshape(1, 8, 1, 1, 1)
+    assert ends(frames).ravel().tolist() == [0, 7]
+    assert window(frames, 8).ravel().tolist() == list(range(8))
+    assert window(frames, 3).ravel().tolist() == [0, 4, 7]
+    with pytest.raises(UserError, match="no folder"):
+        subfolder_or_self(tmp_path / "absent", "model")

@@ -1,0 +1,249 @@
+"""The generator: same bytes whatever the interruptions, truth that agrees with the pictures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import draccus
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from invact_vla.core.files import hash_file
+from invact_vla.data.video.decode import decode_all, probe
+from latent_actions.synthetic.generate import SynthConfig, main
+from latent_actions.synthetic.hand import HandLook
+from latent_actions.synthetic.motions import HandPath, Key, backwards, hand_rotation
+from latent_actions.synthetic.objects import KINDS
+from latent_actions.synthetic.performance import plan_performance, play, set_phase
+from latent_actions.synthetic.scenes import scene_name
+from latent_actions.synthetic.takes import favourite_families, plan_take
+from latent_actions.synthetic.truth import read_masks
+from latent_actions.synthetic.vocabulary import ACTIONS, FAMILIES
+from latent_actions.synthetic.world import cached_world
+from latent_actions.video.sources import EgoExo4dSource, read_clips
+from latent_actions.video.verbs import verb_of
+from tests.latent_actions.conftest import TINY
+from tests.paths import REPOSITORY
+
+# what run folders and readers add
+RUN_FILES = {
+    "provenance.json", "config.yaml", "done.json", "summary.json", ".lock", ".probes.json",
+}  # fmt: skip
+
+
+def hashes(root: Path) -> dict[str, str]:
+    """{relative path: hash} of the product, without what the run folder adds."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.name not in RUN_FILES]
+    return {path.relative_to(root).as_posix(): hash_file(path) for path in files}
+
+
+def test_resumed_run_has_the_same_bytes(tree, tmp_path):
+    """Part of the files deleted, other workers: the missing ones come back, the rest is kept."""
+    expected = hashes(tree)
+    out = main(replace(TINY, out=tmp_path / "again"))
+    assert hashes(out) == expected
+    (out / "done.json").unlink()
+    removed = [path for k, path in enumerate(sorted(out.rglob("*.mp4"))) if k % 2] + sorted(
+        out.rglob("*.webm")
+    )[:2]
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    for path in removed:
+        path.unlink()
+    assert hashes(main(replace(TINY, out=out, workers=2))) == expected
+    assert any(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+
+
+def test_killed_run_goes_on(tree, tmp_path):
+    """SIGKILL in the middle, then the same command to the end."""
+    out = tmp_path / "killed"
+    config = tmp_path / "config.yaml"
+    config.write_text(draccus.dump(replace(TINY, out=out)))
+    command = [
+        sys.executable,
+        "-m",
+        "invact_vla.app.cli",
+        "data",
+        "synth",
+        "--config_path",
+        str(config),
+    ]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(out.rglob("*.npz")):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "done.json").exists()
+    assert hashes(main(replace(TINY, out=out))) == hashes(tree)
+
+
+def test_tree_is_read_by_the_real_loader(tree):
+    source = EgoExo4dSource(root=tree / "egoexo4d")
+    train, dropped = read_clips(source, "train")
+    actions = pq.read_table(tree / "truth" / "actions.parquet").to_pylist()
+    told = [row for row in actions if row["dataset"] == "egoexo4d" and row["split"] == "train"]
+    lost = {"about another person", "of rejected annotations", "of further annotators"}
+    others = sum(n for reason, n in dropped.counts.items() if reason not in lost)
+    assert len(train) == 3 * (len(told) - others) > 0
+    by_take = {(row["episode"], row["verb"]) for row in told}
+    for clip in train:
+        assert (clip.take, clip.verb) in by_take
+        near = [
+            r for r in told if r["episode"] == clip.take and abs(r["start_s"] - clip.start_s) < 0.1
+        ]
+        assert len(near) == 1 and near[0]["verb"] == clip.verb and near[0]["scene"] in clip.scene
+        assert clip.end_s >= near[0]["end_s"] - 0.1
+    scenes = {split: {c.scene for c in source.clips(split)} for split in ("train", "val")}
+    assert len(scenes["train"]) == 2 and not scenes["train"] & scenes["val"]
+
+
+def test_truth_has_a_row_a_frame(tree):
+    for path in (tree / "truth" / "egoexo4d").glob("*.npz"):
+        arrays = np.load(path)
+        video = next((tree / "egoexo4d" / "takes" / path.stem).rglob("aria*.mp4"))
+        count = probe(video).n_frames
+        assert arrays["pose"].shape == arrays["velocity"].shape == (count, 7)
+        assert 0 <= arrays["velocity"][:, 6].min() <= arrays["velocity"][:, 6].max() <= 1
+        assert np.abs(np.linalg.norm(arrays["pose"][:, 3:], axis=1) - 1).max() < 1e-4
+        assert arrays["cut"][0] and arrays["cut"].sum() >= 2
+        hand, thing = read_masks(path, "cam01")
+        assert hand.shape == (count, 16, 16) and not (hand & thing).any()
+        assert hand.any((1, 2)).mean() > 0.8 and thing.any((1, 2)).mean() > 0.8
+
+
+def test_velocity_integrates_to_the_pose(tree):
+    """Between cuts, the mean of the velocities at both ends predicts the wrist's step."""
+    for path in (tree / "truth" / "egoexo4d").glob("*.npz"):
+        arrays = np.load(path)
+        inside = ~arrays["cut"][1:]
+        step = np.diff(arrays["pose"][:, :3], axis=0)[inside]
+        velocity = arrays["velocity"][:, :3]
+        predicted = ((velocity[1:] + velocity[:-1]) / 2)[inside] / TINY.fps
+        assert np.linalg.norm(step, axis=1).max() > 0.02
+        assert np.linalg.norm(step - predicted, axis=1).mean() < 0.012
+
+
+def test_motion_is_where_the_masks_are(tree):
+    """Exo pictures change more at hand and object than elsewhere."""
+    video = next((tree / "egoexo4d").rglob("cam01.mp4"))
+    take = video.parents[3].name
+    hand, thing = read_masks(tree / "truth" / "egoexo4d" / f"{take}.npz", "cam01")
+    change = np.abs(np.diff(decode_all(video, size=16).astype(float), axis=0)).mean(-1)
+    acting = (hand | thing)[1:]
+    assert change[acting].mean() > 5 * change[~acting].mean()
+
+
+def test_vocabulary_is_rich_and_has_opposites():
+    verbs = {verb_of(f"C {action.third_person} it") for action in ACTIONS.values()}
+    assert len(verbs) >= 12 and len(KINDS) >= 8
+    for action in ACTIONS.values():
+        if action.opposite is not None:
+            assert ACTIONS[action.opposite].opposite == action.name
+    planned = {name for family in FAMILIES.values() for chain in family.chains for name in chain}
+    assert planned == set(ACTIONS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_can_be_planned(family):
+    for number in range(6):
+        rng = np.random.default_rng([7, number])
+        plan = plan_performance(rng, family, ("left", "right")[number % 2], 10.0, (1.2, 1.8))
+        assert len(plan.spans) == len(plan.actions)
+        for (_, end), (start, _) in zip(plan.spans[:-1], plan.spans[1:], strict=True):
+            assert end == start
+        times = np.linspace(0, plan.duration_s, 50)
+        track = plan.path.sample(times)
+        assert np.isfinite(track.wrist).all() and np.abs(track.wrist).max() < 0.9
+        assert np.abs(np.linalg.norm(track.quaternion, axis=1) - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("family", ["pick_place", "push_pull", "slide", "lift_lower", "stack"])
+def test_handled_objects_stay_upright(family):
+    """Reaching, dragging and setting down do not knock the object over."""
+    for number in range(3):
+        side = ("left", "right")[number % 2]
+        world = cached_world(seed=0, split="train", number=0, n_exo=2, side=side, size=32)
+        rng = np.random.default_rng([11, number])
+        plan = plan_performance(rng, family, side, 10.0, (1.2, 1.8), FAMILIES[family].chains[0])
+        world.reset(HandLook((0.8, 0.6, 0.5), (0.2, 0.3, 0.6)), {})
+        set_phase(world, plan)
+        upright = [
+            world.data.xmat[world.body[plan.kind]][8]
+            for _ in play(world, plan, 10.0, round(plan.duration_s * 10))
+        ]
+        assert min(upright) > np.cos(np.radians(25))
+
+
+def test_backwards_is_the_reverse_path():
+    rotation = hand_rotation("top", "right")
+    keys = [
+        Key(0.0, np.zeros(3), rotation, 0.0),
+        Key(0.4, np.array([0.1, 0, 0]), rotation, 1.0, event="attach", free=False),
+        Key(1.0, np.array([0.1, 0.2, 0]), rotation, 1.0, eased=False),
+    ]
+    bend = np.array([0.0, 0.0, 0.1])
+    there, back = (HandPath(k, "right", bend).sample for k in (keys, backwards(keys)))
+    times = np.linspace(0, 1, 21)
+    assert np.abs(there(times).wrist - back(1 - times).wrist).max() < 1e-9
+    assert HandPath(backwards(keys), "right", bend).events() == [(0.6, "detach")]
+
+
+def test_scene_names_differ_and_validation_has_its_own():
+    train = [scene_name("train", number) for number in range(40)]
+    val = [scene_name("val", number) for number in range(25)]
+    assert len({*train, *val}) == 65
+
+
+@pytest.mark.parametrize("count", [4, 2])
+def test_correlation_makes_favourites(count):
+    def share(correlation: float) -> float:
+        content = replace(
+            TINY, scene_verb_correlation=correlation, scene_favourites=count, n_train_scenes=4
+        )
+        plans = [plan_take(content, "train", index) for index in range(24)]
+        hits = [
+            block.performance.family in favourite_families(plan.number, count)
+            for plan in plans
+            for block in plan.blocks
+        ]
+        return float(np.mean(hits))
+
+    assert share(1.0) == 1.0 and share(0.0) < 0.55
+
+
+def test_annotation_files_have_the_traps_of_the_real_ones(tmp_path):
+    """Mixed truth values and subject keys, rejected and second annotators, other people."""
+    from latent_actions.synthetic.annotations import descriptions_json
+
+    plans = [plan_take(TINY, "train", index) for index in range(40)]
+    content = descriptions_json(plans, TINY.fps, {plan.name: "cam01" for plan in plans})
+    annotations = [a for rows in content["annotations"].values() for a in rows]
+    rows = [row for a in annotations for row in a["descriptions"]]
+    assert {type(row["unsure"]) for row in rows} == {bool, str}
+    assert {"subject" in row for row in rows} == {True, False}
+    assert {row.get("subject", row.get("narration_subject")) for row in rows} == {"C", "O"}
+    assert any(a["rejected"] is True for a in annotations)
+    assert any(len(rows) > 1 for rows in content["annotations"].values())
+    assert any(row["best_exo"] is None for row in rows)
+    assert json.loads(json.dumps(content)) == content
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("size", 30), ("scene_verb_correlation", 1.5), ("workers", 0), ("fps", 0.0)],
+)
+def test_config_is_checked(field, value):
+    with pytest.raises(ValueError, match=field):
+        replace(TINY, **{field: value})
+
+
+@pytest.mark.parametrize("name", ["synth_debug", "synth_cpu"])
+def test_configs_parse(name):
+    path = REPOSITORY / "configs" / "data" / f"{name}.yaml"
+    assert isinstance(draccus.parse(SynthConfig, path, args=[]), SynthConfig)

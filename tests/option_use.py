@@ -1,7 +1,7 @@
 """Every option of every command, and where it is set: configs, tests, documents.
 
-    python -m tests.option_use            # options that nothing sets
-    python -m tests.option_use --all      # all of them, with the first place that sets each
+python -m tests.option_use            # options that nothing sets
+python -m tests.option_use --all      # all of them, with the first place that sets each
 """
 
 import ast
@@ -12,7 +12,6 @@ import re
 import sys
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -58,7 +57,9 @@ def _walk(command: str, kind: type, prefix: str) -> Iterator[Option]:
         if not inner:
             family = [k.__name__ for k in kind.__mro__ if field.name in dir(k) or k is kind]
             owner = next(
-                k.__name__ for k in reversed(kind.__mro__) if field.name in vars(k).get("__annotations__", {})
+                k.__name__
+                for k in reversed(kind.__mro__)
+                if field.name in vars(k).get("__annotations__", {})
             )
             yield Option(command, prefix + field.name, owner, field.name, tuple(family))
 
@@ -81,7 +82,9 @@ def set_in_configs() -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for path in CONFIGS:
         place = path.relative_to(REPOSITORY).as_posix()
-        command = next((c for p, c in CONFIG_COMMANDS.items() if place.startswith(f"configs/{p}")), "")
+        command = next(
+            (c for p, c in CONFIG_COMMANDS.items() if place.startswith(f"configs/{p}")), ""
+        )
         text = yaml.safe_load(path.read_text())
         for flag in _flags(text):
             found.setdefault((command, flag), place)

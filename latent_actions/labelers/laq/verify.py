@@ -1,6 +1,8 @@
 """`invact latent verify FOLDER`: hold a LAQ against recorded outputs of the published code."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +14,16 @@ from latent_actions.labelers.laq.model import LatentActionQuantizer
 TOLERANCE = 1e-4  # largest absolute difference of a float tensor; indices must be equal
 
 
-def main(folder: Path) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LaqVerifyConfig:
+    """Which checkpoint to check against its recorded outputs."""
+
+    POSITIONAL: ClassVar[str] = "folder"  # a word without a flag
+
+    folder: Path  # LAQ folder with recorded inputs and outputs; also without the flag
+
+
+def main(config: LaqVerifyConfig) -> int:
     """Print the largest error of every tensor of expected.safetensors; 0 if all agree, else 1.
 
     The folder holds config.json, model.safetensors (published key names), inputs.safetensors with
@@ -20,7 +31,7 @@ def main(folder: Path) -> int:
     `last_tokens`, `delta`, `indices`, `reconstruction` (from hard codes). The model runs in
     lapa_compat mode, quirks included, in fp32.
     """
-    folder = Path(folder)
+    folder = config.folder
     inputs = read_tensors(folder / "inputs.safetensors")
     expected = read_tensors(folder / "expected.safetensors")
     if "video" not in inputs:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from invact_vla.data.conventions import ROTATIONS
 from invact_vla.openvla.head_configs import HeadConfig, OftHeadConfig, TokensHeadConfig
 
-SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
+SIX_CHANNELS = 6  # two towers see one image, each with its own normalization
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
 ROTATIONS = tuple(ROTATIONS)  # what may be done to an upright frame
 

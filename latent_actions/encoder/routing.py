@@ -111,8 +111,8 @@ def register_balance(rows: RoutingAssignments) -> Tensor:
     weight = soft.detach().sum(dim=-1, keepdim=True)
     # sums of each clip, gathered: shares are of the global batch, whatever its number of processes
     held = [gather(part_held.sum(dim=1)).sum(dim=0) for part_held in (picked * weight, soft)]
-    hard_fraction, soft_share = (sums / sums.sum().clamp_min(1e-6) for sums in held)
-    return soft.shape[-1] * (hard_fraction * soft_share).sum()
+    hard_fraction, soft_fraction = (sums / sums.sum().clamp_min(1e-6) for sums in held)
+    return soft.shape[-1] * (hard_fraction * soft_fraction).sum()
 
 
 @torch.no_grad()

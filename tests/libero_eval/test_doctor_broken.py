@@ -62,7 +62,7 @@ def weights(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
 
 
 def mean_embeddings(tensors: dict[str, Any]) -> None:
-    """As after a resize of the vocabulary that re-initialised the rows of words with their mean."""
+    """As after a resize of the vocabulary that re-initialized the rows of words with their mean."""
     rows = tensors["language_model.model.embed_tokens.weight"]
     words = healthy.PIECES - 256
     rows[3:words] = rows[3:words].mean(0)

@@ -12,7 +12,7 @@ after its last shard and ends with the same bytes.
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,9 @@ def main(config: LabelConfig) -> Path:
     if run.finished:
         logger.info("%s: already finished", run.folder)
         return run.folder
+    asked = config.pairs
+    spec = config.labeler.frame_spec().agree(config.labeler.name, asked.size, asked.fit)
+    config = replace(config, pairs=replace(asked, size=spec.size, fit=spec.fit))
     torch.set_num_threads(config.threads)
     device = stage_device(run, config.device)
     labeler = config.labeler.build(run.folder, lambda: _training_frames(config, run.folder), device)

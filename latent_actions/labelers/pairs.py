@@ -65,7 +65,7 @@ def shards(records: Sequence[PairRecord], size: int) -> list[list[PairRecord]]:
 
 def dataset_hash(records: Sequence[PairRecord]) -> str:
     """16 digits that name the pairs, whatever folder they lie in."""
-    return hash_json([[r.episode, r.frame, r.frame_end, r.text] for r in records])
+    return hash_json([[r.video_id, r.frame, r.frame_end, r.text] for r in records])
 
 
 @contextmanager

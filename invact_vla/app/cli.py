@@ -92,7 +92,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "latent label": ("latent_actions.labelers.label", "LabelConfig", "label clip pairs with codes"),
     "latent verify": (
-        "latent_actions.labelers.laq.verify",
+        "latent_actions.labelers.verify",
         "LaqVerifyConfig",
         "check a LAQ checkpoint against stored reference outputs",
     ),

@@ -32,8 +32,10 @@ OLD = {
 }
 BRITISH = (
     r"\w*(colour|neighbour|behaviour|favour)\w*",
-    r"(normal|initial|optim|quant|general|random|serial|summar|token|recogn|organ|visual)is(e|es|ed|ing|ation|ations|er|ers)",
-    r"\w*(modell|travell)(ed|ing)", r"centre[sd]?", r"(kilo|centi|milli)?metres?", r"artefacts?", r"grey\w*", r"catalogue", r"fulfil",
+    r"(normal|initial|optim|quant|general|random|serial|summar|token|recogn|organ|visual)"
+    r"is(e|es|ed|ing|ation|ations|er|ers)",
+    r"\w*(modell|travell)(ed|ing)", r"centre[sd]?", r"(kilo|centi|milli)?metres?", r"artefacts?",
+    r"grey\w*", r"catalogue", r"fulfil",
 )  # fmt: skip
 SKIPPED = ("tests/test_words.py", "docs/log.md", "LICENSE", "docs/images/")
 

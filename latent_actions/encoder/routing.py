@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invact_vla.training.distributed import gather, part
+from invact_vla.training.distributed import gather, rank_info
 
 Estimator = Literal["st_gumbel", "st_argmax", "topk", "sparsemax", "soft", "none"]
 
@@ -84,7 +84,7 @@ def gumbel_like(values: Tensor) -> Tensor:
 
     With several processes (seeded alike) all draw the noise of the global batch and keep their
     part, so that a clip's noise does not depend on the number of processes."""
-    here = part()
+    here = rank_info()
     shape = (len(values) * here.count, *values.shape[1:])
     drawn = values.new_empty(shape).exponential_()[here.slice(shape[0])]
     return -torch.log(drawn.clamp_min(1e-20))

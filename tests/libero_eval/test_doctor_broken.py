@@ -90,12 +90,14 @@ def fault(
 
 
 FAULTS = {
-    "flipped image": fault("variants", "agentview upside down", declare(turns=["flip", "none"])),
+    "flipped image": fault(
+        "variants", "agentview upside down", declare(image_rotation=["flip", "none"])
+    ),
     "gripper sign": fault("variants", "gripper sign inverted", declare(gripper_open=0)),
     "missing statistics": fault("statistics", "no action statistics", no_statistics),
     "wrong statistics": fault("quantiles variants", "another data set's", other_statistics),
     "rotated wrist": fault(
-        "variants", "wrist turned by 180 degrees", declare(turns=["none", "rotate180"])
+        "variants", "wrist turned by 180 degrees", declare(image_rotation=["none", "rotate180"])
     ),
     "text ignored": fault("words", "instruction is ignored", weights(mean_embeddings)),
     "no instruction in the prompt": fault(

@@ -11,7 +11,7 @@ from latent_actions.retrieval.metric import (
     score_bounds,
     top_indices,
 )
-from latent_actions.retrieval.reference_scores import main, read_histogram
+from latent_actions.retrieval.reference_scores import LevelsConfig, main, read_histogram
 from tests.paths import GOLDEN, needs_golden
 
 
@@ -116,6 +116,6 @@ def test_published_levels(capsys):
     assert keyword.oracle == pytest.approx(83.99, abs=0.01)
     activity = score_bounds(groupings["by_institution_activity"])
     assert activity.chance == pytest.approx(3.209, abs=0.01)
-    assert main(path) == 0
+    assert main(LevelsConfig(histogram=path)) == 0
     printed = capsys.readouterr().out
     assert "3.033" in printed and "83.99" in printed and "3.209" in printed

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.data.label_store import LabelStore
-from invact_vla.data.video.decode import decode_frames
+from invact_vla.data.label_videos import find_videos
+from invact_vla.data.video.frames import decode_frames
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.heads import ActionHead
 from invact_vla.openvla.latent_tokens import LatentTokens
@@ -21,8 +22,6 @@ from invact_vla.openvla.processor import ImageProcessor
 from invact_vla.openvla.prompt import collate
 from invact_vla.recipes.train import Examples, mean_metrics
 from invact_vla.training.distributed import main_process_first
-
-SUFFIXES = (".webm", ".mp4", ".avi", ".mkv")  # of videos
 
 
 class LatentExamples(Examples):
@@ -95,24 +94,11 @@ def first_frames(
             shape = (len(store), size, size, 3)
             out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             rows: dict[str, list[int]] = {}
-            for row, episode in enumerate(store.episode):
-                rows.setdefault(episode, []).append(row)
-            for episode, members in tqdm(rows.items(), "decode", unit="video", mininterval=5):
-                frames = decode_frames(find_video(videos, episode), store.frame[members])
+            for row, video in enumerate(store.path):
+                rows.setdefault(video, []).append(row)
+            found = find_videos(store, videos)
+            for video, members in tqdm(rows.items(), "decode", unit="video", mininterval=5):
+                frames = decode_frames(found[video], store.frame[members])
                 out[members] = processor.prepare(frames)
             out.flush()
     return np.load(path, mmap_mode="r")
-
-
-def find_video(folder: Path, episode: str) -> Path:
-    """The video file of an episode, `<source>/<id>` or `<id>`, whatever its container."""
-    name = episode.rpartition("/")[2]
-    for suffix in SUFFIXES:
-        path = folder / f"{name}{suffix}"
-        if path.exists():
-            return path
-    below = next((p for s in SUFFIXES for p in folder.glob(f"*/{name}{s}")), None)
-    hint = f"; it lies in {below.parent}: give that as --videos" if below else ""
-    raise UserError(
-        f"no video of episode {episode} in {folder}: expected {name}.webm or .mp4{hint}"
-    )

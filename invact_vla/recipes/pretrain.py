@@ -15,12 +15,13 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import run_of
 from invact_vla.data.label_store import LabelStore, read_labels
+from invact_vla.data.label_videos import find_videos
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config, with_latent_tokens
 from invact_vla.openvla.heads.tokens import TokensHead
 from invact_vla.openvla.latent_tokens import give_latent_tokens
 from invact_vla.openvla.tokenizer import added_rows
-from invact_vla.recipes.latent_examples import LatentExamples, find_video, most_frequent_codes
+from invact_vla.recipes.latent_examples import LatentExamples, most_frequent_codes
 from invact_vla.recipes.train import Task, TrainConfig, train
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class PretrainConfig(TrainConfig):
     out: Path = Path("runs/pretrain")  # folder of the run
     labels: Path = Path("runs/labels/labels_train.parquet")  # label store to learn
     held_out: Path | None = None  # label store to measure on
-    videos: Path = Path("data/ssv2/20bn-something-something-v2")  # folder of <episode>.webm
+    videos: Path = Path("data/ssv2")  # root of the labeled videos (--pairs.source.root)
 
 
 def main(config: PretrainConfig) -> Path:
@@ -70,7 +71,7 @@ def read_stores(config: PretrainConfig) -> tuple[LabelStore, LabelStore | None]:
     if config.held_out is not None:
         held_out = read_labels(
             config.held_out,
-            labeller_hash=identity.labeller_hash,
+            labeler_hash=identity.labeler_hash,
             codebook_size=identity.codebook_size,
             code_length=identity.code_length,
         )
@@ -86,19 +87,18 @@ def read_stores(config: PretrainConfig) -> tuple[LabelStore, LabelStore | None]:
         )
     with_latent_tokens(model, identity.codebook_size, added_rows(config.model))
     for part in (store, held_out):
-        for episode in sorted(set(part.episode)) if part is not None else ():
-            find_video(config.videos, episode)
+        if part is not None:
+            find_videos(part, config.videos)
     return store, held_out
 
 
 def _check_apart(config: PretrainConfig, store: LabelStore, held_out: LabelStore) -> None:
     """UserError if a held-out pair is a training pair."""
-    pairs, others = (
-        list(zip(s.episode, s.frame.tolist(), s.frame_end.tolist(), strict=True))
-        for s in (store, held_out)
+    pairs, of_held_out = (
+        set(zip(part.video_key, part.frame.tolist(), part.frame_end.tolist(), strict=True))
+        for part in (store, held_out)
     )
-    known = set(pairs)
-    shared = sum(pair in known for pair in others)
+    shared = len(pairs & of_held_out)
     if shared:
         raise UserError(
             f"{shared} of {len(held_out)} pairs of held_out {config.held_out} are in labels "

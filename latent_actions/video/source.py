@@ -61,7 +61,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         self, split: Split, horizon_s: float, pairs_per_clip: int, seed: int
     ) -> list[PairRecord]:
         """Frame pairs horizon_s seconds apart, up to `pairs_per_clip` a clip, drawn from (seed,
-        episode).
+        clip).
         """
         clips, dropped, records = self.clips(split), SkipReport(), []
         probed = self.probe([clip.video for clip in clips])
@@ -81,7 +81,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
             for start in (first + starts).tolist():
                 records.append(
                     PairRecord(
-                        episode=clip.clip_id, video=clip.video, text=clip.text,
+                        video_id=clip.clip_id, video=clip.video, text=clip.text,
                         frame=start, frame_end=start + horizon, fps=info.fps,
                     )
                 )  # fmt: skip

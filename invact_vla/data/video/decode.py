@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import refuse_pointer, short
@@ -158,16 +159,17 @@ def _file_of(path: Path) -> str | io.BytesIO:
 
 
 def _to_array(frame: Any, size: int | None, fit: Fit) -> np.ndarray:
-    """One decoded frame as RGB, scaled with area averaging (no aliasing when shrinking)."""
+    """One decoded frame as RGB. "crop" scales with area averaging (no aliasing when shrinking),
+    "squash" with Pillow's bilinear filter, as torchvision resizes images for LAPA."""
     check_pixels("a frame in the middle of a video", frame.height, frame.width)
     if size is None:
         return frame.to_ndarray(format="rgb24")
     height, width = frame.height, frame.width
     if fit == "squash":
-        height = width = size
-    else:
-        scale = size / min(height, width)
-        height, width = max(size, round(height * scale)), max(size, round(width * scale))
+        image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    scale = size / min(height, width)
+    height, width = max(size, round(height * scale)), max(size, round(width * scale))
     array = frame.to_ndarray(format="rgb24", height=height, width=width, interpolation="AREA")
     top, left = (height - size) // 2, (width - size) // 2
     return array[top : top + size, left : left + size]

@@ -92,7 +92,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     ),
     "latent label": ("latent_actions.labelers.label", "LabelConfig", "label clip pairs with codes"),
     "latent verify": (
-        "latent_actions.labelers.laq.verify",
+        "latent_actions.labelers.verify",
         None,
         "check a LAQ checkpoint against stored reference outputs",
     ),

@@ -61,7 +61,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         self, split: Split, horizon_s: float, pairs_per_clip: int, seed: int
     ) -> list[PairRecord]:
         """Frame pairs horizon_s seconds apart, up to `pairs_per_clip` a clip, drawn from (seed,
-        episode).
+        clip).
         """
         clips, dropped, records = self.clips(split), SkipReport(), []
         probed = self.probe([clip.video for clip in clips])
@@ -78,7 +78,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
             for frame, frame_end, fps in pairs:
                 records.append(
                     PairRecord(
-                        episode=clip.clip_id, video=clip.video, text=clip.text,
+                        video_id=clip.clip_id, video=clip.video, text=clip.text,
                         frame=frame, frame_end=frame_end, fps=fps,
                     )
                 )  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invact_vla.core.errors import UserError
-from latent_actions.labelers.laq import verify
+from latent_actions.labelers import verify
 from latent_actions.labelers.laq.augment import PairAugmentConfig, augment
 from latent_actions.labelers.laq.blocks import Attention, GridView, PositionGenerator
 from latent_actions.labelers.laq.checkpoint import from_pretrained, save_pretrained

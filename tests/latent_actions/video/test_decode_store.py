@@ -77,7 +77,7 @@ def test_wanting_a_frame_after_the_end(videos):
 
 
 def test_store_holds_clips_and_pairs(videos, tmp_path):
-    pair = PairRecord(episode="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
+    pair = PairRecord(video_id="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
     clips = [clip(videos[0], 0, 0.0, 0.8), clip(videos[0], 1, 1.2, 2.0)]
     store = FrameStore.build([*clips, pair], tmp_path / "store", frames=2, size=16, workers=1)
     assert store.frames.shape == (3, 2, 16, 16, 3) and len(store) == 3
@@ -185,7 +185,7 @@ def test_jumping_in_an_avi_whose_first_frame_comes_late(tmp_path):
 
 
 def test_frames_on_the_fly_are_those_of_the_store(videos, tmp_path):
-    pair = PairRecord(episode="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
+    pair = PairRecord(video_id="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
     records = [clip(videos[0], 0, 0.0, 0.8), clip(videos[2], 1, 1.2, 2.0), pair]
     store = FrameStore.build(records, tmp_path / "store", 4, 16, workers=1)
     lazy = FrameStore.on_the_fly(records, tmp_path / "lazy", 4, 16, workers=1)
@@ -208,7 +208,7 @@ def test_seconds_of_a_variable_rate_on_both_ways(tmp_path):
     """10 frames a second, then 25: clips by time stamps, pairs with evenly spaced times between."""
     stamps = [*range(0, 1000, 100), *range(1000, 2000, 40)]
     video = write_film(tmp_path / "v.mp4", stamps)
-    pair = PairRecord(episode="e", video=video, text="", frame=2, frame_end=30, fps=17.5)
+    pair = PairRecord(video_id="e", video=video, text="", frame=2, frame_end=30, fps=17.5)
     records = [clip(video, 0, 0.0, 2.0), clip(video, 1, 0.8, 1.2), pair]
     store = FrameStore.build(records, tmp_path / "store", 5, 16, workers=1)
     lazy = FrameStore.on_the_fly(records, tmp_path / "lazy", 5, 16, workers=1)
@@ -252,4 +252,4 @@ def test_records_are_checked():
     with pytest.raises(ValueError, match="view must be"):
         replace(good, view="aerial")
     with pytest.raises(ValueError, match="frame < frame_end"):
-        PairRecord(episode="e", video=Path("v"), text="", frame=3, frame_end=3, fps=10.0)
+        PairRecord(video_id="e", video=Path("v"), text="", frame=3, frame_end=3, fps=10.0)

@@ -1,6 +1,8 @@
 """`invact latent verify PATH`: hold a LAQ against recorded outputs of the published code."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +14,16 @@ from latent_actions.labelers.laq.model import LatentActionQuantizer
 TOLERANCE = 1e-4  # largest absolute difference of a float tensor; indices must be equal
 
 
-def main(path: Path) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LaqVerifyConfig:
+    """Which checkpoint to check against its recorded outputs."""
+
+    POSITIONAL: ClassVar[str] = "path"  # a word without a flag
+
+    path: Path  # LAQ folder, or a weights file in one, with recorded inputs and outputs
+
+
+def main(config: LaqVerifyConfig) -> int:
     """Print the largest error of every tensor of expected.safetensors; 0 if all agree, else 1.
 
     path: a folder, or a weights file in one. The folder holds the weights (model.safetensors with
@@ -20,7 +31,7 @@ def main(path: Path) -> int:
     expected.safetensors with any of `first_tokens`, `last_tokens`, `delta`, `indices`,
     `reconstruction` (from hard codes). The model runs in lapa_compat mode, quirks included, in fp32.
     """
-    path = Path(path)
+    path = config.path
     folder = path.parent if path.is_file() else path
     inputs = read_tensors(folder / "inputs.safetensors")
     expected = read_tensors(folder / "expected.safetensors")

@@ -18,7 +18,7 @@ import numpy as np
 from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import Run, open_run
 from invact_vla.training.device import stage_device
-from invact_vla.training.distributed import join, main_process_first, run_on_main
+from invact_vla.training.distributed import init_distributed, main_process_first, run_on_main
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs.clips import ClipTable, pair_views
 from latent_actions.encoder.model import InvActModel
@@ -26,15 +26,15 @@ from latent_actions.encoder.model_card import model_card
 from latent_actions.encoder.train import EncoderTrainConfig, train
 from latent_actions.encoder.validate import check_clips, unseen_verbs
 from latent_actions.encoder.visualize import committed_picture
-from latent_actions.retrieval.evaluate import baselines, evaluate
-from latent_actions.retrieval.protocols import format_table
+from latent_actions.retrieval.encoders import evaluated, references
+from latent_actions.retrieval.evaluate import evaluate, format_scores
 
 _PICTURED = 8  # validation clips in committed.png
 
 
 def main(config: EncoderTrainConfig) -> Path:
     """Train, evaluate, write the products; returns the run folder."""
-    join(config.device)
+    init_distributed(config.device)
     parents = config.data.parents()
     run = run_on_main(
         lambda: open_run(
@@ -57,14 +57,14 @@ def main(config: EncoderTrainConfig) -> Path:
 def _finish(config: EncoderTrainConfig, table: ClipTable, model: InvActModel, run: Run) -> None:
     """Evaluate and write the products."""
     encoder = model.encoder
-    others = baselines(config.model, config.seed, encoder.device)
-    result = evaluate({"encoder": encoder.embed, **others}, table, "val")
+    others = references(config.model, config.seed, encoder.device)
+    result = evaluate([evaluated(encoder, "encoder"), *others], table, "val")
     result["unseen_verbs"] = unseen_verbs(table)
     encoder.card = model_card(config, table, result, sum(p.numel() for p in encoder.parameters()))
     encoder.save_pretrained(run.folder / "encoder")
     model.language.save_pretrained(run.folder / "language")
     write_json(run.folder / "retrieval.json", result)
-    print(format_table(result["encoders"], result["levels"]))
+    print(format_scores(result))
     if encoder.commit_blocks:
         _draw(encoder, table, run.folder / "committed.png")
     found = {"levels": result["levels"], "unseen_verbs": result["unseen_verbs"]}

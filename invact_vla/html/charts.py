@@ -57,7 +57,7 @@ def line_chart(
     is_log = min(ys) > 0 and max(ys) / min(ys) > 20
     x_axis, y_axis = _Axis(min(xs), max(xs)), _Axis(min(ys), max(ys), is_log)
     parts = [_frame(x_axis, y_axis, x_label, y_label + (" (log scale)" if is_log else ""))]
-    numbers = colour_numbers(list(lines), order)
+    numbers = color_numbers(list(lines), order)
     for name, points in lines.items():
         path = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in points)
         color = f"var(--c{numbers[name]})"
@@ -202,7 +202,7 @@ def cell_matrix(
     return join(chart, Html(f'<p class="legend">{items}</p>'))
 
 
-def colour_numbers(names: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
+def color_numbers(names: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
     """Name -> number of its color: its place in `order`, then the next ones; one alone is blue."""
     if not order and len(names) == 1:
         return {names[0]: SINGLE_COLOUR}

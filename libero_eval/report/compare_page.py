@@ -81,7 +81,7 @@ def _kinds(result: PolicyComparison) -> dict[Episode, str]:
     return {e: words[ours[e], theirs[e]] for e in sorted(ours.keys() & theirs.keys())}
 
 
-def _colours(result: PolicyComparison) -> dict[str, str]:
+def _colors(result: PolicyComparison) -> dict[str, str]:
     return {
         "both": "var(--c3)",
         f"only {result.second.name}": "var(--c2)",
@@ -95,7 +95,7 @@ def _outcome_table(result: PolicyComparison) -> Html:
     kinds = list(_kinds(result).values())
     if not kinds:
         return paragraph("No episode was run by both policies.", "soft")
-    both, won, lost, neither = (kinds.count(kind) for kind in _colours(result))
+    both, won, lost, neither = (kinds.count(kind) for kind in _colors(result))
     first, second = result.first.name, result.second.name
     rows = [
         [f"{second} solved", f"{both}", f"{won}"],
@@ -112,7 +112,7 @@ def _matrix(result: PolicyComparison) -> Html:
     if not rows:
         return Html("")
     title = "Who solved which episode: a row a task, a square an init state."
-    return figure(cell_matrix(list(rows.items()), _colours(result), title), title)
+    return figure(cell_matrix(list(rows.items()), _colors(result), title), title)
 
 
 def _discordant_videos(result: PolicyComparison, folder: Path) -> Html:

@@ -8,7 +8,7 @@ from invact_vla.html.charts import Bar, bars_with_points
 from invact_vla.html.page import Html, Section, figure, join, page, paragraph, table
 from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
 from latent_actions.retrieval.compare_tables import LABELS, Table
-from latent_actions.retrieval.protocols import AVERAGES
+from latent_actions.retrieval.directions import AVERAGES
 
 
 def compare_page(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
-from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
+from latent_actions.retrieval.directions import AVERAGES, DIRECTIONS
 
 LABELS = {"cross_scene": "cross-scene", "cross_view": "cross-view"}
 

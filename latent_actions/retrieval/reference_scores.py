@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
-from latent_actions.retrieval.metric import TOP, ScoreBounds, levels
+from latent_actions.retrieval.metric import TOP, ScoreBounds, score_bounds
 
 _LAYOUT = "expected {grouping: {group: {label: count}}}"
 
@@ -57,7 +57,7 @@ def _check(path: Path, name: str, grouping: object) -> None:
         raise UserError(f"{path}: grouping {name!r} counts no clip")
 
 
-def format_levels(name: str, values: ScoreBounds) -> str:
+def format_bounds(name: str, values: ScoreBounds) -> str:
     """One line of text for one grouping."""
     return (
         f"{name}: chance {values.chance:.3f} %  oracle {values.oracle:.2f} %  "
@@ -67,7 +67,7 @@ def format_levels(name: str, values: ScoreBounds) -> str:
 
 
 def main(config: LevelsConfig) -> int:
-    """Print the levels of each grouping in the file; returns the exit code."""
+    """Print the bounds of each grouping in the file; returns the exit code."""
     for name, grouping in read_histogram(config.histogram).items():
-        print(format_levels(name, levels(grouping)))
+        print(format_bounds(name, score_bounds(grouping)))
     return 0

@@ -165,7 +165,7 @@ def _all_of(rows: Sequence[EpisodeRow], field: str) -> str:
 
 
 def origin_section(inputs: ReportInputs) -> Section:
-    """The stages in running order, with their duration, key and parents."""
+    """The stages in running order, with their duration, key and inputs."""
     title = "How it was made"
     if not inputs.stages:
         return Section("origin", title, missing("Stages", "no run folders were given"))
@@ -175,11 +175,11 @@ def origin_section(inputs: ReportInputs) -> Section:
         provenance = read_optional_json(folder / "provenance.json") or {}
         seconds = done.get("seconds")
         total += seconds or 0.0
-        parents = ", ".join(provenance.get("parents", {})) or "–"
+        inputs = ", ".join(provenance.get("inputs", {})) or "–"
         commit = (provenance.get("commit") or "–")[:10]
         key = Html(f"<code>{safe(str(done.get('key', 'unfinished')))}</code>")
         duration = _duration(seconds) if seconds is not None else "–"
-        lines.append([name, duration, parents, key, Html(f"<code>{safe(commit)}</code>")])
+        lines.append([name, duration, inputs, key, Html(f"<code>{safe(commit)}</code>")])
     lines.append(["all", _duration(total), "", "", ""])
     head = ["stage", "time", "made from", "key", "commit"]
     caption = "Stages in running order; some ran side by side, so the wall clock showed less."

@@ -43,7 +43,7 @@ def main(config: VilaTrainConfig) -> Path:
     run = open_run(
         config.out,
         config,
-        parents=config.data.parents(),
+        inputs=config.data.parents(),
         overwrite=config.overwrite,
         seed=config.seed,
     )

@@ -18,7 +18,7 @@ import numpy as np
 from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import Run, open_run
 from invact_vla.training.device import stage_device
-from invact_vla.training.distributed import join, main_process_first, run_on_main
+from invact_vla.training.distributed import init_distributed, main_process_first, run_on_main
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs.clips import ClipTable, pair_views
 from latent_actions.encoder.model import InvActModel
@@ -34,7 +34,7 @@ _PICTURED = 8  # validation clips in committed.png
 
 def main(config: EncoderTrainConfig) -> Path:
     """Train, evaluate, write the products; returns the run folder."""
-    join(config.device)
+    init_distributed(config.device)
     parents = config.data.parents()
     run = run_on_main(
         lambda: open_run(

@@ -35,9 +35,9 @@ SMALL = {
     "--workers 1",
     "latent/laq_ssv2.yaml": "latent/laq_debug.yaml --out runs/laq_ssv2 --workers 1",
     "latent/label_lapa_ssv2.yaml": "latent/label_lapa_debug.yaml --out runs/labels_lapa_ssv2 "
-    "--labeller.type lapa --labeller.laq runs/laq_ssv2",
+    "--labeler.type lapa --labeler.laq runs/laq_ssv2",
     "latent/label_invact_ssv2.yaml": "latent/label_invact_debug.yaml --out runs/labels_invact_ssv2 "
-    "--labeller.type invact --labeller.encoder runs/encoder_base",
+    "--labeler.type invact --labeler.encoder runs/encoder_base",
     "vla/pretrain_7b.yaml": "vla/pretrain_debug.yaml --out runs/pretrain_7b --loop.steps 10",
     "vla/posttrain_7b.yaml": "vla/posttrain_debug.yaml --out runs/posttrain_7b --head.type oft "
     "--chunk 8 --wrist true --proprio true --loop.steps 10",

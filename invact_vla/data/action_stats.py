@@ -1,4 +1,4 @@
-"""Action statistics and the q01/q99 normalisation of OpenVLA.
+"""Action statistics and the q01/q99 normalization of OpenVLA.
 
 The JSON form is the one published checkpoints carry (spec: `dataset_statistics.json`, norm_stats).
 """
@@ -63,7 +63,7 @@ class ActionStats:
 
     @property
     def constant(self) -> np.ndarray:
-        """Normalised dimensions that never change (q01 == q99): they decode to exactly that value."""
+        """Normalized dimensions that never change (q01 == q99): they decode to exactly that value."""
         return self.mask & (self.q01 == self.q99)
 
 

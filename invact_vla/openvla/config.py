@@ -10,7 +10,7 @@ from typing import Any, Literal
 from invact_vla.data.conventions import ROTATIONS
 from invact_vla.openvla.head_configs import HeadConfig, OftHeadConfig, TokensHeadConfig
 
-SIX_CHANNELS = 6  # two towers see one image, each with its own normalisation
+SIX_CHANNELS = 6  # two towers see one image, each with its own normalization
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
 ROTATIONS = tuple(ROTATIONS)  # what may be done to an upright frame
 
@@ -99,7 +99,9 @@ class InvActConfig:
     )
     separator_token_id: int | None = None  # lone word boundary before the targets; null: none
     cameras: tuple[str, ...] = ("agentview",)  # images of one observation, in order
-    turns: tuple[str, ...] = ()  # what is done to each camera's upright frame; empty: nothing
+    image_rotation: tuple[
+        str, ...
+    ] = ()  # what is done to each camera's upright frame; empty: nothing
     gripper_open: int = 1  # the gripper value of its training actions that means open, 0 or 1
     prompt: str = PROMPT  # the text around the instruction, which is in lower case
     proprio_dim: int = 0  # numbers of the state token (OpenVLA-OFT §III); 0: no such token
@@ -113,10 +115,11 @@ class InvActConfig:
         unknown = set(self.cameras) - {"agentview", "wrist"}
         if not self.cameras or unknown:
             raise ValueError(f"cameras must be among agentview, wrist; got {list(self.cameras)}")
-        if self.turns and (
-            set(self.turns) - set(ROTATIONS) or len(self.turns) != len(self.cameras)
-        ):
-            raise ValueError(f"turns: expected one of {ROTATIONS} a camera, got {list(self.turns)}")
+        turned = self.image_rotation
+        if turned and (set(turned) - set(ROTATIONS) or len(turned) != len(self.cameras)):
+            raise ValueError(
+                f"image_rotation: expected one of {ROTATIONS} per camera, got {list(turned)}"
+            )
         if self.gripper_open not in (0, 1):
             raise ValueError(f"gripper_open must be 0 or 1, got {self.gripper_open}")
         _check_sizes(self, chunk=MAX_SIDE, action_dim=MAX_SIDE)

@@ -26,7 +26,7 @@ from invact_vla.openvla.config import OpenVLAConfig, TowerConfig
 class VisionBackbone(nn.Module):
     """One tower (`featurizer`) or two (`featurizer`, `fused_featurizer`) on the same images.
 
-    pixel_values: (B, 3 n_towers, H, W), each tower's own normalisation -> (B, P, sum of widths).
+    pixel_values: (B, 3 n_towers, H, W), each tower's own normalization -> (B, P, sum of widths).
     """
 
     def __init__(self, config: OpenVLAConfig, attention: Attention = "auto") -> None:

@@ -89,7 +89,7 @@ class StagePlan:
     micro_batch: int
     accumulation: int
     checkpoint_bytes: float  # the saved model
-    resume_bytes: float  # a resume point of training
+    resume_bytes: float  # a checkpoint of the training loop
     frames_bytes: float  # prepared frames of the data
     step_s: float  # of one training step, or of one call
     total_s: float  # of the whole training
@@ -142,12 +142,12 @@ def planned_config(config: PlanConfig) -> OpenVLAConfig:
         "head": config.head or own.head,
         "chunk": config.chunk or own.chunk,
         "cameras": own.cameras,
-        "turns": own.turns,
+        "image_rotation": own.image_rotation,
         "proprio_dim": own.proprio_dim,
     }
     if config.wrist is not None:
         cameras = ("agentview", "wrist") if config.wrist else ("agentview",)
-        changes |= {"cameras": cameras, "turns": ()}
+        changes |= {"cameras": cameras, "image_rotation": ()}
     if config.proprio is not None:
         changes["proprio_dim"] = (own.proprio_dim or 8) if config.proprio else 0
     return replace(model, invact=replace(own, **changes))
@@ -294,7 +294,7 @@ def _stage_lines(plan: StagePlan, config: PlanConfig, machine: Machine) -> list[
         *lines,
         f"  batch   {config.batch_size} = {config.processes} process(es) x micro-batch "
         f"{plan.micro_batch} x accumulation {plan.accumulation} (--loop.micro_batch {plan.micro_batch})",
-        f"  disk    checkpoint {_size(plan.checkpoint_bytes)}, resume point "
+        f"  disk    checkpoint {_size(plan.checkpoint_bytes)}, training state "
         f"{_size(plan.resume_bytes)}, frames {_size(plan.frames_bytes)} for {config.items:,} items",
         f"  time    {_time(plan.step_s)} per step, {_time(plan.total_s)} for {config.steps:,} steps",
     ]

@@ -45,7 +45,12 @@ from invact_vla.openvla.inference.as_policy import as_policy
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.training.checkpoint import gather_full_model
 from invact_vla.training.device import stage_device
-from invact_vla.training.distributed import is_main, join, main_process_first, run_on_main
+from invact_vla.training.distributed import (
+    init_distributed,
+    is_main,
+    main_process_first,
+    run_on_main,
+)
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.sampling import local_positions, rows_at
 
@@ -102,7 +107,7 @@ class PosttrainConfig:
 
 def main(config: PosttrainConfig) -> Path:
     """Train, save, measure; returns the run folder."""
-    join(config.device)
+    init_distributed(config.device)
     config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "demos": run_of(config.demos)}
     if config.lora is not None and config.lora.adapter is not None:

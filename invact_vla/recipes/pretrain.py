@@ -44,7 +44,7 @@ from invact_vla.openvla.prompt import collate
 from invact_vla.openvla.tokenizer import added_rows
 from invact_vla.training.checkpoint import gather_full_model
 from invact_vla.training.device import place, stage_device
-from invact_vla.training.distributed import join, main_process_first, run_on_main
+from invact_vla.training.distributed import init_distributed, main_process_first, run_on_main
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.sampling import local_positions, rows_at
 
@@ -74,7 +74,7 @@ class PretrainConfig:
 
 def main(config: PretrainConfig) -> Path:
     """Check, train, save, measure; returns the run folder."""
-    join(config.device)
+    init_distributed(config.device)
     config = replace(config, model=checkpoint_folder(config.model))
     parents = {"model": run_of(config.model), "labels": run_of(config.labels)}
     run = run_on_main(lambda: open_run(config.out, config, parents, config.overwrite, config.seed))

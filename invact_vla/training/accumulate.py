@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
-from invact_vla.training.distributed import part, sum_over_processes
+from invact_vla.training.distributed import rank_info, sum_over_processes
 
 _IGNORED = -100  # label of a place without a target
 
@@ -69,6 +69,6 @@ def targets(piece: Any) -> int:
 def _weights(counts: list[int]) -> list[float]:
     """Of each piece's loss, so that gradients, averaged over W processes, are those of the mean over
     all targets; exactly 1 for one piece of one process."""
-    processes = part().count
+    processes = rank_info().count
     total = sum_over_processes(sum(counts))
     return [count * processes / total if total else 1.0 for count in counts]

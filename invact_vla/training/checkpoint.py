@@ -1,6 +1,6 @@
-"""Resume points of the training loop: weights, moments, averaged weights and the step.
+"""Checkpoints of the training loop: weights, moments, EMA weights and the step.
 
-    <folder>/model.safetensors, average.safetensors, optimizer.safetensors, step.json
+    <folder>/model.safetensors, ema.safetensors, optimizer.safetensors, step.json
 
 Tensors are written whole, also those that FSDP shards, so a run may continue with another number of
 processes; only with the same number does it end with the same weights bit for bit.
@@ -17,45 +17,45 @@ from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder, read_json, restore, write_json
-from invact_vla.training.distributed import is_main, run_on_main, shard_like, whole
+from invact_vla.training.distributed import full_tensor, is_main, run_on_main, shard_like
 
 M = TypeVar("M", bound=nn.Module)
 _REMEDY = "remove the folder to train from the start"
 
 
 class TrainState:
-    """Model, optimizer, averaged weights and step. `optimizer` is torch's or accelerate's wrapper.
+    """Model, optimizer, EMA weights and step. `optimizer` is torch's or accelerate's wrapper.
 
     What a model names in `constant`, such as the base below an adapter, is not kept: its start has it.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, ema: float) -> None:
-        self.model, self.optimizer, self.ema = model, optimizer, ema
+    def __init__(self, model: nn.Module, optimizer: Any, ema_decay: float) -> None:
+        self.model, self.optimizer, self.ema_decay = model, optimizer, ema_decay
         self.constant: frozenset[str] = getattr(model, "constant", frozenset())
         kept = [(n, p) for n, p in model.named_parameters() if n not in self.constant]
-        self.averaged = {n: p.detach().clone() for n, p in kept} if ema else {}
+        self.ema = {n: p.detach().clone() for n, p in kept} if ema_decay else {}
 
-    def average(self, step: int) -> None:
-        """Move the averaged weights towards the model's. The decay starts low, so that the first
+    def update_ema(self, step: int) -> None:
+        """Move the EMA weights towards the model's. The decay starts low, so that the first
         weights, which are random, are soon forgotten in a short run as well."""
-        if self.averaged:
-            decay = min(self.ema, (1 + step) / (10 + step))
+        if self.ema:
+            decay = min(self.ema_decay, (1 + step) / (10 + step))
             parameters = dict(self.model.named_parameters())
-            values = [parameters[n].detach() for n in self.averaged]
-            torch._foreach_lerp_(list(self.averaged.values()), values, 1 - decay)
+            values = [parameters[n].detach() for n in self.ema]
+            torch._foreach_lerp_(list(self.ema.values()), values, 1 - decay)
 
     @torch.no_grad()
-    def use_average(self) -> None:
-        """Give the model the averaged weights, if they are kept."""
+    def copy_ema(self) -> None:
+        """Give the model the EMA weights, if they are kept."""
         for name, parameter in self.model.named_parameters():
-            if name in self.averaged:
-                parameter.copy_(self.averaged[name])
+            if name in self.ema:
+                parameter.copy_(self.ema[name])
 
     def save(self, folder: Path, step: int) -> None:
-        """Write a resume point; every process takes part, rank 0 writes."""
+        """Write a checkpoint; every process takes part, rank 0 writes."""
         files = {"model": self._weights(), "optimizer": self._moments()}
-        if self.averaged:
-            files["average"] = self.averaged
+        if self.ema:
+            files["ema"] = self.ema
         full = {name: _to_file(tensors) for name, tensors in files.items()}
         if is_main():
             with atomic_folder(folder) as temporary:
@@ -65,12 +65,12 @@ class TrainState:
         run_on_main(lambda: None)  # nobody runs ahead of the writing
 
     def load(self, folder: Path) -> int:
-        """Continue from a resume point; returns the step to go on with, 0 without one. UserError if it
+        """Continue from a checkpoint; returns the step to go on with, 0 without one. UserError if it
         is damaged, or of another model."""
         run_on_main(lambda: restore(folder))
         if not folder.exists():
             return 0
-        for target, name in ((self._weights(), "model"), (self.averaged, "average")):
+        for target, name in ((self._weights(), "model"), (self.ema, "ema")):
             if target:
                 path = folder / f"{name}.safetensors"
                 _fill(target, _read(path), path)
@@ -110,7 +110,7 @@ def gather_full_model(model: M, build: Callable[[], M]) -> M:
 
 
 def _to_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n: whole(t.detach()).cpu().contiguous().clone() for n, t in tensors.items()}
+    return {n: full_tensor(t.detach()).cpu().contiguous().clone() for n, t in tensors.items()}
 
 
 def _read(path: Path) -> dict[str, Tensor]:

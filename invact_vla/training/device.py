@@ -16,7 +16,7 @@ import torch
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import Run
-from invact_vla.training.distributed import is_main, part
+from invact_vla.training.distributed import is_main, rank_info
 
 T = TypeVar("T")
 Device = str | torch.device
@@ -99,9 +99,9 @@ def _cuda(name: str) -> torch.device:
     if not torch.cuda.is_available():
         raise UserError(f"device {name}: torch finds no CUDA device here; use --device cpu")
     given = name.partition(":")[2]
-    if given and part().count > 1:
+    if given and rank_info().count > 1:
         raise UserError(
-            f"device {name}: each of {part().count} processes takes a GPU of its own; use --device cuda"
+            f"device {name}: each of {rank_info().count} processes takes its own GPU; use --device cuda"
         )
     index = int(given or torch.cuda.current_device())
     if index >= torch.cuda.device_count():

@@ -23,7 +23,7 @@ _PATIENCE = timedelta(hours=24)  # rank 0 decodes or evaluates while the others 
 
 
 @dataclass(frozen=True)
-class Part:
+class RankInfo:
     """Which of `count` equal, contiguous slices of the global batch is this process's."""
 
     index: int = 0
@@ -40,7 +40,7 @@ class Part:
         return slice(self.index * each, (self.index + 1) * each)
 
 
-def join(device: str = "auto") -> Part:
+def init_distributed(device: str = "auto") -> RankInfo:
     """Join the other processes, if there are any; call it first thing in a stage. device: of its
     config; "cpu" keeps the processes off the GPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _together():
@@ -51,7 +51,7 @@ def join(device: str = "auto") -> Part:
         cpu = device == "cpu" or not torch.cuda.is_available()
         PartialState(cpu=cpu, timeout=_PATIENCE)
         atexit.register(_leave)
-    return part()
+    return rank_info()
 
 
 def _leave() -> None:
@@ -63,14 +63,14 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def part() -> Part:
+def rank_info() -> RankInfo:
     """This process's place among the joined ones."""
-    return Part(dist.get_rank(), dist.get_world_size()) if _together() else Part()
+    return RankInfo(dist.get_rank(), dist.get_world_size()) if _together() else RankInfo()
 
 
 def is_main() -> bool:
     """Whether this process writes files."""
-    return part().index == 0
+    return rank_info().index == 0
 
 
 def run_on_main(action: Callable[[], T]) -> T:
@@ -130,10 +130,10 @@ def sum_over_processes(value: float) -> float:
     return number.item()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A sharded tensor (FSDP) put together, any other as it is; all processes must call it."""
-    put_together = getattr(tensor, "full_tensor", None)
-    return tensor if put_together is None else put_together()
+    gather_shards = getattr(tensor, "full_tensor", None)
+    return tensor if gather_shards is None else gather_shards()
 
 
 def shard_like(value: Tensor, reference: Tensor) -> Tensor:

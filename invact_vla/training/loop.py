@@ -22,7 +22,7 @@ from tqdm import tqdm
 from invact_vla.training.accumulate import accumulate
 from invact_vla.training.checkpoint import TrainState
 from invact_vla.training.device import Device, place, resolve_device
-from invact_vla.training.distributed import is_main, part
+from invact_vla.training.distributed import is_main, rank_info
 from invact_vla.training.metrics_log import MetricsLog, check_finite
 from invact_vla.training.optimizers import build_optimizer
 from invact_vla.training.prefetch import Prefetched
@@ -45,10 +45,12 @@ class LoopConfig:
     beta2: float = 0.95  # AdamW
     gradient_clip: float = 1.0  # largest gradient norm
     precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the forward pass
-    ema: float = 0.0  # decay of the averaged weights that are kept at the end; 0 = off
+    ema: float = (
+        0.0  # decay of the exponential moving average of the weights, which is kept; 0: off
+    )
     micro_batch: int | None = None  # samples per pass and process, the rest accumulates; null: all
     prefetch: bool = True  # make the next batch beside the step
-    checkpoint_every: int = 200  # steps between resume points
+    checkpoint_every: int = 200  # steps between checkpoints
     log_every: int = 10  # steps between rows of metrics.jsonl
     seed: int = 0  # with the step, decides all randomness; a run puts its own seed here
     threads: int = 1  # torch threads; the result is exact for a fixed number
@@ -95,7 +97,7 @@ def fit(
     loss_fn(model, batch, step) -> (loss, metrics); with several processes `batch_at` gives this
     process's part. after_step(model, step, metrics) may change buffers or raise UserError (collapse).
     Rows of metrics go to `folder`/metrics.jsonl. A loss or gradient that is not finite is a UserError
-    naming the step and the figures that broke; the last checkpoint stays.
+    naming the step and the metrics that broke; the last checkpoint stays.
     """
     torch.set_num_threads(config.threads)
     accelerator = _accelerator(resolve_device(device), config)
@@ -126,7 +128,7 @@ def fit(
         check_finite({"loss": loss, "gradient_norm": norm, **metrics}, step, first, config, folder)
         optimizer.step()
         optimizer.zero_grad()
-        state.average(step)
+        state.update_ema(step)
         row = log.add(step, learning_rate_at(config, step), loss, norm, metrics)
         if row:
             bar.set_postfix(loss=f"{row['loss']:.4f}")
@@ -135,13 +137,13 @@ def fit(
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state.save(folder / "checkpoint", step + 1)
     log.close()
-    state.use_average()
+    state.copy_ema()
     model.eval()
     return model
 
 
 def _accelerator(device: torch.device, config: LoopConfig):
-    """accelerate's engine on `device`; in a group of processes each has the device that `join` chose."""
+    """accelerate's engine on `device`, or on what `init_distributed` chose in a group of processes."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, patch_environment
@@ -154,7 +156,7 @@ def _accelerator(device: torch.device, config: LoopConfig):
         "kwargs_handlers": [unused],
         "log_with": list(config.trackers) or None,
     }
-    if part().count > 1:
+    if rank_info().count > 1:
         return Accelerator(**options)
     # the state is global: a stage on another device may have run in this process before
     AcceleratorState._reset_state(reset_partial_state=True)

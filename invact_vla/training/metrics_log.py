@@ -17,7 +17,7 @@ from invact_vla.training.distributed import is_main, mean_over_processes
 def check_finite(
     values: Mapping[str, Any], step: int, first: int, config: Any, folder: Path
 ) -> None:
-    """UserError that names the step, the figures that are not finite, and what to try."""
+    """UserError that names the step, the metrics that are not finite, and what to try."""
     if all(math.isfinite(_number(values[name])) for name in ("loss", "gradient_norm")):
         return
     broken = [name for name, value in values.items() if not math.isfinite(_number(value))]
@@ -40,7 +40,7 @@ def _number(value: float | Tensor | None) -> float:
 
 
 class MetricsLog:
-    """metrics.jsonl: means over the steps since the last row; rows past a resume point are dropped."""
+    """metrics.jsonl: means over the steps since the last row; rows past a checkpoint are dropped."""
 
     def __init__(self, folder: Path, first: int, config: Any, accelerator: Any) -> None:
         self.path, self.config = folder / "metrics.jsonl", config

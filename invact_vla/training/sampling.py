@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from invact_vla.training.distributed import part
+from invact_vla.training.distributed import rank_info
 
 _ROWS = 0  # keeps the stream of the rows apart from others of the same seed
 
@@ -47,7 +47,7 @@ def local_positions(batch_size: int) -> np.ndarray:
 
     UserError if B is not a multiple of the number of processes W.
     """
-    return np.arange(batch_size)[part().slice(batch_size)]
+    return np.arange(batch_size)[rank_info().slice(batch_size)]
 
 
 @lru_cache(maxsize=2)

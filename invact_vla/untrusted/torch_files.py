@@ -209,10 +209,10 @@ def _read_bare(path: Path) -> Any:
         start, types = file.tell(), _Tensors(path, None, True)
         read_pickle(file, persistent=types.storage)  # which storages there are
         places: dict[str, tuple[int, int]] = {}
-        for key in read_pickle(file):
+        for key in map(_key, read_pickle(file)):
             count = struct.unpack("<q", file.read(8))[0]
-            size = count * types.known[str(key)].dtype.itemsize
-            places[str(key)] = (file.tell(), size)
+            size = count * types.known[key].dtype.itemsize
+            places[key] = (file.tell(), size)
             file.seek(size, io.SEEK_CUR)
         file.seek(start)
         tensors = _Tensors(path, places.__getitem__, True)
@@ -245,7 +245,7 @@ class _Tensors:
         """What a persistent id means."""
         if identity[0] == "module":
             return identity[1]
-        kind, key, count, view = identity[1], str(identity[2]), identity[4], (*identity, None)[5]
+        kind, key, count, view = identity[1], _key(identity[2]), identity[4], (*identity, None)[5]
         dtype = _TYPES.get(kind.name.rsplit(".", 1)[-1].removesuffix("Storage"))
         if identity[0] != "storage" or dtype is None or view is not None:
             return Call("storage")
@@ -291,6 +291,13 @@ class _Tensors:
         self._use(count * storage.dtype.itemsize)
         first = storage.numbers.storage_offset() + (offset if count else 0)
         return torch.as_strided(storage.numbers, shape, steps, first)
+
+
+def _key(value: Any) -> str:
+    """The key of a storage. Never written out where it is none: shared containers grow without end."""
+    if not isinstance(value, str | int):
+        raise ValueError("a storage whose key is no text")
+    return str(value)
 
 
 def _whole(value: Any) -> int:

@@ -21,7 +21,7 @@ from latent_actions.encoder.inputs.streams import stream
 Stream = Literal["rgb", "diff", "flow", "features"]
 Stem = Literal["linear", "conv"]
 Fusion = Literal["channels", "sum", "gated", "tokens"]
-_GROUPS = 8  # of the normalisations between convolutions
+_GROUPS = 8  # of the normalizations between convolutions
 
 
 class TubeletEmbedder(nn.Module):

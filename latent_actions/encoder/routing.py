@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invact_vla.training.distributed import gather, part
+from invact_vla.training.distributed import gather, rank_info
 
 Estimator = Literal["st_gumbel", "st_argmax", "topk", "sparsemax", "soft", "none"]
 
@@ -84,7 +84,7 @@ def gumbel_like(values: Tensor) -> Tensor:
 
     With several processes (seeded alike) all draw the noise of the global batch and keep their
     part, so that a clip's noise does not depend on the number of processes."""
-    here = part()
+    here = rank_info()
     shape = (len(values) * here.count, *values.shape[1:])
     drawn = values.new_empty(shape).exponential_()[here.slice(shape[0])]
     return -torch.log(drawn.clamp_min(1e-20))
@@ -111,8 +111,8 @@ def register_balance(rows: RoutingAssignments) -> Tensor:
     weight = soft.detach().sum(dim=-1, keepdim=True)
     # sums of each clip, gathered: shares are of the global batch, whatever its number of processes
     held = [gather(part_held.sum(dim=1)).sum(dim=0) for part_held in (picked * weight, soft)]
-    hard_fraction, soft_share = (sums / sums.sum().clamp_min(1e-6) for sums in held)
-    return soft.shape[-1] * (hard_fraction * soft_share).sum()
+    hard_fraction, soft_fraction = (sums / sums.sum().clamp_min(1e-6) for sums in held)
+    return soft.shape[-1] * (hard_fraction * soft_fraction).sum()
 
 
 @torch.no_grad()

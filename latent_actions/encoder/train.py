@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from invact_vla.training.checkpoint import gather_full_model
 from invact_vla.training.device import Device
-from invact_vla.training.distributed import part
+from invact_vla.training.distributed import rank_info
 from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.encoder.encoder import EncoderConfig
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
@@ -110,7 +110,7 @@ def train(
         text=config.text,
         action=config.action,
         seed=config.seed,
-        part=part(),
+        part=rank_info(),
     )
 
     def build() -> InvActModel:

@@ -1,4 +1,4 @@
-"""Watch code usage while a quantising model trains; re-seed dead codes; stop a collapsed run.
+"""Watch code usage while a quantizing model trains; re-seed dead codes; stop a collapsed run.
 
 The published LAQ code copies used codes over unused ones and stops doing so after step 4500;
 several people report that it collapses on Something-Something V2. Here dead codes move to encoder

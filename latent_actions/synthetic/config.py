@@ -17,8 +17,8 @@ class SynthContent:
     ssv2_train: int = 400  # SSV2 clips: training
     ssv2_val: int = 60  # SSV2 clips: validation, in the places of the validation split
     ssv2_test: int = 8  # SSV2 clips: test, without labels as in the real release
-    scene_verb_correlation: float = 0.6  # training: share of a scene's favourite actions, 0..1
-    scene_favourites: int = 4  # training: families of actions that a scene prefers, of 13
+    scene_verb_correlation: float = 0.6  # training: share of a scene's favorite actions, 0..1
+    scene_favorites: int = 4  # training: families of actions that a scene prefers, of 13
     size: int = 112  # side of the square frames, px, even
     fps: float = 10.0  # Ego-Exo4D videos, frames a second
     ssv2_fps: float = 12.0  # SSV2 videos, frames a second
@@ -34,7 +34,7 @@ class SynthContent:
             "n_train_scenes",
             "n_val_scenes",
             "n_exo",
-            "scene_favourites",
+            "scene_favorites",
         )
         for name in counts:
             if getattr(self, name) < 1:

@@ -92,9 +92,9 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> Recording:
     cut = np.zeros(plan.frames, bool)
     for block in plan.blocks:
         performance = block.performance
-        colors = {performance.kind: _colours(performance.colors)}
+        colors = {performance.kind: _colors(performance.colors)}
         if performance.partner is not None:
-            colors[performance.partner] = _colours((performance.colors[1], performance.colors[0]))
+            colors[performance.partner] = _colors((performance.colors[1], performance.colors[0]))
         world.reset(plan.look, colors)
         things = set_phase(world, performance)
         cut[block.start_frame] = True
@@ -121,7 +121,7 @@ def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, Camera
     return tracks if plan.camera is None else {plan.camera: tracks[plan.camera]}
 
 
-def _colours(names: tuple[str, str]) -> tuple[Color, Color]:
+def _colors(names: tuple[str, str]) -> tuple[Color, Color]:
     return COLOURS[names[0]], COLOURS[names[1]]
 
 

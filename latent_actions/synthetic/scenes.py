@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latent_actions.synthetic.objects import FREE
-from latent_actions.synthetic.textures import Color, random_colour, texture
+from latent_actions.synthetic.textures import Color, random_color, texture
 
 SCENE_STREAM = 101  # first number of the random streams of scenes
 ACTIVITIES = ("cooking", "bike", "covid", "pcr", "cpr")
@@ -64,7 +64,7 @@ class Scene:
     split: str
     textures: tuple[np.ndarray, np.ndarray, np.ndarray]
     light_direction: tuple[float, float, float]
-    light_colour: Color
+    light_color: Color
     ambient: float
     clutter: tuple[Clutter, ...]
     exo: tuple[ExoCamera, ...]
@@ -91,14 +91,14 @@ def make_scene(seed: int, split: str, number: int, n_exo: int = 2) -> Scene:
     rng = np.random.default_rng([seed, SCENE_STREAM, index])
     table = texture(
         rng,
-        random_colour(rng, (0.1, 0.6), (0.35, 0.75)),
-        random_colour(rng, (0.1, 0.6), (0.45, 0.9)),
+        random_color(rng, (0.1, 0.6), (0.35, 0.75)),
+        random_color(rng, (0.1, 0.6), (0.45, 0.9)),
     )
     wall, floor = (
         texture(
             rng,
-            random_colour(rng, (0.05, 0.5), (0.3, 0.9)),
-            random_colour(rng, (0.05, 0.5), (0.3, 0.9)),
+            random_color(rng, (0.05, 0.5), (0.3, 0.9)),
+            random_color(rng, (0.05, 0.5), (0.3, 0.9)),
         )
         for _ in range(2)
     )
@@ -110,7 +110,7 @@ def make_scene(seed: int, split: str, number: int, n_exo: int = 2) -> Scene:
         split=split,
         textures=(table, wall, floor),
         light_direction=tuple(direction / np.linalg.norm(direction)),
-        light_colour=tuple(tint * rng.uniform(0.55, 0.75)),
+        light_color=tuple(tint * rng.uniform(0.55, 0.75)),
         ambient=float(rng.uniform(0.3, 0.45)),
         clutter=_clutter(rng),
         exo=_exo_cameras(rng, n_exo),
@@ -127,8 +127,8 @@ def _clutter(rng: np.random.Generator) -> tuple[Clutter, ...]:
             y=CLUTTER_SLOTS[slot][1] + rng.uniform(-0.03, 0.03),
             yaw=rng.uniform(-np.pi, np.pi),
             colors=(
-                random_colour(rng, (0.3, 0.9), (0.4, 0.95)),
-                random_colour(rng, (0.1, 0.9), (0.3, 0.95)),
+                random_color(rng, (0.3, 0.9), (0.4, 0.95)),
+                random_color(rng, (0.1, 0.9), (0.3, 0.95)),
             ),
         )
         for slot in slots

@@ -59,7 +59,7 @@ class TakePlan:
         return np.random.default_rng([*self.stream, purpose])
 
 
-def favourite_families(number: int, count: int = 4) -> list[str]:
+def favorite_families(number: int, count: int = 4) -> list[str]:
     """The `count` families that the number-th training scene prefers; of four, neighbors share
     one.
     """
@@ -129,14 +129,14 @@ def plan_clip(content: SynthContent, subset: str, index: int) -> TakePlan:
 def _draw_family(
     rng: np.random.Generator, content: SynthContent, split: str, number: int, position: int
 ) -> str:
-    """A favourite of the scene (training only), else the next card of the scene's shuffled deck.
+    """A favorite of the scene (training only), else the next card of the scene's shuffled deck.
 
     The deck makes all families about equally frequent in every scene, which a few hundred
     independent draws would not.
     """
-    favourites = favourite_families(number, content.scene_favourites)
+    favorites = favorite_families(number, content.scene_favorites)
     if split == "train" and rng.random() < content.scene_verb_correlation:
-        return favourites[rng.integers(len(favourites))]
+        return favorites[rng.integers(len(favorites))]
     names = list(FAMILIES)
     cycle, card = divmod(position, len(names))
     stream = (

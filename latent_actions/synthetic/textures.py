@@ -8,7 +8,7 @@ SIZE = 64
 Color = tuple[float, float, float]
 
 
-def random_colour(
+def random_color(
     rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
 ) -> Color:
     """A color with any hue, RGB in [0, 1]."""

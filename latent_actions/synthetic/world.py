@@ -65,7 +65,7 @@ def world_mjcf(scene: Scene, side: Side, size: int) -> str:
         for number, item in enumerate(scene.clutter)
     )
     objects = "".join(object_mjcf(name, kind) for name, kind in KINDS.items())
-    light = " ".join(f"{c:.4f}" for c in scene.light_colour)
+    light = " ".join(f"{c:.4f}" for c in scene.light_color)
     direction = " ".join(f"{c:.4f}" for c in scene.light_direction)
     # few polygons and no multisampling: 0.7 ms a frame at 112 px on one core, 12 ms with the
     # defaults

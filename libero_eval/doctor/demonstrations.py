@@ -157,7 +157,7 @@ def _number(attributes: Any, name: str) -> int | None:
 
 def restore(sim: "LiberoSim", demo: Demonstration, state: np.ndarray, settle: bool = False) -> None:
     """Place the simulator in a stored state, with the demonstration's fixtures where the file says
-    how they stood, else with those of the first episode (they differ by up to a centimetre)."""
+    how they stood, else with those of the first episode (they differ by up to a centimeter)."""
     from libero_eval.env import scene
 
     if demo.layout_seed is not None:

@@ -72,7 +72,7 @@ def with_statistics(policy: "OpenVLAPolicy", stats: "ActionStats") -> Ask:
 def with_cameras(policy: "OpenVLAPolicy", cameras: tuple[str, ...]) -> Ask:
     """The same policy reading other cameras, or the same ones in another order, unturned."""
     other = copy.copy(policy)
-    other.needs, other.turns = cameras, ("none",) * len(cameras)
+    other.needs, other.image_rotation = cameras, ("none",) * len(cameras)
     return _ask(other)
 
 

@@ -46,7 +46,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stage(folder: Path, size: int = 1, overwrite: bool = False) -> None:
-    """What stages do: rows, resume points, a product that follows from them, the mark at the end."""
+    """What stages do: rows, checkpoints, a product that follows from them, the mark at the end."""
     run = open_run(folder, Config(out=folder, size=size), overwrite=overwrite)
     if run.finished:
         return
@@ -107,7 +107,7 @@ def finished(folder: Path) -> None:
 
 
 def resumed(folder: Path) -> None:
-    """A run that was killed between the two steps that replace its resume point."""
+    """A run that was killed between the two steps that replace its checkpoint."""
     for point in range(40, 60):
         shutil.rmtree(folder, ignore_errors=True)
         assert killed_at(point, lambda: stage(folder))
@@ -176,7 +176,7 @@ def test_a_replacement_that_is_killed_leaves_the_old_or_the_new(tmp_path: Path) 
 
 
 def train(folder: Path) -> None:
-    """A small training with resume points, as a stage."""
+    """A small training with checkpoints, as a stage."""
     run = open_run(folder, Config(out=folder))
     if run.finished:
         return
@@ -196,7 +196,7 @@ def train(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.stress
 def test_a_hundred_kills_at_random(tmp_path: Path) -> None:
-    """Of a training that writes a resume point every other step; each run is started again until it
+    """Of a training that writes a checkpoint every other step; each run is started again until it
     ends."""
     train(tmp_path / "imports what it needs")
     start = time.monotonic()

@@ -119,7 +119,7 @@ def test_a_pack_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.name for path in tmp_path.iterdir()] == [pack.build().name]
 
 
-def test_same_seed_same_bytes_other_seed_other_colours(tmp_path: Path) -> None:
+def test_same_seed_same_bytes_other_seed_other_colors(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
         fixtures.write_fixtures(tmp_path / name, Style(seed))
@@ -128,7 +128,7 @@ def test_same_seed_same_bytes_other_seed_other_colours(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_colours_stay_near_their_names() -> None:
+def test_colors_stay_near_their_names() -> None:
     for name, color in COLOURS.items():
         assert Style(0).color(name) == color
         varied = np.array([Style(seed).color(name) for seed in range(1, 9)])

@@ -155,7 +155,7 @@ def test_killed_run_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
     """SIGKILL with two workers, in the middle of an attempt."""
     words = f"--out {tmp_path}/run --tasks [7] --n_per_task 2 --image_size 32 --verify false"
     command = [sys.executable, "-m", "invact_vla.app.cli", "libero", "demos", *words.split()]
-    command += ["--noise_share", "0.3", "--workers", "2"]
+    command += ["--noise_prob", "0.3", "--workers", "2"]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     time.sleep(8)
     os.kill(process.pid, signal.SIGKILL)

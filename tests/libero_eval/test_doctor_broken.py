@@ -62,7 +62,7 @@ def weights(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
 
 
 def mean_embeddings(tensors: dict[str, Any]) -> None:
-    """As after a resize of the vocabulary that re-initialised the rows of words with their mean."""
+    """As after a resize of the vocabulary that re-initialized the rows of words with their mean."""
     rows = tensors["language_model.model.embed_tokens.weight"]
     words = healthy.PIECES - 256
     rows[3:words] = rows[3:words].mean(0)
@@ -90,12 +90,14 @@ def fault(
 
 
 FAULTS = {
-    "flipped image": fault("variants", "agentview upside down", declare(turns=["flip", "none"])),
+    "flipped image": fault(
+        "variants", "agentview upside down", declare(image_rotation=["flip", "none"])
+    ),
     "gripper sign": fault("variants", "gripper sign inverted", declare(gripper_open=0)),
     "missing statistics": fault("statistics", "no action statistics", no_statistics),
     "wrong statistics": fault("quantiles variants", "another data set's", other_statistics),
     "rotated wrist": fault(
-        "variants", "wrist turned by 180 degrees", declare(turns=["none", "rotate180"])
+        "variants", "wrist turned by 180 degrees", declare(image_rotation=["none", "rotate180"])
     ),
     "text ignored": fault("words", "instruction is ignored", weights(mean_embeddings)),
     "no instruction in the prompt": fault(

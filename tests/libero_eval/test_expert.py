@@ -16,7 +16,7 @@ from libero_eval.env.sim import LiberoSim
 from libero_eval.expert import RECIPES, Expert
 from libero_eval.expert.hand import position_of
 from libero_eval.expert.skills import CLOSE, OPEN, hover_down, lift_over, smoothstep
-from libero_eval.expert.steps.neighbor import Neighbour
+from libero_eval.expert.steps.neighbor import Neighbor
 from libero_eval.rollout.expert_rates import DemonstrateConfig, main
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 
@@ -93,8 +93,8 @@ def test_half_closed_fingers_open_before_the_next_try() -> None:
 def test_the_hand_makes_way_for_the_basket() -> None:
     sim = LiberoSim("libero_10", 1, ProceduralPack().build())
     sim.reset(2)
-    basket = Neighbour("basket_1", (0.079, 0.085), gives_way=False)
-    carton = Neighbour("milk_1", (0.026, 0.026), gives_way=True)
+    basket = Neighbor("basket_1", (0.079, 0.085), gives_way=False)
+    carton = Neighbor("milk_1", (0.026, 0.026), gives_way=True)
     place, milk = position_of(sim, "basket_1"), position_of(sim, "milk_1")
     assert basket.dodge(sim, place - [0, 0.18, 0]) == pytest.approx(-0.01)
     assert basket.dodge(sim, place - [0, 0.15, 0]) == pytest.approx(-0.0165), "as far as it can"

@@ -37,7 +37,7 @@ def tiny(config: OpenVLAConfig | None = None, seed: int = 0) -> VLACheckpoint:
     """Random weights and a tokenizer trained on the instructions."""
     texts = [prompt_of(i) for i in INSTRUCTIONS]
     pretrained = fresh(debug_config() if config is None else config, texts, seed)
-    with torch.no_grad():  # larger than at initialisation, so that outputs differ visibly
+    with torch.no_grad():  # larger than at initialization, so that outputs differ visibly
         for parameter in pretrained.model.projector.parameters():
             parameter.mul_(4)
     pretrained.model.eval()

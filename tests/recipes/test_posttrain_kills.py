@@ -24,7 +24,7 @@ KINDS = {
     "text": {"head": TextHeadConfig(steps=50)},
     "lora": {"head": TokensHeadConfig(), "lora": LoraConfig(rank=2)},
 }
-KILLED_AT = 5  # resume points are written every 2 steps, the last of 6 steps is step 5
+KILLED_AT = 5  # checkpoints are written every 2 steps, the last of 6 steps is step 5
 START = """
 import sys
 from pathlib import Path

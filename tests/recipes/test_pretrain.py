@@ -18,7 +18,7 @@ from invact_vla.openvla.latent_tokens import give_latent_tokens
 from invact_vla.recipes import posttrain, pretrain
 from invact_vla.recipes.pretrain import PretrainConfig
 from invact_vla.training import sampling
-from invact_vla.training.distributed import Part
+from invact_vla.training.distributed import RankInfo
 from invact_vla.training.loop import LoopConfig
 from tests.openvla.small import debug_config, tiny, tiny_folder
 from tests.paths import GOLDEN, needs_golden
@@ -196,7 +196,7 @@ def test_processes_share_a_batch_and_see_no_pair_twice(tmp_path, clips, monkeypa
     whole = pretrain.batches(data, config)(1)
     parts = []
     for index in range(2):
-        monkeypatch.setattr(sampling, "part", lambda index=index: Part(index, 2))
+        monkeypatch.setattr(sampling, "rank_info", lambda index=index: RankInfo(index, 2))
         parts.append(pretrain.batches(data, config)(1))
     for name, value in whole.items():
         assert torch.equal(torch.cat([p[name] for p in parts]), value), name

@@ -47,7 +47,7 @@ def test_names(two_gpus: None) -> None:
 def test_a_group_of_processes_shares_the_gpus_out_itself(
     two_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "part", _TwoProcesses)
+    monkeypatch.setattr(devices, "rank_info", _TwoProcesses)
     assert str(resolve_device("cuda")) == "cuda:1"
     with pytest.raises(UserError, match="use --device cuda"):
         resolve_device("cuda:0")

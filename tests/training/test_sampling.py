@@ -5,7 +5,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.training import sampling
-from invact_vla.training.distributed import Part
+from invact_vla.training.distributed import RankInfo
 from invact_vla.training.sampling import local_positions, rows_at
 
 SIZES = [(1, 1), (7, 3), (10, 10), (32, 8), (33, 8), (100, 32), (1000, 7)]
@@ -57,14 +57,14 @@ def test_processes_together_see_the_global_batch_and_no_item_twice(
     whole = rows_at(2, 100, 16, 0)
     parts = []
     for index in range(count):
-        monkeypatch.setattr(sampling, "part", lambda index=index: Part(index, count))
+        monkeypatch.setattr(sampling, "rank_info", lambda index=index: RankInfo(index, count))
         parts.append(whole[local_positions(16)])
         assert len(parts[-1]) == 16 // count
     assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "part", lambda: Part(0, 3))
+    monkeypatch.setattr(sampling, "rank_info", lambda: RankInfo(0, 3))
     with pytest.raises(UserError, match="16 items cannot be shared by 3 processes"):
         local_positions(16)
 

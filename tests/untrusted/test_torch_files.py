@@ -200,6 +200,20 @@ def test_pickles_that_no_tensor_has(tmp_path: Path, pickled: bytes) -> None:
     assert "\n" not in str(said.value) and len(str(said.value)) < 500
 
 
+def test_a_key_of_shared_containers_is_not_written_out(tmp_path: Path) -> None:
+    """Forty times a pair of itself: 120 bytes whose text would have 2 ** 40 letters."""
+    bomb = b"U\x01x" + 40 * b"2\x86"
+    storage = b"(U\x07storage" + b"ctorch\nFloatStorage\n" + bomb + b"U\x03cpuK\x01tQ."
+    forged = _forged(tmp_path / "bomb.pt", **{"data.pkl": b"\x80\x02" + storage, "data/0": b"0000"})
+    bare = tmp_path / "bare.pt"
+    bare.write_bytes(b"".join(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {})))
+    with bare.open("ab") as file:
+        file.write(b"\x80\x02" + storage)
+    for read, path in ((read_tensors, forged), (read_research_pickle, bare)):
+        with pytest.raises(UserError, match="a storage whose key is no text"):
+            read(path)
+
+
 def test_compressed_and_ambiguous_archives(tmp_path: Path) -> None:
     path = _forged(tmp_path / "a.pt")
     with zipfile.ZipFile(path) as archive:

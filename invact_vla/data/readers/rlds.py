@@ -25,7 +25,7 @@ from invact_vla.data.readers.rlds_features import (
     steps_of,
     width_of,
 )
-from invact_vla.data.readers.tfrecord import Record, list_records, read_features
+from invact_vla.data.readers.tfrecord import Record, check_record, list_records, read_features
 from invact_vla.data.source_files import (
     MAX_FRAME_BYTES,
     MAX_STEPS,
@@ -72,6 +72,7 @@ class RldsDataset(StoredDataset):
         self.state_dim = sum(self._size(key) for key in self._state)
         self._words = next((k for k in WORDS if k in {**self._steps, **observation}), None)
         self._records = self._list_records()
+        self._checked: set[int] = set()  # records whose checksum agrees
         self.all_episodes = tuple(self._info(i) for i in range(len(self._records)))
         self._select()
 
@@ -147,6 +148,9 @@ class RldsDataset(StoredDataset):
             inner = tree.setdefault(above[0], {}) if above else tree
             inner[last] = tfds.features.Text() if encoded else self._feature(key)
         names = {"steps/" + "/".join(self._path(key)) for key in keys}
+        if place not in self._checked:
+            check_record(self._records[place])
+            self._checked.add(place)
         data = read_features(
             self._records[place],
             lambda name: name.split("/ragged_")[0] in names,

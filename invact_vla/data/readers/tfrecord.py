@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.source_files import check_file
@@ -18,29 +18,28 @@ from invact_vla.data.source_files import check_file
 HEADER, FOOTER = 12, 4
 MAX_RECORDS = 1_000_000  # of a file
 MAX_FIELDS = 10_000  # of a message: a step has about 20 features
+BLOCK = 1 << 20  # bytes read at once
 PEEK = 256  # bytes of a feature that hold its key
 DELIMITED = 2  # wire type
 
 
-def _crc_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_CRC = _crc_table()
-
-
 def masked_crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli), masked as TFRecord has it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
+    return _masked(_crc32c().value(data))
+
+
+def _masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _crc32c() -> Any:
+    try:
+        import google_crc32c
+    except ImportError as error:
+        raise UserError(
+            "RLDS needs google-crc32c: pip install 'invact-vla[rlds]' (it needs no TensorFlow)"
+        ) from error
+    return google_crc32c
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,24 @@ def list_records(path: Path) -> list[Record]:
             records.append(Record(path, place + HEADER, length))
             place = end
     return records
+
+
+def check_record(record: Record) -> None:
+    """UserError where a message is not what its checksum says, bit for bit."""
+    crc, left = 0, record.length
+    with open(record.path, "rb") as file:
+        file.seek(record.start)
+        while left:
+            block = file.read(min(left, BLOCK))
+            if not block:
+                break
+            crc, left = _crc32c().extend(crc, block), left - len(block)
+        footer = file.read(FOOTER)
+    if left or struct.pack("<I", _masked(crc)) != footer:
+        raise UserError(
+            f"{record.path} is damaged within the record at byte {record.start}: its checksum does "
+            "not agree; fetch it again"
+        )
 
 
 def read_features(record: Record, wanted: Callable[[str], bool], limit: int) -> bytes:

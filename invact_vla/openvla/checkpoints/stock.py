@@ -96,7 +96,7 @@ def beside_stock(config: OpenVLAConfig) -> list[str]:
         "vocabulary rows of latent codes (`invact.latent_token_ids`)": bool(own.latent_token_ids),
         "decoding among action ids only (`invact.constrain_actions`)": own.constrain_actions,
         "pictures turned in another way than LIBERO's evaluation does": any(
-            how != "none" for how in own.turns
+            how != "none" for how in own.image_rotation
         ),
         "a gripper value of 0 that means open": own.gripper_open == 0,
         "a tokenizer other than Llama-2's": config.vocab_size != 32000,

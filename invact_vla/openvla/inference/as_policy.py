@@ -38,7 +38,7 @@ def as_policy(
         head=head,
         chunk=chunk,
         cameras=cameras,
-        turns=(),
+        image_rotation=(),
         gripper_open=1,
         proprio_dim=proprio_dim,
         action_dim=action_dim,

@@ -47,7 +47,7 @@ def greedy_decode(
     ids, logits = [], []
     while True:
         logits.append(head.logits(hidden))
-        ids.append(head.choose(logits[-1]))
+        ids.append(head.argmax_token(logits[-1]))
         if len(ids) == n_tokens:
             return torch.stack(ids, dim=1), torch.stack(logits, dim=1)
         hidden = decoder.step(llama.embed_tokens(ids[-1]))
@@ -69,7 +69,7 @@ class _Head:
         logits = self.head(hidden)
         return logits if self.all else logits[:, self.allowed]
 
-    def choose(self, logits: Tensor) -> Tensor:
+    def argmax_token(self, logits: Tensor) -> Tensor:
         """The most probable allowed id of each row (B,)."""
         if self.allowed is None:
             return logits.argmax(-1)

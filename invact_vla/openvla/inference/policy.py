@@ -32,7 +32,7 @@ class OpenVLAPolicy:
         self.head = action_head(pretrained)
         self.device = device_of(pretrained.model)
         self.needs = tuple(config.invact.cameras)
-        self.turns = config.invact.turns or ("none",) * len(self.needs)
+        self.image_rotation = config.invact.image_rotation or ("none",) * len(self.needs)
         self.gripper_open = config.invact.gripper_open
         self.sequences = pretrained.sequences
         self.chunk = config.invact.chunk
@@ -84,7 +84,7 @@ class OpenVLAPolicy:
     def pixel_values(self, observations: list[Observation]) -> Tensor:
         """(B, cameras * C, S, S), cameras in the model's order."""
         views = []
-        for camera, how in zip(self.needs, self.turns, strict=True):
+        for camera, how in zip(self.needs, self.image_rotation, strict=True):
             frames = [getattr(o, camera) for o in observations]
             if any(f is None for f in frames):
                 raise UserError(f"this policy reads the {camera} camera, which is not rendered")

@@ -57,7 +57,7 @@ def augment(
     pixels = rearrange(pixels, "b (t c) h w -> b t h w c", c=3)
     if config.static_frame_mixup:
         pixels = _on_a_still_frame(pixels, config.static_frame_mixup, rng)
-    return _recolour(pixels, config, rng)
+    return _recolor(pixels, config, rng)
 
 
 def _view(count: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -87,7 +87,7 @@ def _on_a_still_frame(pixels: Tensor, largest: float, rng: np.random.Generator) 
     return torch.lerp(pixels, still[:, None], _per_clip(rng.uniform(0, largest, (count, 1))))
 
 
-def _recolour(pixels: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+def _recolor(pixels: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
     """pixels: 0 to 255 -> [0, 1]."""
     count = len(pixels)
     contrast = rng.uniform(1 - config.contrast, 1 + config.contrast, (count, 1))

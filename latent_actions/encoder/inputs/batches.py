@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from invact_vla.core.errors import UserError
-from invact_vla.training.distributed import Part
+from invact_vla.training.distributed import RankInfo
 from latent_actions.encoder.inputs.augment import AugmentConfig, augment
 from latent_actions.encoder.inputs.clips import ClipTable
 from latent_actions.encoder.inputs.language import text_features, verb_sentence, without_subject
@@ -80,7 +80,7 @@ class Batches:
         text: TextConfig,
         action: ActionConfig = ActionConfig(),
         seed: int,
-        part: Part = Part(),  # noqa: B008  (frozen)
+        part: RankInfo = RankInfo(),  # noqa: B008  (frozen)
     ) -> None:
         self.table, self.size, self.part, self.seed = table, size, part, seed
         self.augmentation, self.text, self.action = augmentation, text, action

@@ -1,6 +1,6 @@
 """Language grounding: frozen text features, one linear map to the embedding, two losses.
 
-The default features need no download: hashed words and character trigrams, L2-normalised. What is
+The default features need no download: hashed words and character trigrams, L2-normalized. What is
 learned is the linear map W_t alone, so the text side stays small. K texts, F features, D embedding.
 """
 

@@ -1,7 +1,7 @@
 """Sprites moving on textured backgrounds: a data-free bed with known actions, scenes and views.
 
 Action = motion pattern, scene = texture + palette + still distractors, view = wide `exo` or zoomed,
-swaying `ego`. In training scenes each scene favours a few actions (`correlation`), in validation
+swaying `ego`. In training scenes each scene favors a few actions (`correlation`), in validation
 scenes none. World coordinates run over [-1, 1]; everything is drawn from formulas, so any view is
 exact.
 """
@@ -31,7 +31,7 @@ class SpriteConfig(ClipData):
     val_moments: int = 320  # validation moments
     train_scenes: int = 12  # scenes of the training split
     val_scenes: int = 8  # other scenes, validation only
-    # share of a training scene's moments that show its two favourite actions
+    # share of a training scene's moments that show its two favorite actions
     correlation: float = 0.85
     size: int = 32  # H = W, pixels
     radius: float = 0.2  # of a sprite, world units
@@ -59,7 +59,7 @@ class _Scene:
     waves: np.ndarray  # (K, 3): frequency x, frequency y, phase
     palette: np.ndarray  # (2, 3) colors in [0, 1]
     still: np.ndarray  # (J, 6): x, y, radius, color
-    favourites: np.ndarray  # two motion indices
+    favorites: np.ndarray  # two motion indices
 
 
 def sprite_table(config: SpriteConfig, frames: int) -> ClipTable:
@@ -77,7 +77,7 @@ def sprite_table(config: SpriteConfig, frames: int) -> ClipTable:
         )
         scene, motion = scenes[number], int(rng.integers(len(MOTIONS)))
         if train and rng.random() < config.correlation:
-            motion = int(rng.choice(scene.favourites))
+            motion = int(rng.choice(scene.favorites))
         paths, colors = _paths(rng, motion, config, frames), rng.random((2, 3))
         for view in ("ego", "exo"):
             place = _ego(rng, frames) if view == "ego" else _exo(frames)

@@ -16,7 +16,7 @@ ATTENTION_SCALE = 8.0  # fixed temperature of the cosine attention
 
 
 class GainNorm(nn.Module):
-    """Layer normalisation with a learned gain; its offset `beta` is a constant zero buffer."""
+    """Layer normalization with a learned gain; its offset `beta` is a constant zero buffer."""
 
     beta: Tensor
 

@@ -1,6 +1,6 @@
 """The bottleneck of LAQ: frame tokens -> delta -> codes, and back to decoder tokens.
 
-Training substitutes the quantisation error by noise of the same length (NSVQ: Vali and Backstrom,
+Training substitutes the quantization error by noise of the same length (NSVQ: Vali and Backstrom,
 "Noise Substitution in Vector Quantization", IEEE Access 2022), so gradients need no
 straight-through.
 Axis letters: B batch, K code positions, Q width of a code, C codes, D width of the transformers.

@@ -39,7 +39,7 @@ def published_pairs() -> PairConfig:
 
 
 def published_loop() -> LoopConfig:
-    """The published optimisation: Adam at a constant 1e-4, batches of 64, 100,000 steps."""
+    """The published optimization: Adam at a constant 1e-4, batches of 64, 100,000 steps."""
     return LoopConfig(
         steps=100_000, batch_size=64, learning_rate=1e-4, schedule="constant", weight_decay=0.0,
         beta2=0.99, gradient_clip=0.5,
@@ -59,7 +59,7 @@ class LaqTrainConfig:
     augment: PairAugmentConfig = field(default_factory=PairAugmentConfig)  # none by default
     model: LaqConfig = field(default_factory=LaqConfig)  # architecture
     guard: CollapseConfig = field(default_factory=CollapseConfig)  # re-seeding and collapse
-    loop: LoopConfig = field(default_factory=published_loop)  # optimisation
+    loop: LoopConfig = field(default_factory=published_loop)  # optimization
     workers: int = 1  # decoding processes
     device: str = "auto"  # where it is trained and measured: auto | cpu | cuda | cuda:N | mps
 

@@ -32,7 +32,7 @@ from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, r
 PART = "vila"  # folder of a training run that holds the model
 MAX_FRAMES = 1024
 _STRIDES = 4  # convolutions, each halves the side
-_GROUPS = 8  # of the normalisations
+_GROUPS = 8  # of the normalizations
 
 
 @dataclass(frozen=True, kw_only=True)

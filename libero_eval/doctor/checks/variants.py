@@ -75,8 +75,8 @@ def variants_of(context: DiagnosticContext) -> Iterator[Variant]:
         label = " and ".join(cameras)
         for how, words in TURNED.items():
             advice = (
-                f"it was trained on {label} frames {words} to what it gets: correct invact.turns "
-                f"in config.json (now {_turns(context)})"
+                f"it was trained on {label} frames {words} to what it gets: correct "
+                f"invact.image_rotation in config.json (now {_image_rotation(context)})"
             )
             yield Variant(f"{label} {words}", advice, turned(cameras, how))
     if context.folder is None:
@@ -108,8 +108,8 @@ def _declared(context: DiagnosticContext, needs: tuple[str, ...]) -> Iterator[Va
             yield Variant(name, advice, same, inside.with_prompt(model, template))
 
 
-def _turns(context: DiagnosticContext) -> str:
-    return "no such field" if context.folder is None else str(list(context.model.turns))
+def _image_rotation(context: DiagnosticContext) -> str:
+    return "no such field" if context.folder is None else str(list(context.model.image_rotation))
 
 
 def variants(context: DiagnosticContext) -> Finding:

@@ -5,17 +5,17 @@ LIBERO's init states place the object. The fingers close along y.
 """
 
 from libero_eval.expert.steps.carry import Carry, rising
-from libero_eval.expert.steps.neighbor import FINGERS, Neighbour
+from libero_eval.expert.steps.neighbor import FINGERS, Neighbor
 from libero_eval.expert.steps.step import Step
 
 BASKET_TOP = 0.147  # above its origin
 CAN_HALF = 0.033  # radius of a can: a second one dropped onto the first would bounce off
-BASKET = Neighbour("basket_1", (0.079, 0.085), gives_way=False)
-MILK = Neighbour("milk_1", (0.026, 0.026), gives_way=True)
-TOMATO = Neighbour("tomato_sauce_1", (CAN_HALF, CAN_HALF), gives_way=True, part=FINGERS, room=0.0)
+BASKET = Neighbor("basket_1", (0.079, 0.085), gives_way=False)
+MILK = Neighbor("milk_1", (0.026, 0.026), gives_way=True)
+TOMATO = Neighbor("tomato_sauce_1", (CAN_HALF, CAN_HALF), gives_way=True, part=FINGERS, room=0.0)
 
 
-def _can(item: str, beside: float = 0.0, neighbors: tuple[Neighbour, ...] = ()) -> Carry:
+def _can(item: str, beside: float = 0.0, neighbors: tuple[Neighbor, ...] = ()) -> Carry:
     """A can, grasped around its upper half, dropped into the basket, beside its middle along x."""
     return Carry(
         item=item, grasp=(0.0, -0.003, 0.018), slack=(0.012, 0.006, 0.008), target="basket_1",
@@ -23,7 +23,7 @@ def _can(item: str, beside: float = 0.0, neighbors: tuple[Neighbour, ...] = ()) 
     )  # fmt: skip
 
 
-def _box(item: str, grasp_x: float = 0.0, *neighbors: Neighbour) -> Carry:
+def _box(item: str, grasp_x: float = 0.0, *neighbors: Neighbor) -> Carry:
     """A flat box, grasped across its narrow side, dropped into the basket."""
     return Carry(
         item=item, grasp=(grasp_x, 0.0, 0.006), slack=(0.015, 0.01, 0.006), target="basket_1",

@@ -16,7 +16,7 @@ from libero_eval.expert.skills import (
     turn_toward,
     wrap,
 )
-from libero_eval.expert.steps.neighbor import Neighbour
+from libero_eval.expert.steps.neighbor import Neighbor
 from libero_eval.expert.steps.step import Memory, Step, holds
 from libero_eval.expert.style import PLAIN, Style
 
@@ -56,7 +56,7 @@ class Carry(Step):
     place: tuple[float, float, float]
     drop: bool
     tolerance: float
-    neighbors: tuple[Neighbour, ...] = ()
+    neighbors: tuple[Neighbor, ...] = ()
     transit_z: float = 0.64  # height of the empty hand on its way, above the basket's rim at 0.58
     clearance: float = 0.03  # height of an object to be set down above what it passes
     funnel: tuple[float, float] = (0.01, 0.04)  # sideways distances: lowered fully, not at all

@@ -13,7 +13,7 @@ OFF_CENTRE = 0.0165  # fingers 7.6 cm apart still go around a box of 4.2 cm
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A thing that would stop the hand above the grasp.
 
     name: its body. half: its half widths in x and y, m. gives_way: whether the hand may push it.

@@ -40,7 +40,7 @@ def test_sprites_are_reproducible_and_split_by_scene(table):
     assert {table.verb[row] for row in table.rows_of("train")} == set(MOTIONS)
 
 
-def test_training_scenes_favour_two_actions(table):
+def test_training_scenes_favor_two_actions(table):
     rows = [row for row in table.rows_of("train") if table.scene[row] == "scene0"]
     count = sorted((sum(table.verb[r] == v for r in rows) for v in MOTIONS), reverse=True)
     assert sum(count[:2]) / len(rows) > 0.7
@@ -216,7 +216,7 @@ def test_a_direction_makes_an_action_of_its_own(table):
     assert torch.equal(plain(0, 16).pixels, split(0, 16).pixels)
 
 
-def test_a_share_of_backwards_clips_is_a_share():
+def test_a_fraction_of_clips_is_time_reversed():
     with pytest.raises(ValueError, match="time_reversed must be in"):
         ActionConfig(time_reversed=1.5)
     with pytest.raises(ValueError, match="needs label direction"):

@@ -99,7 +99,7 @@ def test_errors_of_rank_0_reach_all(folders):
 LAST_THREADS = """
 import os, time, torch
 from invact_vla.training import distributed
-distributed.join()
+distributed.init_distributed()
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
 model(torch.ones(2, 3)).sum().backward()
 del model

@@ -61,7 +61,7 @@ def test_trained_gives_the_encoders_own_vectors(tmp_path: Path) -> None:
     assert np.allclose(found, encoder.embed(clips()), atol=1e-5)
 
 
-def test_lapa_is_the_mean_code_difference_of_neighbours(tmp_path: Path) -> None:
+def test_lapa_is_the_mean_code_difference_of_neighbors(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = LatentActionQuantizer(
         LaqConfig(dim=16, quant_dim=8, image_size=16, patch_size=2, spatial_depth=1,

@@ -22,7 +22,7 @@ from latent_actions.synthetic.motions import HandPath, Key, backwards, hand_rota
 from latent_actions.synthetic.objects import KINDS
 from latent_actions.synthetic.performance import plan_performance, play, set_phase
 from latent_actions.synthetic.scenes import scene_name
-from latent_actions.synthetic.takes import favourite_families, plan_take
+from latent_actions.synthetic.takes import favorite_families, plan_take
 from latent_actions.synthetic.truth import read_masks
 from latent_actions.synthetic.vocabulary import ACTIONS, FAMILIES
 from latent_actions.synthetic.world import cached_world
@@ -201,14 +201,14 @@ def test_scene_names_differ_and_validation_has_its_own():
 
 
 @pytest.mark.parametrize("count", [4, 2])
-def test_correlation_makes_favourites(count):
+def test_correlation_makes_favorites(count):
     def share(correlation: float) -> float:
         content = replace(
-            TINY, scene_verb_correlation=correlation, scene_favourites=count, n_train_scenes=4
+            TINY, scene_verb_correlation=correlation, scene_favorites=count, n_train_scenes=4
         )
         plans = [plan_take(content, "train", index) for index in range(24)]
         hits = [
-            block.performance.family in favourite_families(plan.number, count)
+            block.performance.family in favorite_families(plan.number, count)
             for plan in plans
             for block in plan.blocks
         ]

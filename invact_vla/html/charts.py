@@ -151,7 +151,11 @@ def color_numbers(names: Sequence[str], order: Sequence[str] = ()) -> dict[str, 
 
 
 def _chart(
-    draw: Any, height: float, title: str, legend: Sequence[tuple[str, str, str]], width: float = WIDTH_IN
+    draw: Any,
+    height: float,
+    title: str,
+    legend: Sequence[tuple[str, str, str]],
+    width: float = WIDTH_IN,
 ) -> Html:
     """What `draw(axes)` draws, as SVG of width x height inches, above its legend: (mark, color, name)
     of everything drawn."""
@@ -169,13 +173,17 @@ def _chart(
 def _svg(figure: "Figure") -> str:
     """The figure's <svg>, made fit for a page: no addresses, no ids but those in use, no own fonts."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    figure.savefig(
+        file, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
+    )
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"| id="(?![mp][0-9a-f]{10}")[^"]*"', "", text)
     text = re.sub(r"font-family: [^;]*; ?", "", text).replace("xlink:href", "href")
-    text = re.sub(r'<svg width="([^"]*)" height="[^"]*"', r'<svg class="chart" style="max-width:\1"', text)
+    text = re.sub(
+        r'<svg width="([^"]*)" height="[^"]*"', r'<svg class="chart" style="max-width:\1"', text
+    )
     text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", " ", text))
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from invact_vla.core.text_table import text_table
 from latent_actions.retrieval.metric import (
     ScoreBounds,
     bootstrap_interval,
@@ -18,6 +19,14 @@ from latent_actions.retrieval.metric import (
 )
 
 DIRECTIONS = ("g-g", "x-x", "g-x", "x-g")
+DIRECTION_NAMES = {
+    "g-g": "ego -> ego",
+    "x-x": "exo -> exo",
+    "cross_scene": "cross-scene",
+    "g-x": "ego -> exo",
+    "x-g": "exo -> ego",
+    "cross_view": "cross-view",
+}
 AVERAGES = {"cross_scene": ("g-g", "x-x"), "cross_view": ("g-x", "x-g")}
 
 
@@ -72,16 +81,12 @@ def gallery_levels(gallery: Labels) -> dict[str, dict]:
 
 def format_table(rows: dict[str, dict[str, dict]], levels: dict[str, dict]) -> str:
     """A text table: one row an encoder, one column a direction; chance, oracle and n below."""
-    names = ("g-g", "x-x", "cross_scene", "g-x", "x-g", "cross_view")
-    lines = [f"{'P@10 (%)':<24}" + "".join(f"{name:>13}" for name in names)]
-    for encoder, scores in rows.items():
-        lines.append(
-            f"{encoder:<24}" + "".join(f"{scores[name]['p_at_10']:>13.2f}" for name in names)
-        )
+    names = DIRECTION_NAMES
+    lines = [[e, *(f"{scores[n]['p_at_10']:.2f}" for n in names)] for e, scores in rows.items()]
+    table = text_table(("P@10 (%)", *names.values()), lines, left=(0,))
     level = levels["scene"]
-    lines.append(
-        f"chance {level['chance']:.2f}, oracle {level['oracle']:.2f}, "
+    return (
+        f"{table}\nchance {level['chance']:.2f}, oracle {level['oracle']:.2f}, "
         f"answerable {level['answerable']:.1f} %, "
         f"{level['n']} queries, {level['groups']} scenes (the query's scene left out)"
     )
-    return "\n".join(lines)

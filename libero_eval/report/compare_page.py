@@ -36,7 +36,7 @@ def _view(result: PolicyComparison, folder: Path) -> dict[str, Any]:
     rows = [difference.cells() for difference in (*result.tasks, result.total)]
     # the instruction, last on a terminal, stands beside its task; where nothing can be
     # distinguished, the counts stand alone
-    kept = slice(1, 3 if result.detectable is None else -1)
+    kept = slice(1, -1 if result.is_decidable else 3)
     matrix: dict[str, list[str]] = {}
     for (_, task_id, _), kind in kinds.items():
         matrix.setdefault(str(task_id), []).append(kind)
@@ -54,6 +54,7 @@ def _view(result: PolicyComparison, folder: Path) -> dict[str, Any]:
     return {
         "first": result.first.name,
         "second": result.second.name,
+        "is_decidable": result.is_decidable,
         "conclusion": conclusion(result),
         "notes": notes(result),
         "head": ["task", "", *result.head[kept]],

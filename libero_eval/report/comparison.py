@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from math import nan
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.text_table import p_text, points, whole_percent
@@ -13,6 +11,8 @@ from libero_eval.report.lines import caveats, line
 from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.results.rows import EpisodeRow, by_task
 from libero_eval.results.statistics import compare, outcomes
+
+DISCORDANT_PAIRS = 6  # the fewest whose split can be significant at alpha = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +77,12 @@ class PolicyComparison:
         pairs = f"discordant pairs ({second} only : {first} only)"
         return ["task", first, second, size, pairs, "p", "p (Holm)", "instruction"]
 
-    @cached_property
-    def detectable(self) -> float | None:
-        """The smallest true difference that these pairs would show with 80 % power, as a fraction;
-        None where they agree too often for any. NaN for unpaired policies."""
-        agreement = self.total.comparison.agreement
-        if agreement is None:
-            return nan
-        n = self.total.comparison.n_second
-        return detectable_paired(n, 1 - agreement) if agreement < 1 else None
+    @property
+    def is_decidable(self) -> bool:
+        """Whether any split of the discordant pairs could be significant: McNemar's exact p of m
+        pairs is at least 2 / 2^m."""
+        c = self.total.comparison
+        return not c.is_paired or c.only_first + c.only_second >= DISCORDANT_PAIRS
 
 
 def compare_policies(
@@ -185,13 +182,16 @@ def conclusion(result: PolicyComparison, alpha: float = 0.05) -> str:
         f"{points(total.comparison.difference)} percentage points [{total.size.split(' [')[1]}, "
         f"{significant} (alpha = {alpha:g}, {p_text(total.holm_p)})."
     )
-    agreement, gap = total.comparison.agreement, result.detectable
+    agreement, n = total.comparison.agreement, total.comparison.n_second
     if agreement is None:
         return words
-    words += f" Both agree in {whole_percent(agreement)} of {total.comparison.n_second} episodes"
-    if gap is None:
-        return f"{words}; with so few discordant pairs no true difference would be found with 80 % power."
-    return f"{words}; a true difference of {100 * gap:.1f} percentage points would be found with 80 % power."
+    gap = detectable_paired(n, 1 - agreement) if agreement < 1 else None
+    found = "no true difference" if gap is None else "a true difference of"
+    size = "" if gap is None else f" {100 * gap:.1f} percentage points"
+    return (
+        f"{words} Both agree in {whole_percent(agreement)} of {n} episodes; {found}{size} would be "
+        "found with 80 % power."
+    )
 
 
 def notes(result: PolicyComparison) -> list[str]:

@@ -95,7 +95,8 @@ def test_policies_that_hardly_differ_have_counts_and_no_differences(tmp_path: Pa
     folders = [rollout(tmp_path / name, name, A[:4]) for name in ("a", "b")]
     compare.main(compare.CompareConfig(policies=tuple(folders), out=tmp_path / "out"))
     html = (tmp_path / "out/compare.html").read_text()
-    assert "with so few discordant pairs no true difference would be found" in html
+    assert "no true difference would be found with 80" in html
+    assert "With fewer than 6 discordant pairs no difference can be significant" in html
     assert "2/4" in html and "p (Holm)" not in html and "+0.0 [" not in html
 
 

@@ -38,7 +38,9 @@ def test_report_is_printed_and_written(folder: Path, capsys: pytest.CaptureFixtu
     assert re.search(r"all +\d+/18 +\d+\.\d % \[\d+\.\d, \d+\.\d\]", printed)
     assert "protocol: libero_10/openvla\n" in printed and "protocol hash: p0" in printed
     assert "episodes/h" in printed
-    scope = "3 of 10 tasks, 18 of 500 episodes, procedural assets: not comparable with published rates"
+    scope = (
+        "3 of 10 tasks, 18 of 500 episodes, procedural assets: not comparable with published rates"
+    )
     assert scope in printed
     html = page.read_text()
     assert f'<p class="scope">{scope}</p>' in html
@@ -67,7 +69,8 @@ def test_the_scope_names_what_differs_from_the_whole_protocol() -> None:
 
 def test_the_scope_of_policies_that_ran_unequally(tmp_path: Path) -> None:
     policies = [
-        read_policy(rollouts(tmp_path / name, name, n)) for name, n in {"none": 2, "lapa": 3}.items()
+        read_policy(rollouts(tmp_path / name, name, n))
+        for name, n in {"none": 2, "lapa": 3}.items()
     ]
     assert scope_line(policies[:1]).startswith("3 of 10 tasks, 6 of 500 episodes, procedural")
     assert scope_line(policies).startswith("none: 3 of 10 tasks, 6 of 500 episodes, procedural")

@@ -91,7 +91,7 @@ def label_store(folder: Path) -> Reader:
     labels, frames = LatentLabels(np.arange(40).reshape(20, 2) % 8, 8), np.arange(20)
     texts = tuple(f"word {i % 3}" for i in range(20))
     identity = LabelIdentity("lapa", "h", "synth", "d", 8, 2)
-    store = LabelStore(identity, texts, frames, frames + 1, texts, labels)
+    store = LabelStore(identity, texts, texts, texts, frames, frames + 1, texts, labels)
     write_labels(folder / "l.parquet", store)
     return read_labels
 

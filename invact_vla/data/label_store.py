@@ -1,4 +1,10 @@
-"""Latent labels on disk: one Parquet file of (episode, frame, frame_end, text, codes) and its identity.
+"""Latent labels on disk: one Parquet file, a row per pair of frames, and its identity.
+
+    video_id    name of the clip in its data set
+    path        of the clip's video, relative to the root that was labeled; what counts as a video and
+                its key: see video/frames.py, and label_videos.py for finding it again
+    video_key   of the video's content
+    frame, frame_end, text, codes
 
 The store knows which labeler and which data made it, and refuses to be read as another's. Equal labels
 give equal bytes: rows are sorted, and nothing but content is written.
@@ -22,8 +28,8 @@ from invact_vla.core.schema import LatentLabels
 from invact_vla.data.source_files import open_parquet
 
 METADATA_KEY = b"invact_labels"
-TEXTS = ("episode", "text")
-COLUMNS = ["episode", "frame", "frame_end", "text", "codes"]
+TEXTS = ("video_id", "path", "video_key", "text")
+COLUMNS = [*TEXTS, "frame", "frame_end", "codes"]
 MOST_CODES = 4096  # of a pair
 MOST_LETTERS = 10_000  # of a text
 
@@ -33,7 +39,7 @@ class LabelIdentity:
     """What a store holds: who labeled which data, with what code space."""
 
     labeler: str
-    labeller_hash: str
+    labeler_hash: str
     dataset: str
     dataset_hash: str
     codebook_size: int
@@ -42,19 +48,23 @@ class LabelIdentity:
 
 @dataclass(frozen=True)
 class LabelStore:
-    """Labels of N pairs. frame, frame_end: int64 (N,) frame numbers of the pair in its episode."""
+    """Labels of N pairs. frame, frame_end: int64 (N,) frame numbers of the pair in its video. One path
+    has one key."""
 
     identity: LabelIdentity
-    episode: tuple[str, ...]
+    video_id: tuple[str, ...]
+    path: tuple[str, ...]
+    video_key: tuple[str, ...]
     frame: np.ndarray
     frame_end: np.ndarray
     text: tuple[str, ...]
     labels: LatentLabels
 
     def __post_init__(self) -> None:
-        n, identity = len(self.episode), self.identity
-        lengths = {n, len(self.frame), len(self.frame_end), len(self.text), len(self.labels.codes)}
-        if lengths != {n}:
+        identity = self.identity
+        columns = [getattr(self, name) for name in (*TEXTS, "frame", "frame_end")]
+        lengths = {len(self.labels.codes), *map(len, columns)}
+        if len(lengths) != 1:
             raise ValueError(f"columns of different lengths: {sorted(lengths)}")
         if self.labels.codes.shape[1] != identity.code_length:
             raise ValueError(
@@ -64,24 +74,36 @@ class LabelStore:
             raise ValueError("codebook size of the labels and of their identity differ")
         if np.any(self.frame_end <= self.frame):
             raise ValueError("a pair must end after it starts")
+        if len(set(zip(self.path, self.video_key, strict=True))) != len(set(self.path)):
+            raise ValueError("a path with two keys")
 
     def __len__(self) -> int:
-        return len(self.episode)
+        return len(self.video_id)
+
+    @property
+    def videos(self) -> dict[str, str]:
+        """{path: key} of the videos, by path."""
+        return dict(sorted(set(zip(self.path, self.video_key, strict=True))))
 
 
 def write_labels(path: Path, store: LabelStore) -> None:
-    """Write a store atomically, rows sorted by (episode, frame, frame_end)."""
+    """Write a store atomically, rows sorted by (video_id, path, frame, frame_end)."""
     order = sorted(
         range(len(store)),
-        key=lambda i: (store.episode[i], int(store.frame[i]), int(store.frame_end[i])),
-    )
+        key=lambda i: (
+            store.video_id[i], store.path[i], int(store.frame[i]), int(store.frame_end[i]),
+        ),
+    )  # fmt: skip
     codes = store.labels.codes[order].astype(np.int16)
     flat = pa.array(codes.reshape(-1), pa.int16())
+    texts = {name: getattr(store, name) for name in TEXTS}
     columns = {
-        "episode": pa.array([store.episode[i] for i in order], pa.string()),
+        **{
+            name: pa.array([column[i] for i in order], pa.string())
+            for name, column in texts.items()
+        },
         "frame": pa.array(np.asarray(store.frame)[order], pa.int64()),
         "frame_end": pa.array(np.asarray(store.frame_end)[order], pa.int64()),
-        "text": pa.array([store.text[i] for i in order], pa.string()),
         "codes": pa.FixedSizeListArray.from_arrays(flat, store.identity.code_length),
     }
     metadata = {METADATA_KEY: json.dumps(asdict(store.identity), sort_keys=True).encode()}
@@ -144,10 +166,9 @@ def _store(table: pa.Table, identity: LabelIdentity) -> LabelStore:
     codes = column.flatten().to_numpy()
     return LabelStore(
         identity=identity,
-        episode=_texts(table["episode"]),
+        **{name: _texts(table[name]) for name in TEXTS},
         frame=table["frame"].to_numpy(),
         frame_end=table["frame_end"].to_numpy(),
-        text=_texts(table["text"]),
         labels=LatentLabels(
             codes.reshape(-1, identity.code_length).astype(np.int64), identity.codebook_size
         ),
@@ -175,10 +196,9 @@ def concatenate(stores: Sequence[LabelStore]) -> LabelStore:
     first = stores[0]
     return LabelStore(
         identity=first.identity,
-        episode=tuple(e for s in stores for e in s.episode),
+        **{name: tuple(t for s in stores for t in getattr(s, name)) for name in TEXTS},
         frame=np.concatenate([s.frame for s in stores]),
         frame_end=np.concatenate([s.frame_end for s in stores]),
-        text=tuple(t for s in stores for t in s.text),
         labels=LatentLabels(
             np.concatenate([s.labels.codes for s in stores]), first.identity.codebook_size
         ),

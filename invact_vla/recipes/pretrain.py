@@ -25,7 +25,8 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import Run, open_run, run_of
 from invact_vla.data.label_store import LabelStore, read_labels
-from invact_vla.data.video.decode import decode_frames
+from invact_vla.data.label_videos import find_videos
+from invact_vla.data.video.frames import decode_frames
 from invact_vla.openvla.checkpoints.checkpoint import (
     VLACheckpoint,
     load_pretrained,
@@ -49,7 +50,6 @@ from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.training.sampling import local_positions, rows_at
 
 logger = logging.getLogger(__name__)
-SUFFIXES = (".webm", ".mp4", ".avi", ".mkv")  # of videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class PretrainConfig:
     model: Path = Path("runs/vla_init/model")  # any OpenVLA checkpoint, or the run that holds it
     labels: Path = Path("runs/labels/labels_train.parquet")  # label store to learn
     held_out: Path | None = None  # label store to measure on
-    videos: Path = Path("data/ssv2/20bn-something-something-v2")  # folder of <episode>.webm
+    videos: Path = Path("data/ssv2")  # root of the labeled videos (--pairs.source.root)
     augment: bool = True  # random crops, brightness and contrast
     device: str = "auto"  # where the network runs: auto, cpu, cuda, cuda:N or mps
     dtype: str = "fp32"  # of the weights that are trained: fp32 or bf16; see also loop.precision
@@ -131,7 +131,7 @@ def read_stores(config: PretrainConfig) -> tuple[LabelStore, LabelStore | None]:
     if config.held_out is not None:
         held_out = read_labels(
             config.held_out,
-            labeller_hash=identity.labeller_hash,
+            labeler_hash=identity.labeler_hash,
             codebook_size=identity.codebook_size,
             code_length=identity.code_length,
         )
@@ -147,18 +147,18 @@ def read_stores(config: PretrainConfig) -> tuple[LabelStore, LabelStore | None]:
         )
     with_latent_tokens(model, identity.codebook_size, added_rows(config.model))
     for part in (store, held_out):
-        for episode in sorted(set(part.episode)) if part is not None else ():
-            find_video(config.videos, episode)
+        if part is not None:
+            find_videos(part, config.videos)
     return store, held_out
 
 
 def _check_apart(config: PretrainConfig, store: LabelStore, held_out: LabelStore) -> None:
     """UserError if a held-out pair is a training pair."""
-    pairs = set(zip(store.episode, store.frame.tolist(), store.frame_end.tolist(), strict=True))
-    of_held_out = zip(
-        held_out.episode, held_out.frame.tolist(), held_out.frame_end.tolist(), strict=True
+    pairs, of_held_out = (
+        list(zip(part.video_key, part.frame.tolist(), part.frame_end.tolist(), strict=True))
+        for part in (store, held_out)
     )
-    shared = sum(pair in pairs for pair in of_held_out)
+    shared = len(set(pairs) & set(of_held_out))
     if shared:
         raise UserError(
             f"{shared} of {len(held_out)} pairs of held_out {config.held_out} are in labels "
@@ -270,27 +270,14 @@ def first_frames(
             shape = (len(store), size, size, 3)
             out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             rows: dict[str, list[int]] = {}
-            for row, episode in enumerate(store.episode):
-                rows.setdefault(episode, []).append(row)
-            for episode, members in tqdm(rows.items(), "decode", unit="video", mininterval=5):
-                frames = decode_frames(find_video(videos, episode), store.frame[members])
+            for row, video in enumerate(store.path):
+                rows.setdefault(video, []).append(row)
+            found = find_videos(store, videos)
+            for video, members in tqdm(rows.items(), "decode", unit="video", mininterval=5):
+                frames = decode_frames(found[video], store.frame[members])
                 out[members] = processor.prepare(frames)
             out.flush()
     return np.load(path, mmap_mode="r")
-
-
-def find_video(folder: Path, episode: str) -> Path:
-    """The video file of an episode, `<source>/<id>` or `<id>`, whatever its container."""
-    name = episode.rpartition("/")[2]
-    for suffix in SUFFIXES:
-        path = folder / f"{name}{suffix}"
-        if path.exists():
-            return path
-    below = next((p for s in SUFFIXES for p in folder.glob(f"*/{name}{s}")), None)
-    hint = f"; it lies in {below.parent}: give that as --videos" if below else ""
-    raise UserError(
-        f"no video of episode {episode} in {folder}: expected {name}.webm or .mp4{hint}"
-    )
 
 
 @torch.no_grad()

@@ -55,18 +55,18 @@ class ShuffledLabeller:
     def __init__(self, stores: Sequence[LabelStore], seed: int) -> None:
         self.code_length = stores[0].identity.code_length
         self.codebook_size = stores[0].identity.codebook_size
-        self.hash = hash_json(["shuffled", seed, [s.identity.labeller_hash for s in stores]])
+        self.hash = hash_json(["shuffled", seed, [s.identity.labeler_hash for s in stores]])
         self.table: dict[Key, np.ndarray] = {}
         for number, store in enumerate(stores):
             order = np.random.default_rng([seed, number]).permutation(len(store))
-            keys = zip(store.episode, store.frame.tolist(), store.frame_end.tolist(), strict=True)
+            keys = zip(store.video_id, store.frame.tolist(), store.frame_end.tolist(), strict=True)
             self.table.update(zip(keys, store.labels.codes[order], strict=True))
 
     def codes(self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None) -> np.ndarray:
         """The permuted codes; a pair that the other run did not label is a UserError."""
         rows = []
         for pair in _needed(pairs, self.name):
-            key = (pair.episode, pair.frame, pair.frame_end)
+            key = (pair.video_id, pair.frame, pair.frame_end)
             if key not in self.table:
                 raise UserError(
                     f"pair {key} has no label to shuffle: label the same pairs (source, horizon_s, "
@@ -107,7 +107,7 @@ class RandomLabeller:
         """Uniform codes; the same pair always gets the same ones."""
         rows = []
         for pair in _needed(pairs, self.name):
-            words = [self.seed, zlib.crc32(pair.episode.encode()), pair.frame, pair.frame_end]
+            words = [self.seed, zlib.crc32(pair.video_id.encode()), pair.frame, pair.frame_end]
             rng = np.random.default_rng(words)
             rows.append(rng.integers(self.codebook_size, size=self.code_length))
         return np.asarray(rows, np.int64).reshape(-1, self.code_length)

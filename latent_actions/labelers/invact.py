@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from invact_vla.core.files import hash_json, hash_tree
+from invact_vla.core.files import hash_json, hash_tree, read_json
+from invact_vla.core.limits import inside
 from invact_vla.training.device import CPU
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.labelers.labeler import (
+    DEFAULT_SIZE,
+    FrameSpec,
     Labeler,
     LabelerConfig,
     TrainingFrames,
@@ -48,6 +51,11 @@ class InvActConfig(LabelerConfig):
     def parents(self) -> dict[str, Path]:
         fitted = {} if self.fitted is None else {"quantizer": self.fitted}
         return {"encoder": self.encoder, **fitted}
+
+    def frame_spec(self) -> FrameSpec:
+        config = read_json(inside(subfolder_or_self(self.encoder, ENCODER_PART), "config.json"))
+        size = config.get("size") if isinstance(config, dict) else None
+        return FrameSpec(size if type(size) is int else DEFAULT_SIZE)
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
         encoder = subfolder_or_self(self.encoder, ENCODER_PART)

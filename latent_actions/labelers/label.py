@@ -12,7 +12,7 @@ after its last shard and ends with the same bytes.
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ from invact_vla.data.label_store import (
     read_labels,
     write_labels,
 )
+from invact_vla.data.label_videos import relative_path
+from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import stage_device
 from latent_actions.labelers import LapaConfig
 from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
@@ -74,10 +76,13 @@ def main(config: LabelConfig) -> Path:
     if run.finished:
         logger.info("%s: already finished", run.folder)
         return run.folder
+    asked = config.pairs
+    spec = config.labeler.frame_spec().agree(config.labeler.name, asked.size, asked.fit)
+    config = replace(config, pairs=replace(asked, size=spec.size, fit=spec.fit))
     torch.set_num_threads(config.threads)
     device = stage_device(run, config.device)
     labeler = config.labeler.build(run.folder, lambda: _training_frames(config, run.folder), device)
-    summary: dict[str, object] = {"labeler": labeler.name, "labeller_hash": labeler.hash}
+    summary: dict[str, object] = {"labeler": labeler.name, "labeler_hash": labeler.hash}
     for split in config.splits:
         store = _label_split(config, labeler, split, run.folder)
         health = codebook_stats(store.labels.codes, labeler.codebook_size)
@@ -100,7 +105,7 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
     records = config.pairs.records(split)
     identity = LabelIdentity(
         labeler=labeler.name,
-        labeller_hash=labeler.hash,
+        labeler_hash=labeler.hash,
         dataset=f"{config.pairs.dataset}/{split}",
         dataset_hash=dataset_hash(records),
         codebook_size=labeler.codebook_size,
@@ -113,7 +118,7 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
         if not path.exists():
             place = _frames(config, folder, split, number)
             write_labels(path, _label_shard(config, labeler, identity, part, place))
-        wanted = {"labeller_hash": labeler.hash, "dataset_hash": identity.dataset_hash}
+        wanted = {"labeler_hash": labeler.hash, "dataset_hash": identity.dataset_hash}
         stores.append(read_labels(path, **wanted))
     write_labels(store_path(folder, split), concatenate(stores))
     return read_labels(store_path(folder, split))
@@ -133,7 +138,9 @@ def _label_shard(
         codes = labeler.codes(frames.batch(np.arange(len(rows))), rows)
     return LabelStore(
         identity=identity,
-        episode=tuple(r.episode for r in rows),
+        video_id=tuple(r.video_id for r in rows),
+        path=tuple(relative_path(r.video, config.pairs.source.root) for r in rows),
+        video_key=tuple(video_key(r.video) for r in rows),
         frame=np.array([r.frame for r in rows], np.int64),
         frame_end=np.array([r.frame_end for r in rows], np.int64),
         text=tuple(r.text for r in rows),

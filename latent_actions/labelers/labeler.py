@@ -1,4 +1,4 @@
-"""What a labeler is: pairs of frames in, codes out. The members are in `methods/`.
+"""What a labeler is: pairs of frames in, codes out. The members are the other files of this folder.
 
 A labeler's config says where its trained parts lie; `build` gives the object that labels. All
 members give the same number of codes from the same codebook size, so variants of an experiment differ
@@ -6,6 +6,7 @@ in nothing but the labeler.
 """
 
 import abc
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,46 @@ import numpy as np
 import torch
 
 from invact_vla.core.errors import UserError
+from invact_vla.data.video.decode import Fit
 from invact_vla.training.device import CPU
 from latent_actions.video.records import PairRecord
+
+logger = logging.getLogger(__name__)
 
 CODE_LENGTH = 4  # codes of a label, as LAPA
 CODEBOOK_SIZE = 8  # values of a code, as LAPA
 
+DEFAULT_SIZE = 64  # side of the frames for labelers that do not care, pixels
+
 TrainingFrames = Callable[[], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """Frames that a labeler was trained on. size: side in pixels; fit: how they came to it;
+    required: published weights, which get no other frames than theirs."""
+
+    size: int
+    fit: Fit = "crop"
+    required: bool = False
+
+    def agree(self, name: str, size: int | None, fit: Fit | None) -> "FrameSpec":
+        """The frames to decode: its own where size and fit are None. Others are a UserError if
+        required and a warning if not."""
+        asked = FrameSpec(size or self.size, fit or self.fit, self.required)
+        if asked == self:
+            return self
+        text = (
+            f"{name} was trained on frames of {self.size} px, fit {self.fit}; asked for are "
+            f"{asked.size} px, fit {asked.fit}"
+        )
+        if self.required:
+            raise UserError(
+                f"{text}: leave pairs.size and pairs.fit out, or set --pairs.size {self.size} "
+                f"--pairs.fit {self.fit}"
+            )
+        logger.warning("%s: its codes may differ from those of its own frames", text)
+        return asked
 
 
 class Labeler(Protocol):
@@ -51,9 +85,18 @@ class Labeler(Protocol):
 class LabelerConfig(draccus.ChoiceRegistry, abc.ABC):
     """Which labeler, and where its trained parts are."""
 
+    @property
+    def name(self) -> str:
+        """Name of the member in the registry."""
+        return self.get_choice_name(type(self))
+
     @abc.abstractmethod
     def parents(self) -> dict[str, Path]:
         """Folders whose content decides the codes, by name."""
+
+    def frame_spec(self) -> FrameSpec:
+        """The frames that it was trained on, known before it is built."""
+        return FrameSpec(DEFAULT_SIZE)
 
     @abc.abstractmethod
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:

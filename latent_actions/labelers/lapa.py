@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from invact_vla.core.files import hash_tree
+from invact_vla.core.files import hash_file, hash_tree
 from invact_vla.training.device import CPU, exact
 from latent_actions.labelers.labeler import (
+    FrameSpec,
     Labeler,
     LabelerConfig,
     TrainingFrames,
@@ -19,7 +20,7 @@ from latent_actions.labelers.labeler import (
     full_batches,
     subfolder_or_self,
 )
-from latent_actions.labelers.laq.checkpoint import from_pretrained
+from latent_actions.labelers.laq.checkpoint import from_pretrained, stored_config
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.laq.task import to_video
 from latent_actions.video.records import PairRecord
@@ -33,13 +34,22 @@ BATCH = 64  # pairs per forward pass; fixed, so that labels never depend on the 
 class LapaConfig(LabelerConfig):
     """LAPA's LAQ (arxiv.org/abs/2410.11758)."""
 
-    laq: Path = Path("runs/laq")  # run of `invact latent train`, or a folder of published weights
+    laq: Path = Path("runs/laq")  # run of `invact latent train`, folder of weights, or a .pt file
 
     def parents(self) -> dict[str, Path]:
         return {"laq": self.laq}
 
+    def frame_spec(self) -> FrameSpec:
+        config = stored_config(laq_path(self.laq))
+        return FrameSpec(config.image_size, config.fit, required=config.lapa_compat)
+
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
-        return LapaLabeller(subfolder_or_self(self.laq, MODEL_PART), device)
+        return LapaLabeller(laq_path(self.laq), device)
+
+
+def laq_path(path: Path) -> Path:
+    """The folder or file of weights that a path to a LAQ means."""
+    return Path(path) if Path(path).is_file() else subfolder_or_self(path, MODEL_PART)
 
 
 class LapaLabeller:
@@ -48,9 +58,9 @@ class LapaLabeller:
     name = "lapa"
     n_frames = 2
 
-    def __init__(self, folder: Path, device: torch.device = CPU) -> None:
-        self.model: LatentActionQuantizer = from_pretrained(folder, device=device)
-        self.hash = hash_tree(folder)
+    def __init__(self, path: Path, device: torch.device = CPU) -> None:
+        self.model: LatentActionQuantizer = from_pretrained(path, device=device)
+        self.hash = hash_file(path) if path.is_file() else hash_tree(path)
         self.code_length = self.model.config.code_seq_len
         self.codebook_size = self.model.config.codebook_size
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_json
+from invact_vla.data.video.decode import Fit
 from latent_actions.video.records import PairRecord, Split
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.store import FrameStore
@@ -25,13 +26,14 @@ class PairConfig:
     pairs_per_clip: int = 4  # pairs drawn from a clip, at most
     seed: int = 0  # decides which
     frames: int = 8  # frames decoded per pair, both ends included
-    size: int = 64  # side of the decoded frames, pixels
+    size: int | None = None  # side of the decoded frames, pixels; none: as the labeler was trained
+    fit: Fit | None = None  # crop the center | squash the whole frame; none: as it was trained
     shard: int = 512  # pairs per shard
 
     def __post_init__(self) -> None:
         if self.horizon_s <= 0:
             raise ValueError(f"horizon_s must be positive, got {self.horizon_s}")
-        if self.pairs_per_clip < 1 or self.size < 8 or self.shard < 1:
+        if self.pairs_per_clip < 1 or (self.size or 8) < 8 or self.shard < 1:
             raise ValueError("pairs_per_clip and shard must be >= 1, size at least 8")
         if self.frames < 2:
             raise ValueError(f"a pair has at least 2 frames, got {self.frames}")
@@ -63,7 +65,7 @@ def shards(records: Sequence[PairRecord], size: int) -> list[list[PairRecord]]:
 
 def dataset_hash(records: Sequence[PairRecord]) -> str:
     """16 digits that name the pairs, whatever folder they lie in."""
-    return hash_json([[r.episode, r.frame, r.frame_end, r.text] for r in records])
+    return hash_json([[r.video_id, r.frame, r.frame_end, r.text] for r in records])
 
 
 @contextmanager
@@ -71,8 +73,9 @@ def decoded(
     records: Sequence[PairRecord], config: PairConfig, folder: Path, workers: int, keep: bool
 ) -> Iterator[FrameStore]:
     """Frames of one shard, decoded into `folder` if need be; kept, or removed after use."""
+    assert config.size is not None and config.fit is not None
     yield FrameStore.build(
-        records, folder, config.frames, config.size, workers, max_skipped=config.source.max_skipped
+        records, folder, config.frames, config.size, workers, config.fit, config.source.max_skipped
     )
     if not keep:
         shutil.rmtree(folder)

@@ -8,7 +8,7 @@ from invact_vla.html.charts import Interval, interval_chart
 from invact_vla.html.render import Html, write_page
 from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
 from latent_actions.retrieval.compare_tables import Table, has_headroom
-from latent_actions.retrieval.protocols import AVERAGES, DIRECTION_NAMES
+from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES
 
 TEMPLATES = Path(__file__).parent / "templates"
 

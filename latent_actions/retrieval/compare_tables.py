@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from invact_vla.core.text_table import text_table
 from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
-from latent_actions.retrieval.protocols import AVERAGES, DIRECTION_NAMES, DIRECTIONS
+from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class PairRecord:
     Both lie inside the video: 0 <= frame < frame_end <= n_frames - 1.
     """
 
-    episode: str
+    video_id: str
     video: Path
     text: str
     frame: int
@@ -68,11 +68,11 @@ class PairRecord:
     def __post_init__(self) -> None:
         if not 0 <= self.frame < self.frame_end:
             raise ValueError(
-                f"pair of {self.episode}: expected 0 <= frame < frame_end, "
+                f"pair of {self.video_id}: expected 0 <= frame < frame_end, "
                 f"got {self.frame} and {self.frame_end}"
             )
         if self.fps <= 0:
-            raise ValueError(f"pair of {self.episode}: fps must be positive, got {self.fps}")
+            raise ValueError(f"pair of {self.video_id}: fps must be positive, got {self.fps}")
 
 
 Record: TypeAlias = ClipRecord | PairRecord

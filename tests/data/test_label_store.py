@@ -24,7 +24,9 @@ def make_store(n: int, seed: int = 0) -> LabelStore:
     frame = rng.integers(0, 50, n)
     return LabelStore(
         identity=IDENTITY,
-        episode=tuple(f"{seed}-{i % 3}" for i in range(n)),
+        video_id=tuple(f"{seed}-{i % 3}" for i in range(n)),
+        path=tuple(f"{seed}/{i % 3}.mp4" for i in range(n)),
+        video_key=tuple(f"{seed}{i % 3}" for i in range(n)),
         frame=frame,
         frame_end=frame + 5,
         text=tuple(f"Pushing {i}" for i in range(n)),
@@ -33,7 +35,14 @@ def make_store(n: int, seed: int = 0) -> LabelStore:
 
 
 def rows(store: LabelStore) -> list:
-    columns = (store.episode, store.frame.tolist(), store.frame_end.tolist(), store.text)
+    columns = (
+        store.video_id,
+        store.path,
+        store.video_key,
+        store.frame.tolist(),
+        store.frame_end.tolist(),
+        store.text,
+    )
     return sorted(zip(*columns, store.labels.codes.tolist(), strict=True))
 
 
@@ -52,14 +61,14 @@ def test_bytes_do_not_depend_on_the_order_of_shards(tmp_path):
     assert hash_file(tmp_path / "a.parquet") == hash_file(tmp_path / "b.parquet")
 
 
-def test_labels_of_another_labeller_or_data_are_refused(tmp_path):
+def test_labels_of_another_labeler_or_data_are_refused(tmp_path):
     write_labels(tmp_path / "l.parquet", make_store(5))
     with pytest.raises(UserError, match="'lapa', expected 'invact'"):
         read_labels(tmp_path / "l.parquet", labeler="invact")
     with pytest.raises(UserError, match="dataset_hash"):
         read_labels(tmp_path / "l.parquet", dataset_hash="other")
     other = make_store(5, 1)
-    other = replace(other, identity=replace(IDENTITY, labeller_hash="x"))
+    other = replace(other, identity=replace(IDENTITY, labeler_hash="x"))
     with pytest.raises(UserError, match="different labelers"):
         concatenate([make_store(5), other])
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
+from invact_vla.data.video.frames import video_key
 from invact_vla.data.video.video_io import write_video
 
 FRAMES = 6
@@ -29,8 +30,12 @@ def write_store(
     code_length: int = 4,
     labeler: str = "a",
     pairs_per_clip: int = 3,
+    videos: Path | None = None,
 ) -> Path:
-    """A label store with codes that depend on the clip alone, so that they can be learned."""
+    """A label store with codes that depend on the clip alone, so that they can be learned. videos: the
+    folder of the clips, that of the store by default."""
+    files = {name: (videos or path.parent) / f"{name}.webm" for name in names}
+    keys = {name: video_key(file) if file.exists() else name for name, file in files.items()}
     episodes = [name for name in names for _ in range(pairs_per_clip)]
     frame = np.array([i for _ in names for i in range(pairs_per_clip)])
     codes = np.array(
@@ -40,7 +45,9 @@ def write_store(
     identity = LabelIdentity(labeler, labeler, "clips", path.stem, codebook_size, code_length)
     store = LabelStore(
         identity=identity,
-        episode=tuple(episodes),
+        video_id=tuple(episodes),
+        path=tuple(f"{e}.webm" for e in episodes),
+        video_key=tuple(keys[e] for e in episodes),
         frame=frame.astype(np.int64),
         frame_end=frame.astype(np.int64) + 2,
         text=tuple(TEXTS[names.index(e) % len(TEXTS)] for e in episodes),

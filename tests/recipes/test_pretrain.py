@@ -118,7 +118,7 @@ def test_rows_of_added_tokens_are_not_free(tmp_path, clips):
 
 
 def test_a_codebook_without_room_is_refused_before_anything_is_read(tmp_path, clips):
-    write_store(tmp_path / "large.parquet", TRAIN, codebook_size=64)
+    write_store(tmp_path / "large.parquet", TRAIN, codebook_size=64, videos=clips)
     config = config_of(
         tmp_path / "run", tiny_folder(tmp_path / "start"), clips, labels=tmp_path / "large.parquet"
     )
@@ -130,15 +130,19 @@ def test_a_codebook_without_room_is_refused_before_anything_is_read(tmp_path, cl
 def test_a_wrong_held_out_store_is_found_before_training(tmp_path, clips):
     start = tiny_folder(tmp_path / "start")
     stores = {
-        "labeller_hash": write_store(tmp_path / "other.parquet", VAL, labeler="b"),
-        "codebook_size": write_store(tmp_path / "codebook.parquet", VAL, codebook_size=16),
-        "code_length": write_store(tmp_path / "length.parquet", VAL, code_length=2),
+        "labeler_hash": write_store(tmp_path / "other.parquet", VAL, labeler="b", videos=clips),
+        "codebook_size": write_store(
+            tmp_path / "codebook.parquet", VAL, codebook_size=16, videos=clips
+        ),
+        "code_length": write_store(tmp_path / "length.parquet", VAL, code_length=2, videos=clips),
         "9 of 9 pairs of held_out": clips / "train.parquet",
-        "3 of 9 pairs of held_out": write_store(tmp_path / "part.parquet", [*VAL, "1"]),
+        "3 of 9 pairs of held_out": write_store(
+            tmp_path / "part.parquet", [*VAL, "1"], videos=clips
+        ),
         "no label store": tmp_path / "nowhere.parquet",
         r"is a folder, with .*val\.parquet: give one": clips,
-        "no video of episode 99": write_store(tmp_path / "videos.parquet", [*VAL, "99"]),
-        "holds no pairs": write_store(tmp_path / "empty.parquet", []),
+        "no video 99.webm": write_store(tmp_path / "videos.parquet", [*VAL, "99"], videos=clips),
+        "holds no pairs": write_store(tmp_path / "empty.parquet", [], videos=clips),
     }
     for said, path in stores.items():
         with pytest.raises(UserError, match=said):
@@ -150,7 +154,7 @@ def test_a_wrong_held_out_store_is_found_before_training(tmp_path, clips):
 def test_videos_in_a_folder_below_are_pointed_at(tmp_path, clips):
     start = tiny_folder(tmp_path / "start")
     config = config_of(tmp_path / "run", start, clips)
-    with pytest.raises(UserError, match=f"it lies in {clips}: give that as --videos"):
+    with pytest.raises(UserError, match=f"it lies in {clips}: give that"):
         pretrain.main(replace(config, videos=clips.parent))
 
 

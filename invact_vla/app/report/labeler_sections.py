@@ -8,14 +8,14 @@ from typing import Any
 from invact_vla.app.report.inputs import ReportInputs, SampleClip
 from invact_vla.app.report.reading import pictures_of, read_optional_json
 from invact_vla.core.errors import UserError
-from invact_vla.core.limits import inside
 from invact_vla.data.label_store import LabelStore, read_labels
-from invact_vla.data.video.decode import decode_frames
+from invact_vla.data.label_videos import find_videos
+from invact_vla.data.video.frames import decode_frames
 from invact_vla.html import media
 from invact_vla.html.charts import bar_chart
 from invact_vla.html.render import Html
 from latent_actions.labelers.codebook_usage import code_counts, codebook_stats
-from latent_actions.retrieval.protocols import DIRECTION_NAMES
+from latent_actions.retrieval.directions import DIRECTION_NAMES
 
 SAMPLE_PX = 128
 
@@ -100,15 +100,15 @@ def _sample(clip: SampleClip) -> dict[str, Any]:
 def pick_samples(labels: Mapping[str, Path], videos: Path, count: int) -> tuple[SampleClip, ...]:
     """Choose pairs to show: `count` different texts, evenly spaced, labeled by every labeler.
 
-    labels: labeler -> label store of the same pairs. videos: folder of <id>.webm, the id being the
-    last part of the episode's name. A function of the stores alone.
+    labels: labeler -> label store of the same pairs. videos: the root of the labeled videos. A
+    function of the stores alone.
     """
     stores = {name: read_labels(path) for name, path in labels.items()}
     tables = {
         name: {
-            (episode, int(frame), int(end)): (text, tuple(int(c) for c in codes))
-            for episode, frame, end, text, codes in zip(
-                s.episode, s.frame, s.frame_end, s.text, s.labels.codes, strict=True
+            (path, int(frame), int(end)): (text, tuple(int(c) for c in codes))
+            for path, frame, end, text, codes in zip(
+                s.path, s.frame, s.frame_end, s.text, s.labels.codes, strict=True
             )
         }
         for name, s in stores.items()
@@ -123,10 +123,12 @@ def pick_samples(labels: Mapping[str, Path], videos: Path, count: int) -> tuple[
         by_text.setdefault(next(iter(tables.values()))[key][0], key)
     texts = sorted(by_text)
     chosen = texts[:: max(1, len(texts) // count)][:count]
+    shown = [by_text[text][0] for text in chosen]
+    found = find_videos(next(iter(stores.values())), videos, shown)
     return tuple(
         SampleClip(
             text=text,
-            video=inside(videos, f"{by_text[text][0].rsplit('/', 1)[-1]}.webm"),
+            video=found[by_text[text][0]],
             frame=by_text[text][1],
             frame_end=by_text[text][2],
             codes={name: rows[by_text[text]][1] for name, rows in tables.items()},

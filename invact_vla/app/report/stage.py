@@ -6,7 +6,7 @@ As a stage of a ladder, its settings name the folders of other stages (YAML in o
             invact: {rollouts: {rollout_invact}, posttrain: {post_invact}, pretrain: {pre_invact}}}"
     labels: "{invact: {label_invact}/labels_val.parquet, lapa: {label_lapa}/labels_val.parquet}"
     encoder: "{encoder}"
-    sample_videos: "{synth}/ssv2/20bn-something-something-v2"
+    sample_videos: "{synth}/ssv2"
     stages: "{encoder: {encoder}, laq: {laq}}"
 """
 
@@ -30,7 +30,7 @@ class ReportConfig(ReportInputs):
     out: Path  # run folder; the report is <out>/report.html
     seed: int = 0  # no effect: the report is a function of its inputs
     overwrite: bool = False  # replace a folder that holds something else than a report
-    sample_videos: Path | None = None  # folder of <id>.webm from which sample clips are chosen
+    sample_videos: Path | None = None  # root of the labeled videos, to show some
     sample_count: int = 6  # how many
 
     def inputs(self) -> ReportInputs:

@@ -1,6 +1,12 @@
-"""LAQ folders: config.json and model.safetensors, read strictly."""
+"""LAQ weights, read strictly: a folder of config.json and model.safetensors, or a published .pt file.
+
+LAPA publishes a bare state dict (`laq_openx.pt`), with or without the `module.` prefix of
+DistributedDataParallel. What it does not say is taken from a config.json beside it or, without one,
+from the shapes of its tensors and the 8x8 patches that all published models have.
+"""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import torch
@@ -11,10 +17,15 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, write_json
 from invact_vla.core.limits import some
 from invact_vla.training.device import CPU, Device, resolve_device
+from invact_vla.untrusted import torch_files
 from invact_vla.untrusted.model_config import on_meta
-from invact_vla.untrusted.torch_files import read_safetensors
-from latent_actions.labelers.laq.config import LaqConfig, read_config
+from latent_actions.labelers.laq.config import LaqConfig, config_of_weights, read_config
 from latent_actions.labelers.laq.model import LatentActionQuantizer
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+PICKLED = (".pt", ".pth")
 
 
 def save_pretrained(model: LatentActionQuantizer, folder: Path) -> None:
@@ -26,30 +37,69 @@ def save_pretrained(model: LatentActionQuantizer, folder: Path) -> None:
         save_file(weights, temporary)
 
 
+def weights_of(path: Path) -> Path:
+    """The weights file that a path means: itself, or that of a folder, which holds model.safetensors
+    or one .pt file. UserError if there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        if path.is_file() and path.suffix in PICKLED:
+            return path
+        raise UserError(f"no LAQ at {path}: expected a folder with {WEIGHTS}, or a .pt file")
+    found = sorted(p for p in path.iterdir() if p.suffix in PICKLED)
+    if (path / WEIGHTS).is_file() or len(found) != 1:
+        return path / WEIGHTS
+    return found[0]
+
+
+def stored_config(path: Path, lapa_compat: bool | None = None) -> LaqConfig:
+    """The architecture of the LAQ at `path` (see `weights_of`), without its weights where a
+    config.json tells it. lapa_compat: overrides the file if given."""
+    return _config(weights_of(path), lapa_compat)
+
+
 def from_pretrained(
-    folder: Path, lapa_compat: bool | None = None, device: Device = CPU
+    path: Path, lapa_compat: bool | None = None, device: Device = CPU
 ) -> LatentActionQuantizer:
-    """Load a LAQ folder in eval mode. lapa_compat: overrides config.json if given. Weights are read
-    straight to `device` (training/device.py).
+    """Load a LAQ folder or .pt file in eval mode, in fp32, on `device` (training/device.py).
+    lapa_compat: overrides config.json if given.
 
     Missing files, missing, unexpected or misshapen tensors are a UserError that names them.
     """
-    changes = {} if lapa_compat is None else {"lapa_compat": lapa_compat}
-    if lapa_compat:
-        changes["residual"] = False
-    config = read_config(folder / "config.json", **changes)
-    model = on_meta(lambda: LatentActionQuantizer(config), str(folder / "config.json"))
-    weights = read_tensors(folder / "model.safetensors", resolve_device(device))
-    check_weights(model.state_dict(), weights, folder / "model.safetensors")
-    model.load_state_dict({k: v.float() for k, v in weights.items()}, assign=True)
+    file = weights_of(path)
+    config = _config(file, lapa_compat)
+    model = on_meta(lambda: LatentActionQuantizer(config), str(file))
+    place = resolve_device(device)
+    weights = read_tensors(file, place)
+    check_weights(model.state_dict(), weights, file)
+    # pickled tensors are views of the file, which may change: those are copied
+    copy = file.suffix in PICKLED
+    weights = {k: v.to(place, torch.float32, copy=copy) for k, v in weights.items()}
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
 def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; a missing or broken file is a UserError."""
+    """Tensors of a safetensors or .pt file; a missing or broken file is a UserError."""
     if not path.is_file():
-        raise UserError(f"no file {path}: a LAQ folder holds config.json and model.safetensors")
-    return read_safetensors(path, device)
+        raise UserError(f"no file {path}: a LAQ folder holds config.json and {WEIGHTS}")
+    if path.suffix in PICKLED:
+        return torch_files.read_tensors(path)
+    return torch_files.read_safetensors(path, device)
+
+
+def _config(file: Path, lapa_compat: bool | None) -> LaqConfig:
+    changes = {} if lapa_compat is None else {"lapa_compat": lapa_compat}
+    if lapa_compat:
+        changes["residual"] = False
+    beside = file.parent / "config.json"
+    if beside.is_file() or file.suffix not in PICKLED:
+        return read_config(beside, **changes)
+    config = config_of_weights(torch_files.read_tensors(file), str(file))
+    logger.info(
+        "%s: no config.json beside it; by its tensors %d codes of %d, frames of %d px",
+        file, config.code_seq_len, config.codebook_size, config.image_size,
+    )  # fmt: skip
+    return config
 
 
 def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Path) -> None:
@@ -64,6 +114,3 @@ def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Pa
         raise UserError(
             f"{path} does not fit its config.json ({len(problems)} differences): {shown}"
         )
-
-
-__all__ = ["LaqConfig", "check_weights", "from_pretrained", "read_tensors", "save_pretrained"]

@@ -1,13 +1,18 @@
 """Sizes of a LAQ model, and its JSON form."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from torch import Tensor
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.core.limits import short, some
+from invact_vla.data.video.decode import Fit
 
 CODE_LENGTHS = (1, 2, 4, 16, 64, 256)
 SIZES = (
@@ -16,7 +21,7 @@ SIZES = (
 )  # fmt: skip
 FLAGS = ("lapa_compat", "residual")
 MAX_DEPTH, MAX_SIZE = 1024, 1 << 20
-OPTIONAL_KEYS = ("channels", "lapa_compat", "residual")
+OPTIONAL_KEYS = ("channels", "lapa_compat", "residual", "fit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,9 @@ class LaqConfig:
     channels: int = 3  # color channels
     lapa_compat: bool = False  # true: every quirk of the published code, needed for its weights
     residual: bool = False  # true: the decoder predicts the change x2 - x1, for short trainings
+    fit: Fit = (
+        "crop"  # how frames came to image_size: crop | squash (LAPA squashes the whole frame)
+    )
 
     def __post_init__(self) -> None:
         for name in SIZES:
@@ -44,6 +52,8 @@ class LaqConfig:
                 raise ValueError(f"{name} must be a whole number of 1..{MAX_SIZE}, got {size}")
         if not all(isinstance(getattr(self, name), bool) for name in FLAGS):
             raise ValueError(f"{' and '.join(FLAGS)} must be true or false")
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"fit must be one of {get_args(Fit)}, got {short(str(self.fit))}")
         if max(self.spatial_depth, self.temporal_depth) > MAX_DEPTH:
             raise ValueError(f"depths must be at most {MAX_DEPTH}")
         if self.image_size % self.patch_size:
@@ -89,11 +99,52 @@ def delta_grid(grid: int, code_seq_len: int) -> int:
     return max(height, 0) * max(width, 0)
 
 
+def config_of_weights(weights: Mapping[str, Tensor], what: str) -> LaqConfig:
+    """The architecture of a published state dict, by its shapes; UserError naming `what` for others.
+
+    The number of patches leaves no trace in the shapes: 8x8, as all published models have it (16x16
+    for the one stack of convolutions that fits no other).
+    """
+    try:
+        dim, pixels = weights["to_patch_emb_first_frame.2.weight"].shape
+        kernels = [
+            tuple(weights[f"vq.cnn_encoder.{i}.weight"].shape[2:])
+            for i in (0, 2)
+            if f"vq.cnn_encoder.{i}.weight" in weights
+        ]
+        length = {(4, 4): 1, (3, 4): 2, (3, 3): 4}[kernels[1]] if len(kernels) == 2 else 64
+        patch = math.isqrt(pixels // 3)
+        return LaqConfig(
+            dim=dim,
+            quant_dim=weights["vq.project_in.weight"].shape[0],
+            codebook_size=weights["vq.codebooks"].shape[0],
+            image_size=patch * (16 if length == 64 else 8),
+            patch_size=patch,
+            spatial_depth=_depth(weights, "enc_spatial_transformer"),
+            temporal_depth=_depth(weights, "enc_temporal_transformer"),
+            dim_head=weights["enc_spatial_transformer.layers.0.1.q_scale"].shape[0],
+            heads=weights["spatial_rel_pos_bias.net.2.weight"].shape[0],
+            code_seq_len=length,
+            lapa_compat=True,
+            fit="squash",
+        )
+    except (LookupError, ValueError) as error:
+        raise UserError(
+            f"{what} holds no LAQ of LAPA's layout ({short(str(error))}): expected the state dict of "
+            "laq_openx.pt"
+        ) from error
+
+
+def _depth(weights: Mapping[str, Tensor], stack: str) -> int:
+    numbers = [name.split(".")[2] for name in weights if name.startswith(f"{stack}.layers.")]
+    return 1 + max(map(int, numbers))
+
+
 def read_config(path: Path, **changes: Any) -> LaqConfig:
     """Read config.json of a LAQ folder; `changes` override what the file says.
 
-    A file of the published layout has the ten sizes and no flags: it means `lapa_compat`. Missing or
-    unknown keys and impossible sizes are a UserError that names them.
+    A file of the published layout has the ten sizes and no flags: it means `lapa_compat`, whose frames
+    are squashed. Missing or unknown keys and impossible sizes are a UserError that names them.
     """
     values = read_json(path)
     if not isinstance(values, dict):
@@ -106,6 +157,9 @@ def read_config(path: Path, **changes: Any) -> LaqConfig:
             f"{path}: missing keys {missing}, unknown keys {some(unknown) or 'none'}; known: {known}"
         )
     try:
-        return LaqConfig(**{"lapa_compat": True, **values, **changes})
+        config = LaqConfig(**{"lapa_compat": True, **values, **changes})
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: {short(error)}") from error
+    if config.lapa_compat and "fit" not in values:
+        return dataclasses.replace(config, fit="squash")
+    return config

@@ -64,10 +64,12 @@ class LaqTrainConfig:
     device: str = "auto"  # where it is trained and measured: auto | cpu | cuda | cuda:N | mps
 
     def __post_init__(self) -> None:
-        if self.pairs.frames != 2 or self.pairs.size != self.model.image_size:
+        wanted = (2, self.model.image_size, self.model.fit)
+        pairs = self.pairs
+        if (pairs.frames, pairs.size or wanted[1], pairs.fit or wanted[2]) != wanted:
             raise ValueError(
-                f"LAQ reads 2 frames of {self.model.image_size} px (model.image_size), got frames "
-                f"{self.pairs.frames} and size {self.pairs.size}"
+                f"LAQ reads 2 frames of {wanted[1]} px (model.image_size), fit {wanted[2]} (model.fit), "
+                f"got frames {pairs.frames}, size {pairs.size} and fit {pairs.fit}"
             )
         if self.model.lapa_compat:
             raise ValueError("lapa_compat is for published weights; training mends their defects")
@@ -113,8 +115,9 @@ def _frames(config: LaqTrainConfig, split: Split, limit: int, folder: Path) -> n
     records = _drawn(config.pairs.records(split), limit, config.seed)
     place = folder / "frames" / split
     pairs = config.pairs
+    model = config.model
     store = FrameStore.build(
-        records, place, 2, pairs.size, config.workers, max_skipped=pairs.source.max_skipped
+        records, place, 2, model.image_size, config.workers, model.fit, pairs.source.max_skipped
     )
     return store.frames
 

@@ -8,8 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from invact_vla.training.device import CPU
-from latent_actions.labelers.labeler import subfolder_or_self
-from latent_actions.labelers.lapa import MODEL_PART
+from latent_actions.labelers.lapa import laq_path
 from latent_actions.labelers.laq.checkpoint import from_pretrained
 from latent_actions.retrieval.baselines.baseline import (
     BaselineConfig,
@@ -35,7 +34,7 @@ class LapaBaselineConfig(BaselineConfig):
             raise ValueError(f"a pair needs two frames, got frames {self.frames}")
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
-        model = from_pretrained(subfolder_or_self(self.laq, MODEL_PART), device=device)
+        model = from_pretrained(laq_path(self.laq), device=device)
 
         def forward(clips: Tensor) -> Tensor:
             pairs = torch.stack([clips[:, :-1], clips[:, 1:]], dim=3)

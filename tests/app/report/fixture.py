@@ -11,6 +11,7 @@ from invact_vla.app.report.labeler_sections import pick_samples
 from invact_vla.core.files import write_json
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
+from invact_vla.data.video.frames import video_key
 from invact_vla.data.video.video_io import write_video
 from libero_eval.env.manifest import environment_manifest, manifest_hash
 from libero_eval.results.rows import EpisodeLog, EpisodeRow
@@ -118,7 +119,9 @@ def labels(folder: Path, name: str, videos: Path) -> Path:
             write_video(path, frames, 12, "vp9", 40)
     store = LabelStore(
         identity=LabelIdentity(name, f"{name}-hash", "ssv2/val", "data", 8, 4),
-        episode=tuple(f"ssv2/{i % len(TEXTS)}" for i in range(n)),
+        video_id=tuple(f"ssv2/{i % len(TEXTS)}" for i in range(n)),
+        path=tuple(f"{i % len(TEXTS)}.webm" for i in range(n)),
+        video_key=tuple(video_key(videos / f"{i % len(TEXTS)}.webm") for i in range(n)),
         frame=np.array([i // len(TEXTS) % 5 for i in range(n)]),
         frame_end=np.array([10 + i // len(TEXTS) % 5 for i in range(n)]),
         text=tuple(TEXTS[i % len(TEXTS)] for i in range(n)),

@@ -195,7 +195,7 @@ def test_shuffled_labels_of_a_run_and_shared_frames(
     )  # fmt: skip
     one, other = (read_labels(store_path(f, "train")) for f in (base, shuffled))
     assert other.identity.labeler == "shuffled"
-    assert one.episode == other.episode and np.array_equal(one.frame, other.frame)
+    assert one.video_id == other.video_id and np.array_equal(one.frame, other.frame)
     assert sorted(map(tuple, one.labels.codes)) == sorted(map(tuple, other.labels.codes))
     assert one.identity.dataset_hash == other.identity.dataset_hash
 

@@ -42,7 +42,7 @@ def clips(count: int = PAIRS, frames: int = 4, seed: int = 0) -> np.ndarray:
 def records(count: int = PAIRS) -> list[PairRecord]:
     return [
         PairRecord(
-            episode=f"ssv2/{i // 4}", video=Path(f"{i // 4}.webm"), text="moving it",
+            video_id=f"ssv2/{i // 4}", video=Path(f"{i // 4}.webm"), text="moving it",
             frame=3 * (i % 4), frame_end=3 * (i % 4) + 20, fps=12.0,
         )
         for i in range(count)
@@ -58,7 +58,9 @@ def store(count: int = PAIRS) -> LabelStore:
     rows = records(count)
     return LabelStore(
         identity=LabelIdentity("other", "h", "ssv2/train", "d", CODEBOOK_SIZE, CODE_LENGTH),
-        episode=tuple(r.episode for r in rows),
+        video_id=tuple(r.video_id for r in rows),
+        path=tuple(r.video.name for r in rows),
+        video_key=tuple(r.video.name for r in rows),
         frame=np.array([r.frame for r in rows]),
         frame_end=np.array([r.frame_end for r in rows]),
         text=tuple(r.text for r in rows),

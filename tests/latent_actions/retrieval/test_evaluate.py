@@ -47,7 +47,7 @@ def test_one_table_a_run(encoder, tmp_path, capsys):
     assert rows == json.loads((folder / "results.json").read_text())
     names = {row["benchmark"] for row in rows}
     assert names >= {"atomic", "keystep", "scene_bias", "language", "chirality", "commitment"}
-    assert {row["subject"] for row in rows} >= {"encoder", "random weights", "pixels"}
+    assert {row["encoder"] for row in rows} >= {"encoder", "random weights", "pixels"}
     skipped = [row for row in rows if row["value"] is None]
     assert skipped and all(row["note"] for row in skipped)
     for row in rows:
@@ -70,7 +70,7 @@ def test_a_baseline_without_weights_leaves_a_row(encoder, tmp_path):
     only = ["--benchmarks", '[{"type": "atomic"}]']
     folder = evaluate.main(config_of(encoder, tmp_path / "eval", *others, *only))
     rows = json.loads((folder / "results.json").read_text())
-    lost = [row for row in rows if row["subject"] == "lapa"]
+    lost = [row for row in rows if row["encoder"] == "lapa"]
     assert len(lost) == 1 and lost[0]["value"] is None and lost[0]["note"]
 
 
@@ -84,7 +84,7 @@ def test_two_of_a_kind_have_their_own_numbers_and_their_weights_count(encoder, t
 
     def numbers():
         rows = json.loads((evaluate.main(config) / "results.json").read_text())
-        return [[r["value"] for r in rows if r["subject"] == n] for n in ("trained", "trained 2")]
+        return [[r["value"] for r in rows if r["encoder"] == n] for n in ("trained", "trained 2")]
 
     first, second = numbers()
     assert first != second and len(first) == len(second) > 0
@@ -104,9 +104,9 @@ def test_weights_that_are_not_a_number_lose_their_own_rows_only(encoder, tmp_pat
     only = ["--benchmarks", '[{"type": "atomic", "scene_keys": ["scene"]}]', "--baselines", "false"]
     folder = evaluate.main(config_of(encoder, tmp_path / "eval", "--others", others, *only))
     rows = json.loads((folder / "results.json").read_text())
-    lost = [row for row in rows if row["subject"] == "trained"]
+    lost = [row for row in rows if row["encoder"] == "trained"]
     assert len(lost) == 1 and "NaN" in lost[0]["note"]
-    assert all(row["value"] is not None for row in rows if row["subject"] == "encoder")
+    assert all(row["value"] is not None for row in rows if row["encoder"] == "encoder")
 
 
 @pytest.mark.parametrize("name", ["eval_synth", "eval_full"])

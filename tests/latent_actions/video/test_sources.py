@@ -69,7 +69,7 @@ class TestContract:
             assert isinstance(pair, PairRecord) and pair.text
             assert pair.frame_end - pair.frame == round(0.5 * pair.fps)
             assert pair.frame_end <= probe(pair.video).n_frames - 1
-        starts = [(pair.episode, pair.frame) for pair in pairs]
+        starts = [(pair.video_id, pair.frame) for pair in pairs]
         assert len(set(starts)) == len(starts)
         assert source.pairs("train", 999.0, 3, seed=1) == []
 
@@ -113,7 +113,7 @@ def test_ssv2_old_file_names_and_damage(tree, tmp_path):
     with pytest.raises(UserError, match=rf"1 of 4 videos .* {video}"):
         source.pairs("train", 0.5, 2, seed=0)
     lenient = Ssv2Source(root=root, max_skipped=0.25).pairs("train", 0.5, 2, seed=0)
-    assert len({pair.episode for pair in lenient}) == 3
+    assert len({pair.video_id for pair in lenient}) == 3
 
 
 def test_a_camera_stands_after_the_last_dot(roots, tmp_path):
@@ -160,7 +160,7 @@ def test_pairs_are_the_same_from_the_cache_and_with_more_workers(tree, tmp_path)
     root = tmp_path / "ssv2"
     shutil.copytree(tree / "ssv2", root, ignore=shutil.ignore_patterns(PROBES))
     first = Ssv2Source(root=root, workers=1).pairs("train", 0.5, 2, seed=0)
-    known = json.loads((root / PROBES).read_text())
+    known = json.loads((root / PROBES).read_text())["videos"]
     assert sorted(known) == sorted(
         f"20bn-something-something-v2/{row['id']}.webm"
         for row in Ssv2Source(root=root).rows("train")

@@ -1,6 +1,8 @@
-"""`invact latent verify FOLDER`: hold a LAQ against recorded outputs of the published code."""
+"""`invact latent verify PATH`: hold a LAQ against recorded outputs of the published code."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,21 +14,30 @@ from latent_actions.labelers.laq.model import LatentActionQuantizer
 TOLERANCE = 1e-4  # largest absolute difference of a float tensor; indices must be equal
 
 
-def main(folder: Path) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LaqVerifyConfig:
+    """Which checkpoint to check against its recorded outputs."""
+
+    POSITIONAL: ClassVar[str] = "path"  # a word without a flag
+
+    path: Path  # LAQ folder, or a weights file in one, with recorded inputs and outputs
+
+
+def main(config: LaqVerifyConfig) -> int:
     """Print the largest error of every tensor of expected.safetensors; 0 if all agree, else 1.
 
-    The folder holds config.json, model.safetensors (published key names), inputs.safetensors with
-    `video` float (B, 3, 2, H, W) in [0, 1], and expected.safetensors with any of `first_tokens`,
-    `last_tokens`, `delta`, `indices`, `reconstruction` (from hard codes). The model runs in
-    lapa_compat mode, quirks included, in fp32.
+    path: a folder, or a weights file in one. The folder holds the weights (model.safetensors with
+    config.json, or a .pt file), inputs.safetensors with `video` float (B, 3, 2, H, W) in [0, 1], and
+    expected.safetensors with any of `first_tokens`, `last_tokens`, `delta`, `indices`,
+    `reconstruction` (from hard codes). The model runs in lapa_compat mode, quirks included, in fp32.
     """
-    folder = Path(folder)
+    path = config.path
+    folder = path.parent if path.is_file() else path
     inputs = read_tensors(folder / "inputs.safetensors")
     expected = read_tensors(folder / "expected.safetensors")
     if "video" not in inputs:
         raise UserError(f"{folder}/inputs.safetensors: expected `video`, got {sorted(inputs)}")
-    model = from_pretrained(folder, lapa_compat=True)
-    outputs = run(model, inputs["video"].float())
+    outputs = run(from_pretrained(path, lapa_compat=True), inputs["video"].float())
     unknown = sorted(expected.keys() - outputs.keys())
     if unknown or not expected:
         raise UserError(

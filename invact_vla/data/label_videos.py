@@ -1,0 +1,64 @@
+"""The videos of a label store, found again: by their path below a root, and known by their key."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import short
+from invact_vla.data.label_store import LabelStore
+from invact_vla.data.video.frames import VideoError, video_key
+
+
+def relative_path(video: Path, root: Path) -> str:
+    """The path of a video below the root of its data set, as label stores keep it. UserError if it
+    lies elsewhere."""
+    path = PurePosixPath(os.path.relpath(video, root))
+    if ".." in path.parts:
+        raise UserError(f"{video} does not lie below {root}: give a root that holds all videos")
+    return str(path)
+
+
+def find_videos(
+    store: LabelStore, root: Path, paths: Iterable[str] | None = None
+) -> dict[str, Path]:
+    """{path in the store: the video below `root`}, each with the content that was labeled: of all
+    paths, or of some.
+
+    root: the one that was labeled, wherever it lies now, or a folder inside it that holds all videos.
+    UserError for a video that is missing or another one than was labeled.
+    """
+    if not Path(root).exists():
+        raise UserError(f"no folder {root}: give the folder whose videos were labeled")
+    keys = store.videos
+    wanted = list(keys if paths is None else paths)
+    bar = tqdm(wanted, "check videos", unit="video", mininterval=5, disable=len(wanted) < 5000)
+    return {path: _find(Path(root), path, keys[path]) for path in bar}
+
+
+def _find(root: Path, path: str, key: str) -> Path:
+    """A video, by its whole path, or by the end of it where `root` lies below what was labeled."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise UserError(f"the label store names a video outside of its root, {short(path)}")
+    other = None
+    for depth in range(len(parts)):
+        video = root.joinpath(*parts[depth:])
+        try:
+            if video_key(video) == key:
+                return video
+            other = other or video
+        except VideoError:
+            continue
+    if other is not None:
+        raise UserError(
+            f"{other} is not the video that was labeled as {short(path)} (another content): give the "
+            "root of the labeled videos, or label these again"
+        )
+    below = next((p for p in root.glob(f"*/{parts[-1]}")), None)
+    hint = (
+        f"; it lies in {below.parent}: give that" if below else ": give the root that was labeled"
+    )
+    raise UserError(f"no video {short(path)} in {root}{hint}")

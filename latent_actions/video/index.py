@@ -74,13 +74,9 @@ def _has_label(record: ClipRecord, vocabulary: Collection[str] | None, dropped: 
 
 
 def _nothing_left(source: SourceConfig, split: Split, dropped: SkipReport) -> str:
-    reasons = "; ".join(
-        f"{count} {reason} (such as {dropped.examples[reason][0]})"
-        for reason, count in dropped.counts.most_common()
-    )
     return (
         f"no clips of split {split!r} below {source.root}: "
-        f"{f'dropped {reasons}' if reasons else 'nothing is listed'}; "
+        f"{dropped.summary() or 'nothing is listed'}; "
         "check the root, the split and the options of the source"
     )
 

@@ -92,6 +92,12 @@ class Hdf5Dataset(StoredDataset):
     def source_files(self) -> list[tuple[str, Path]]:
         return [(path.name, path) for path in self.files]
 
+    def locate(self, place: int) -> tuple[Path, str]:
+        return self._places[place].path, self._places[place].group
+
+    def episode_files(self, place: int, camera: str) -> list[Path]:
+        return [self._places[place].path]
+
     def _list_file(self, path: Path) -> list[EpisodeInfo]:
         with opened(path) as data:
             names = _demonstrations(path, data, self.config.action)

@@ -1,4 +1,4 @@
-"""Which pairs of frames are labeled, and their frames, shard by shard: what labeling and LAQ training read.
+"""Which pairs of frames are labeled, and their frames, shard by shard, for labeling and LAQ training.
 
 A pair (t, t + H) lies inside its clip: t + H <= T - 1, never clamped to the last frame (clamping gives
 most pairs of Something-Something V2 another horizon). Pairs are a function of the config and the videos:
@@ -27,7 +27,9 @@ from latent_actions.video.source import SourceConfig
 from latent_actions.video.store import FrameStore
 from latent_actions.video.workers import run_parallel
 
-MOTION_PX = 32  # side of the frames that motion is measured on: noise of sensor and codec averages out
+MOTION_PX = (
+    32  # side of the frames that motion is measured on: noise of sensor and codec averages out
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,9 @@ class PairConfig:
     # each pair's horizon is drawn from horizon_s * (1 - jitter) to (1 + jitter); 0: one horizon, as LAPA
     # and UniVLA, so that codes differ by the motion and not by the time it had
     horizon_jitter: float = 0.0
-    pairs_per_clip: int = 4  # pairs per clip, at most, one drawn in each of as many parts of the clip
+    pairs_per_clip: int = (
+        4  # pairs per clip, at most, one drawn in each of as many parts of the clip
+    )
     # mean absolute difference of the two frames, of 1, below which a pair is a no-op: about twice what
     # noise and compression make of a still camera's still scene
     noop_motion: float = 0.01
@@ -89,8 +93,7 @@ class PairConfig:
         """The pairs of a split, clip by clip, and what was left out and why. UserError for more damage
         than the source's `max_skipped`."""
         source, records, short = self.source.for_labels(), [], SkipReport()
-        clips, dropped = source.index(split)
-        dropped.check(f"videos or annotations below {source.root}", source.max_skipped)
+        clips, dropped = source.checked_index(split)
         probed = source.probe([clip.video for clip in clips])
         short.seen = len(clips)
         for clip in clips:

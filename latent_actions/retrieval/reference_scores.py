@@ -66,15 +66,8 @@ def format_bounds(name: str, values: ScoreBounds) -> str:
     )
 
 
-<<<<<<< HEAD
-def main(path: Path) -> int:
-    """Print the bounds of each grouping in the file; returns the exit code."""
-    for name, grouping in read_histogram(path).items():
-        print(format_bounds(name, score_bounds(grouping)))
-=======
 def main(config: LevelsConfig) -> int:
-    """Print the levels of each grouping in the file; returns the exit code."""
+    """Print the bounds of each grouping in the file; returns the exit code."""
     for name, grouping in read_histogram(config.histogram).items():
-        print(format_levels(name, levels(grouping)))
->>>>>>> main
+        print(format_bounds(name, score_bounds(grouping)))
     return 0

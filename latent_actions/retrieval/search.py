@@ -131,9 +131,9 @@ def _query(
 def read_clip(path: Path, frames: int, size: int) -> np.ndarray:
     """A whole video as one clip, uint8 (T, size, size, 3)."""
     info = probe(path)
-    wanted = clip_frames(0.0, info.n_frames / info.fps, info.fps, info.n_frames, frames)
+    wanted = clip_frames(0.0, info.duration_s, info.fps, info.n_frames, frames, info.times)
     unique, inverse = np.unique(wanted, return_inverse=True)
-    return decode_frames(path, unique, size)[inverse]
+    return decode_frames(path, unique, size, info=info)[inverse]
 
 
 def _few(clips: np.ndarray) -> np.ndarray:

@@ -49,10 +49,8 @@ def build_index(
     records: list[ClipRecord] = []
     report: dict[str, Any] = {"source": source.name, "root": str(source.root), "splits": {}}
     for split in splits:
-        listed, dropped = source.index(split)
-        dropped.check(f"videos or annotations below {source.root}", source.max_skipped)
+        listed, dropped = source.checked_index(split)
         kept = [record for record in listed if _has_label(record, vocabulary, dropped)]
-        dropped.log(f"{source.name} {split} clips", len(kept))
         if not kept:
             raise UserError(_nothing_left(source, split, dropped))
         records += kept

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
     """A folder of videos in a known layout. Nothing is decoded to list clips.
 
-    A member gives `_index`, and `splits` if it has others; the limit on damage follows from it.
+    A member gives `index`, and `splits` if it has others; the limit on damage follows from it.
     """
 
     splits: ClassVar[tuple[Split, ...]] = ("train", "val")
@@ -45,24 +45,22 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         return self.get_choice_name(type(self))
 
     @abc.abstractmethod
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        """`index` of a split that the source has."""
-
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        """Clips of a split, in a fixed order, and what was left out and why. UserError for a split that
-        the source does not have."""
+        """Clips of a split of `splits`, in a fixed order, and what was left out and why."""
+
+    def checked_index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+        """`index`, logged. UserError for a split that the source does not have, and for more damage than
+        `max_skipped`."""
         if split not in self.splits:
             raise UserError(f"{self.name} has no split {split!r}, only {', '.join(self.splits)}")
-        return self._index(split)
-
-    def clips(self, split: Split) -> list[ClipRecord]:
-        """Clips of a split; what was dropped is logged. More damage than `max_skipped` is a
-        UserError.
-        """
         records, dropped = self.index(split)
         dropped.check(f"videos or annotations below {self.root}", self.max_skipped)
         dropped.log(f"{self.name} {split} clips", len(records))
-        return records
+        return records, dropped
+
+    def clips(self, split: Split) -> list[ClipRecord]:
+        """Clips of a split, from `checked_index`."""
+        return self.checked_index(split)[0]
 
     def for_labels(self) -> "SourceConfig":
         """The source as labels are made of it: one view of an action is enough for a label."""
@@ -89,7 +87,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
             if isinstance(info, VideoError):
                 dropped.add(damage_of(clip.video), str(info), damage=True)
             else:
-                whole.append(replace(clip, end_s=info.n_frames / info.fps))
+                whole.append(replace(clip, end_s=info.duration_s))
         return whole
 
 

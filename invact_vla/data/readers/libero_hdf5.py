@@ -293,7 +293,7 @@ def _action_key(group: Any, action: str | None, strict: bool = True) -> str:
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sorts demo_2 before demo_10, and words without numbers by their letters."""
     parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
 
 
 def _pictures(obs: Any) -> list[str]:

@@ -1,8 +1,8 @@
 """Frames of whatever counts as a video, by its path, and the key of its content.
 
-    a video file, or one inside an HDF5 file        see decode.py, hdf5_video.py
-    a folder of pictures, or the pictures of a      see pictures.py
-    camera of a robot demonstration
+a video file, or one inside an HDF5 file        see decode.py, hdf5_video.py
+a folder of pictures, or the pictures of a      see pictures.py
+camera of a robot demonstration
 """
 
 import hashlib

@@ -36,8 +36,8 @@ STEPS_FPS = 20.0  # of demonstrations that do not tell: LIBERO's control rate
 
 @dataclass(frozen=True)
 class PictureVideo:
-    """A video of single pictures. files: what it is read from; name: of it in them; read: the pictures
-    of some indices, uint8 (H, W, 3) each."""
+    """A video of single pictures. info: without sides, which the pictures alone tell. files: what it is
+    read from; name: of it in them; read: the pictures of some indices, uint8 (H, W, 3) each."""
 
     path: Path
     info: VideoInfo
@@ -125,8 +125,7 @@ def _folder(folder: Path, fps: float) -> PictureVideo:
     def read(indices: Sequence[int]) -> list[np.ndarray]:
         return [decode_picture(str(files[i]), check_file(files[i]).read_bytes()) for i in indices]
 
-    height, width = read([0])[0].shape[:2]
-    return PictureVideo(folder, VideoInfo(len(files), fps, height, width), files, "", read)
+    return PictureVideo(folder, VideoInfo(len(files), fps, 0, 0), files, "", read)
 
 
 def _demonstration(
@@ -139,7 +138,7 @@ def _demonstration(
         return None
     files = tuple(dataset.episode_files(place, camera))
     fps = float(options.get("fps") or dataset.fps or STEPS_FPS)
-    info = VideoInfo(dataset.all_episodes[place].length, fps, 0, 0)  # sides: in the pictures alone
+    info = VideoInfo(dataset.all_episodes[place].length, fps, 0, 0)
 
     def read(indices: Sequence[int]) -> np.ndarray:
         try:

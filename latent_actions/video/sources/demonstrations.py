@@ -23,10 +23,14 @@ class DemonstrationsSource(SourceConfig):
     """One camera of each demonstration as a clip, with its instruction as text and its task as verb."""
 
     camera: str = "agentview"  # which camera: agentview or wrist
-    key: str | None = None  # where its pictures lie, e.g. observation.images.front; none: the usual key
+    key: str | None = (
+        None  # where its pictures lie, e.g. observation.images.front; none: the usual key
+    )
     action: str | None = None  # key of the actions; none: the format's own
     instruction: str | None = None  # the task in words, where the data do not say it
-    rotation: str | None = None  # what makes pictures upright, as in `invact data check`; none: known
+    rotation: str | None = (
+        None  # what makes pictures upright, as in `invact data check`; none: known
+    )
     fps: float | None = None  # steps per second; none: as the data say, or LIBERO's 20
     max_demos: int | None = None  # demonstrations per task; none: all
     held_out: float = 0.1  # fraction of the demonstrations that is val
@@ -35,9 +39,11 @@ class DemonstrationsSource(SourceConfig):
         super().__post_init__()
         check_fraction("held_out", self.held_out)
 
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         if not self.root.exists():
-            raise UserError(f"no folder or file {self.root}: expected demonstrations; give the right root")
+            raise UserError(
+                f"no folder or file {self.root}: expected demonstrations; give the right root"
+            )
         dataset = open_dataset(
             DatasetConfig(
                 path=self.root,

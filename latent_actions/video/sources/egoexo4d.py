@@ -64,7 +64,7 @@ class EgoExo4dSource(SourceConfig):
         if self.min_duration_s < 0:
             raise ValueError(f"min_duration_s must be >= 0, got {self.min_duration_s}")
 
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         return read_clips(self, split)
 
     def for_labels(self) -> "EgoExo4dSource":

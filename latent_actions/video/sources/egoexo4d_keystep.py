@@ -56,7 +56,7 @@ class EgoExo4dKeystepSource(SourceConfig):
         if self.min_duration_s < 0:
             raise ValueError(f"min_duration_s must be >= 0, got {self.min_duration_s}")
 
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         takes, keysteps = read_takes(self.root), read_annotations(self.root, "keystep", split)
         described = self._descriptions(split)
         records, dropped = [], SkipReport()

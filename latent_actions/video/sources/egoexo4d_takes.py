@@ -23,7 +23,9 @@ from latent_actions.video.source import check_folder
 
 # keyword scenes of the published evaluation
 ACTIVITIES = ("cooking", "bike", "covid", "pcr", "cpr")
-EGO_FILE = re.compile(r"^aria\d+_214-1\.mp4$", re.I)  # 214-1 is the RGB stream, the number is the device
+EGO_FILE = re.compile(
+    r"^aria\d+_214-1\.mp4$", re.I
+)  # 214-1 is the RGB stream, the number is the device
 DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 FULL = Path("frame_aligned_videos")
 COLLAGES = (

@@ -4,8 +4,8 @@
     <root>/**/<name>.<camera>.mp4                          without annotations
 
 `<camera>` is optional and stands after the name's last dot: one that starts with "ego" gives an ego
-clip, anything else an exo clip. Files that differ in the camera only are views of one moment. A folder of
-numbered pictures counts as a video; linked folders are followed.
+clip, anything else an exo clip. Files that differ in the camera only are views of one moment. A folder
+of numbered pictures counts as a video; linked folders are followed.
 """
 
 from collections import Counter
@@ -42,17 +42,18 @@ class FolderSource(SourceConfig):
         super().__post_init__()
         check_fraction("held_out", self.held_out)
 
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         base, videos = self._videos(split)
         names = [_Name.of(video.relative_to(base), labeled=base != self.root) for video in videos]
         count = Counter((name.moment, name.camera) for name in names)
         dropped, clips = SkipReport(), []
         for video, name in zip(videos, names, strict=True):
-            own = count[name.moment, name.camera] > 1  # a.mp4 and a.mov are no views of one moment
-            moment = video.relative_to(base).as_posix() if own else name.moment
+            path = video.relative_to(base)
+            alone = count[name.moment, name.camera] == 1  # a.mp4 and a.mov: no views of one moment
+            moment = name.moment if alone else path.as_posix()
             clips.append(
                 ClipRecord(
-                    clip_id=video.relative_to(self.root).as_posix(),
+                    clip_id=(path.parent / path.stem if alone else path).as_posix(),
                     video=at_rate(video, self.pictures_fps),
                     split=split,
                     text=name.verb or self.text,

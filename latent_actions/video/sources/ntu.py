@@ -50,7 +50,7 @@ class NtuSource(SourceConfig):
         if self.classes not in (60, 120):
             raise ValueError(f"classes must be 60 or 120, got {self.classes}")
 
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         dropped, clips = SkipReport(), []
         ignored = self._ignored()
         for path, numbers in self._files(dropped):

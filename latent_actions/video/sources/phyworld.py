@@ -36,7 +36,7 @@ class PhyWorldSource(SourceConfig):
     scene: Literal["radius_bin", "height_bin", "sample"] = "radius_bin"  # nuisance kept apart
     train: str = "30K"  # which training files: 30K | 300K | 3M; val reads the eval files
 
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         clips, dropped = [], SkipReport()
         for file, scenario in self._files(split):
             for shard in read_shards(file):

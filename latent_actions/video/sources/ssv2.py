@@ -42,7 +42,7 @@ class Ssv2Source(SourceConfig):
     text: Literal["label", "template"] = "label"  # instruction: objects named, or "something"
     pictures_fps: float = PICTURES_FPS  # rate of folders of pictures, which do not tell
 
-    def _index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+    def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         dropped, clips = SkipReport(), {}
         folder = self.root / VIDEOS
         check_folder(folder, "the videos of Something-Something V2")

@@ -221,6 +221,7 @@ def _fill(
         for part in run_parallel(_decode_video, jobs, workers):
             bar.update()
             found.update(part)
+    np.lib.format.open_memmap(path, "r+").flush()
     return found
 
 
@@ -243,7 +244,6 @@ def _decode_video(job: tuple) -> Damage:
     array = np.load(path, mmap_mode="r+")
     for (row, _), frames in zip(rows, np.split(inverse.reshape(-1), len(rows)), strict=True):
         array[row] = decoded[frames]
-    array.flush()
     return found
 
 

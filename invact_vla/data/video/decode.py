@@ -18,7 +18,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import refuse_pointer, short
 from invact_vla.data.source_files import check_pixels, stack_alike
-from invact_vla.data.video.display import Fit, to_array
+from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.hdf5_video import read_embedded
 from invact_vla.data.video.video_info import VideoInfo, read_stamps, video_info
 
@@ -55,7 +55,7 @@ class Video:
         # one thread: callers run many processes, and 64-128 px frames decode in microseconds
         self._stream.thread_count = 1
         self._untouched = True
-        self._aspect = float(self._stream.sample_aspect_ratio or 1)
+        self._display = Display(float(self._stream.sample_aspect_ratio or 1))
         check_pixels(str(self.path), self._stream.height, self._stream.width)
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Video:
         frames: list[np.ndarray] = []
         for frame in self._from_start():
             check_pixels(str(self.path), size or frame.height, size or frame.width, len(frames) + 1)
-            frames.append(to_array(frame, size, fit, self._aspect))
+            frames.append(self._display.to_array(frame, size, fit))
         if not frames:
             raise VideoError(f"no frames in {self.path}: expected a playable video; fetch it again")
         return stack_alike(str(self.path), frames)
@@ -124,7 +124,7 @@ class Video:
         count, last = 0, max(needed)
         for number, frame in numbered:
             if number in needed and number not in found:
-                found[number] = to_array(frame, size, fit, self._aspect)
+                found[number] = self._display.to_array(frame, size, fit)
             count = number + 1
             if count > last:
                 break

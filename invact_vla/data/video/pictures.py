@@ -25,7 +25,7 @@ from invact_vla.data.readers.rlds import rlds_folders
 from invact_vla.data.source_files import check_file, decode_picture, stack_alike
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.video.decode import VideoError
-from invact_vla.data.video.display import Fit, to_array
+from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.hdf5_video import VIDEOS
 from invact_vla.data.video.video_info import VideoInfo
 
@@ -66,7 +66,8 @@ class PictureVideo:
         arrays = self.read(wanted.tolist())
         if size is not None:
             frames = (av.VideoFrame.from_ndarray(np.ascontiguousarray(a), "rgb24") for a in arrays)
-            arrays = [to_array(frame, size, fit) for frame in frames]
+            display = Display()
+            arrays = [display.to_array(frame, size, fit) for frame in frames]
         return stack_alike(str(self.path), arrays)[inverse.reshape(-1)]
 
 

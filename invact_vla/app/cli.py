@@ -94,7 +94,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "latent verify": (
         "latent_actions.labelers.verify",
         None,
-        "check a LAQ checkpoint against stored reference outputs",
+        "check a latent action model against stored reference outputs",
     ),
     "vla init": (
         "invact_vla.recipes.init",

@@ -26,8 +26,8 @@ from latent_actions.encoder.model_card import model_card
 from latent_actions.encoder.train import EncoderTrainConfig, train
 from latent_actions.encoder.validate import check_clips, unseen_verbs
 from latent_actions.encoder.visualize import committed_picture
-from latent_actions.retrieval.evaluate import baselines, evaluate
-from latent_actions.retrieval.protocols import format_table
+from latent_actions.retrieval.encoders import evaluated, references
+from latent_actions.retrieval.evaluate import evaluate, format_scores
 
 _PICTURED = 8  # validation clips in committed.png
 
@@ -57,14 +57,14 @@ def main(config: EncoderTrainConfig) -> Path:
 def _finish(config: EncoderTrainConfig, table: ClipTable, model: InvActModel, run: Run) -> None:
     """Evaluate and write the products."""
     encoder = model.encoder
-    others = baselines(config.model, config.seed, encoder.device)
-    result = evaluate({"encoder": encoder.embed, **others}, table, "val")
+    others = references(config.model, config.seed, encoder.device)
+    result = evaluate([evaluated(encoder, "encoder"), *others], table, "val")
     result["unseen_verbs"] = unseen_verbs(table)
     encoder.card = model_card(config, table, result, sum(p.numel() for p in encoder.parameters()))
     encoder.save_pretrained(run.folder / "encoder")
     model.language.save_pretrained(run.folder / "language")
     write_json(run.folder / "retrieval.json", result)
-    print(format_table(result["encoders"], result["levels"]))
+    print(format_scores(result))
     if encoder.commit_blocks:
         _draw(encoder, table, run.folder / "committed.png")
     found = {"levels": result["levels"], "unseen_verbs": result["unseen_verbs"]}

@@ -16,14 +16,15 @@ logger = logging.getLogger(__name__)
 
 REFUSED = "not rolled out"  # begins the message of what ends a whole run, not one episode
 
-Request = tuple[Policy, Observation]  # an opened policy, and what its episode shows now
+PolicyRequest = tuple[Policy, Observation]  # an opened policy, and what its episode shows now
+PolicyResponse = ActionChunk | Exception  # an exception ends the episode as an error
 
 
 class PolicySource(ABC):
     """A policy loaded once in a process. It opens one policy object for each episode.
 
     reads_simulator: `open` looks at the simulator, so the policy can only live beside it.
-    batched: `act` answers many requests together, and one that fails has changed nothing.
+    batched: `act` computes many requests together, and one that fails has changed nothing.
     """
 
     reads_simulator = False
@@ -36,19 +37,19 @@ class PolicySource(ABC):
         sim: the episode's simulator; a source with `reads_simulator` False ignores it.
         """
 
-    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
-        """The next chunk of each request, in their order; at most one request an episode."""
+    def act(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk]:
+        """The next chunk of each request, in their order; at most one request per episode."""
         return [policy.act(observation) for policy, observation in requests]
 
-    def act_apart(self, requests: Sequence[Request]) -> list[ActionChunk | Exception]:
-        """As `act`, but what goes wrong for one request is the answer to that one alone."""
+    def act_apart(self, requests: Sequence[PolicyRequest]) -> list[PolicyResponse]:
+        """As `act`, but what goes wrong for one request is the response to that one alone."""
         if self.batched and len(requests) > 1:
             try:
                 return _checked(self.act(requests), len(requests))
             except BaseException as error:  # noqa: BLE001 - found out below, one by one
                 cause = type(_contained(error)).__name__
                 logger.debug("a batch of %d failed (%s): one by one", len(requests), cause)
-        return [_answer(self, request) for request in requests]
+        return [_response(self, request) for request in requests]
 
     def release(self, policy: Policy) -> None:  # noqa: B027 - most hold nothing for an episode
         """The episode of an opened policy is over."""
@@ -81,10 +82,10 @@ class Privileged(PolicySource):
         return self._make(sim)
 
 
-def _answer(source: PolicySource, request: Request) -> ActionChunk | Exception:
+def _response(source: PolicySource, request: PolicyRequest) -> PolicyResponse:
     try:
         return _checked(source.act([request]), 1)[0]
-    except BaseException as error:  # noqa: BLE001 - it is the answer, and its reader raises it
+    except BaseException as error:  # noqa: BLE001 - it is the response, and its reader raises it
         return _contained(error)
 
 
@@ -101,8 +102,10 @@ def _contained(error: BaseException) -> Exception:
     return contained.with_traceback(error.__traceback__)
 
 
-def _checked(answers: Sequence[Any], count: int) -> list[Any]:
-    if len(answers) != count or not all(isinstance(a, ActionChunk) for a in answers):
-        kinds = sorted({type(a).__name__ for a in answers})
-        raise TypeError(f"expected {count} ActionChunks of a policy, got {len(answers)} of {kinds}")
-    return list(answers)
+def _checked(responses: Sequence[Any], count: int) -> list[Any]:
+    if len(responses) != count or not all(isinstance(r, ActionChunk) for r in responses):
+        kinds = sorted({type(r).__name__ for r in responses})
+        raise TypeError(
+            f"expected {count} ActionChunks of a policy, got {len(responses)} of {kinds}"
+        )
+    return list(responses)

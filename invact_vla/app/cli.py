@@ -12,8 +12,8 @@ from pathlib import Path
 from invact_vla.config.command import parse_config, run
 from invact_vla.core.errors import UserError
 
-# command -> (module, config class or None when it takes one path, what it does)
-COMMANDS: dict[str, tuple[str, str | None, str]] = {
+# command -> (module, config class, what it does)
+COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": (
         "invact_vla.app.experiment",
         "ExperimentConfig",
@@ -82,7 +82,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     ),
     "encoder levels": (
         "latent_actions.retrieval.reference_scores",
-        None,
+        "LevelsConfig",
         "chance and oracle of a verb histogram (JSON file)",
     ),
     "latent train": (
@@ -93,7 +93,7 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
     "latent label": ("latent_actions.labelers.label", "LabelConfig", "label clip pairs with codes"),
     "latent verify": (
         "latent_actions.labelers.verify",
-        None,
+        "LaqVerifyConfig",
         "check a latent action model against stored reference outputs",
     ),
     "vla init": (
@@ -203,20 +203,41 @@ COMMANDS: dict[str, tuple[str, str | None, str]] = {
         "benchmark simulator throughput against LIBERO's reference loop",
     ),
 }
+GROUPS = {
+    "": "a whole experiment",
+    "data": "videos and demonstrations",
+    "encoder": "the InvAct encoder, baselines, retrieval benchmarks",
+    "latent": "latent actions: LAPA's quantizer and labels of clip pairs",
+    "vla": "OpenVLA: pretraining, post-training, conversion",
+    "libero": "LIBERO: rollouts, reports, scripted demonstrations",
+    "bench": "speed, measured here",
+}
 DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
 
 
-def usage() -> str:
-    """All commands, a line each."""
+def usage(groups: Sequence[str] = tuple(GROUPS)) -> str:
+    """The commands of some groups, a line each."""
     width = max(map(len, COMMANDS))
-    lines = [f"  invact {name:<{width}}  {entry[2]}" for name, entry in COMMANDS.items()]
+    lines = []
+    for group in groups:
+        lines += ["", f"{group or 'invact'}: {GROUPS[group]}" if len(groups) > 1 else GROUPS[group]]
+        lines += [
+            f"  invact {name:<{width}}  {purpose}"
+            for name, (_, _, purpose) in COMMANDS.items()
+            if (name if name in GROUPS else _group(name)) == group
+        ]
     return "\n".join(
         [
-            "usage: invact COMMAND [--config_path configs/<area>/<name>.yaml] [--field value ...]",
+            "usage: invact COMMAND [--config_path configs/<area>/<name>.yaml] [--option value ...]",
             *lines,
+            "",
             "`invact COMMAND --help` explains every option.",
         ]
     )
+
+
+def _group(name: str) -> str:
+    return name.rpartition(" ")[0]
 
 
 def find_command(args: Sequence[str]) -> tuple[str, list[str]]:
@@ -225,30 +246,34 @@ def find_command(args: Sequence[str]) -> tuple[str, list[str]]:
         name = " ".join(args[:length])
         if len(args) >= length and name in COMMANDS:
             return name, list(args[length:])
-    raise UserError(
-        f"unknown command {' '.join(args[:2])!r}: expected one of {', '.join(COMMANDS)}"
-    )
+    known = [name for name in COMMANDS if _group(name) == args[0]] or list(COMMANDS)
+    raise UserError(f"unknown command {' '.join(args[:2])!r}: expected one of {', '.join(known)}")
 
 
 def prepare(name: str, args: Sequence[str]) -> Callable[[], object]:
     """Import the stage of a command and parse its arguments; calling the result runs it."""
     module_name, config_name, purpose = COMMANDS[name]
     module = importlib.import_module(module_name)
-    if config_name is None:
-        if len(args) != 1 or args[0] in ("-h", "--help"):
-            raise UserError(f"invact {name} takes one path ({purpose}), got {list(args)}")
-        return lambda: module.main(Path(args[0]))
     if name in DEFAULT_CONFIGS and not any(a.startswith("--config_path") for a in args):
         args = ["--config_path", str(module.find_config(Path(DEFAULT_CONFIGS[name]))), *args]
-    config = parse_config(getattr(module, config_name), args, f"invact {name}")
+    config = parse_config(getattr(module, config_name), args, f"invact {name}", purpose)
     return lambda: module.main(config)
+
+
+def _asked_groups(words: list[str]) -> list[str]:
+    """The groups whose commands `invact`, `invact --help`, `invact libero [--help]` list; else none."""
+    named = [word for word in words if word not in ("-h", "--help")]
+    if not named:
+        return list(GROUPS)
+    is_whole = named[0] in GROUPS and (named[0] not in COMMANDS or len(words) > 1)
+    return [named[0]] if is_whole and len(named) == 1 else []
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0, 2 for user errors, or the code that the command returns."""
     words = list(sys.argv[1:] if args is None else args)
-    if not words or words[0] in ("-h", "--help"):
-        print(usage())
+    if groups := _asked_groups(words):
+        print(usage(groups))
         sys.exit(0)
 
     def action() -> object:

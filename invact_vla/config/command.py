@@ -1,9 +1,6 @@
 """From a command line to a checked config to a run, with errors a user can act on."""
 
-import contextlib
-import difflib
 import importlib
-import io
 import itertools
 import json
 import logging
@@ -11,10 +8,10 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from invact_vla.config.field_help import show_comments
+from invact_vla.config.help import help_text
 from invact_vla.config.list_options import join_lists, register_lists
 from invact_vla.core.errors import UserError
 from invact_vla.core.secrets import without_secrets
@@ -23,37 +20,35 @@ _NO_TYPE = re.compile(
     r"Expected a dict with a 'type' key for <class '([\w.]+)'>, got (.*)", re.DOTALL
 )
 _LONGEST = 2000  # letters of a message
+_NO_VALUE = re.compile(r"Missing required field\(s\) (.*) for \w+")
 _NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
 
 
-def parse_config(config_class: type, args: Sequence[str], program: str = "invact") -> Any:
+def parse_config(
+    config_class: type, args: Sequence[str], program: str = "invact", purpose: str = ""
+) -> Any:
     """Parse `--config_path file.yaml --field value ...` into a dataclass.
 
     Leading words without a flag become the field that the class names as its POSITIONAL.
     Unknown keys and flags, bad values and missing files raise UserError naming the cause. `--help`
-    prints every field with its comment and exits with 0.
+    prints every option with its comment, below what the program is for, and exits with 0.
     """
+    if any(word in ("-h", "--help") for word in args):
+        print(help_text(config_class, program, purpose))
+        sys.exit(0)
     args = join_lists(_name_words(args, config_class), config_class)
     from draccus.utils import DraccusException
 
     from invact_vla.config.parser import parse
 
-    show_comments()
     register_lists()
-
-    complaints = io.StringIO()
     try:
-        with _program_name(program), contextlib.redirect_stderr(complaints):
-            return parse(config_class, list(args))
+        return parse(config_class, args, program)
     except (
         DraccusException, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
         RecursionError, OSError,
     ) as error:  # fmt: skip
         raise UserError(" ".join(_cause(error).split())[:_LONGEST]) from error
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(_explain(complaints.getvalue(), program)) from stop
 
 
 def _name_words(args: Sequence[str], config_class: type) -> list[str]:
@@ -66,26 +61,6 @@ def _name_words(args: Sequence[str], config_class: type) -> list[str]:
     if typing.get_origin(typing.get_type_hints(config_class)[name]) is tuple:
         return [f"--{name}", json.dumps(words), *args[len(words) :]]
     return [f"--{name}", *args]
-
-
-@contextlib.contextmanager
-def _program_name(program: str) -> Iterator[None]:
-    """argparse takes its name from argv[0]; show the command instead."""
-    before, sys.argv = sys.argv, [program]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-def _explain(complaint: str, program: str) -> str:
-    """One line from argparse's usage and error: what came, and the nearest flags that exist."""
-    message = complaint.strip().rsplit("error: ", 1)[-1]
-    known = sorted(set(re.findall(r"--[\w.]+", complaint.rsplit("error: ", 1)[0])))
-    flag = re.search(r"--[\w.]+", message)
-    near = difflib.get_close_matches(flag[0], known, 3) if flag else []
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{message}: {hint}`{program} --help` lists all options"
 
 
 def run(action: Callable[[], Any]) -> int:
@@ -118,11 +93,11 @@ def _cause(error: BaseException | None) -> str:
 
 
 def _about_types(text: str) -> str:
-    """draccus' sentences about a choice without its type, in the words of the command line."""
+    """draccus' sentences about what is missing, in the words of the command line."""
     if match := _NO_TYPE.fullmatch(text):
         module, _, name = match[1].rpartition(".")
         known = ", ".join(getattr(importlib.import_module(module), name).get_known_choices())
         return f"{name}: its type is missing; give --NAME.type, one of {known}, with {match[2]}"
     if match := _NO_CHOICE.fullmatch(text):
         return f"{match[1]!r} is no choice: give --NAME.type and its options --NAME.option"
-    return text
+    return _NO_VALUE.sub(lambda match: f"missing {match[1]}: give --NAME VALUE", text)

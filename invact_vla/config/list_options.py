@@ -11,7 +11,6 @@ exists. draccus itself reads YAML lists alone. A choice may be named without its
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import re
@@ -19,6 +18,8 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from invact_vla.config.options import members_of, options
 
 _NUMBER = re.compile(r"-[\d.].*")  # a negative number is a value, not a flag
 _NUMBERS = (int, float)
@@ -30,27 +31,29 @@ def join_lists(args: Sequence[str], config_class: type) -> list[str]:
 
     Options of other kinds stay as they are, and so do lists in YAML's own form.
     """
+    kinds: dict[str, list[Any]] = {}  # of an option of several members of a registry, all
+    for option in options(config_class):
+        kinds.setdefault(f"--{option.flag}", []).append(option.kind)
     joined: list[str] = []
     places: dict[str, int] = {}  # option -> where its list stands in `joined`
     rest = list(args)
     while rest:
         word = rest.pop(0)
         flag, equals, value = word.partition("=")
-        sequence = _sequence_type(config_class, flag)
-        choice = _choice_type(config_class, flag)
-        if choice is not None and (equals or (rest and _is_value(rest[0]))):
-            joined += _chosen(choice, flag, value if equals else rest.pop(0))
+        found = kinds.get(flag, [])
+        if len(found) == 1 and members_of(found[0]) and (equals or (rest and is_value(rest[0]))):
+            joined += _chosen(found[0], flag, value if equals else rest.pop(0))
             continue
-        if sequence is None:
+        if not found or any(typing.get_origin(kind) not in (tuple, list) for kind in found):
             joined.append(word)
             continue
         words = [value] if equals else []
-        while rest and not equals and _is_value(rest[0]):
+        while rest and not equals and is_value(rest[0]):
             words.append(rest.pop(0))
-        if not words:  # argparse says what is missing
+        if not words:  # the parser says what is missing
             joined.append(word)
             continue
-        items = _items_of_words(words, _item_types(sequence))
+        items = _items_of_words(words, _item_types(found[0]))
         if flag in places and isinstance(items, list):
             before = json.loads(joined[places[flag]])
             joined[places[flag]] = json.dumps([*before, *items])
@@ -89,7 +92,8 @@ def _decode(make: Any, cls: Any, raw: Any, path: Sequence[str]) -> Any:
     return make(*types)(list(raw), path)
 
 
-def _is_value(word: str) -> bool:
+def is_value(word: str) -> bool:
+    """Whether a word is no flag."""
     return not word.startswith("-") or bool(_NUMBER.fullmatch(word))
 
 
@@ -124,52 +128,11 @@ def _is_plain(kind: Any) -> bool:
     return kind in (str, int, float, Path) or typing.get_origin(kind) is typing.Literal
 
 
-def _sequence_type(config_class: type, flag: str) -> Any:
-    """The tuple or list type of the option `--a.b`; None if it is of another kind, or of several."""
-    found = _types(config_class, flag)
-    if found and all(typing.get_origin(kind) in (tuple, list) for kind in found):
-        return found[0]
-    return None
-
-
-def _choice_type(config_class: type, flag: str) -> Any:
-    """The registry that the option `--a.b` chooses from; None if it is of another kind."""
-    found = _types(config_class, flag)
-    return found[0] if len(found) == 1 and hasattr(found[0], "get_known_choices") else None
-
-
 def _chosen(choice: Any, flag: str, word: str) -> list[str]:
     """`--policy noop` means its type; `--policy DIR` the folder of the choice that is the default."""
-    choices = choice.get_known_choices()
+    choices: Any = members_of(choice)
     if word in choices:
         return [f"{flag}.type", word]
     usual = choices.get(choice.default_choice_name())
     has_folder = usual is not None and "folder" in usual.__dataclass_fields__
     return [f"{flag}.folder" if has_folder and Path(word).is_dir() else flag, word]
-
-
-def _types(config_class: type, flag: str) -> list[Any]:
-    """The types that the option `--a.b` may have, one per member of the registries on the way."""
-    if not flag.startswith("--"):
-        return []
-    kinds: list[Any] = [config_class]
-    for name in flag.removeprefix("--").split("."):
-        hints = [typing.get_type_hints(c) for kind in kinds for c in _dataclasses_of(kind)]
-        kinds = [hint[name] for hint in hints if name in hint]
-    return [_without_none(kind) for kind in kinds]
-
-
-def _dataclasses_of(kind: Any) -> list[type]:
-    """The dataclasses that a field of this type may hold, the members of a registry among them."""
-    found = []
-    for part in (kind, *typing.get_args(kind)):
-        if isinstance(part, type) and dataclasses.is_dataclass(part):
-            choices: Any = getattr(part, "get_known_choices", dict)
-            found += list(choices().values()) or [part]
-    return found
-
-
-def _without_none(kind: Any) -> Any:
-    """tuple[int, ...] | None -> tuple[int, ...]."""
-    parts = [part for part in typing.get_args(kind) if part is not type(None)]
-    return parts[0] if type(None) in typing.get_args(kind) and len(parts) == 1 else kind

@@ -109,6 +109,17 @@ class ImageProcessor:
         frames = torch.from_numpy(np.ascontiguousarray(prepared))
         return self.normalize(images.augment(frames, torch.from_numpy(draws), jitter, area))
 
+    def pixel_values_of_views(
+        self, prepared: np.ndarray, draws: np.ndarray | None = None
+    ) -> Tensor:
+        """uint8 (B, V, S, S, 3), V pictures of each sample -> float32 (B, V C, S, S); draws: (B, V, 6)
+        random numbers of the augmentation, or None."""
+        views = []
+        for v in range(prepared.shape[1]):
+            drawn = None if draws is None else np.ascontiguousarray(draws[:, v])
+            views.append(self.pixel_values(prepared[:, v], drawn))
+        return torch.cat(views, dim=1)
+
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Raw upright frames uint8 (B, H, W, 3) -> pixel_values, as in evaluation."""
         return self.pixel_values(self.prepare(frames))

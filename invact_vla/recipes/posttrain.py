@@ -1,70 +1,46 @@
 """`invact vla posttrain`: teach an OpenVLA robot actions from demonstrations.
 
 Input: camera images, the instruction and, if asked for, the robot's state; target: the next `chunk`
-actions after q01/q99 normalization, through one of the action heads (`--head.type tokens|oft|text`).
-The statistics go into the checkpoint, which then is a policy.
+actions, normalized, through one of the action heads (`--head.type tokens|oft|text`). The statistics go
+into the checkpoint, which then is a policy.
 
     <out>/model/           checkpoint folder of the policy, merged where LoRA trained it
     <out>/adapter/         with LoRA: the adapter alone, with the hash of its base
     <out>/summary.json     loss and L1 on held-out demonstrations, also with another episode's pictures
 """
 
-import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.errors import UserError
-from invact_vla.core.run_folder import open_run, run_of
-from invact_vla.data.action_stats import ActionStats
+from invact_vla.core.run_folder import run_of
 from invact_vla.data.dataset import RobotDataset
 from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.frame_cache import FrameCache
+from invact_vla.data.frame_cache import FrameCache, FrameReader
 from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.robot_samples import RobotBatch, RobotSamples
 from invact_vla.data.validate import long_enough, require
 from invact_vla.openvla.adapters.adapter import save_adapter
 from invact_vla.openvla.adapters.attach import attach
 from invact_vla.openvla.adapters.lora import LoraConfig, merge
-from invact_vla.openvla.checkpoints.checkpoint import (
-    VLACheckpoint,
-    load_pretrained,
-    save_pretrained,
-)
-from invact_vla.openvla.checkpoints.folder import ADAPTER, MODEL, adapter_folder, checkpoint_folder
+from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
+from invact_vla.openvla.checkpoints.folder import ADAPTER, adapter_folder
 from invact_vla.openvla.head_configs import HeadConfig, TokensHeadConfig
-from invact_vla.openvla.heads import ActionHead, action_head
-from invact_vla.openvla.heads.head import device_of
-from invact_vla.openvla.images import AUGMENTATION_DRAWS
+from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.inference.as_policy import as_policy
-from invact_vla.openvla.model import OpenVLA
-from invact_vla.training.checkpoint import gather_full_model
-from invact_vla.training.device import stage_device
-from invact_vla.training.distributed import (
-    init_distributed,
-    is_main,
-    main_process_first,
-    run_on_main,
-)
-from invact_vla.training.loop import LoopConfig, fit
-from invact_vla.training.sampling import local_positions, rows_at
-
-logger = logging.getLogger(__name__)
-_MEASURED = 64  # samples per batch when measuring
+from invact_vla.recipes.robot_examples import RobotExamples, dataset_statistics
+from invact_vla.recipes.train import Task, TrainConfig, save_checkpoint, train
+from invact_vla.training.distributed import main_process_first
+from invact_vla.training.loop import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PosttrainConfig:
+class PosttrainConfig(TrainConfig):
     """Fine-tuning of one checkpoint on robot demonstrations."""
 
     out: Path = Path("runs/posttrain")  # folder of the run
-    seed: int = 0  # of what a new camera, state token or head adds to the model
-    overwrite: bool = False  # replace a run with another config
     model: Path = Path("runs/pretrain/model")  # checkpoint to start from, or the run that holds it
     demos: Path = Path("runs/demos")  # LIBERO HDF5 file, folder of them, LeRobot or RLDS folder
     data: DatasetConfig = field(default_factory=DatasetConfig)  # how `demos` is to be understood
@@ -77,12 +53,8 @@ class PosttrainConfig:
     head: HeadConfig = field(default_factory=TokensHeadConfig)  # how actions leave the model
     lora: LoraConfig | None = None  # train adapters on the frozen checkpoint, e.g. --lora.rank 32
     merge: bool = True  # with lora: write the merged model too, which rollouts need
-    augment: bool = True  # random crops and colors
     frames: Path | None = None  # folder of prepared frames; null: the user's cache folder
     workers: int = 2  # processes that prepare frames
-    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
-    dtype: str = "fp32"  # of the weights while training: fp32, or bf16 for a frozen base with LoRA
-    gradient_checkpointing: bool = False  # recompute layers backward: less memory, 1/3 more time
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=500, batch_size=32)
     )  # training
@@ -106,105 +78,61 @@ class PosttrainConfig:
 
 
 def main(config: PosttrainConfig) -> Path:
-    """Train, save, measure; returns the run folder."""
-    init_distributed(config.device)
-    config = replace(config, model=checkpoint_folder(config.model))
-    parents = {"model": run_of(config.model), "demos": run_of(config.demos)}
+    """Check, train, save, evaluate; returns the run folder."""
+    inputs = {"demos": run_of(config.demos)}
     if config.lora is not None and config.lora.adapter is not None:
         adapter = adapter_folder(config.lora.adapter)
         config = replace(config, lora=replace(config.lora, adapter=adapter))
-        parents["adapter"] = run_of(adapter)
-    run = run_on_main(lambda: open_run(config.out, config, parents, config.overwrite, config.seed))
-    if run.finished:
-        return run.folder
-    device = stage_device(run, config.device)
-    torch.set_num_threads(config.loop.threads)
+        inputs["adapter"] = run_of(adapter)
+    return train(config, "posttrain", inputs, prepare, save)
+
+
+def prepare(config: PosttrainConfig, folder: Path, device: torch.device) -> Task:
+    """Open the demonstrations, load the start, make it a policy of them."""
     dataset = open_dataset(config.source)
     start = load_pretrained(config.model, dtype=config.dtype, device=device)
-    task = prepare(config, dataset, start)
-    pretrained = train(config, task, run.folder, device)
-    if is_main():
-        save(config, pretrained, run.folder)
-        summary = {**task.summary, "samples": len(task.training)}
-        if task.held_out is not None:
-            summary |= measure(task.head, pretrained, task.held_out)
-            logger.info("%s: %s", run.folder, summary)
-        run.finish(summary)
-    return run.folder
+    return policy_task(config, dataset, start)
 
 
-def save(config: PosttrainConfig, pretrained: VLACheckpoint, folder: Path) -> None:
+def save(config: PosttrainConfig, trained: VLACheckpoint, folder: Path) -> None:
     """The checkpoint; with LoRA the adapter alone, and the merged model if asked for."""
     if config.lora is not None:
-        save_adapter(pretrained, folder / ADAPTER, config.model)
+        save_adapter(trained, folder / ADAPTER, config.model)
         if not config.merge:
             return
-        merge(pretrained.model)
-    save_pretrained(pretrained, folder / MODEL)
+        merge(trained.model)
+    save_checkpoint(config, trained, folder)
 
 
-@dataclass(frozen=True)
-class PolicyTask:
-    """A model made into a policy, and the samples that it learns and is measured on."""
-
-    pretrained: VLACheckpoint
-    head: ActionHead
-    training: RobotSamples
-    held_out: RobotSamples | None
-    summary: dict[str, Any]
-
-
-def prepare(config: PosttrainConfig, dataset: RobotDataset, start: VLACheckpoint) -> PolicyTask:
+def policy_task(config: PosttrainConfig, dataset: RobotDataset, start: VLACheckpoint) -> Task:
     """Check the data, compute its statistics, prepare its frames, give the model what it lacks."""
     require(dataset, cameras=config.cameras, state=config.proprio)
     training, held_out = split(dataset, config)
-    statistics = dataset_statistics(dataset, training)
-    pretrained = as_policy(
+    policy = as_policy(
         start,
         head=config.head,
         chunk=config.chunk,
         cameras=config.cameras,
         proprio_dim=dataset.state_dim if config.proprio else 0,
         action_dim=dataset.action_dim,
-        norm_stats={config.dataset: statistics},
+        norm_stats={config.dataset: dataset_statistics(dataset, training)},
         crop=config.augment,
         seed=config.seed,
     )
     if config.lora is not None:
-        attach(pretrained.model, config.lora, config.seed)
-    cache = prepared_frames(config, dataset, [*training, *held_out], pretrained)
-    samples = [
-        make_samples(config, dataset, episodes, cache, statistics) if episodes else None
-        for episodes in (training, held_out)
-    ]
-    assert samples[0] is not None  # `split` leaves some
-    tasks = sorted({dataset.episodes[i].task for i in training})
+        attach(policy.model, config.lora, config.seed)
+    frames = prepared_frames(config, dataset, [*training, *held_out], policy)
+    head = action_head(policy)
+    learned = RobotExamples(policy, head, dataset, training, frames)
+    unseen = RobotExamples(policy, head, dataset, held_out, frames) if held_out else None
+    known, names = dataset.episodes, {"training": training, "held_out": held_out}
     summary = {
         "demonstrations": len(training),
-        "tasks": tasks,
-        "episodes": {name: [dataset.episodes[i].name for i in chosen]
-                     for name, chosen in (("training", training), ("held_out", held_out))},
-    }  # fmt: skip
-    return PolicyTask(pretrained, action_head(pretrained), samples[0], samples[1], summary)
-
-
-def train(
-    config: PosttrainConfig, task: PolicyTask, folder: Path, device: torch.device
-) -> VLACheckpoint:
-    """The training itself: a function of the config and the task."""
-    pretrained, head = task.pretrained, task.head
-    if config.gradient_checkpointing:
-        pretrained.model.checkpoint_gradients()
-
-    def loss_fn(
-        model: nn.Module, batch: dict[str, Tensor], step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return head.loss(model, batch)
-
-    batches = Batches(config, head, pretrained, task.training)
-    fit(pretrained.model, loss_fn, batches, config.loop, folder, None, "posttrain", device)
-    model = gather_full_model(pretrained.model, lambda: OpenVLA(pretrained.config))
-    return replace(pretrained, model=model)
+        "samples": len(learned),
+        "tasks": sorted({known[i].task for i in training}),
+        "episodes": {name: [known[i].name for i in chosen] for name, chosen in names.items()},
+    }
+    return Task(policy, head, learned, unseen, summary)
 
 
 def split(dataset: RobotDataset, config: PosttrainConfig) -> tuple[list[int], list[int]]:
@@ -226,104 +154,12 @@ def split(dataset: RobotDataset, config: PosttrainConfig) -> tuple[list[int], li
     return training, held_out
 
 
-def dataset_statistics(dataset: RobotDataset, episodes: list[int]) -> dict[str, Any]:
-    """The published layout of one data set's statistics, over the training episodes."""
-    numbers = [dataset.numbers(i) for i in episodes]
-    actions = np.concatenate([n.actions for n in numbers])
-    statistics: dict[str, Any] = {
-        "action": ActionStats.of(actions, list(dataset.action_mask)).to_json(),
-        "num_transitions": len(actions),
-        "num_trajectories": len(episodes),
-    }
-    states = [n.state for n in numbers if n.state is not None]
-    if len(states) == len(numbers):
-        both = np.concatenate(states)
-        statistics["proprio"] = ActionStats.of(both, [True] * both.shape[1]).to_json()
-    return statistics
-
-
 def prepared_frames(
-    config: PosttrainConfig, dataset: RobotDataset, episodes: list[int], pretrained: VLACheckpoint
-) -> FrameCache:
-    """The frame cache of the data set and the model's processor, with these episodes in it."""
-    processor = pretrained.processor
+    config: PosttrainConfig, dataset: RobotDataset, episodes: list[int], policy: VLACheckpoint
+) -> FrameReader:
+    """Frames from the cache of the data set and the model's processor, with these episodes in it."""
+    processor = policy.processor
     root = config.frames or cache_folder("frames")
     cache = FrameCache.of(root, dataset, config.cameras, processor.size, processor.preparation)
     main_process_first(lambda: cache.build(dataset, episodes, processor.prepare, config.workers))
-    return cache
-
-
-def make_samples(
-    config: PosttrainConfig,
-    dataset: RobotDataset,
-    episodes: list[int],
-    cache: FrameCache,
-    statistics: dict[str, Any],
-) -> RobotSamples:
-    """Samples of some episodes, normalized by the training statistics."""
-    state = ActionStats.from_json(statistics["proprio"]) if config.proprio else None
-    actions = ActionStats.from_json(statistics["action"])
-    return RobotSamples(dataset, episodes, cache.reader(), actions, state, config.chunk)
-
-
-class Batches:
-    """batch_at(step): this process's part of the global batch, a function of (seed, step) alone."""
-
-    def __init__(
-        self,
-        config: PosttrainConfig,
-        head: ActionHead,
-        pretrained: VLACheckpoint,
-        samples: RobotSamples,
-    ) -> None:
-        self._size, self._seed = config.loop.batch_size, config.loop.seed
-        self._augment, self._samples = config.augment, samples
-        self._head, self._pretrained = head, pretrained
-
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        place = local_positions(self._size)
-        rows = rows_at(step, len(self._samples), self._size, self._seed)[place]
-        batch = self._samples.batch(rows)
-        draws = None
-        if self._augment:  # drawn for the global batch, so that processes share one stream
-            shape = (self._size, batch.frames.shape[1], AUGMENTATION_DRAWS)
-            rng = np.random.default_rng([self._seed, step, 2])
-            draws = rng.random(shape, np.float32)[place]
-        return as_inputs(self._head, self._pretrained, batch, draws)
-
-
-def as_inputs(
-    head: ActionHead, pretrained: VLACheckpoint, batch: RobotBatch, draws: np.ndarray | None = None
-) -> dict[str, Tensor]:
-    """The model's keyword arguments. draws: (B, V, 6) random numbers of the augmentation, or None."""
-    inputs = head.batch(batch.instructions, batch.actions)
-    views = [
-        pretrained.processor.pixel_values(
-            batch.frames[:, v], None if draws is None else np.ascontiguousarray(draws[:, v])
-        )
-        for v in range(batch.frames.shape[1])
-    ]
-    inputs["pixel_values"] = torch.cat(views, dim=1)
-    if batch.state is not None:
-        inputs["proprio"] = torch.from_numpy(batch.state)
-    return inputs
-
-
-@torch.no_grad()
-def measure(head: ActionHead, pretrained: VLACheckpoint, samples: RobotSamples) -> dict[str, Any]:
-    """Loss and metrics on held-out demonstrations, and the same with another episode's pictures: a
-    policy that looks gets worse with these."""
-    pretrained.model.eval()
-    device = device_of(pretrained.model)
-    sums: dict[str, float] = {}
-    for start in range(0, len(samples), _MEASURED):
-        rows = np.arange(start, min(start + _MEASURED, len(samples)))
-        for suffix, seen in (("", None), ("_other_picture", samples.other_episode(rows))):
-            inputs = as_inputs(head, pretrained, samples.batch(rows, seen))
-            inputs = {name: value.to(device) for name, value in inputs.items()}
-            loss, metrics = head.loss(pretrained.model, inputs)
-            for name, value in {"loss": loss, **metrics}.items():
-                key = f"held_out_{name}{suffix}"
-                sums[key] = sums.get(key, 0.0) + float(value) * len(rows)
-    means = {name: value / len(samples) for name, value in sums.items()}
-    return {"held_out_samples": len(samples), **means}
+    return cache.reader()

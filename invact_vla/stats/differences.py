@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from invact_vla.stats.bootstrap import percentile_interval
 from invact_vla.stats.rates import check_counts, wilson
 from invact_vla.stats.sequences import difference_evidence, difference_sequence, root
 
@@ -92,9 +93,7 @@ def paired_bootstrap(
     change = np.asarray(second, dtype=int) - np.asarray(first, dtype=int)
     counts = np.array([(change == value).sum() for value in (-1, 0, 1)])
     draws = rng.multinomial(n, counts / n, size=resamples)
-    tail = (1 - level) / 2
-    low, high = np.quantile((draws[:, 2] - draws[:, 0]) / n, [tail, 1 - tail])
-    return float(low), float(high)
+    return percentile_interval((draws[:, 2] - draws[:, 0]) / n, level)
 
 
 def tango(only_first: int, only_second: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -5,6 +5,7 @@ embedding. At inference the embedding needs no text and the registers are droppe
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -267,15 +268,14 @@ class InvActEncoder(nn.Module):
         """
         if not self.commit_blocks:
             raise ValueError("this encoder has no commit blocks (estimator none)")
-        rows = [
-            self.evaluated(batch).rows[-1].used.argmax(dim=-1) for batch in _batches(frames, 64)
-        ]
-        t, h, w = self.grid
-        return (
-            rearrange(torch.cat(rows)[:, : t * h * w], "b (t h w) -> b t h w", t=t, h=h, w=w)
-            .cpu()
-            .numpy()
-        )
+        found = [self.committed_places(self.evaluated(b)).cpu() for b in _batches(frames, 64)]
+        return torch.cat(found).numpy()
+
+    def committed_places(self, encoded: Encoded) -> Tensor:
+        """Special token of every patch (of the first stream) in the last commit block: int64 (B, T',
+        H', W')."""
+        chosen = encoded.rows[-1].used.argmax(dim=-1)[:, : math.prod(self.grid)]
+        return chosen.unflatten(1, self.grid)
 
     def evaluated(self, frames: Tensor) -> Encoded:
         """One forward pass as at inference, whatever the mode: hard rows, no noise."""

@@ -40,11 +40,7 @@ class ReadoutConfig:
 @torch.no_grad()
 @exact()
 def project_action(
-    encoder: InvActEncoder,
-    table: ClipTable,
-    rows: np.ndarray,
-    config: ReadoutConfig,
-    seed: int = 0,
+    encoder: InvActEncoder, table: ClipTable, rows: np.ndarray, config: ReadoutConfig, seed: int = 0
 ) -> None:
     """Fit the readout on clips `rows` of the table and put it into the encoder."""
     if len(rows) > config.clips:

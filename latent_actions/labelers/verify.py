@@ -1,6 +1,8 @@
 """`invact latent verify PATH`: hold a model against recorded outputs of its published code."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +16,16 @@ from latent_actions.labelers.univla.model import UnivlaModel
 TOLERANCE = 1e-4  # largest absolute difference of a float tensor; indices must be equal
 
 
-def main(path: Path) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LaqVerifyConfig:
+    """Which checkpoint to check against its recorded outputs."""
+
+    POSITIONAL: ClassVar[str] = "path"  # a word without a flag
+
+    path: Path  # folder of a LAQ or of UniVLA, or a weights file in one, with recorded outputs
+
+
+def main(config: LaqVerifyConfig) -> int:
     """Print the largest error of every tensor of expected.safetensors; 0 if all agree, else 1.
 
     path: a folder, or a weights file in one. The folder holds the weights (model.safetensors with
@@ -24,7 +35,7 @@ def main(path: Path) -> int:
     UniVLA's model: `features` float (B, 2, N, D) -> any of `z`, `z_q`, `indices` (task-centric),
     `z_uncontrol`, `indices_uncontrol` (task-irrelevant), `recon`.
     """
-    path = Path(path)
+    path = config.path
     folder = path.parent if path.is_file() else path
     inputs = read_tensors(folder / "inputs.safetensors")
     expected = read_tensors(folder / "expected.safetensors")

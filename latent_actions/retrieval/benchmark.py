@@ -1,10 +1,10 @@
-"""What a benchmark is: a config that turns subjects and clips into rows. The members are in
+"""What a benchmark is: a config that turns encoders and clips into rows. The members are in
 `benchmarks/`, one file each.
 """
 
 import abc
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips, pair_views
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.results import Row, measured, skipped
+from latent_actions.retrieval.results import Row, Scorer, skipped
+from latent_actions.retrieval.scenes import scene_groups
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.store import FrameStore
 
@@ -36,6 +37,10 @@ class Moments:
     moment: tuple[str, ...]
     text: tuple[str, ...]
 
+    def groups(self, key: str) -> list[str]:
+        """Group of each moment under a scene key; see `scene_groups`."""
+        return scene_groups(key, self.scene, self.take, self.moment)
+
 
 def moments_of(table: ClipTable, split: str) -> Moments:
     """Moments of a split with both views. UserError if there is none."""
@@ -46,23 +51,19 @@ def moments_of(table: ClipTable, split: str) -> Moments:
         )
     names = ("verb", "scene", "take", "moment", "text")
     columns = {n: tuple(getattr(table, n)[row] for row in pairs.ego) for n in names}
-    ego, exo = table.read(pairs.ego), table.read(pairs.exo)
-    return Moments(ego, exo, pairs.ego, pairs.exo, **columns)
+    return Moments(table.read(pairs.ego), table.read(pairs.exo), pairs.ego, pairs.exo, **columns)
 
 
 class Context:
-    """What benchmarks share: the clips, decoded once, and each subject's vectors, made once."""
+    """What benchmarks share: the clips, decoded once, and each encoder's vectors, made once.
+
+    frames: T that the encoders read. folder: of decoded frames. draws: of the bootstrap.
+    """
 
     def __init__(
-        self,
-        data: ClipData,
-        split: Split,
-        *,
-        frames: int,
-        folder: Path,
-        workers: int = 1,
+        self, data: ClipData, split: Split, *, frames: int, folder: Path, workers: int = 1,
         draws: int = 1000,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.data, self.frames = data, frames
         self.split: Split = split
         self.folder, self.workers, self.draws = folder, workers, draws
@@ -78,29 +79,28 @@ class Context:
         """Moments with both views. UserError if there is none."""
         return moments_of(self.table, self.split)
 
-    @property
-    def oversample(self) -> int:
-        """Stored frames for each that is read."""
-        return self.table.oversample
-
-    def vectors(self, subject: EvaluatedEncoder) -> tuple[np.ndarray, np.ndarray]:
+    def vectors(self, encoder: EvaluatedEncoder) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings of the moments, ego and exo: float (M, D) each."""
-        if subject.name not in self._vectors:
+        if encoder.name not in self._vectors:
             moments = self.moments
-            logger.info("embedding %d clips with %s", 2 * len(moments.ego), subject.name)
-            self._vectors[subject.name] = subject.embed(moments.ego), subject.embed(moments.exo)
-        return self._vectors[subject.name]
+            logger.info("embedding %d clips with %s", 2 * len(moments.ego), encoder.name)
+            self._vectors[encoder.name] = encoder.embed(moments.ego), encoder.embed(moments.exo)
+        return self._vectors[encoder.name]
 
-    def forget(self, subject: EvaluatedEncoder) -> None:
-        """Drop the embeddings of a subject that is done with."""
-        self._vectors.pop(subject.name, None)
+    def forget(self, encoder: EvaluatedEncoder) -> None:
+        """Drop the embeddings of an encoder that is done with."""
+        self._vectors.pop(encoder.name, None)
+
+    def videos(self, of_what: str) -> VideoClips:
+        """The clips' data. UserError for clips of no video files, which have no `of_what`."""
+        if not isinstance(self.data, VideoClips):
+            raise UserError(f"these clips come from no video files, so they have no {of_what}")
+        return self.data
 
     def records(self) -> Sequence[ClipRecord]:
         """The table's rows as records, with their spans. UserError for clips of no video."""
-        table = self.table
-        if not isinstance(self.data, VideoClips):
-            raise UserError("these clips come from no video files, so they have no spans")
-        records = FrameStore.open(self.folder / "clips").records
+        self.videos("spans")
+        table, records = self.table, FrameStore.open(self.folder / "clips").records
         assert len(records) == len(table)
         return records
 
@@ -116,68 +116,36 @@ class Context:
         )
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Makes rows with the names of one benchmark and one subject."""
-
-    benchmark: str
-    subject: str
-    draws: int
-
-    def row(
-        self,
-        measure: str,
-        setting: str,
-        scores: np.ndarray,
-        clusters: Sequence[Hashable],
-        *,
-        chance: float | None = None,
-        oracle: float | None = None,
-        answerable: float | None = None,
-        weights: np.ndarray | None = None,
-    ) -> Row:
-        """A mean over queries, see results.measured."""
-        return measured(
-            scores, clusters, draws=self.draws, benchmark=self.benchmark, subject=self.subject,
-            measure=measure, setting=setting, chance=chance, oracle=oracle, answerable=answerable,
-            weights=weights,
-        )  # fmt: skip
-
-    def skip(self, reason: str, *, measure: str = "skipped", setting: str = "") -> Row:
-        """What this subject could not be measured on."""
-        return skipped(self.benchmark, reason, self.subject, measure=measure, setting=setting)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(draccus.ChoiceRegistry, abc.ABC):
     """One family of measures. Missing data is a UserError: it becomes a row with the reason."""
 
     @abc.abstractmethod
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
-        """All numbers of one subject, in the order of the table."""
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
+        """All numbers of one encoder, in the order of the table."""
 
     def name(self) -> str:
         """The name under which the class is registered."""
         return self.get_choice_name(type(self))
 
-    def scorer(self, context: Context, subject: EvaluatedEncoder) -> Scorer:
-        return Scorer(self.name(), subject.name, context.draws)
+    def scorer(self, context: Context, encoder: EvaluatedEncoder) -> Scorer:
+        return Scorer(self.name(), encoder.name, context.draws)
 
 
 def run_benchmark(
-    benchmark: Benchmark, context: Context, subjects: Sequence[EvaluatedEncoder]
+    benchmark: Benchmark, context: Context, encoders: Sequence[EvaluatedEncoder]
 ) -> list[Row]:
-    """Rows of every subject; a reason that holds for all of them is given once."""
+    """Rows of every encoder; a reason that holds for all of them is given once."""
     rows: list[Row] = []
     reasons: dict[str, list[str]] = {}
-    for subject in subjects:
+    for encoder in encoders:
         try:
-            rows.extend(benchmark.rows(context, subject))  # what came before an error stays
+            rows.extend(benchmark.rows(context, encoder))  # what came before an error stays
         except UserError as error:
-            reasons.setdefault(str(error), []).append(subject.name)
+            reasons.setdefault(str(error), []).append(encoder.name)
     for reason, names in reasons.items():
         logger.warning("%s is left out: %s", benchmark.name(), reason)
-        if len(names) == len(subjects):
+        if len(names) == len(encoders):
             rows.append(skipped(benchmark.name(), reason))
         else:
             rows += [skipped(benchmark.name(), reason, name) for name in names]

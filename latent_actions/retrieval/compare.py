@@ -1,10 +1,10 @@
 """`invact encoder compare`: training recipes side by side, several seeds each, on the same clips.
 
-<out>/compare.parquet   one row a number of a variant (compare_stats.CompareRow)
+<out>/compare.parquet   one row per number of a variant (compare_stats.CompareRow)
 <out>/compare.json      the same, with the notes
 <out>/table.txt         the tables, to read; also printed
 <out>/table.md          the same in Markdown
-<out>/index.html        the page: bars with intervals and seeds, tables, the committed patches
+<out>/index.html        the page: means with intervals and seeds, tables, the committed patches
 <out>/parts/            what was measured of each run, kept so that a killed comparison continues
 <out>/frames/           decoded clips, made once
 
@@ -36,8 +36,7 @@ from latent_actions.retrieval.benchmarks import (
     CommitmentBenchmark,
     SceneBiasBenchmark,
 )
-from latent_actions.retrieval.benchmarks.atomic import directions
-from latent_actions.retrieval.compare_page import compare_page
+from latent_actions.retrieval.compare_page import write_compare_page
 from latent_actions.retrieval.compare_stats import (
     PRECISION,
     CompareRow,
@@ -45,7 +44,7 @@ from latent_actions.retrieval.compare_stats import (
     estimates_of,
     write_rows,
 )
-from latent_actions.retrieval.compare_tables import markdown, plain_text, tables
+from latent_actions.retrieval.compare_tables import has_headroom, markdown, plain_text, tables
 from latent_actions.retrieval.compare_variants import (
     PIXELS,
     RANDOM,
@@ -56,15 +55,15 @@ from latent_actions.retrieval.compare_variants import (
     trained_variant,
     unmatched,
 )
+from latent_actions.retrieval.directions import AVERAGES, DIRECTIONS, precisions
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.metric import reference_scores_of
-from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
+from latent_actions.retrieval.metric import bounds_of
 from latent_actions.retrieval.results import OVERALL, Row
-from latent_actions.retrieval.scenes import OWN, scene_groups
+from latent_actions.retrieval.scenes import OWN
 from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)
-Part = dict[str, Any]  # of one run: {"scores": {direction: [a query]}, "rows": [Row as dict]}
+Part = dict[str, Any]  # of one run: {"scores": {direction: [per query]}, "rows": [Row as dict]}
 MEASURES = (*AVERAGES, *DIRECTIONS)
 
 
@@ -77,9 +76,9 @@ class CompareConfig:
     """Which variants to compare, and on what."""
 
     out: Path  # run folder
-    variants: dict[str, tuple[Path, ...]]  # name -> runs of `invact encoder train`, one a seed
+    variants: dict[str, tuple[Path, ...]]  # name -> runs of `invact encoder train`, one per seed
     reference: str  # name of the variant that all others are compared with
-    # name -> published or separately trained encoders, one a seed
+    # name -> published or separately trained encoders, one per seed
     baselines: dict[str, tuple[BaselineConfig, ...]] = field(default_factory=dict)  # see above
     random: bool = True  # the reference's architecture with random weights, as many seeds
     pixels: bool = True  # raw pixels
@@ -132,12 +131,14 @@ def main(config: CompareConfig) -> Path:
     parts = _measure_all(variants, context, config.measures, run.folder / "parts", device)
     rows = [*_precision_rows(config, variants, parts, context), *_measure_rows(variants, parts)]
     notes += _absent(parts, rows)
+    if not has_headroom(rows):
+        notes.insert(0, _no_headroom(rows))
     write_rows(rows, notes, config.reference, run.folder)
     shown = tables(rows, config.reference)
     picture = config.variants[config.reference][0] / "committed.png"
-    page = compare_page(rows, config.reference, shown, notes, picture)
+    write_compare_page(run.folder / "index.html", rows, config.reference, shown, notes, picture)
     text = "\n\n".join([plain_text(shown), *notes])
-    written = {"table.txt": text + "\n", "table.md": markdown(shown), "index.html": page}
+    written = {"table.txt": text + "\n", "table.md": markdown(shown)}
     for name, content in written.items():
         with atomic_file(run.folder / name) as temporary:
             temporary.write_text(content)
@@ -170,42 +171,37 @@ def read_variants(config: CompareConfig) -> tuple[list[Variant], list[str]]:
 
 
 def _measure_all(
-    variants: list[Variant],
-    context: Context,
-    measures: tuple[Benchmark, ...],
-    folder: Path,
+    variants: list[Variant], context: Context, measures: tuple[Benchmark, ...], folder: Path,
     device: torch.device,
-) -> dict[str, list[Part]]:
-    """What was measured of every run of every variant; kept in `folder`, a file a run."""
+) -> dict[str, list[Part]]:  # fmt: skip
+    """What was measured of every run of every variant; kept in `folder`, a file per run."""
     found: dict[str, list[Part]] = {variant.name: [] for variant in variants}
     members = [(variant, number) for variant in variants for number in range(len(variant.members))]
     for variant, number in tqdm(members, desc="compare", unit="run", mininterval=1.0):
         path = folder / f"{variant.name}_{number}.json"
         if not path.exists():
-            subject = variant.members[number].load(f"{variant.name} {number}", device)
-            write_json(path, _measure(subject, context, measures))
+            encoder = variant.members[number].load(f"{variant.name} {number}", device)
+            write_json(path, _measure(encoder, context, measures))
         found[variant.name].append(read_json(path))
     return found
 
 
-def _measure(subject: EvaluatedEncoder, context: Context, measures: tuple[Benchmark, ...]) -> Part:
+def _measure(encoder: EvaluatedEncoder, context: Context, measures: tuple[Benchmark, ...]) -> Part:
     """One run: P@10 of every query in all directions, and the rows of other benchmarks."""
     moments = context.moments
-    groups = scene_groups(OWN, moments.scene, moments.take, moments.moment)
-    sides = dict(zip("gx", context.vectors(subject), strict=True))
-    scores = directions(sides, moments.verb, groups)
-    rows = [row for bench in measures for row in run_benchmark(bench, context, [subject])]
-    context.forget(subject)
+    scores = precisions(*context.vectors(encoder), moments.verb, moments.groups(OWN))
+    rows = [row for bench in measures for row in run_benchmark(bench, context, [encoder])]
+    context.forget(encoder)
     return {
         "scores": {name: values.tolist() for name, values in scores.items()},
-        "rows": [asdict(_unnamed(row, subject.name)) for row in rows],
+        "rows": [asdict(_unnamed(row, encoder.name)) for row in rows],
     }
 
 
 def _unnamed(row: Row, name: str) -> Row:
     """A row without its run's name; what stood behind the name moves to the measure."""
-    version = "" if row.subject == OVERALL else row.subject.removeprefix(name)
-    return replace(row, subject="", measure=row.measure + version)
+    version = "" if row.encoder == OVERALL else row.encoder.removeprefix(name)
+    return replace(row, encoder="", measure=row.measure + version)
 
 
 def _precision_rows(
@@ -213,8 +209,7 @@ def _precision_rows(
 ) -> list[CompareRow]:
     """P@10 with intervals, all variants of a measure one after the other."""
     moments, rows = context.moments, []
-    groups = scene_groups(OWN, moments.scene, moments.take, moments.moment)
-    levels = reference_scores_of(moments.verb, groups)
+    bounds = bounds_of(moments.verb, moments.groups(OWN))
     for measure in MEASURES:
         scores = {
             name: np.array([part["scores"][measure] for part in runs])
@@ -229,8 +224,8 @@ def _precision_rows(
                 CompareRow(
                     variant=variant.name, benchmark=PRECISION, measure=measure, setting="scene left out",
                     value=own.value, seeds=tuple((100 * scores[variant.name].mean(axis=1)).tolist()),
-                    low=own.interval[0], high=own.interval[1], chance=levels.chance,
-                    oracle=levels.oracle, n=levels.n, takes=len(set(moments.take)),
+                    low=own.interval[0], high=own.interval[1], chance=bounds.chance,
+                    oracle=bounds.oracle, n=bounds.n, takes=len(set(moments.take)),
                     steps=variant.steps, parameters=variant.parameters, **versus,
                 )
             )  # fmt: skip
@@ -286,6 +281,14 @@ def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
                 some = f"{count} of {len(runs)} runs have it"
                 reasons[f"{measure} of {variant} is left out: {some}."] = None
     return list(reasons)
+
+
+def _no_headroom(rows: list[CompareRow]) -> str:
+    first = next(row for row in rows if row.benchmark == PRECISION)
+    return (
+        f"These clips cannot tell encoders apart: a random order and a perfect one both have P@10 "
+        f"{first.chance:.2f} % ({first.n} queries of {first.takes} takes). More clips are needed."
+    )
 
 
 def _parents(config: CompareConfig) -> dict[str, Path]:

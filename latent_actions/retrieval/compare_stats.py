@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.core.files import atomic_file, write_json
-from latent_actions.retrieval.metric import as_ids
+from invact_vla.core.files import write_json
+from invact_vla.stats.bootstrap import percentile_interval, resample
+from latent_actions.retrieval.results import write_table
 
 PRECISION = "atomic"  # benchmark of the rows with intervals
 
@@ -59,35 +60,22 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return interval(self.draws)
+        return percentile_interval(self.draws)
 
 
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of bootstrap draws (B,)."""
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def take_counts(takes: Sequence[Hashable], draws: int, seed: int) -> np.ndarray:
-    """How often each take is in each draw: float (B, K), rows sum to K."""
-    ids = as_ids(takes)
-    count = int(ids.max()) + 1
-    picks = np.random.default_rng([seed, 0]).integers(count, size=(draws, count))
-    found = np.zeros((draws, count))
-    np.add.at(found, (np.arange(draws)[:, None], picks), 1)
+def estimates_of(
+    scores: Mapping[str, np.ndarray], takes: Sequence[Hashable], draws: int, seed: int
+) -> dict[str, Estimate]:
+    """Means of one measure for all variants on the same draws of takes: scores (S, N) in [0, 1]."""
+    found = {}
+    for place, (name, values) in enumerate(scores.items()):
+        each = np.ones(values.shape[1])
+        means = resample(values, each, takes, draws=draws, seed=[seed, 0])
+        rng = np.random.default_rng([seed, 1, place])
+        picks = rng.integers(len(values), size=means.shape)
+        drawn = np.take_along_axis(means, picks, axis=1).mean(axis=1)
+        found[name] = Estimate(100 * float(values.mean()), 100 * drawn)
     return found
-
-
-def estimate(
-    scores: np.ndarray, takes: Sequence[Hashable], counts: np.ndarray, rng: np.random.Generator
-) -> Estimate:
-    """Mean of a variant: scores (S, N) in [0, 1], takes (N,), counts of `take_counts` (B, K)."""
-    ids, (seeds, _) = as_ids(takes), scores.shape
-    sums = np.stack([np.bincount(ids, weights=row) for row in scores], axis=1)
-    means = (counts @ sums) / (counts @ np.bincount(ids))[:, None]  # (B, S)
-    picks = rng.integers(seeds, size=(len(counts), seeds))
-    drawn = np.take_along_axis(means, picks, axis=1).mean(axis=1)
-    return Estimate(100 * float(scores.mean()), 100 * drawn)
 
 
 def against(reference: Estimate, variant: Estimate) -> dict[str, Any]:
@@ -95,35 +83,23 @@ def against(reference: Estimate, variant: Estimate) -> dict[str, Any]:
 
     The ratio is None if the variant scores 0 in the mean or in any draw.
     """
-    low, high = interval(reference.draws - variant.draws)
+    low, high = percentile_interval(reference.draws - variant.draws)
     (our_low, our_high), (their_low, their_high) = reference.interval, variant.interval
     found: dict[str, Any] = {
         "difference": reference.value - variant.value, "difference_low": low, "difference_high": high,
         "apart": our_low > their_high or their_low > our_high,
     }  # fmt: skip
     if variant.value > 0 and variant.draws.min() > 0:
-        low, high = interval(reference.draws / variant.draws)
+        low, high = percentile_interval(reference.draws / variant.draws)
         found |= {"ratio": reference.value / variant.value, "ratio_low": low, "ratio_high": high}
     return found
-
-
-def estimates_of(
-    scores: Mapping[str, np.ndarray], takes: Sequence[Hashable], draws: int, seed: int
-) -> dict[str, Estimate]:
-    """Estimates of one measure for all variants on the same draws of takes; scores are (S, N)."""
-    counts = take_counts(takes, draws, seed)
-    return {
-        name: estimate(values, takes, counts, np.random.default_rng([seed, 1, place]))
-        for place, (name, values) in enumerate(scores.items())
-    }
 
 
 def write_rows(
     rows: Sequence[CompareRow], notes: Sequence[str], reference: str, folder: Path
 ) -> None:
-    """compare.parquet (a row a number) and compare.json (the same, with reference and notes)."""
+    """compare.parquet (a row per number) and compare.json (the same, with reference and notes)."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     plain = [{**asdict(row), "seeds": list(row.seeds)} for row in rows]
     texts = {"variant", "benchmark", "measure", "setting"}
@@ -131,8 +107,7 @@ def write_rows(
     kinds = {name: pa.string() for name in texts} | {name: pa.int64() for name in whole}
     kinds |= {"seeds": pa.list_(pa.float64()), "apart": pa.bool_()}
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in plain[0]])
-    with atomic_file(folder / "compare.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(plain, schema=schema), temporary)
+    write_table(plain, schema, folder / "compare.parquet")
     write_json(
         folder / "compare.json", {"reference": reference, "notes": list(notes), "rows": plain}
     )

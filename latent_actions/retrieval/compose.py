@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from latent_actions.retrieval.metric import TOP, as_ids, normalize, top_indices
+from latent_actions.retrieval.metric import TOP, normalize, top_indices
 
 Composition = Literal["mean", "max", "dtw", "chamfer", "gt_atomic"]
 Sequences = Sequence[np.ndarray]  # M arrays, float (N_i, D)
@@ -96,13 +96,6 @@ def retrieve(
             for query, places in zip(queries, found, strict=True)
         ]
     )
-
-
-def hits_of(found: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Precision of each row of found places, divisor its width: (M, top) -> (M,) in [0, 1]."""
-    ids = as_ids(labels)
-    right = (ids[found] == ids[: len(found), None]) & (found >= 0)
-    return right.sum(axis=1) / found.shape[1]
 
 
 def _rerank(

@@ -1,7 +1,5 @@
-"""What is evaluated: anything that makes a vector of a clip, and what else it may offer.
-
-The trained encoder, the same architecture with random weights, and raw pixels: what the numbers
-are worth.
+"""Encoders under evaluation, and the two references that say what a number is worth: the same
+architecture with random weights, and raw pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +12,9 @@ import torch
 from invact_vla.training.device import CPU, Device, exact, resolve_device
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.encoder.inputs.language import LanguageHead, text_features
-from latent_actions.encoder.routing import Routing
 
-Embed = Callable[[np.ndarray], np.ndarray]
+Embed = Callable[[np.ndarray], np.ndarray]  # uint8 (N, T, H, W, 3) -> float (N, D)
+EmbedTexts = Callable[[Sequence[str]], np.ndarray]  # K texts -> float (K, D)
 _PIXEL_GRID = 8  # side of the pictures that the pixel baseline compares
 _BATCH = 64
 
@@ -25,9 +23,9 @@ _BATCH = 64
 class Tokens:
     """What an encoder holds besides its embedding, of N clips.
 
-    action: float32 (N, k), as the head reads it; token: float32 (N, d), the same before it is cut
-    down to k numbers; registers: float32 (N, R * d); committed: int64 (N, T', H', W'), 0 where a
-    patch is committed to the action token.
+    action: float32 (N, k), as the head reads it; token: float32 (N, d), the same before it is
+    projected to k numbers; registers: float32 (N, R * d); committed: int64 (N, T', H', W'), 0 where
+    a patch is committed to the action token.
     """
 
     action: np.ndarray
@@ -41,9 +39,9 @@ class EvaluatedEncoder:
     """One encoder under evaluation. Benchmarks that need what it lacks leave it out, and say so."""
 
     name: str
-    embed: Embed  # uint8 (N, T, H, W, 3) -> float (N, D)
+    embed: Embed
     tokens: Callable[[np.ndarray], Tokens] | None = None  # of an encoder with commit blocks
-    texts: Callable[[Sequence[str]], np.ndarray] | None = None  # K texts -> float (K, D)
+    texts: EmbedTexts | None = None
 
     def of_frames(self, clips: np.ndarray) -> np.ndarray:
         """Mean vector of the single frames, each shown as a still clip: blind to their order."""
@@ -52,11 +50,10 @@ class EvaluatedEncoder:
         return np.mean(parts, axis=0)
 
 
-def embed_all(subject: EvaluatedEncoder, frames: np.ndarray, batch: int = 256) -> np.ndarray:
+def embed_all(encoder: EvaluatedEncoder, frames: np.ndarray, batch: int = 256) -> np.ndarray:
     """Vectors of a memory-mapped array of clips, a batch at a time: float (N, D)."""
-    rows = np.arange(len(frames))
-    parts = [subject.embed(frames[rows[i : i + batch]]) for i in range(0, len(frames), batch)]
-    return np.concatenate(parts)
+    starts = range(0, len(frames), batch)
+    return np.concatenate([encoder.embed(np.array(frames[i : i + batch])) for i in starts])
 
 
 def trained(path: Path, name: str = "encoder", device: Device = CPU) -> EvaluatedEncoder:
@@ -65,21 +62,19 @@ def trained(path: Path, name: str = "encoder", device: Device = CPU) -> Evaluate
     texts, language = None, path / "language"
     if language.is_dir():
         texts = text_side(LanguageHead.from_pretrained(language, device))
-    return subject_of(encoder, name, texts)
+    return evaluated(encoder, name, texts)
 
 
-def subject_of(
-    encoder: InvActEncoder,
-    name: str,
-    texts: Callable[[Sequence[str]], np.ndarray] | None = None,
+def evaluated(
+    encoder: InvActEncoder, name: str, texts: EmbedTexts | None = None
 ) -> EvaluatedEncoder:
-    """An encoder object as a subject."""
+    """An encoder object, to be evaluated."""
     has_tokens = len(encoder.commit_blocks) > 0 and encoder.config.commit.registers > 0
     tokens = (lambda clips: token_states(encoder, clips)) if has_tokens else None
     return EvaluatedEncoder(name=name, embed=encoder.embed, tokens=tokens, texts=texts)
 
 
-def text_side(head: LanguageHead) -> Callable[[Sequence[str]], np.ndarray]:
+def text_side(head: LanguageHead) -> EmbedTexts:
     """K texts -> float32 (K, D) of unit length."""
 
     @torch.no_grad()
@@ -95,23 +90,13 @@ def text_side(head: LanguageHead) -> Callable[[Sequence[str]], np.ndarray]:
 @exact()
 def token_states(encoder: InvActEncoder, clips: np.ndarray) -> Tokens:
     """Action token, registers and committed patches of clips, uint8 (N, T, H, W, 3)."""
-    action, token, registers, committed = [], [], [], []
-    encoder.eval()
+    found: list[tuple[np.ndarray, ...]] = []
     for start in range(0, len(clips), _BATCH):
-        batch = torch.from_numpy(np.ascontiguousarray(clips[start : start + _BATCH]))
-        encoded = encoder(batch.to(encoder.device), Routing(hard=True, noise=False))
-        action.append(encoded.action.float().cpu())
-        token.append(encoded.token.float().cpu())
-        registers.append(encoded.registers.float().flatten(1).cpu())
-        committed.append(encoded.rows[-1].used.argmax(dim=-1).cpu())
-    tokens = int(np.prod(encoder.grid))  # further streams, if any, follow those of the first
-    places = torch.cat(committed)[:, :tokens].reshape(len(clips), *encoder.grid)
-    return Tokens(
-        action=torch.cat(action).numpy(),
-        token=torch.cat(token).numpy(),
-        registers=torch.cat(registers).numpy(),
-        committed=places.numpy(),
-    )
+        encoded = encoder.evaluated(torch.from_numpy(np.array(clips[start : start + _BATCH])))
+        states = (encoded.action, encoded.token, encoded.registers.flatten(1))
+        committed = encoder.committed_places(encoded).cpu().numpy()
+        found.append((*(state.float().cpu().numpy() for state in states), committed))
+    return Tokens(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 def references(config: EncoderConfig, seed: int, device: Device = CPU) -> list[EvaluatedEncoder]:
@@ -120,7 +105,7 @@ def references(config: EncoderConfig, seed: int, device: Device = CPU) -> list[E
         torch.manual_seed(seed)
         untrained = InvActEncoder(config).to(resolve_device(device)).eval()
     return [
-        subject_of(untrained, "random weights"), EvaluatedEncoder(name="pixels", embed=pixel_embedding)
+        evaluated(untrained, "random weights"), EvaluatedEncoder(name="pixels", embed=pixel_embedding)
     ]  # fmt: skip
 
 

@@ -3,22 +3,25 @@
 Beside it stand the same architecture with random weights, and raw pixels: what the numbers are
 worth. A benchmark whose data is missing leaves a row that says why.
 
-<out>/results.parquet   one row a number: value, 95 % interval, chance, oracle, n (results.Row)
+<out>/results.parquet   one row per number: value, 95 % interval, chance, oracle, n (results.Row)
 <out>/results.json      the same
 <out>/table.txt         the same, to read
 <out>/frames/           decoded clips, made once
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import open_run
-from invact_vla.training.device import CPU, Device, stage_device
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from invact_vla.core.text_table import text_table
+from invact_vla.training.device import stage_device
+from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of, weights_of
@@ -31,16 +34,16 @@ from latent_actions.retrieval.benchmarks import (
     LanguageBenchmark,
     SceneBiasBenchmark,
 )
+from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS, precisions
 from latent_actions.retrieval.encoders import (
-    Embed,
     EvaluatedEncoder,
     encoder_folder,
     references,
     trained,
 )
-from latent_actions.retrieval.protocols import Labels, gallery_levels, score_all
-from latent_actions.retrieval.results import Row, format_rows, skipped, write_rows
-from latent_actions.retrieval.scenes import ALONE, OWN, scene_groups
+from latent_actions.retrieval.metric import bounds_of
+from latent_actions.retrieval.results import Row, Scorer, format_rows, skipped, write_rows
+from latent_actions.retrieval.scenes import ALONE, OWN
 from latent_actions.video.records import Split
 
 
@@ -85,13 +88,13 @@ def main(config: EvalConfig) -> Path:
     if run.finished:
         return run.folder
     torch.set_num_threads(1)
-    subjects, frames, rows = _subjects(config, stage_device(run, config.device))
+    encoders, frames, rows = _encoders(config, stage_device(run, config.device))
     context = Context(
         config.data, config.split, frames=frames, folder=config.frames or run.folder / "frames",
         workers=config.workers, draws=config.draws,
     )  # fmt: skip
     for benchmark in config.benchmarks:
-        rows += run_benchmark(benchmark, context, subjects)
+        rows += run_benchmark(benchmark, context, encoders)
     if all(row.value is None for row in rows):
         raise UserError(f"no benchmark could run: {rows[0].note}")
     write_rows(rows, run.folder)
@@ -99,68 +102,41 @@ def main(config: EvalConfig) -> Path:
     with atomic_file(run.folder / "table.txt") as temporary:
         temporary.write_text(table + "\n")
     print(table)
-    run.finish(_summary(rows, subjects[0].name))
+    run.finish(
+        {
+            " / ".join(filter(None, (row.benchmark, row.setting, row.measure))): row.value
+            for row in rows
+            if row.encoder == encoders[0].name
+        }
+    )
     return run.folder
 
 
-def _subjects(
+def _encoders(
     config: EvalConfig, device: torch.device
 ) -> tuple[list[EvaluatedEncoder], int, list[Row]]:
-    """The encoder and what it is compared with, the frames of a clip that all of them see, and a
-    row for each of the others that could not be loaded.
+    """The encoder and what it is compared with, the frames per clip that all of them see, and a row
+    for each of the others that could not be loaded.
     """
     shape = InvActEncoder.from_pretrained(encoder_folder(config.encoder)).config
-    subjects, rows = [trained(config.encoder, device=device)], []
+    encoders, rows = [trained(config.encoder, device=device)], []
     if config.baselines:
-        subjects += references(shape, config.seed, device)
+        encoders += references(shape, config.seed, device)
     for name, other in _others(config).items():
         try:
-            subjects.append(EvaluatedEncoder(name=name, embed=load_baseline(other, device)))
+            encoders.append(EvaluatedEncoder(name=name, embed=load_baseline(other, device)))
         except UserError as error:
             rows.append(skipped("loading", str(error), name))
-    return subjects, shape.frames, rows
+    return encoders, shape.frames, rows
 
 
 def _others(config: EvalConfig) -> dict[str, BaselineConfig]:
     """The other encoders by name; the second of a name is called "<name> 2", the third "<name> 3"."""
-    names = [name_of(other) for other in config.others]
     found: dict[str, BaselineConfig] = {}
-    for place, (name, other) in enumerate(zip(names, config.others, strict=True)):
-        count = names[: place + 1].count(name)
-        found[name if count == 1 else f"{name} {count}"] = other
+    for other in config.others:
+        count = sum(name_of(known) == name_of(other) for known in found.values())
+        found[f"{name_of(other)} {count + 1}" if count else name_of(other)] = other
     return found
-
-
-def _summary(rows: list[Row], subject: str) -> dict[str, float | None]:
-    """Values of one subject by benchmark, setting and measure."""
-    return {
-        " / ".join(filter(None, (row.benchmark, row.setting, row.measure))): row.value
-        for row in rows
-        if row.subject == subject
-    }
-
-
-def baselines(config: EncoderConfig, seed: int, device: Device = CPU) -> dict[str, Embed]:
-    """What `evaluate` shows beside an encoder: random weights and pixels."""
-    return {subject.name: subject.embed for subject in references(config, seed, device)}
-
-
-def evaluate(embeds: dict[str, Embed], table: ClipTable, split: str, draws: int = 1000) -> dict:
-    """Atomic scores of several encoders with their own scene left out, for the end of a training:
-    {"encoders": {name: directions}, "levels": levels}.
-
-    UserError if no moment of the split is seen by both views, or all moments are of one scene.
-    """
-    moments = moments_of(table, split)
-    columns = moments.scene, moments.take, moments.moment
-    for key in (OWN, ALONE):
-        scene_groups(key, *columns)
-    labels = Labels(verb=moments.verb, scene=moments.scene, take=moments.take)
-    encoders = {
-        name: score_all(embed(moments.ego), embed(moments.exo), labels, draws=draws)
-        for name, embed in embeds.items()
-    }
-    return {"encoders": encoders, "levels": gallery_levels(labels), "split": split}
 
 
 def _parents(config: EvalConfig) -> dict[str, Path]:
@@ -170,3 +146,46 @@ def _parents(config: EvalConfig) -> dict[str, Path]:
         for part, path in weights_of(other).items()
     }
     return {"encoder": config.encoder, **weights, **config.data.parents()}
+
+
+def evaluate(
+    encoders: Sequence[EvaluatedEncoder], table: ClipTable, split: str, draws: int = 1000
+) -> dict[str, Any]:
+    """P@10 of several encoders in all directions, for the end of a training.
+
+    {"encoders": {name: {direction: {p_at_10, low, high (percent), n}}}, "levels": bounds, "split"}:
+    the query's own scene is left out, in directions named "... same_moment" its moment alone.
+    UserError if no moment of the split is seen by both views, or all moments are of one scene.
+    """
+    moments = moments_of(table, split)
+    groups = {"": moments.groups(OWN), " same_moment": moments.groups(ALONE)}
+    found: dict[str, Any] = {encoder.name: {} for encoder in encoders}
+    for encoder in encoders:
+        score = Scorer("atomic", encoder.name, draws)
+        views = encoder.embed(moments.ego), encoder.embed(moments.exo)
+        for suffix, given in groups.items():
+            names = ("g-x", "x-g", "cross_view") if suffix else (*DIRECTIONS, *AVERAGES)
+            scores = precisions(*views, moments.verb, given)
+            for name in names:
+                row = score.row("P@10", suffix, scores[name], moments.take)
+                found[encoder.name][name + suffix] = {
+                    "p_at_10": row.value, "low": row.low, "high": row.high, "n": row.n
+                }  # fmt: skip
+    levels = {
+        name: asdict(bounds_of(moments.verb, given))
+        for name, given in zip(("scene", "same_moment"), groups.values(), strict=True)
+    }
+    return {"encoders": found, "levels": levels, "split": split}
+
+
+def format_scores(result: dict[str, Any]) -> str:
+    """The result of `evaluate` as a text table; chance, oracle and n below."""
+    names, encoders = DIRECTION_NAMES, result["encoders"].items()
+    lines = [[e, *(f"{scores[n]['p_at_10']:.2f}" for n in names)] for e, scores in encoders]
+    table = text_table(("P@10 (%)", *names.values()), lines, left=(0,))
+    level = result["levels"]["scene"]
+    return (
+        f"{table}\nchance {level['chance']:.2f}, oracle {level['oracle']:.2f}, "
+        f"answerable {level['answerable']:.1f} %, "
+        f"{level['n']} queries, {level['groups']} scenes (the query's scene left out)"
+    )

@@ -55,11 +55,7 @@ class Gallery:
     """Vectors of clips with what is known of them. made_by: what the vectors come from."""
 
     def __init__(
-        self,
-        vectors: np.ndarray,
-        entries: Sequence[Entry],
-        thumbnails: np.ndarray,
-        made_by: str,
+        self, vectors: np.ndarray, entries: Sequence[Entry], thumbnails: np.ndarray, made_by: str
     ) -> None:
         if not len(vectors) == len(entries) == len(thumbnails):
             raise ValueError(

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.stats.bootstrap import as_ids
 
 TOP = 10  # the benchmark's K
-_BLOCK = 1024  # queries a matrix product: bounds memory at 1024 x N similarities
+_BLOCK = 1024  # queries per matrix product: bounds memory at 1024 x N similarities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,15 @@ class ScoreBounds:
     n: int  # queries
     groups: int  # distinct groups
 
+    def fractions(self) -> dict[str, float]:
+        """chance, oracle and answerable in [0, 1]."""
+        return {name: getattr(self, name) / 100 for name in ("chance", "oracle", "answerable")}
 
-def levels(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> ScoreBounds:
-    """ScoreBounds of a data set from counts[group][label], each query's own group left out.
 
-    A gallery smaller than K is retrieved whole, so chance there is R_i / K.
+def score_bounds(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> ScoreBounds:
+    """Bounds of a data set from counts[group][label], each query's own group left out.
+
+    A gallery smaller than K is retrieved whole, so chance there is R_i / K. ValueError without clips.
     """
     per_label: Counter = Counter()
     for group in counts.values():
@@ -51,22 +56,19 @@ def levels(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> ScoreBoun
             answerable += count * (positives > 0)
     scale = 100.0 / total
     return ScoreBounds(
-        chance=chance * scale,
-        oracle=oracle * scale,
-        answerable=answerable * scale,
-        n=total,
+        chance=chance * scale, oracle=oracle * scale, answerable=answerable * scale, n=total,
         groups=len(counts),
-    )
+    )  # fmt: skip
 
 
-def reference_scores_of(
+def bounds_of(
     labels: Sequence[Hashable], groups: Sequence[Hashable], top: int = TOP
 ) -> ScoreBounds:
-    """ScoreBounds of N clips given their labels and groups (equal length)."""
+    """Bounds of N clips given their labels and groups (equal length)."""
     counts: dict[Hashable, Counter] = {}
     for label, group in zip(labels, groups, strict=True):
         counts.setdefault(group, Counter())[label] += 1
-    return levels(counts, top)
+    return score_bounds(counts, top)
 
 
 def precision_at(
@@ -83,25 +85,20 @@ def precision_at(
     Similarity is the cosine. Gallery rows of the query's own group are left out (give every row its
     own group to leave out only itself). Ties are broken by index after a shuffle fixed by `seed`.
     """
-    label_ids, group_ids = as_ids(labels), as_ids(groups)
-    n = len(label_ids)
-    if queries.shape != gallery.shape or queries.shape[:1] != (n,) or len(group_ids) != n:
+    n = len(labels)
+    if queries.shape != gallery.shape or queries.shape[:1] != (n,) or len(groups) != n:
         raise ValueError(
             f"expected queries and gallery (N, D) with N labels and N groups, got {queries.shape}, "
-            f"{gallery.shape}, {n} labels, {len(group_ids)} groups"
+            f"{gallery.shape}, {n} labels, {len(groups)} groups"
         )
-    order = np.random.default_rng(seed).permutation(n)
-    unit_queries, unit_gallery = normalize(queries), normalize(gallery)[order]
-    gallery_labels, gallery_groups = label_ids[order], group_ids[order]
-    scores = np.zeros(n)
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, n))
-        similarity = unit_queries[rows] @ unit_gallery.T
-        left_out = group_ids[rows, None] == gallery_groups[None]
-        best, valid = _best(similarity, left_out, top)
-        hit = (gallery_labels[best] == label_ids[rows, None]) & valid
-        scores[rows] = hit.sum(axis=1) / top
-    return scores
+    return hits_of(top_indices(queries, gallery, groups, top=top, seed=seed), labels)
+
+
+def hits_of(found: np.ndarray, labels: Sequence[Hashable]) -> np.ndarray:
+    """Precision of each row of retrieved rows, divisor its width: (N, top) -> (N,) in [0, 1]."""
+    ids = as_ids(labels)
+    right = (ids[found] == ids[: len(found), None]) & (found >= 0)
+    return right.sum(axis=1) / found.shape[1]
 
 
 def top_indices(
@@ -125,23 +122,6 @@ def top_indices(
         best, valid = _best(similarity, left_out, top)
         found.append(np.where(valid, order[best], -1))
     return np.concatenate(found)
-
-
-def bootstrap_interval(
-    scores: np.ndarray, clusters: Sequence[Hashable], *, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of 100 * mean(scores), whole clusters (takes) drawn with
-    replacement.
-
-    Clips of one take share people, light and objects, so single clips are no independent draws.
-    """
-    ids = as_ids(clusters)
-    sums = np.bincount(ids, weights=scores)
-    sizes = np.bincount(ids).astype(float)
-    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    means = 100.0 * sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _best(similarity: np.ndarray, left_out: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -179,9 +159,3 @@ def normalize(rows: np.ndarray) -> np.ndarray:
             "earlier checkpoint"
         )
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-
-
-def as_ids(values: Sequence[Hashable]) -> np.ndarray:
-    """Equal values, equal numbers from 0 in order of appearance: int64 (N,)."""
-    table: dict[Hashable, int] = {}
-    return np.array([table.setdefault(value, len(table)) for value in values], dtype=np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.metric import as_ids
+from invact_vla.stats.bootstrap import as_ids
 
 FOLDS = 5
 _ITERATIONS = 200

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
-from latent_actions.retrieval.metric import TOP, as_ids, normalize, sort_keys
+from invact_vla.stats.bootstrap import as_ids
+from latent_actions.retrieval.metric import TOP, normalize, sort_keys
 
 _BLOCK = 256  # queries sorted at a time: bounds memory at 256 x N
 RECALLS = (1, 5, 10)
@@ -94,6 +95,21 @@ def average_precision(hits: np.ndarray) -> np.ndarray:
     found = hits.cumsum(axis=1)
     at_rank = found / np.arange(1, hits.shape[1] + 1)
     return (at_rank * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1)
+
+
+def nearer_rate(vectors: np.ndarray, near: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """Per query the share of pairs (a near row, a far row) in which the first is the nearer, ties
+    half: (N, D), masks bool (N, N) -> float64 (N,), NaN for a query without such pairs.
+    """
+    unit = normalize(vectors)
+    rates = np.full(len(unit), np.nan)
+    for i, (close, apart) in enumerate(zip(near, far, strict=True)):
+        similarity = unit @ unit[i]
+        first, second = similarity[close], np.sort(similarity[apart])
+        if len(first) and len(second):
+            below = np.searchsorted(second, first, "left") + np.searchsorted(second, first, "right")
+            rates[i] = below.mean() / 2 / len(second)
+    return rates
 
 
 def pool_levels(pool: Pool, top: int = TOP) -> PoolLevels:

@@ -3,13 +3,24 @@
 The file holds, beside an optional note, one or more groupings {name: {group: {label: count}}}.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
-from latent_actions.retrieval.metric import TOP, ScoreBounds, levels
+from latent_actions.retrieval.metric import TOP, ScoreBounds, score_bounds
 
 _LAYOUT = "expected {grouping: {group: {label: count}}}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelsConfig:
+    """Which counts to compute the levels of."""
+
+    POSITIONAL: ClassVar[str] = "histogram"  # a word without a flag
+
+    histogram: Path  # JSON file {grouping: {group: {label: count}}}; also without the flag
 
 
 def read_histogram(path: Path) -> dict[str, dict[str, dict[str, int]]]:
@@ -46,7 +57,7 @@ def _check(path: Path, name: str, grouping: object) -> None:
         raise UserError(f"{path}: grouping {name!r} counts no clip")
 
 
-def format_levels(name: str, values: ScoreBounds) -> str:
+def format_bounds(name: str, values: ScoreBounds) -> str:
     """One line of text for one grouping."""
     return (
         f"{name}: chance {values.chance:.3f} %  oracle {values.oracle:.2f} %  "
@@ -55,8 +66,8 @@ def format_levels(name: str, values: ScoreBounds) -> str:
     )
 
 
-def main(path: Path) -> int:
-    """Print the levels of each grouping in the file; returns the exit code."""
-    for name, grouping in read_histogram(path).items():
-        print(format_levels(name, levels(grouping)))
+def main(config: LevelsConfig) -> int:
+    """Print the bounds of each grouping in the file; returns the exit code."""
+    for name, grouping in read_histogram(config.histogram).items():
+        print(format_bounds(name, score_bounds(grouping)))
     return 0

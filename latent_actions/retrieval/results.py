@@ -1,6 +1,6 @@
-"""Rows of an evaluation: one measured number each, with its levels, interval and size.
+"""Rows of an evaluation: one measured number each, with its bounds, interval and size.
 
-    <run>/results.parquet   one row a number, the columns of Row
+    <run>/results.parquet   one row per number, the columns of Row
     <run>/results.json      the same rows
 
 A benchmark that could not run leaves one row with the reason and no number.
@@ -9,13 +9,15 @@ A benchmark that could not run leaves one row with the reason and no number.
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from invact_vla.core.files import atomic_file, write_json
-from latent_actions.retrieval.metric import as_ids
+from invact_vla.core.text_table import text_table
+from invact_vla.stats.bootstrap import percentile_interval, resample
 
-OVERALL = "all"  # subject of rows that belong to no encoder
+OVERALL = "all"  # encoder of rows that belong to no encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Row:
     """
 
     benchmark: str  # which benchmark
-    subject: str  # which encoder
+    encoder: str  # which encoder
     measure: str  # what was measured
     setting: str = ""  # scene key, composition, label level: what the measure was taken under
     value: float | None = None  # the number
@@ -39,115 +41,100 @@ class Row:
     note: str = ""  # why there is no number, or what it leaves out
 
 
-def measured(
-    scores: np.ndarray,
-    clusters: Sequence[Hashable],
-    *,
-    draws: int,
-    benchmark: str,
-    subject: str,
-    measure: str,
-    setting: str = "",
-    chance: float | None = None,
-    oracle: float | None = None,
-    answerable: float | None = None,
-    weights: np.ndarray | None = None,
-) -> Row:
-    """The row of a mean over queries: scores (N,) in [0, 1], clusters (N,), weights (N,) or equal.
+@dataclass(frozen=True)
+class Scorer:
+    """Makes rows with the names of one benchmark and one encoder. draws: of the bootstrap."""
 
-    chance, oracle, answerable: in [0, 1].
-    """
-    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
-    low, high = ratio_interval(scores * weights, weights, clusters, draws=draws)
-    return Row(
-        benchmark=benchmark, subject=subject, measure=measure, setting=setting,
-        value=100 * float((scores * weights).sum() / weights.sum()), low=100 * low, high=100 * high,
-        chance=_percent(chance), oracle=_percent(oracle), answerable=_percent(answerable),
-        n=len(scores), clusters=len(set(clusters)),
-    )  # fmt: skip
+    benchmark: str
+    encoder: str
+    draws: int
 
+    def row(
+        self,
+        measure: str,
+        setting: str,
+        scores: np.ndarray,
+        clusters: Sequence[Hashable],
+        *,
+        over: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        unit: float = 100.0,
+        **bounds: float,
+    ) -> Row:
+        """The mean of scores (N,) in [0, 1] by weights (N,), or equally; or sum(scores) / sum(over).
 
-def _percent(level: float | None) -> float | None:
-    return None if level is None else 100 * level
+        clusters: (N,), what the interval draws whole. unit: of the number, 100 for percent. bounds:
+        chance, oracle, answerable in [0, 1].
+        """
+        if weights is not None:
+            scores, over = scores * weights, weights
+        over = np.ones(len(scores)) if over is None else over
+        value = unit * float(scores.sum() / over.sum())
+        low, high = percentile_interval(resample(scores, over, clusters, draws=self.draws))
+        return Row(
+            benchmark=self.benchmark, encoder=self.encoder, measure=measure, setting=setting,
+            value=value, low=unit * low, high=unit * high, n=len(scores), clusters=len(set(clusters)),
+            **{name: unit * bound for name, bound in bounds.items()},
+        )  # fmt: skip
 
-
-def ratio_interval(
-    above: np.ndarray,
-    below: np.ndarray,
-    clusters: Sequence[Hashable],
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval of sum(above) / sum(below), whole clusters drawn with replacement.
-
-    above, below: (N,); below of all ones gives the interval of a mean.
-    """
-    ids = as_ids(clusters)
-    sums, sizes = np.bincount(ids, weights=above), np.bincount(ids, weights=below)
-    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    bottom = sizes[picks].sum(axis=1)
-    values = sums[picks].sum(axis=1)[bottom > 0] / bottom[bottom > 0]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    def skip(self, reason: str, *, measure: str = "skipped", setting: str = "") -> Row:
+        """What this encoder could not be measured on, with the reason in one line."""
+        return Row(
+            benchmark=self.benchmark, encoder=self.encoder, measure=measure, setting=setting,
+            note=" ".join(reason.split()),
+        )  # fmt: skip
 
 
-def skipped(
-    benchmark: str,
-    reason: str,
-    subject: str = OVERALL,
-    *,
-    measure: str = "skipped",
-    setting: str = "",
-) -> Row:
-    """The row of what could not be measured, with the reason in one line."""
-    note = " ".join(reason.split())
-    return Row(benchmark=benchmark, subject=subject, measure=measure, setting=setting, note=note)
+def skipped(benchmark: str, reason: str, encoder: str = OVERALL) -> Row:
+    """The row of a benchmark that could not run."""
+    return Scorer(benchmark, encoder, 0).skip(reason)
 
 
 def write_rows(rows: Sequence[Row], folder: Path) -> None:
     """results.parquet and results.json."""
     import pyarrow as pa
+
+    kinds = {int: pa.int64(), str: pa.string()}
+    plain = [asdict(row) for row in rows]
+    schema = pa.schema([(f.name, kinds.get(f.type, pa.float64())) for f in fields(Row)])
+    write_table(plain, schema, folder / "results.parquet")
+    write_json(folder / "results.json", plain)
+
+
+def write_table(rows: Sequence[dict[str, Any]], schema: Any, path: Path) -> None:
+    """Rows as Parquet with a schema of pyarrow, atomically."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"int": pa.int64(), "str": pa.string(), "float | None": pa.float64()}
-    schema = pa.schema([(f.name, kinds[_type_name(f.type)]) for f in fields(Row)])
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
-    with atomic_file(folder / "results.parquet") as temporary:
-        pq.write_table(table, temporary)
-    write_json(folder / "results.json", [asdict(row) for row in rows])
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """A text table: one line a number, in the order of the rows."""
+    """A text table: one line per number, in the order of the rows; reasons stand last."""
     head = (
-        "benchmark", "setting", "measure", "encoder", "value", "95 %", "chance", "oracle", "n", ""
-    )  # fmt: skip
-    lines = [head] + [_line(row) for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    widths[4] = 8  # reasons stand in this column and may be long
-    return "\n".join(_padded(line, widths) for line in lines)
+        "benchmark",
+        "setting",
+        "measure",
+        "encoder",
+        "value",
+        "95 %",
+        "chance",
+        "oracle",
+        "n",
+        "",
+    )
+    return text_table(head, [_line(row) for row in rows], left=(0, 1, 2, 3, 9))
 
 
 def _line(row: Row) -> tuple[str, ...]:
+    names = (row.benchmark, row.setting, row.measure, row.encoder)
     if row.value is None:
-        return (row.benchmark, row.setting, row.measure, row.subject, row.note, *[""] * 5)
+        return (*names, "-", *[""] * 4, row.note)
     interval = "" if row.low is None else f"[{row.low:.1f}, {row.high:.1f}]"
     numbers = [_number(row.value), interval, _number(row.chance), _number(row.oracle)]
-    return (row.benchmark, row.setting, row.measure, row.subject, *numbers, str(row.n), row.note)
+    return (*names, *numbers, str(row.n), row.note)
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _padded(line: tuple[str, ...], widths: Sequence[int]) -> str:
-    cells = [
-        cell.rjust(width) if 4 <= column < 9 else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
-
-
-def _type_name(kind: object) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)

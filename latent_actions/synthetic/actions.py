@@ -157,10 +157,7 @@ def open_(s: Setting) -> list[Key]:
     """Pull a drawer out, or raise a lid on its hinge."""
     grasp, hand, grip = s.grasp(), s.hand(), s.kind.grip
     aside = np.array([0.0, -0.10, 0.05]) + s.offset
-    keys = [
-        Key(0.0, grasp + aside, hand, 0.1),
-        Key(0.24, grasp, hand, grip, event="attach"),
-    ]
+    keys = [Key(0.0, grasp + aside, hand, 0.1), Key(0.24, grasp, hand, grip, event="attach")]
     if s.name == "drawer":
         end = grasp + np.array([0.0, -DRAWER_TRAVEL_M, 0.0])
         keys.append(Key(0.86, end, hand, grip, event="detach", free=False))

@@ -90,9 +90,7 @@ def make_scene(seed: int, split: str, number: int, n_exo: int = 2) -> Scene:
     index = number if split == "train" else 1000 + number
     rng = np.random.default_rng([seed, SCENE_STREAM, index])
     table = texture(
-        rng,
-        random_color(rng, (0.1, 0.6), (0.35, 0.75)),
-        random_color(rng, (0.1, 0.6), (0.45, 0.9)),
+        rng, random_color(rng, (0.1, 0.6), (0.35, 0.75)), random_color(rng, (0.1, 0.6), (0.45, 0.9))
     )
     wall, floor = (
         texture(

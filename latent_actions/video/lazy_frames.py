@@ -6,22 +6,29 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.data.video.decode import Fit, decode_frames
+from invact_vla.data.video.video_info import VideoInfo
 
 
 class LazyFrames:
     """N clips, uint8 (N, T, size, size, 3) to index by a row or by rows; reading decodes.
 
-    videos: the file of every row; wanted: its frame indices, int64 (T,). Reading jumps to the key
-    frame before the clip, so its cost does not grow with the length of the video. Raises VideoError
-    if a file is damaged: no other clip is put in its place.
+    videos: the file of every row; infos: what probing it gave; wanted: its frame indices,
+    int64 (T,). Reading jumps to the key frame before the clip, so its cost does not grow with the length
+    of the video. Raises VideoError if a file is damaged: no other clip is put in its place.
     """
 
     dtype = np.dtype(np.uint8)
 
     def __init__(
-        self, videos: Sequence[Path], wanted: Sequence[np.ndarray], size: int, fit: Fit = "crop"
+        self,
+        videos: Sequence[Path],
+        infos: Sequence[VideoInfo],
+        wanted: Sequence[np.ndarray],
+        size: int,
+        fit: Fit = "crop",
     ) -> None:
-        self.videos, self.wanted, self.size = list(videos), list(wanted), size
+        self.videos, self.infos = list(videos), list(infos)
+        self.wanted, self.size = list(wanted), size
         self.fit: Fit = fit
 
     def __len__(self) -> int:
@@ -44,4 +51,7 @@ class LazyFrames:
         )
 
     def _read(self, row: int) -> np.ndarray:
-        return decode_frames(self.videos[row], self.wanted[row], self.size, self.fit, seek=True)
+        info = self.infos[row]
+        return decode_frames(
+            self.videos[row], self.wanted[row], self.size, self.fit, seek=True, info=info
+        )

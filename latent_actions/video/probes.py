@@ -1,18 +1,22 @@
 """Lengths of many videos: probed in parallel, and once only.
 
-The cache is a JSON file, {path below its folder: [bytes, mtime in ns, frames, fps, height, width]};
-a file whose size or time has changed is probed again. Videos that cannot be read are not cached.
+The cache is a JSON file, {"version": of probing, "videos": {path below its folder: [bytes, mtime in ns,
+and the fields of VideoInfo]}}; a file whose size or time has changed is probed again, and all are if
+the cache is damaged or of another version. Videos that cannot be read are not cached.
 """
 
 import logging
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json, write_json
-from invact_vla.data.video.decode import VideoError, VideoInfo, probe
+from invact_vla.data.video.decode import VideoError, file_stamp, probe
+from invact_vla.data.video.video_info import VERSION, VideoInfo
 from latent_actions.video.workers import run_parallel
 
 logger = logging.getLogger(__name__)
@@ -52,37 +56,51 @@ def _probe(video: Path) -> Probed:
         return error
 
 
-def _stamp(video: Path) -> tuple[int, int] | None:
-    """(bytes, time of change) of a file; of the file around it if the video lies inside one."""
-    for path in (video, *video.parents[:3]):
-        if path.is_file():
-            stat = path.stat()
-            return stat.st_size, stat.st_mtime_ns
-    return None
-
-
 def _load(cache: Path | None, videos: Sequence[Path]) -> dict[Path, Probed]:
-    if cache is None or not cache.exists():
+    if cache is None:
         return {}
-    rows, folder = read_json(cache), cache.parent
-    known: dict[Path, Probed] = {}
-    for video in videos:
-        row = rows.get(_key(video, folder))
-        if row is not None and _stamp(video) == (row[0], row[1]):
-            known[video] = VideoInfo(*row[2:])
+    rows, known = _rows(cache), {}
+    for video in videos if rows else ():
+        info = _known(rows.get(_key(video, cache.parent)), video)
+        if info is not None:
+            known[video] = info
     return known
+
+
+def _rows(cache: Path) -> dict[str, Any]:
+    """What a cache holds; nothing if it is damaged or of another version: it is then made anew."""
+    if not cache.exists():
+        return {}
+    try:
+        content = read_json(cache)
+    except UserError:
+        return {}
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        return {}
+    rows = content.get("videos")
+    return rows if isinstance(rows, dict) else {}
+
+
+def _known(row: Any, video: Path) -> VideoInfo | None:
+    """The length that a row of a cache holds, if the video is as it was."""
+    try:
+        size, mtime, *values, times = row
+        if file_stamp(video) == (size, mtime):
+            return VideoInfo(*values, times=tuple(times))
+    except (TypeError, ValueError):
+        pass
+    return None
 
 
 def _save(cache: Path, probed: dict[Path, Probed]) -> None:
     """Add to the cache; a folder that may not be written is no error, only slower next time."""
-    rows = read_json(cache) if cache.exists() else {}
+    rows = _rows(cache)
     for video, info in probed.items():
-        stamp = _stamp(video)
+        stamp = file_stamp(video)
         if isinstance(info, VideoInfo) and stamp is not None:
-            size = (info.n_frames, info.fps, info.height, info.width)
-            rows[_key(video, cache.parent)] = [*stamp, *size]
+            rows[_key(video, cache.parent)] = [*stamp, *astuple(info)]
     try:
-        write_json(cache, rows)
+        write_json(cache, {"version": VERSION, "videos": rows})
     except OSError:
         logger.info("lengths of videos are not kept: %s may not be written", cache.parent)
 

@@ -13,7 +13,7 @@ import draccus
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.decode import VideoError
-from latent_actions.video.clips import episode_rng, horizon_frames, pair_starts
+from latent_actions.video.clips import episode_rng, timed_pairs
 from latent_actions.video.decode_errors import damage_of
 from latent_actions.video.probes import PROBES, Probed, probe_all
 from latent_actions.video.records import ClipRecord, PairRecord, Split
@@ -71,18 +71,15 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
             if isinstance(info, VideoError):
                 dropped.add(damage_of(clip.video), str(info), damage=True)
                 continue
-            first = round(clip.start_s * info.fps)
-            length = min(round(clip.end_s * info.fps), info.n_frames) - first
-            horizon = horizon_frames(horizon_s, info.fps)
-            rng = episode_rng(seed, clip.clip_id)
-            starts = pair_starts(max(length, 0), horizon, pairs_per_clip, rng)
-            if not len(starts):
+            span, rng = (clip.start_s, clip.end_s), episode_rng(seed, clip.clip_id)
+            pairs = timed_pairs(info, *span, horizon_s, pairs_per_clip, rng)
+            if not pairs:
                 dropped.add("shorter than the horizon", clip.clip_id)
-            for start in (first + starts).tolist():
+            for frame, frame_end, fps in pairs:
                 records.append(
                     PairRecord(
                         video_id=clip.clip_id, video=clip.video, text=clip.text,
-                        frame=start, frame_end=start + horizon, fps=info.fps,
+                        frame=frame, frame_end=frame_end, fps=fps,
                     )
                 )  # fmt: skip
         dropped.check(f"clips below {self.root}", self.max_skipped)

@@ -6,11 +6,13 @@ the fly, at every reading.
     <folder>/store.json      sizes, what was asked for, the videos that could not be read
     <folder>/report.json     what was kept and dropped, by the index and by decoding, and why
 
-Building is parallel over videos, atomic, and gives the same bytes again. Damaged videos go to a
+Building is parallel over videos, atomic, and gives the same bytes again; a damaged store, or one that an
+older way of decoding made, is built anew. Damaged videos go to a
 counted list of skipped files; more of them than `max_skipped` is an error. A clip that its video
 ends in is cut there if half of it is left, and dropped otherwise.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,13 +24,16 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder, hash_json, read_json, write_json
 from invact_vla.core.limits import short
-from invact_vla.data.video.decode import Fit, VideoError, VideoInfo, decode_frames, probe
+from invact_vla.data.video.decode import Fit, VideoError, open_video
+from invact_vla.data.video.video_info import VERSION, VideoInfo
 from latent_actions.video.clips import clip_frames, pair_frames
 from latent_actions.video.decode_errors import Damage, damage_of
 from latent_actions.video.lazy_frames import LazyFrames
 from latent_actions.video.probes import PROBES, probe_all
 from latent_actions.video.records import ClipRecord, Record, decode_record, encode_record
 from latent_actions.video.workers import run_parallel
+
+logger = logging.getLogger(__name__)
 
 
 class FrameStore:
@@ -76,10 +81,12 @@ class FrameStore:
         share `max_skipped` of the videos, or of the clips, is damaged.
         """
         request = _request(records, folder, frames, size, fit)
-        if (folder / "store.json").exists() and read_json(folder / "store.json")[
-            "request"
-        ] == request:
-            return cls.open(folder)
+        if (folder / "store.json").exists():
+            try:
+                if read_json(folder / "store.json")["request"] == request:
+                    return cls.open(folder)
+            except (UserError, LookupError, TypeError) as error:
+                logger.warning("%s is built again: %s", folder, short(error))
         with atomic_folder(folder) as temporary:
             found = _fill(records, temporary, frames, size, workers, fit)
             kept = found.check(records, max_skipped)
@@ -138,12 +145,12 @@ class FrameStore:
         return cls(Path(folder), frames, records, state["skipped"])
 
 
-def wanted_frames(record: Record, info: VideoInfo | None, count: int) -> np.ndarray:
-    """Indices of the `count` frames of a record, int64. info: the length of its video (clips)."""
+def wanted_frames(record: Record, info: VideoInfo, count: int) -> np.ndarray:
+    """Indices of the `count` frames of a record, int64. info: the length of its video."""
     if isinstance(record, ClipRecord):
-        assert info is not None
-        return clip_frames(record.start_s, record.end_s, info.fps, info.n_frames, count)
-    return pair_frames(record.frame, record.frame_end, count)
+        span = record.start_s, record.end_s
+        return clip_frames(*span, info.fps, info.n_frames, count, info.times)
+    return pair_frames(record.frame, record.frame_end, count, info)
 
 
 def _lazy(folder: Path, records: Sequence[Record], state: dict[str, Any]) -> LazyFrames:
@@ -151,13 +158,14 @@ def _lazy(folder: Path, records: Sequence[Record], state: dict[str, Any]) -> Laz
     request = state["request"]
     videos = [record.video for record in records]
     probed = probe_all(videos, cache=folder / PROBES)
-    wanted = []
+    infos: list[VideoInfo] = []
     for record in records:
         info = probed[record.video]
         if isinstance(info, VideoError):
             raise info
-        wanted.append(wanted_frames(record, info, request["frames"]))
-    return LazyFrames(videos, wanted, request["size"], request["fit"])
+        infos.append(info)
+    wanted = [wanted_frames(r, i, request["frames"]) for r, i in zip(records, infos, strict=True)]
+    return LazyFrames(videos, infos, wanted, request["size"], request["fit"])
 
 
 def _write_state(
@@ -185,6 +193,7 @@ def _request(
         "frames": frames,
         "size": size,
         "fit": fit,
+        "decoding": VERSION,
         "records": hash_json([_what_is_decoded(record) for record in records]),
         "videos": hash_json(bytes_of),
     }
@@ -211,6 +220,7 @@ def _fill(
         for part in run_parallel(_decode_video, jobs, workers):
             bar.update()
             found.update(part)
+    np.lib.format.open_memmap(path, "r+").flush()
     return found
 
 
@@ -219,20 +229,20 @@ def _decode_video(job: tuple) -> Damage:
     video, rows, path, count, size, fit = job
     found = Damage()
     try:
-        info = probe(video) if any(isinstance(record, ClipRecord) for _, record in rows) else None
-        rows = [(row, record) for row, record in rows if found.look(row, record, info)]
-        if not rows:
-            return found
-        wanted = [wanted_frames(record, info, count) for _, record in rows]
-        unique, inverse = np.unique(np.concatenate(wanted), return_inverse=True)
-        decoded = decode_frames(video, unique, size, fit)
+        with open_video(video) as opened:
+            info = opened.info
+            rows = [(row, record) for row, record in rows if found.look(row, record, info)]
+            if not rows:
+                return found
+            wanted = [wanted_frames(record, info, count) for _, record in rows]
+            unique, inverse = np.unique(np.concatenate(wanted), return_inverse=True)
+            decoded = opened.frames(unique, size, fit)
     except VideoError as error:
         found.videos[video] = (damage_of(video), str(error))
         return found
     array = np.load(path, mmap_mode="r+")
     for (row, _), frames in zip(rows, np.split(inverse.reshape(-1), len(rows)), strict=True):
         array[row] = decoded[frames]
-    array.flush()
     return found
 
 

@@ -1,9 +1,9 @@
-"""The interface of executors: where episodes run, one process, several, or many machines.
+"""The interface of executors: where episodes run, in this process, in several, or on many machines.
 
-An executor pulls jobs from a `JobQueue`, gives them to runners (one in each process, made there by
-`make_runner`), and yields one result a job, in the order in which they end. A runner holds up to
-`room` jobs at a time. What goes wrong inside a job is the runner's to report as a result; what kills
-or hangs the process is the executor's: the queue gives such a job one more try, alone in its
+An executor takes jobs from a `JobQueue`, gives them to runners (one per process, made there by
+`make_runner`), and yields one result per job, in the order in which they end. A runner holds up to
+`capacity` jobs at a time. What goes wrong inside a job is the runner's to report as a result; what
+kills or hangs the process is the executor's: the queue gives such a job one more try, alone in its
 process, and then its result is `error_row(job, reason)`. Results never depend on the executor.
 
     queue = JobQueue(jobs)
@@ -35,17 +35,17 @@ ResultOut_co = TypeVar("ResultOut_co", covariant=True)
 
 
 class Runner(Protocol[JobIn_contra, ResultOut_co]):
-    """Runs jobs in one process. room: how many it holds at a time.
+    """Runs jobs in one process. capacity: how many it holds at a time.
 
     A UserError that `start` or `advance` raises ends the whole run; any other exception counts as
     the death of the process.
     """
 
     @property
-    def room(self) -> int: ...
+    def capacity(self) -> int: ...
 
     def start(self, job: JobIn_contra) -> None:
-        """Take a job; called only while fewer than `room` are held."""
+        """Take a job; called only while fewer than `capacity` are held."""
         ...
 
     def advance(self) -> Sequence[tuple[Any, ResultOut_co]]:
@@ -60,7 +60,7 @@ class Runner(Protocol[JobIn_contra, ResultOut_co]):
 class OneByOne(Generic[Job, Result]):
     """A function of a job as a runner."""
 
-    room = 1
+    capacity = 1
 
     def __init__(self, function: Callable[[Job], Result]) -> None:
         self._function = function
@@ -116,9 +116,9 @@ class JobQueue(Generic[Job]):
         self._waiting: dict[int, deque[Job]] = {}
         self._more = iter(() if is_known else jobs)
         self._is_ended = is_known
-        self._suspects: deque[Job] = deque()  # were in a process that died: run alone
-        self._retry_alone: set[Job] = set()
-        self._deaths: Counter[Job] = Counter()
+        self._jobs_to_isolate: deque[Job] = deque()  # were in a process that died: run alone
+        self._isolated: set[Job] = set()
+        self._failures: Counter[Job] = Counter()
         self._out: Counter[int] = Counter()
         self.is_closed = False
         for job in jobs if is_known else ():
@@ -130,35 +130,36 @@ class JobQueue(Generic[Job]):
 
     def is_empty(self) -> bool:
         """Whether nothing is left to hand out now; a lost job may come back."""
-        if self.is_closed:
-            return True
-        if not self._known():
+        if not self.is_closed and not self._num_waiting():
             self._pull()
-        return not self._known()
+        return self.is_closed or not self._num_waiting()
 
     def useful_processes(self, most: int) -> int:
         """How many processes more the waiting jobs can use, at most `most`."""
         if self.is_closed:
             return 0
-        return min(most, self._known()) if self._is_ended else most
+        return min(most, self._num_waiting()) if self._is_ended else most
 
-    def take(self, last_task: int | None, held: Sequence[Job]) -> Job | None:
+    def take(self, last_task: int | None, assigned: Sequence[Job]) -> Job | None:
         """The next job for a process, or None if there is none for it now.
 
-        last_task: the task that the process has in memory and could go on with. held: its jobs.
+        last_task: the task that the process has in memory and could go on with. assigned: its jobs.
         """
-        if self.is_closed or any(job in self._retry_alone for job in held):
+        if self.is_closed or any(job in self._isolated for job in assigned):
             return None
-        if self._suspects and not held:
-            return self._gone_out(self._suspects.popleft())
-        if not any(self._waiting.values()):
-            self._pull()
-        tasks = [task for task, jobs in self._waiting.items() if jobs]
-        if not tasks:
-            return None
-        if last_task not in tasks:  # the task with most left for each process that is on it
-            last_task = max(tasks, key=lambda t: len(self._waiting[t]) / (1 + self._out[t]))
-        return self._gone_out(self._waiting[last_task].popleft())
+        if self._jobs_to_isolate and not assigned:
+            job = self._jobs_to_isolate.popleft()
+        else:
+            if not any(self._waiting.values()):
+                self._pull()
+            tasks = [task for task, jobs in self._waiting.items() if jobs]
+            if not tasks:
+                return None
+            if last_task not in tasks:  # the task with most left per process that is on it
+                last_task = max(tasks, key=lambda t: len(self._waiting[t]) / (1 + self._out[t]))
+            job = self._waiting[last_task].popleft()
+        self._out[job.task_id] += 1
+        return job
 
     def done(self, job: Job) -> None:
         """A job that was out has a result."""
@@ -172,12 +173,9 @@ class JobQueue(Generic[Job]):
         given_up = []
         for job in jobs:
             self._out[job.task_id] -= 1
-            self._retry_alone.add(job)
-            self._deaths[job] += len(jobs) == 1
-            if self._deaths[job] > RETRIES:
-                given_up.append(job)
-            else:
-                self._suspects.append(job)
+            self._isolated.add(job)
+            self._failures[job] += len(jobs) == 1
+            (given_up if self._failures[job] > RETRIES else self._jobs_to_isolate).append(job)
         return given_up
 
     def give_back(self, job: Job) -> None:
@@ -185,8 +183,8 @@ class JobQueue(Generic[Job]):
         self._out[job.task_id] -= 1
         self._waiting.setdefault(job.task_id, deque()).appendleft(job)
 
-    def _known(self) -> int:
-        return len(self._suspects) + sum(map(len, self._waiting.values()))
+    def _num_waiting(self) -> int:
+        return len(self._jobs_to_isolate) + sum(map(len, self._waiting.values()))
 
     def _put(self, job: Job) -> None:
         self._waiting.setdefault(job.task_id, deque()).append(job)
@@ -197,6 +195,66 @@ class JobQueue(Generic[Job]):
             return
         self._is_ended = True
 
-    def _gone_out(self, job: Job) -> Job:
-        self._out[job.task_id] += 1
+
+class Assignments(Generic[Job]):
+    """The jobs of one runner, and the tasks that it has in memory for its next ones."""
+
+    def __init__(self, queue: JobQueue[Job], capacity: int) -> None:
+        self.jobs: list[Job] = []
+        self._queue = queue
+        self._idle_tasks: list[int | None] = [None] * capacity
+
+    def take(self) -> Job | None:
+        """One more job from the queue, if the runner has room and there is one for it."""
+        job = self._queue.take(self._idle_tasks[-1], self.jobs) if self._idle_tasks else None
+        if job is not None:
+            self._idle_tasks.pop()
+            self.jobs.append(job)
         return job
+
+    def give_back(self, job: Job) -> None:
+        """A job that was taken could not be begun: the runner is gone."""
+        self.jobs.remove(job)
+        self._queue.give_back(job)
+
+    def done(self, job: Job) -> None:
+        """One of the jobs has a result."""
+        self.jobs.remove(job)
+        self._idle_tasks.append(job.task_id)
+        self._queue.done(job)
+
+
+@ExecutorConfig.register_subclass("serial")
+@dataclass(frozen=True, kw_only=True)
+class SerialConfig(ExecutorConfig):
+    """In this process. A crash of a native library ends the run, which then goes on when repeated."""
+
+    def build(self) -> Executor:
+        return Serial()
+
+
+class Serial:
+    """See `SerialConfig`. An exception that the runner does not report leaves the command."""
+
+    def run(
+        self,
+        make_runner: Callable[[], Runner[Job, Result]],
+        queue: JobQueue[Job],
+        error_row: Callable[[Job, str], Result],
+    ) -> Generator[Result, None, None]:
+        """See `Executor.run`."""
+        if queue.is_empty():
+            return
+        runner = make_runner()
+        assigned = Assignments(queue, runner.capacity)
+        try:
+            while True:
+                while (job := assigned.take()) is not None:
+                    runner.start(job)
+                if not assigned.jobs:
+                    return
+                for job, result in runner.advance():
+                    assigned.done(job)
+                    yield result
+        finally:
+            runner.close()

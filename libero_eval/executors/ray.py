@@ -12,16 +12,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic
+from dataclasses import dataclass
+from typing import Any
 
 from invact_vla.core.errors import UserError
 from libero_eval.executors.child_process import ONE_THREAD
 from libero_eval.executors.executor import Executor, ExecutorConfig, Job, JobQueue, Result, Runner
+from libero_eval.executors.worker_pool import Lost, Ready, Worker, WorkerPool
 
-logger = logging.getLogger(__name__)
-
-START_ATTEMPTS = 3  # actors in a row that may end before they are ready
 HEARTBEAT_S = 5.0  # how often a working actor says that it lives
 LOCAL = "local"
 
@@ -31,7 +29,7 @@ LOCAL = "local"
 class RayConfig(ExecutorConfig):
     """Actors of a Ray cluster, each with its own copy of the policy."""
 
-    workers: int = 2  # actors; simulators are bound by the CPU: about one a core
+    workers: int = 2  # actors; simulators are bound by the CPU: about one per core
     address: str = LOCAL  # of a cluster: auto, HOST:6379 or ray://HOST:10001; local starts one here
     cpus: float = 1.0  # cores that an actor takes
     gpus: float = 0.0  # GPUs that an actor takes, shares of one allowed
@@ -47,7 +45,7 @@ class RayConfig(ExecutorConfig):
     def build(self) -> Executor:
         """Raises UserError if Ray is not installed."""
         _ray()
-        return RayExecutor(self)
+        return _ActorPool(self)
 
 
 def _ray() -> Any:
@@ -58,34 +56,6 @@ def _ray() -> Any:
         raise UserError(
             "the executor `ray` needs Ray: pip install 'invact-vla[ray]', or use --workers"
         ) from error
-
-
-class RayExecutor:
-    """See `RayConfig`."""
-
-    def __init__(self, config: RayConfig) -> None:
-        self._config = config
-
-    def run(
-        self,
-        make_runner: Callable[[], Runner[Job, Result]],
-        queue: JobQueue[Job],
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
-        """See `Executor.run`."""
-        ray = _ray()
-        if queue.is_empty():
-            return
-        is_ours = not ray.is_initialized()
-        if is_ours:
-            _connect(self._config)
-        pool = _Pool(self._config, make_runner, queue, error_row)
-        try:
-            yield from pool.results()
-        finally:
-            pool.stop()
-            if is_ours:
-                ray.shutdown()
 
 
 def _connect(config: RayConfig) -> None:
@@ -107,21 +77,20 @@ def _connect(config: RayConfig) -> None:
         ) from error
 
 
-class _Worker:
+class _ActorProcess:
     """The actor: one runner in a process that Ray starts."""
 
     def __init__(self) -> None:
         os.environ.update(ONE_THREAD)
         self._runner: Runner[Any, Any] | None = None
-        self._held = 0
 
-    def start(self, make_runner: Sequence[Callable[[], Runner[Any, Any]]]) -> int | UserError:
-        """Make the runner; returns its room. make_runner: in a list, by which Ray leaves it alone."""
+    def start(self, make_runner: Sequence[Callable[[], Runner[Any, Any]]]) -> Ready | UserError:
+        """Make the runner. make_runner: in a list, by which Ray leaves it alone."""
         try:
             self._runner = make_runner[0]()
         except UserError as error:
             return error
-        return self._runner.room
+        return Ready(self._runner.capacity)
 
     def work(self, jobs: Sequence[Any]) -> list[tuple[Any, Any]] | UserError:
         """Take jobs, and go on until one of those held ends or a sign of life is due."""
@@ -130,127 +99,83 @@ class _Worker:
         try:
             for job in jobs:
                 self._runner.start(job)
-            self._held += len(jobs)
             while True:
                 ended = list(self._runner.advance())
                 if ended or time.monotonic() > deadline:
-                    self._held -= len(ended)
                     return ended
         except UserError as error:
             return error
 
 
-@dataclass
-class _Actor(Generic[Job]):
-    handle: Any
-    answer: Any  # the future of the call that is out, None if it idles
-    since: float  # when that call was made, seconds of time.monotonic
-    is_ready: bool = False
-    free: list[int | None] = field(default_factory=list)  # tasks in memory that no job uses
-    held: list[Job] = field(default_factory=list)
+class _Actor(Worker[Any]):
+    def __init__(self, handle: Any, call: Any) -> None:
+        """call: the future of the call that is out, None if it idles."""
+        super().__init__()
+        self.handle, self.call = handle, call
+        self.new_jobs: list[Any] = []  # for its next call
 
 
-class _Pool(Generic[Job, Result]):
-    """The driver's side: which actor runs what."""
+class _ActorPool(WorkerPool[_Actor]):
+    """See `RayConfig`."""
 
-    def __init__(
+    noun = "Ray actor"
+
+    def __init__(self, config: RayConfig) -> None:
+        super().__init__(config)
+        self.start_s = config.start_s
+
+    def run(
         self,
-        config: RayConfig,
         make_runner: Callable[[], Runner[Job, Result]],
         queue: JobQueue[Job],
         error_row: Callable[[Job, str], Result],
-    ) -> None:
-        self._ray = ray = _ray()
-        self._config, self._make_runner = config, make_runner
-        self._queue, self._error_row = queue, error_row
-        self._actors: list[_Actor[Job]] = []
-        self._failed_starts = 0
-        options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "max_restarts": 0}
-        self._remote: Any = ray.remote(_Worker).options(**options)
+    ) -> Generator[Result, None, None]:
+        """See `Executor.run`; a cluster that was not there before is stopped at the end."""
+        ray = _ray()
+        is_ours = not ray.is_initialized() and not queue.is_empty()
+        if is_ours:
+            _connect(self.config)
+        try:
+            yield from super().run(make_runner, queue, error_row)
+        finally:
+            if is_ours:
+                ray.shutdown()
 
-    def results(self) -> Iterator[Result]:
-        """Run everything; see `Executor.run`."""
-        while any(actor.held for actor in self._actors) or not self._queue.is_empty():
-            self._start_actors()
-            for actor in self._actors:
-                if actor.is_ready and actor.answer is None:
-                    self._hand_out(actor)
-            yield from self._wait()
+    def launch(self, make_runner: Callable[[], Runner[Any, Any]]) -> _Actor:
+        options = {
+            "num_cpus": self.config.cpus, "num_gpus": self.config.gpus, "max_restarts": 0,
+        }  # fmt: skip
+        remote: Any = _ray().remote(_ActorProcess).options(**options)
+        handle = remote.remote()
+        return _Actor(handle, handle.start.remote([make_runner]))
 
-    def stop(self) -> None:
-        """End all actors."""
-        for actor in self._actors:
-            self._ray.kill(actor.handle)
-        self._actors.clear()
+    def send(self, worker: _Actor, job: Any) -> bool:
+        worker.new_jobs.append(job)
+        return True
 
-    def _start_actors(self) -> None:
-        unused = sum(not actor.held for actor in self._actors)
-        places = self._config.workers - len(self._actors)
-        for _ in range(min(places, self._queue.useful_processes(unused + places) - unused)):
-            handle = self._remote.remote()
-            ready = handle.start.remote([self._make_runner])
-            self._actors.append(_Actor(handle, ready, time.monotonic()))
-
-    def _hand_out(self, actor: _Actor[Job]) -> None:
-        new: list[Job] = []
-        while actor.free and (job := self._queue.take(actor.free[-1], actor.held)) is not None:
-            actor.free.pop()
-            actor.held.append(job)
-            new.append(job)
-        if actor.held:
-            actor.answer, actor.since = actor.handle.work.remote(new), time.monotonic()
-
-    def _wait(self) -> Iterator[Result]:
-        """Attend to actors that answered, died or hang; blocks until one does."""
-        out = [actor for actor in self._actors if actor.answer is not None]
+    def receive(self, timeout_s: float) -> Iterator[tuple[_Actor, object]]:
+        ray = _ray()
+        for actor in self.workers:
+            if actor.call is None and actor.jobs:
+                actor.call, actor.new_jobs = actor.handle.work.remote(actor.new_jobs), []
+        out = [actor for actor in self.workers if actor.call is not None]
         if not out:
             return
-        patience = max(0.0, min(self._patience(actor) for actor in out))
-        ready, _ = self._ray.wait([actor.answer for actor in out], timeout=patience)
+        ready, _ = ray.wait([actor.call for actor in out], timeout=timeout_s)
         for actor in out:
-            if actor.answer in ready:
-                yield from self._attend(actor)
-            elif self._patience(actor) <= 0:
-                yield from self._handle_worker_death(actor, "showed no sign of life")
+            if actor.call in ready:
+                call, actor.call = actor.call, None
+                try:
+                    yield actor, ray.get(call)
+                except ray.exceptions.RayError as error:
+                    yield actor, Lost(f"died: {' '.join(str(error).split())[-500:]}")
 
-    def _patience(self, actor: _Actor[Job]) -> float:
-        """Seconds from now until it counts as hung."""
-        longest = self._config.hang_s if actor.is_ready else self._config.start_s
-        return actor.since + longest - time.monotonic()
+    def stop(self, worker: _Actor) -> None:
+        _ray().kill(worker.handle)
 
-    def _attend(self, actor: _Actor[Job]) -> Iterator[Result]:
-        """Take the answer of an actor, or bury it."""
-        try:
-            answer = self._ray.get(actor.answer)
-        except self._ray.exceptions.RayError as error:
-            yield from self._handle_worker_death(
-                actor, f"died: {' '.join(str(error).split())[-500:]}"
-            )
-            return
-        actor.answer = None
-        if isinstance(answer, UserError):
-            raise answer
-        if not actor.is_ready:
-            actor.is_ready, actor.free, self._failed_starts = True, [None] * answer, 0
-            return
-        for job, result in answer:
-            actor.held.remove(job)
-            actor.free.append(job.task_id)
-            self._queue.done(job)
-            yield result
-
-    def _handle_worker_death(self, actor: _Actor[Job], why: str) -> Iterator[Result]:
-        self._ray.kill(actor.handle)
-        self._actors.remove(actor)
-        if not actor.is_ready:
-            self._failed_starts += 1
-            if self._failed_starts >= START_ATTEMPTS or self._patience(actor) <= 0:
-                raise UserError(
-                    f"{self._failed_starts} Ray actors in a row were never ready, the last one {why}: "
-                    f"has the cluster {self._config.cpus:g} cores and {self._config.gpus:g} GPUs for "
-                    "each, and this package on every node?"
-                )
-            return
-        logger.warning("a Ray actor %s, holding %s", why, actor.held or "nothing")
-        for job in self._queue.lost(actor.held):
-            yield self._error_row(job, f"its Ray actor was lost twice; the last one {why}")
+    def cannot_start(self, count: int, why: str) -> str:
+        return (
+            f"{count} Ray actors in a row were never ready, the last one {why}: has the cluster "
+            f"{self.config.cpus:g} cores and {self.config.gpus:g} GPUs for each, and this package "
+            "on every node?"
+        )

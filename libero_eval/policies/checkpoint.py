@@ -12,7 +12,7 @@ from invact_vla.core.schema import ActionChunk, Policy
 from libero_eval.env.protocol import Protocol
 from libero_eval.env.tasks import SUITES
 from libero_eval.policies.config import PolicyConfig
-from libero_eval.policy_source import PolicySource, Request
+from libero_eval.policy_source import PolicyRequest, PolicySource
 
 if TYPE_CHECKING:
     from invact_vla.openvla.inference.policy import OpenVLAPolicy
@@ -134,5 +134,5 @@ class CheckpointSource(PolicySource):
     def open(self, sim: Any) -> Policy:
         return copy.copy(self._model)  # shallow: weights are shared, what an episode sets is not
 
-    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
+    def act(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk]:
         return self._model.act_batch([observation for _, observation in requests])

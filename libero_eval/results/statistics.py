@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.stats.bootstrap import percentile_interval, resample
 from invact_vla.stats.differences import (
     MEAN_RESAMPLES,
     Comparison,
@@ -110,11 +111,9 @@ def compare_means(
     for rows in (first, second):
         rate(rows)  # refuses errors
     change = np.array([theirs[episode] - ours[episode] for episode in sorted(ours)])
-    rng = np.random.default_rng([seed, len(change)])
-    means = change[rng.integers(len(change), size=(MEAN_RESAMPLES, len(change)))].mean(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return MeanDifference(float(change.mean()), float(low), float(high))
+    n = len(change)
+    means = resample(change, np.ones(n), range(n), draws=MEAN_RESAMPLES, seed=[seed, n])
+    return MeanDifference(float(change.mean()), *percentile_interval(means, level))
 
 
 def settings_differ(first: Iterable[EpisodeRow], second: Iterable[EpisodeRow]) -> list[str]:

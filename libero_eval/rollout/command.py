@@ -1,6 +1,6 @@
 """`invact libero rollout`: a policy in LIBERO, episode by episode, into a run folder.
 
-    <out>/episodes.jsonl    one row an episode, appended as they end
+    <out>/episodes.jsonl    one row per episode, appended as they end
     <out>/videos/           mp4s: the first episodes of each task, and its first success
     <out>/manifest.json     the environment they ran in
     <out>/early_stop.json   what a rule that may end the run says, if one was given
@@ -11,148 +11,42 @@ A killed run goes on where it was, and repeats episodes that ended as errors.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.limits import inside
 from invact_vla.core.run_folder import open_run
 from invact_vla.stats import Interval, rate_sequence, wilson
-from libero_eval.env.assets.pack import AssetPack, ProceduralPack
-from libero_eval.env.init_states import check_range, init_states
 from libero_eval.env.manifest import environment_manifest, manifest_hash
-from libero_eval.env.protocol import DEFAULT_PROTOCOL, Protocol, get_protocol
-from libero_eval.env.tasks import is_own, task_names
-from libero_eval.executors import Executor, ExecutorConfig, SerialConfig, by_workers
-from libero_eval.perturbations import PerturbationsConfig
+from libero_eval.env.tasks import is_own, task_name
+from libero_eval.executors import Executor, JobQueue, by_workers
+from libero_eval.executors.child_process import gentle_interrupt
 from libero_eval.policies import PolicyConfig, RemoteConfig
-from libero_eval.results.rows import EpisodeRow, by_task, is_begun
-from libero_eval.results.shard import Shard
+from libero_eval.policy_source import REFUSED
+from libero_eval.results.rows import (
+    EPISODES_FILE,
+    ONE_RUN,
+    EpisodeLog,
+    EpisodeRow,
+    by_task,
+    is_begun,
+)
 from libero_eval.results.statistics import RateRefused, rate
-from libero_eval.rollout.early_stop import STOP_FILE, EarlyStop, Stopper, balanced_order
-from libero_eval.rollout.engine import record_success_videos, roll_out
+from libero_eval.rollout.config import RolloutConfig, jobs_of, protocol_of
+from libero_eval.rollout.early_stop import STOP_FILE, Stopper
 from libero_eval.rollout.episode import Job, RunLabels
-from libero_eval.rollout.runner import EpisodeRunnerFactory, OpenLibero, VideoConfig, video_name
+from libero_eval.rollout.episode_video import video_name
+from libero_eval.rollout.runner import EpisodeRunnerFactory, OpenLibero
 from libero_eval.serving.address import ServerUrl
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
-    """A policy, a protocol, and which of its episodes to run."""
-
-    out: Path  # run folder
-    policy: PolicyConfig  # who acts: --policy.type checkpoint --policy.folder DIR
-    policy_name: str = "policy"  # name of this policy in tables
-    seed: int = 0  # drives the policy's randomness; layouts come from init states and protocol
-    overwrite: bool = False  # replace a run of another config in `out`
-    protocol: str = DEFAULT_PROTOCOL  # suite/name, see libero_eval/env/protocol.py
-    suite: str = ""  # a suite of LIBERO or a folder of own tasks, in place of the protocol's
-    assets: AssetPack = field(default_factory=ProceduralPack)  # what the world is drawn with
-    axes: PerturbationsConfig = field(
-        default_factory=PerturbationsConfig
-    )  # perturbations; in the protocol's name
-    tasks: tuple[int, ...] = ()  # places in the suite; none given: all
-    first_init: int = 0  # first init state of each task
-    episodes: int | None = None  # init states a task; none given: the protocol's trials
-    more: dict[int, int] = field(default_factory=dict)  # {task: init states} where not `episodes`
-    max_steps: int | None = None  # other horizon than the protocol's; becomes part of its name
-    render_px: int | None = None  # other frame size than the protocol's; becomes part of its name
-    videos: VideoConfig = field(default_factory=VideoConfig)  # which episodes are filmed
-    early_stop: EarlyStop | None = None  # a rule to end the run by, with an interval that holds
-    shard: str = "0/1"  # i/n runs the i-th of n equal parts; `results.merge` puts them together
-    executor: ExecutorConfig = field(default_factory=SerialConfig)  # where the episodes run
-    workers: int = 0  # short for --executor.type processes --executor.workers N; 0 leaves executor
-    in_flight: int = 1  # episodes side by side in a process, their policy calls in one batch
-    inference: str = "worker"  # worker: a policy in each process; central: one serves them all
-    max_errors: int = 5  # stop the run after this many episodes that ended as errors
-
-    def __post_init__(self) -> None:
-        if self.first_init < 0 or (self.episodes is not None and self.episodes < 1):
-            raise ValueError("need first_init >= 0 and episodes >= 1")
-        if self.workers < 0 or self.max_errors < 1 or self.in_flight < 1:
-            raise ValueError("need workers >= 0, max_errors >= 1 and in_flight >= 1")
-        if self.inference not in ("worker", "central"):
-            raise ValueError(f"inference must be worker or central, got {self.inference!r}")
-        if self.workers and not isinstance(self.executor, SerialConfig):
-            raise ValueError("give either workers or an executor, not both")
-        if Shard.parse(self.shard).of > 1 and self.early_stop is not None:
-            raise ValueError("a shard sees a part of the run only: early_stop cannot judge by it")
-        for name in ("max_steps", "render_px"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-
-
-def protocol_of(config: RolloutConfig) -> Protocol:
-    """The named protocol with the config's deviations, which its name then states."""
-    protocol = get_protocol(config.protocol, config.suite)
-    for field_name in ("max_steps", "render_px"):
-        value = getattr(config, field_name)
-        if value is not None and value != getattr(protocol, field_name):
-            name = f"{protocol.name}, {field_name} {value}"
-            protocol = replace(protocol, name=name, **{field_name: value})
-    if config.axes.label:
-        protocol = replace(protocol, name=f"{protocol.name}, {config.axes.label}")
-    return protocol
-
-
-def jobs_of(config: RolloutConfig) -> list[Job]:
-    """The shard's episodes, task by task, or in the rounds of early_stop.
-
-    Raises UserError for an unknown task, and for init states that it does not have.
-    """
-    protocol = get_protocol(config.protocol, config.suite)
-    tasks = config.tasks or tuple(range(len(task_names(protocol.suite))))
-    if len(set(tasks)) != len(tasks):
-        raise UserError(f"tasks are listed twice: {tasks}")
-    unknown = set(config.more) - set(tasks)
-    if unknown:
-        raise UserError(f"`more` names tasks {sorted(unknown)} that are not run: {list(tasks)}")
-    jobs = []
-    for task in tasks:
-        count = config.more.get(task, config.episodes or _trials(protocol, task, config.first_init))
-        check_range(protocol.suite, task, config.first_init, count)
-        inits = range(config.first_init, config.first_init + count)
-        filmed = set(inits[: config.videos.per_task])
-        jobs += [Job(task, init, init in filmed) for init in inits]
-    if config.early_stop is not None:
-        return balanced_order(jobs, config.early_stop.per_round)
-    part = Shard.parse(config.shard).part(jobs)
-    if not part:
-        raise UserError(f"shard {config.shard} of {len(jobs)} episodes is empty: make fewer shards")
-    return part
-
-
-def _trials(protocol: Protocol, task: int, first: int) -> int:
-    """Episodes of a task where none are asked for: the protocol's, or as many as an own task has."""
-    states = init_states(protocol.suite, task)
-    if states is None or not is_own(protocol.suite):
-        return protocol.trials
-    return max(1, min(protocol.trials, len(states) - first))
-
-
-def executor_of(config: RolloutConfig) -> Executor:
-    """Where the config's episodes run."""
-    return (by_workers(config.workers) if config.workers else config.executor).build()
-
-
-def summary_of(rows: Sequence[EpisodeRow], interval: Interval = wilson) -> dict[str, object]:
-    """Counts in all and a task; the rate with its interval only if there is one."""
-    tasks = {
-        task_id: dict(Counter(row.outcome for row in group))
-        for (_, task_id), group in by_task(rows).items()
-    }
-    try:
-        total = rate(rows, interval=interval)
-    except RateRefused as refused:
-        return {"episodes": len(rows), "tasks": tasks, "rate": None, "why": str(refused)}
-    counts = {"k": total.k, "n": total.n, "rate": total.value, "interval": [total.low, total.high]}
-    return {"episodes": len(rows), "tasks": tasks, **counts}
+STEPS_PER_S = 100  # of one core without a policy, either pack; for the estimate before the start
 
 
 def main(config: RolloutConfig) -> Path:
@@ -184,17 +78,18 @@ def main(config: RolloutConfig) -> Path:
     if not is_begun(run.folder):  # what the rows say stays; others are refused
         write_json(run.folder / "manifest.json", manifest)
     stopper = None if config.early_stop is None else Stopper(config.early_stop, jobs)
-    config = replace(config, policy=policy or config.policy.for_protocol(protocol))
-    with serving(config) as served:
-        make = EpisodeRunnerFactory(
-            served,
-            OpenLibero(protocol, assets, backend, config.axes),
-            _labels(config, protocol, manifest_hash(manifest)),
-            config.videos,
-            run.folder,
-            config.in_flight,
+    policy = policy or config.policy.for_protocol(protocol)
+    labels = RunLabels(
+        policy_name=config.policy_name, seed=config.seed, checkpoint_hash=policy.hash(),
+        protocol=protocol, pack=config.assets.name, pack_hash=config.assets.hash(),
+        manifest_hash=manifest_hash(manifest),
+    )  # fmt: skip
+    open_simulator = OpenLibero(protocol, assets, backend, config.perturbations)
+    with _served(config, policy) as served:
+        factory = EpisodeRunnerFactory(
+            served, open_simulator, labels, config.videos, run.folder, config.in_flight
         )
-        rows = _run_all(config, make, jobs, stopper)
+        rows = _run_all(config, factory, jobs, stopper)
     if _errors(rows):
         write_json(run.folder / "summary.json", summary_of(rows))
     interval = wilson if stopper is None else rate_sequence
@@ -204,49 +99,171 @@ def main(config: RolloutConfig) -> Path:
     return run.folder
 
 
+def summary_of(rows: Sequence[EpisodeRow], interval: Interval = wilson) -> dict[str, object]:
+    """Counts in all and per task; the rate with its interval only if there is one."""
+    tasks = {
+        task_id: dict(Counter(row.outcome for row in group))
+        for (_, task_id), group in by_task(rows).items()
+    }
+    try:
+        total = rate(rows, interval=interval)
+    except RateRefused as refused:
+        return {"episodes": len(rows), "tasks": tasks, "rate": None, "why": str(refused)}
+    counts = {"k": total.k, "n": total.n, "rate": total.value, "interval": [total.low, total.high]}
+    return {"episodes": len(rows), "tasks": tasks, **counts}
+
+
 @contextmanager
-def serving(config: RolloutConfig) -> Iterator[PolicyConfig]:
+def _served(config: RolloutConfig, policy: PolicyConfig) -> Iterator[PolicyConfig]:
     """The policy that workers load: the config's own, or a link to one process that serves it."""
     if config.inference == "worker":
-        yield config.policy
+        yield policy
         return
-    from libero_eval.rollout.local_server import local_server
+    from libero_eval.rollout.serve import local_server
 
     most = max(1, config.workers or getattr(config.executor, "workers", 1)) * config.in_flight
-    with local_server(config.policy, max_batch=most) as url:
+    with local_server(policy, max_batch=most) as url:
         yield RemoteConfig(url=ServerUrl(url))
 
 
 def _run_all(
-    config: RolloutConfig, make: EpisodeRunnerFactory, jobs: list[Job], stopper: Stopper | None
+    config: RolloutConfig,
+    factory: EpisodeRunnerFactory,
+    jobs: list[Job],
+    stopper: Stopper | None,
 ) -> list[EpisodeRow]:
     """Run the jobs, once more those that ended as errors, and film; returns the rows that count."""
-    executor = executor_of(config)
-    rows = roll_out(make, jobs, executor, config.max_errors, stopper)
-    if _errors(rows):
-        logger.warning(
-            "%s: %d episodes ended as errors, repeated once", config.policy_name, _errors(rows)
-        )
-        rows = roll_out(make, jobs, executor, config.max_errors, stopper)
+    executor = (by_workers(config.workers) if config.workers else config.executor).build()
+    rows = roll_out(factory, jobs, executor, config.max_errors, stopper)
+    if count := _errors(rows):
+        logger.warning("%s: %d episodes ended as errors, repeated once", config.policy_name, count)
+        rows = roll_out(factory, jobs, executor, config.max_errors, stopper)
     if stopper is not None:
         verdict = stopper.verdict()
-        write_json(make.folder / STOP_FILE, verdict)
+        write_json(factory.folder / STOP_FILE, verdict)
         if verdict["stopped"]:  # else an error may be among those that it does not count
             rows = [row for row in rows if (row.task_id, row.init_index) in verdict["counted"]]
     if config.videos.first_success:
-        record_success_videos(make, rows, executor)
+        record_success_videos(factory, rows, executor)
     return rows
 
 
-def _labels(config: RolloutConfig, protocol: Protocol, manifest: str) -> RunLabels:
-    return RunLabels(
-        policy_name=config.policy_name,
-        seed=config.seed,
-        checkpoint_hash=config.policy.hash(),
-        protocol=protocol,
-        pack=config.assets.name,
-        pack_hash=config.assets.hash(),
-        manifest_hash=manifest,
+def roll_out(
+    factory: EpisodeRunnerFactory,
+    jobs: Sequence[Job],
+    executor: Executor,
+    max_errors: int,
+    stopper: Stopper | None = None,
+) -> list[EpisodeRow]:
+    """Run the jobs that are not done yet, until the stopper has seen enough; returns all rows.
+
+    Stops with UserError when max_errors episodes ended as errors, when the policy cannot be rolled
+    out at all (REFUSED), or the disk is full; with KeyboardInterrupt when the user asked for it.
+    Everything recorded stays.
+    """
+    labels = factory.labels
+    name, suite = labels.policy_name, labels.protocol.suite_name
+    with EpisodeLog(factory.folder / EPISODES_FILE) as log:
+        _check_one_run(log, labels)
+        todo = [job for job in jobs if not log.done((name, suite, job.task_id, job.init_index))]
+        if stopper is not None and any([stopper.update(row) for row in log.rows.values()]):
+            todo = []
+        _announce(labels, len(todo), len(jobs))
+        outcomes: Counter[str] = Counter()
+        progress = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=name)
+        ended = _run_jobs(factory, todo, executor, in_order=stopper is not None)
+        # closing: an exception here ends the workers now, not when the generator is collected
+        with progress, closing(ended) as rows:
+            for row in rows:
+                log.append(row)
+                outcomes[row.outcome] += 1
+                progress.set_postfix(outcomes)
+                progress.update()
+                if stopper is not None and stopper.update(row):
+                    break
+                if row.outcome == "error" and row.reason.startswith(REFUSED):
+                    raise UserError(_first_line(row.reason))
+                if outcomes["error"] >= max_errors:
+                    raise UserError(
+                        f"{name}: {outcomes['error']} episodes ended as errors, the last in task "
+                        f"{row.task_id}, init state {row.init_index}: {_first_line(row.reason)}; "
+                        f"see {log.path}, fix the cause and run again"
+                    )
+        return sorted(log.rows.values(), key=lambda row: row.key)
+
+
+def record_success_videos(
+    factory: EpisodeRunnerFactory, rows: Sequence[EpisodeRow], executor: Executor
+) -> None:
+    """Run the first success of each task again with a camera, unless it has a video.
+
+    Episodes are deterministic: the video is kept only if the episode ends in the recorded state.
+    """
+    name, wanted = factory.labels.policy_name, {}
+    for task_rows in by_task(rows).values():
+        first = next((row for row in task_rows if row.outcome == "success"), None)
+        if first and find_video(factory.folder, first) is None:
+            wanted[first.task_id, first.init_index] = first
+    jobs = [Job(task_id, init_index, film=True) for task_id, init_index in wanted]
+    ended = _run_jobs(factory, jobs, executor)
+    for row in tqdm(ended, total=len(jobs), desc=f"{name} on film", disable=not jobs):
+        if row.state_hash != wanted[row.task_id, row.init_index].state_hash:
+            (factory.folder / video_name(row.task_id, row.init_index)).unlink(missing_ok=True)
+            logger.warning(
+                "%s task %d, init state %d ended otherwise when run again (%s); not filmed",
+                *(name, row.task_id, row.init_index, _first_line(row.reason)),
+            )
+
+
+def find_video(folder: Path, row: EpisodeRow) -> Path | None:
+    """The video of a row in its run folder, if there is one."""
+    path = inside(folder, video_name(row.task_id, row.init_index))
+    return path if path.exists() else None
+
+
+def _run_jobs(
+    factory: EpisodeRunnerFactory, jobs: Sequence[Job], executor: Executor, in_order: bool = False
+) -> Generator[EpisodeRow, None, None]:
+    """Run the jobs; the first Ctrl-C lets the running ones end and raises KeyboardInterrupt then."""
+    labels = factory.labels
+
+    def error_row(job: Job, reason: str) -> EpisodeRow:
+        task = task_name(labels.protocol.suite, job.task_id)
+        reason = f"{reason} ({task}, init state {job.init_index})"
+        return labels.error_row(job.task_id, task, job.init_index, reason)
+
+    queue = JobQueue(iter(jobs) if in_order else jobs)
+    left = len(jobs)
+    with gentle_interrupt(queue.close), closing(executor.run(factory, queue, error_row)) as rows:
+        for row in rows:
+            left -= 1
+            yield row
+    if left:
+        logger.warning("%s: %d episodes left, all others are recorded", labels.policy_name, left)
+        raise KeyboardInterrupt
+
+
+def _check_one_run(log: EpisodeLog, labels: RunLabels) -> None:
+    """Refuse to go on with rows that were made with anything else, a newer simulator for one."""
+    for row in log.rows.values():
+        candidate = labels.error_row(row.task_id, row.task, row.init_index, "compared with")
+        for name in ONE_RUN:
+            before, now = getattr(row, name), getattr(candidate, name)
+            if before != now:
+                raise UserError(
+                    f"{log.path} was begun with another {name} ({before}, now {now}): its rows "
+                    "cannot be mixed with new ones; give another --out, or --overwrite true"
+                )
+
+
+def _announce(labels: RunLabels, todo: int, total: int) -> None:
+    """Say before the start what is ahead; tqdm knows better after the first episodes."""
+    steps = todo * labels.protocol.max_steps
+    logger.info(
+        "%s: %d episodes to run, %d of %d recorded; at most %d steps, %.0f min of one core at %d "
+        "steps/s, the policy's time not counted",
+        *(labels.policy_name, todo, total - todo, total, steps),
+        *(steps / STEPS_PER_S / 60, STEPS_PER_S),
     )
 
 
@@ -254,7 +271,5 @@ def _errors(rows: Sequence[EpisodeRow]) -> int:
     return sum(row.outcome == "error" for row in rows)
 
 
-def find_video(folder: Path, row: EpisodeRow) -> Path | None:
-    """The video of a row in its run folder, if there is one."""
-    path = inside(folder, video_name(row.task_id, row.init_index))
-    return path if path.exists() else None
+def _first_line(reason: str) -> str:
+    return reason.strip().splitlines()[0]

@@ -1,33 +1,30 @@
-"""One episode: reset, act, step, until success or the last step; and what is recorded of it.
+"""One episode: reset, let the scene settle, then act and step until success or the last step.
 
-An episode is a generator: it yields what its policy is to be asked, and is sent the answer. So one
-process can hold several, and ask their policy for all of them in one batched call.
+`run_episode` is the definition. `runner.EpisodeRunner` is the same loop over several episodes of one
+process, with one policy call for all of them.
 """
 
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+import typing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol as Interface
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.schema import ActionChunk, Observation, Policy
+from invact_vla.core.schema import Observation, Policy
 from libero_eval.env.protocol import Protocol
+from libero_eval.env.sim import Progress
 from libero_eval.env.tasks import task_name
-from libero_eval.policy_source import EachEpisode, Request
+from libero_eval.policy_source import PolicyResponse
 from libero_eval.results.rows import EpisodeRow, Outcome
 from libero_eval.rollout.episode_video import EpisodeVideo
 
 LONGEST_LINE = 300  # characters of the first line of an error's reason
-
-Answer = ActionChunk | Exception  # of a policy; an exception ends the episode as an error
-EpisodeCoroutine = Generator[
-    Request, Answer | None, EpisodeRow
-]  # a running episode; first sent None
+NO_PROGRESS = Progress(0, 0, 0, float("inf"))
 
 
 @dataclass(frozen=True)
@@ -39,23 +36,7 @@ class Job:
     film: bool = False
 
 
-class ProgressLike(Interface):
-    """How near an episode came: goal predicates true now, most at once, all; meters."""
-
-    @property
-    def satisfied(self) -> int: ...
-
-    @property
-    def best(self) -> int: ...
-
-    @property
-    def total(self) -> int: ...
-
-    @property
-    def closest_m(self) -> float: ...
-
-
-class Simulator(Interface):
+class Simulator(typing.Protocol):
     """What an episode needs of `libero_eval.env.sim.LiberoSim`."""
 
     task_id: int
@@ -70,20 +51,11 @@ class Simulator(Interface):
 
     def image(self, camera: str, size: int) -> np.ndarray: ...
 
-    def progress(self) -> ProgressLike: ...
+    def progress(self) -> Progress: ...
 
     def state_hash(self) -> str: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one episode is played with."""
-
-    sim: Simulator
-    policy: Policy
-    film: EpisodeVideo | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,36 +83,22 @@ class RunLabels:
         outcome: Outcome,
         reason: str,
         steps: int = 0,
-        progress: ProgressLike | None = None,
+        progress: Progress = NO_PROGRESS,
         state_hash: str = "",
         video: str | None = None,
         wall_s: float = 0.0,
     ) -> EpisodeRow:
         """A row of this run."""
+        closest_m = round(progress.closest_m, 6) if np.isfinite(progress.closest_m) else None
         return EpisodeRow(
-            policy_name=self.policy_name,
-            suite=self.protocol.suite_name,
-            task_id=task_id,
-            task=task,
-            init_index=init_index,
-            seed=self.seed,
-            outcome=outcome,
-            reason=reason,
-            steps=steps,
-            goals_satisfied=progress.satisfied if progress else 0,
-            goals_total=progress.total if progress else 0,
-            goals_best=progress.best if progress else 0,
-            closest_m=_metres(progress),
-            checkpoint_hash=self.checkpoint_hash,
-            protocol=self.protocol.key,
-            protocol_hash=self.protocol.hash,
-            pack=self.pack,
-            pack_hash=self.pack_hash,
-            manifest_hash=self.manifest_hash,
-            state_hash=state_hash,
-            video=video,
-            wall_s=round(wall_s, 3),
-        )
+            policy_name=self.policy_name, suite=self.protocol.suite_name, task_id=task_id, task=task,
+            init_index=init_index, seed=self.seed, outcome=outcome, reason=reason, steps=steps,
+            goals_satisfied=progress.satisfied, goals_total=progress.total,
+            goals_best=progress.best, closest_m=closest_m, checkpoint_hash=self.checkpoint_hash,
+            protocol=self.protocol.key, protocol_hash=self.protocol.hash, pack=self.pack,
+            pack_hash=self.pack_hash, manifest_hash=self.manifest_hash, state_hash=state_hash,
+            video=video, wall_s=round(wall_s, 3),
+        )  # fmt: skip
 
 
 def episode_seed(seed: int, task_id: int, init_index: int) -> int:
@@ -148,102 +106,107 @@ def episode_seed(seed: int, task_id: int, init_index: int) -> int:
     return int(np.random.default_rng([seed, task_id, init_index]).integers(2**31))
 
 
-def play(
-    job: Job, labels: RunLabels, set_phase: Callable[[], Stage], video_root: Path | None = None
-) -> EpisodeCoroutine:
-    """Play one episode of at most `labels.protocol.max_steps` policy steps; returns its row.
-
-    Yields (policy, observation) whenever the policy must be asked. Chunks are executed open loop.
-    Frames are rendered when the policy reads them or the film keeps them. The row names the video
-    relative to video_root. Whatever goes wrong, in setting the stage too, becomes the outcome
-    "error", with the episode, the step and the traceback as reason.
-    """
-    started = time.perf_counter()
-    task = task_name(labels.protocol.suite, job.task_id)
-    count = _Count()
-    video = None
-    try:
-        stage = set_phase()
-        row = yield from _steps(job, labels, stage, count)
-        if stage.film is not None:
-            stage.film.save(row.outcome)
-            path = stage.film.path
-            video = str(path.relative_to(video_root) if video_root else path)
-    except Exception as error:  # noqa: BLE001
-        reason = _reason(error, f"{task}, init state {job.init_index}, step {count.steps}")
-        return labels.error_row(job.task_id, task, job.init_index, reason)
-    return replace(row, video=video, wall_s=round(time.perf_counter() - started, 3))
-
-
 def run_episode(
     sim: Simulator,
     policy: Policy,
     init_index: int,
     labels: RunLabels,
-    *,
-    film: EpisodeVideo | None = None,
-    video_root: Path | None = None,
+    video: EpisodeVideo | None = None,
 ) -> EpisodeRow:
-    """Play one episode alone, see `play`."""
-    job = Job(sim.task_id, init_index)
-    game = play(job, labels, lambda: Stage(sim, policy, film), video_root)
-    source = EachEpisode(lambda: policy)
-    answer: Answer | None = None
-    while True:
+    """Run one episode of at most `labels.protocol.max_steps` steps.
+
+    Chunks are executed open loop. Whatever goes wrong becomes the outcome "error", with the
+    episode, the step and the traceback as reason.
+    """
+    episode = Episode(Job(sim.task_id, init_index), labels)
+    with episode.errors_recorded():
+        episode.reset(sim, policy, video)
+        while not episode.is_over:
+            episode.execute(policy.act(episode.observe()))
+    return episode.row
+
+
+class Episode:
+    """One episode under way.
+
+    sim, policy: what it runs with, once it `has_begun`. row: what is recorded, once it `is_over`.
+    """
+
+    sim: Simulator
+    policy: Policy
+    row: EpisodeRow
+
+    def __init__(self, job: Job, labels: RunLabels, folder: Path | None = None) -> None:
+        """folder: of the run; the row names the video relative to it."""
+        self.job = job
+        self.has_begun = self.is_over = False
+        self._labels, self._folder = labels, folder
+        self._video: EpisodeVideo | None = None
+        self._seen: np.ndarray | None = None  # the frame that the policy read before this step
+        self._steps, self._started = 0, time.perf_counter()
+
+    def reset(self, sim: Simulator, policy: Policy, video: EpisodeVideo | None = None) -> None:
+        """Begin: the simulator in its init state and at rest, the policy with the episode's seed."""
+        self.sim, self.policy, self._video, self.has_begun = sim, policy, video, True
+        self._labels.protocol.check_cameras(policy.needs)
+        sim.reset(self.job.init_index)
+        if video is not None:
+            video.instruction = sim.instruction  # a perturbation may have changed the words
+        policy.reset(episode_seed(self._labels.seed, self.job.task_id, self.job.init_index))
+
+    def observe(self) -> Observation:
+        """What the policy sees now; no other frames are rendered, but for a video."""
+        observation = self.sim.observation(self.policy.needs)
+        self._seen = observation.agentview if "agentview" in self.policy.needs else None
+        return observation
+
+    def execute(self, response: PolicyResponse) -> None:
+        """Step through a chunk, up to success or the last step. Raises what the policy raised."""
+        if isinstance(response, Exception):
+            raise response
+        for action in response.values:
+            self._film()
+            has_succeeded = self.sim.step(action)
+            self._steps += 1
+            if has_succeeded or self._steps == self._labels.protocol.max_steps:
+                self._end("success" if has_succeeded else "failure")
+                return
+
+    @contextmanager
+    def errors_recorded(self) -> Iterator[None]:
+        """An exception inside ends the episode as an error; the row says why."""
         try:
-            request = game.send(answer)
-        except StopIteration as end:
-            return end.value
-        [answer] = source.act_apart([request])
+            yield
+        except Exception as error:  # noqa: BLE001
+            task = task_name(self._labels.protocol.suite, self.job.task_id)
+            where = f"{task}, init state {self.job.init_index}, step {self._steps}"
+            self.row = self._labels.error_row(
+                self.job.task_id, task, self.job.init_index, _reason(error, where)
+            )
+            self.is_over = True
 
+    def _film(self, is_last: bool = False) -> None:
+        """Keep the frame before this step, if the video wants it and none was kept for the policy."""
+        video, seen, self._seen = self._video, self._seen, None
+        if video is not None and (is_last or video.wants(self._steps)):
+            frame = self.sim.image("agentview", video.size_px) if seen is None else seen
+            video.add(self._steps, frame)
 
-@dataclass
-class _Count:
-    steps: int = 0
-
-
-def _steps(job: Job, labels: RunLabels, stage: Stage, count: _Count) -> EpisodeCoroutine:
-    sim, policy, film = stage.sim, stage.policy, stage.film
-    limit = labels.protocol.max_steps
-    labels.protocol.check_cameras(policy.needs)
-    sim.reset(job.init_index)
-    if film is not None:
-        film.instruction = sim.instruction  # an axis may have changed the words
-    policy.reset(episode_seed(labels.seed, job.task_id, job.init_index))
-    queue: deque[np.ndarray] = deque()
-    outcome: Outcome
-    outcome, reason = "failure", f"goal not reached in {limit} steps"
-    while count.steps < limit and outcome == "failure":
-        seen = None
-        if not queue:
-            observation = sim.observation(policy.needs)
-            queue.extend(_actions((yield policy, observation)))
-            seen = observation.agentview if "agentview" in policy.needs else None
-        if film is not None and film.wants(count.steps):
-            film.add(count.steps, sim.image("agentview", film.size_px) if seen is None else seen)
-        if sim.step(queue.popleft()):
-            outcome, reason = "success", "goal reached"
-        count.steps += 1
-    if film is not None:
-        film.add(count.steps, sim.image("agentview", film.size_px))
-    return labels.row(
-        sim.task_id,
-        sim.task,
-        job.init_index,
-        outcome=outcome,
-        reason=reason,
-        steps=count.steps,
-        progress=sim.progress(),
-        state_hash=sim.state_hash(),
-    )
-
-
-def _actions(answer: Answer | None) -> np.ndarray:
-    """(N, 7) of an answer; a chunk was checked when it was made."""
-    if isinstance(answer, Exception):
-        raise answer
-    assert answer is not None
-    return answer.values
+    def _end(self, outcome: Outcome) -> None:
+        self._film(is_last=True)
+        sim, path = self.sim, None
+        if self._video is not None:
+            self._video.save(outcome)
+            path = self._video.path
+            path = str(path.relative_to(self._folder) if self._folder else path)
+        reason = f"goal not reached in {self._steps} steps"
+        self.row = self._labels.row(
+            sim.task_id, sim.task, self.job.init_index, outcome=outcome,
+            reason="goal reached" if outcome == "success" else reason, steps=self._steps,
+            progress=sim.progress(), state_hash=sim.state_hash(), video=path,
+            wall_s=time.perf_counter() - self._started,
+        )  # fmt: skip
+        self.is_over = True
 
 
 def _reason(error: Exception, where: str) -> str:
@@ -256,9 +219,3 @@ def _reason(error: Exception, where: str) -> str:
     if is_users:
         return line
     return line + "\n" + "".join(traceback.format_exception(error)).strip()
-
-
-def _metres(progress: ProgressLike | None) -> float | None:
-    if progress is None or not np.isfinite(progress.closest_m):
-        return None
-    return round(float(progress.closest_m), 6)

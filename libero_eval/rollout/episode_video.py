@@ -1,5 +1,6 @@
 """Videos of episodes: small, with instruction, step and outcome written under the picture."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 
@@ -15,11 +16,26 @@ CRF = 30
 LINE_PX = 13
 FONT_PX = 11
 PAPER, INK = (250, 250, 247), (40, 40, 45)
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "success": (22, 130, 70),
-    "failure": (190, 60, 40),
-    "error": (150, 20, 130),
-}
+COLORS = {"success": (22, 130, 70), "failure": (190, 60, 40), "error": (150, 20, 130)}
+
+
+def video_name(task_id: int, init_index: int) -> str:
+    """Where the video of an episode lies inside the run folder."""
+    return f"videos/task{task_id:02d}_init{init_index:03d}.mp4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """Which episodes are filmed, and how. Filming changes no outcome."""
+
+    per_task: int = 1  # the first episodes of each task; 0 films none of them
+    first_success: bool = True  # and the first success of each task (that episode is run again)
+    stride: int = 2  # film every n-th step; the video plays n times as fast as the robot moved
+    size_px: int = 160  # width and height of the picture
+
+    def __post_init__(self) -> None:
+        if self.per_task < 0 or self.stride < 1 or self.size_px < 32 or self.size_px % 2:
+            raise ValueError("videos: need per_task >= 0, stride >= 1, an even size_px >= 32")
 
 
 class EpisodeVideo:
@@ -30,7 +46,9 @@ class EpisodeVideo:
     height of the picture.
     """
 
-    def __init__(self, path: Path, instruction: str, stride: int = 1, size_px: int = 160) -> None:
+    def __init__(
+        self, path: Path, instruction: str = "", stride: int = 1, size_px: int = 160
+    ) -> None:
         if stride < 1 or size_px < 32 or size_px % 2:
             raise ValueError(f"need stride >= 1 and an even size_px >= 32: {stride}, {size_px}")
         self.path, self.stride, self.size_px = path, stride, size_px
@@ -72,5 +90,5 @@ class EpisodeVideo:
         draw.text((4, y), f"step {step}{speed}", (120, 120, 125), self._font)
         if outcome is not None:
             width = draw.textlength(outcome, self._font)
-            draw.text((self.size_px - width - 4, y), outcome, COLOURS[outcome], self._font)
+            draw.text((self.size_px - width - 4, y), outcome, COLORS[outcome], self._font)
         return np.asarray(canvas)

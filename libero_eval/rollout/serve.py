@@ -5,15 +5,21 @@ Print, once it listens: the URL for `invact libero rollout --policy.type remote 
 
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+from invact_vla.core.errors import UserError
+from libero_eval.executors.child_process import begin_child, end_child, start_child
 from libero_eval.policies import PolicyConfig
 from libero_eval.serving import MAX_BYTES, missing_package
 from libero_eval.serving.address import server_token
 
 STOP_ON = (signal.SIGINT, signal.SIGTERM)
+START_S = 1800.0  # a policy that is not loaded by then hangs; large checkpoints load for minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +68,42 @@ def serve_policy(
         max_wait_ms=config.max_wait_ms, max_bytes=config.max_bytes, keep_s=config.keep_s,
         token=token, ready=ready, stop_on=stop_on,
     )  # fmt: skip
+
+
+@contextmanager
+def local_server(policy: PolicyConfig, **options: Any) -> Iterator[str]:
+    """Serve a policy from a process of its own, at a free port of loopback; gives the URL.
+
+    All workers of a rollout are its clients, so that one process holds the weights. options: other
+    fields of ServeConfig. The process ends with the block, and at once when this process ends,
+    however that ends. Raises UserError if the policy cannot be loaded or served.
+    """
+    process, pipe = start_child(_serve, ServeConfig(policy=policy, port=0, **options))
+    try:
+        yield _url(pipe)
+    finally:
+        process.terminate()
+        end_child(process, pipe)
+
+
+def _url(pipe: Connection) -> str:
+    """The URL, once the server has sent it."""
+    if not pipe.poll(START_S):
+        raise UserError(f"the policy server was not ready within {START_S:g} s")
+    try:
+        message = pipe.recv()
+    except EOFError as error:
+        raise UserError("the policy server died while starting: see its messages above") from error
+    if isinstance(message, UserError):
+        raise message
+    return message
+
+
+def _serve(pipe: Connection, config: ServeConfig) -> None:
+    """The server process."""
+    begin_child()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        serve_policy(config, pipe.send, stop_on=(signal.SIGTERM,))
+    except UserError as error:
+        pipe.send(error)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from invact_vla.core.schema import ActionChunk, Observation, Policy
-from libero_eval.policy_source import PolicySource, Request
+from libero_eval.policy_source import PolicyRequest, PolicySource
 from libero_eval.serving.policy_thread import PolicyRaised, PolicyThread
 from libero_eval.serving.turns import Turns
 
@@ -29,7 +29,7 @@ class Batcher:
         self._source, self._running = source, running
         self._max_batch, self._max_wait_s = max_batch, max_wait_s if source.batched else 0.0
         self._thread = PolicyThread()
-        self._requests: Turns[tuple[Request, asyncio.Future[Answer]]] = Turns()
+        self._requests: Turns[tuple[PolicyRequest, asyncio.Future[Answer]]] = Turns()
         self._calls: Turns[tuple[Call, asyncio.Future[Any]]] = Turns()
         self._deadline = 0.0  # of the requests that wait
         self._arrived = asyncio.Event()
@@ -94,13 +94,13 @@ class Batcher:
         for (_, future), answer in zip(batch, answers, strict=True):
             _settle(future, answer)
 
-    async def _answers(self, requests: list[Request]) -> list[Answer]:
+    async def _answers(self, requests: list[PolicyRequest]) -> list[Answer]:
         try:
             return await self._thread.call(self._act_apart, requests)
         except PolicyRaised as raised:
             return [raised.error for _ in requests]
 
-    def _act_apart(self, requests: list[Request]) -> list[Answer]:
+    def _act_apart(self, requests: list[PolicyRequest]) -> list[Answer]:
         """In the thread, as is the check of what a source of one's own makes of it."""
         answers: list[Answer] = list(self._source.act_apart(requests))
         if len(answers) != len(requests):

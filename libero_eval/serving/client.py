@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LIBERO_ACTIONS, ActionChunk, Observation, Policy
-from libero_eval.policy_source import PolicySource, Request
+from libero_eval.policy_source import PolicyRequest, PolicySource
 from libero_eval.serving import MAX_BYTES, messages
 from libero_eval.serving.address import TOKEN_VARIABLE, ServerUrl
 from libero_eval.serving.answers import Answers, error_of
@@ -215,11 +215,11 @@ class RemoteSource(PolicySource):
     def open(self, sim: Any) -> Policy:
         return RemotePolicy(self._link, next(self._episodes))
 
-    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
+    def act(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk]:
         """Send all observations together, so that the server can answer them together."""
         return [_or_raise(answer) for answer in self.act_apart(requests)]
 
-    def act_apart(self, requests: Sequence[Request]) -> list[ActionChunk | Exception]:
+    def act_apart(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk | Exception]:
         """The same; each request is sent once, since the server's policies have a memory."""
         calls = [_act_call(policy, observation) for policy, observation in requests]
         try:

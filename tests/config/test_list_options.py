@@ -15,6 +15,7 @@ from invact_vla.app.cli import COMMANDS
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.recipes.init import InitConfig
+from invact_vla.recipes.pretrain import PretrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,3 +158,45 @@ def test_tasks_of_every_command(command: str) -> None:
     given += ["--policy.type", "noop"] if command == "libero rollout" else []
     for words in ways("--tasks", ["0", "3"]):
         assert tuple(parse_config(kind, [*given, *words]).tasks) == (0, 3)
+
+
+@dataclass(frozen=True)
+class Other(Choice):
+    """Another member."""
+
+    size: int = 1  # its own
+
+
+Choice.register_subclass("other_option_test")(Other)
+
+
+def test_what_the_command_line_gives_replaces_what_the_file_gives(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "groups: {x: [a]}\ninner: {sizes: [1]}\nseed: 5\n"
+        "choice: {type: list_option_test, names: [b]}\n"
+    )
+    given = ["--config_path", str(path)]
+    assert read(*given).groups == {"x": (Path("a"),)}
+    assert read(*given, "--groups", "{}").groups == {}
+    assert read(*given, "--groups={y: [c]}").groups == {"y": (Path("c"),)}
+    assert read(*given, "--inner", "{}").inner == Inner()
+    assert read(*given, "--inner", "{sizes: [2, 3]}").inner == Inner(sizes=(2, 3))
+    assert read(*given, "--choice.names", "c").choice == Chosen(("c",))
+    assert read(*given, "--choice.size", "4", "--choice.type", "other_option_test").choice == Other(
+        4
+    )
+    with pytest.raises(UserError, match="size"):
+        read(*given, "--choice.size", "4")
+    with pytest.raises(UserError, match="nothing"):
+        read(*given, "--inner", "{nothing: 1}")
+
+
+def test_a_part_is_set_option_by_option(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("loop: {steps: 7, log_every: 5}\n")
+    loop = parse_config(
+        PretrainConfig, ["--config_path", str(path), "--loop", "{log_every: 4}"]
+    ).loop
+    assert (loop.steps, loop.log_every) == (7, 4)
+    assert parse_config(PretrainConfig, ["--config_path", str(path), "--overwrite"]).overwrite

@@ -15,9 +15,9 @@ from invact_vla.data.open_dataset import open_dataset
 from invact_vla.openvla.checkpoints.checkpoint import fresh, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig
-from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.prompt import prompt_of
 from invact_vla.recipes import posttrain
+from invact_vla.recipes.train import Batches
 from invact_vla.training.loop import LoopConfig, fit
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.tasks import instruction, task_name
@@ -73,8 +73,8 @@ def checkpoint(out: Path, demos: Path, steps: int = 550) -> Path:
     start = fresh(size(), words, 0)
     contrast = replace(start.processor, means=(DARK,) * 2, stds=(FLAT,) * 2)
     dataset = open_dataset(config.source)
-    task = posttrain.prepare(config, dataset, replace(start, processor=contrast))
-    batches = posttrain.Batches(config, task.head, task.pretrained, task.training)
+    task = posttrain.policy_task(config, dataset, replace(start, processor=contrast))
+    batches = Batches(task.training, config.loop, config.augment)
 
     def batch_at(step: int) -> dict[str, Tensor]:
         batch = batches(step)
@@ -83,6 +83,6 @@ def checkpoint(out: Path, demos: Path, steps: int = 550) -> Path:
         return batch
 
     out.mkdir(parents=True, exist_ok=True)
-    fit(task.pretrained.model, make_loss(task.pretrained.config), batch_at, config.loop, out)
-    save_pretrained(task.pretrained, out / "model")
+    fit(task.checkpoint.model, task.head.loss, batch_at, config.loop, out)
+    save_pretrained(task.checkpoint, out / "model")
     return out / "model"

@@ -12,9 +12,11 @@ import numpy as np
 
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.env.protocol import Protocol
+from libero_eval.env.sim import Progress
 from libero_eval.policies import EachEpisode, PolicyConfig, PolicySource
 from libero_eval.rollout.episode import RunLabels, Simulator
-from libero_eval.rollout.runner import EpisodeRunnerFactory, VideoConfig
+from libero_eval.rollout.episode_video import VideoConfig
+from libero_eval.rollout.runner import EpisodeRunnerFactory
 
 PROTOCOL = Protocol(
     suite="libero_10", name="point", max_steps=12, settle_steps=0, settle_action=(0.0,) * 7,
@@ -25,14 +27,6 @@ LABELS = RunLabels(
     policy_name="point", seed=3, checkpoint_hash="c", protocol=PROTOCOL, pack="none", pack_hash="p",
     manifest_hash="m",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Progress:
-    satisfied: int
-    best: int
-    total: int
-    closest_m: float
 
 
 class PointSim:
@@ -66,7 +60,7 @@ class PointSim:
 
     def progress(self) -> Progress:
         done = int(self._x >= 1)
-        return Progress(done, done, 1, self._closest)
+        return Progress(done, 1, done, self._closest)
 
     def state_hash(self) -> str:
         return hashlib.sha256(np.float64(self._x).tobytes()).hexdigest()[:16]

@@ -11,7 +11,7 @@ import numpy as np
 
 from invact_vla.core.schema import ActionChunk, Observation, Policy
 from libero_eval.policies import EachEpisode, PolicyConfig, PolicySource
-from libero_eval.policy_source import Request
+from libero_eval.policy_source import PolicyRequest
 
 OBSERVATION = Observation(
     np.arange(32 * 32 * 3, dtype=np.uint32).astype(np.uint8).reshape(32, 32, 3), None,
@@ -64,7 +64,7 @@ class Counting(PolicySource):
     def open(self, sim: object) -> Policy:
         return Fickle()
 
-    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
+    def act(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk]:
         if any(o.instruction == "raise" for _, o in requests):
             raise RuntimeError("lost <the> way")
         values = np.full((1, 7), len(requests) / 10, np.float32)

@@ -26,7 +26,8 @@ from libero_eval.policies import DemonstratorConfig, PolicyConfig
 from libero_eval.policies.selftest import SelftestConfig
 from libero_eval.results.rows import EpisodeRow, merge, read_episodes
 from libero_eval.rollout import command as rollout
-from libero_eval.rollout.command import RolloutConfig, VideoConfig
+from libero_eval.rollout.command import RolloutConfig
+from libero_eval.rollout.episode_video import VideoConfig
 from tests.paths import LIBERO_ASSETS, REPOSITORY, needs_libero_assets
 
 

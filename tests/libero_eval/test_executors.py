@@ -28,10 +28,10 @@ Answer = tuple[Job, int, str]  # job, process, ""; or the reason of an error
 
 
 @dataclass(frozen=True)
-class MakeToy:
+class ToyFactory:
     """killer: the init state of task 0 that kills its process. sleep_s: duration of each job."""
 
-    room: int = 1
+    capacity: int = 1
     killer: int | None = None
     sleep_s: float = 0.0
 
@@ -40,21 +40,21 @@ class MakeToy:
 
 
 class Toy:
-    def __init__(self, make: MakeToy) -> None:
-        self.room, self._make = make.room, make
-        self.held: list[Job] = []
+    def __init__(self, make: ToyFactory) -> None:
+        self.capacity, self._make = make.capacity, make
+        self.assigned: list[Job] = []
 
     def start(self, job: Job) -> None:
-        assert len(self.held) < self.room
-        self.held.append(job)
+        assert len(self.assigned) < self.capacity
+        self.assigned.append(job)
 
     def advance(self) -> list[tuple[Job, Answer]]:
         time.sleep(self._make.sleep_s)
-        if len(self.held) == self.room and any(self._kills(job) for job in self.held):
+        if len(self.assigned) == self.capacity and any(self._kills(job) for job in self.assigned):
             os.kill(os.getpid(), signal.SIGKILL)
-        if any(self._kills(job) for job in self.held) and self.room > 1:
+        if any(self._kills(job) for job in self.assigned) and self.capacity > 1:
             os._exit(5)
-        job = self.held.pop(0)
+        job = self.assigned.pop(0)
         return [(job, (job, os.getpid(), ""))]
 
     def _kills(self, job: Job) -> bool:
@@ -68,27 +68,27 @@ def failed(job: Job, reason: str) -> Answer:
     return job, 0, reason
 
 
-def answers(config: ExecutorConfig, make: MakeToy, queue: JobQueue[Job]) -> list[Answer]:
+def answers(config: ExecutorConfig, make: ToyFactory, queue: JobQueue[Job]) -> list[Answer]:
     return sorted(config.build().run(make, queue, failed), key=lambda answer: str(answer[0]))
 
 
-@pytest.mark.parametrize("room", [1, 3])
+@pytest.mark.parametrize("capacity", [1, 3])
 @pytest.mark.parametrize("config", [SerialConfig(), ProcessesConfig(workers=2)])
-def test_every_job_has_one_result(config: ExecutorConfig, room: int) -> None:
+def test_every_job_has_one_result(config: ExecutorConfig, capacity: int) -> None:
     for jobs in (JOBS, iter(JOBS)):
-        assert [a[0] for a in answers(config, MakeToy(room), JobQueue(jobs))] == JOBS
-    assert answers(config, MakeToy(room), JobQueue([])) == []
+        assert [a[0] for a in answers(config, ToyFactory(capacity), JobQueue(jobs))] == JOBS
+    assert answers(config, ToyFactory(capacity), JobQueue([])) == []
 
 
 def test_workers_are_replaced_before_they_leak() -> None:
     config = ProcessesConfig(workers=1, recycle=4)
-    assert len({a[1] for a in answers(config, MakeToy(), JobQueue(JOBS))}) == 3
+    assert len({a[1] for a in answers(config, ToyFactory(), JobQueue(JOBS))}) == 3
 
 
-@pytest.mark.parametrize("room", [1, 3])
-def test_only_the_job_that_kills_is_given_up(room: int) -> None:
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_only_the_job_that_kills_is_given_up(capacity: int) -> None:
     config = ProcessesConfig(workers=2)
-    reasons = {a[0]: a[2] for a in answers(config, MakeToy(room, killer=2), JobQueue(JOBS))}
+    reasons = {a[0]: a[2] for a in answers(config, ToyFactory(capacity, killer=2), JobQueue(JOBS))}
     assert [job for job in JOBS if reasons[job]] == [Job(0, 2)]
     assert "lost twice" in reasons[Job(0, 2)]
 
@@ -121,14 +121,14 @@ def test_jobs_of_an_iterator_are_made_when_they_are_needed() -> None:
             made.append(job)
             yield job
 
-    for number, (job, _, _) in enumerate(run_all(MakeToy(), produce(), 0)):
+    for number, (job, _, _) in enumerate(run_all(ToyFactory(), produce(), 0)):
         assert job == JOBS[number] and len(made) == number + 1
 
 
 def test_a_closed_queue_lets_running_jobs_end() -> None:
     queue = JobQueue(JOBS)
     ended = []
-    for answer in ProcessesConfig(workers=2).build().run(MakeToy(), queue, failed):
+    for answer in ProcessesConfig(workers=2).build().run(ToyFactory(), queue, failed):
         queue.close()
         ended.append(answer)
     assert 1 <= len(ended) <= 3
@@ -159,9 +159,9 @@ def test_config_is_checked() -> None:
 ORPHANS = """
 import sys
 from libero_eval.executors import JobQueue, ProcessesConfig
-from tests.libero_eval.test_executors import JOBS, MakeToy, failed
+from tests.libero_eval.test_executors import JOBS, ToyFactory, failed
 for job, process, _ in ProcessesConfig(workers=1).build().run(
-    MakeToy(sleep_s=float(sys.argv[1])), JobQueue(JOBS), failed
+    ToyFactory(sleep_s=float(sys.argv[1])), JobQueue(JOBS), failed
 ):
     print(process, flush=True)
 """

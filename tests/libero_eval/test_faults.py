@@ -18,7 +18,8 @@ from libero_eval.results import rows as results
 from libero_eval.results.rows import EpisodeRow, read_episodes
 from libero_eval.rollout.command import roll_out, summary_of
 from libero_eval.rollout.episode import Job
-from libero_eval.rollout.runner import EpisodeRunnerFactory, VideoConfig
+from libero_eval.rollout.episode_video import VideoConfig
+from libero_eval.rollout.runner import EpisodeRunnerFactory
 from tests.libero_eval.faults import ALWAYS, BAD_ACTIONS, FaultyConfig, OpenFaulty, Plan
 from tests.libero_eval.point_sim import LABELS
 

@@ -28,7 +28,7 @@ from libero_eval.policies import (
     SelftestPolicy,
 )
 from libero_eval.policies.replay import demos_by_init
-from libero_eval.policy_source import EachEpisode, PolicySource, Request
+from libero_eval.policy_source import EachEpisode, PolicyRequest, PolicySource
 from libero_eval.rollout.command import RolloutConfig
 from tests.openvla.small import debug_config, tiny, tiny_folder, with_statistics
 from tests.paths import REPOSITORY
@@ -214,7 +214,7 @@ class Fragile(PolicySource):
     def open(self, sim: object) -> NoopPolicy:
         return NoopPolicy()
 
-    def act(self, requests: list[Request]) -> list[ActionChunk]:  # type: ignore[override]
+    def act(self, requests: list[PolicyRequest]) -> list[ActionChunk]:  # type: ignore[override]
         self.sizes.append(len(requests))
         if any(o.instruction == "bad" for _, o in requests):
             raise RuntimeError("bad instruction")

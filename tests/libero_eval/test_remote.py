@@ -26,8 +26,7 @@ from invact_vla.core import schema
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.policies import DemonstratorConfig, PolicyConfig, RemoteConfig, SelftestConfig
-from libero_eval.rollout.local_server import local_server
-from libero_eval.rollout.serve import ServeConfig, serve_policy
+from libero_eval.rollout.serve import ServeConfig, local_server, serve_policy
 from libero_eval.serving import dial, messages
 from libero_eval.serving.client import Link, RemoteSource
 from libero_eval.serving.gripper import GripperRange
@@ -592,7 +591,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
 def test_a_local_server_ends_with_its_parent() -> None:
     code = (
         "import time; from libero_eval.policies import SelftestConfig;"
-        "from libero_eval.rollout.local_server import local_server\n"
+        "from libero_eval.rollout.serve import local_server\n"
         "if __name__ == '__main__':\n"
         "    with local_server(SelftestConfig()) as url:\n"
         "        print(url, flush=True); time.sleep(60)\n"

@@ -15,7 +15,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation, Policy
-from libero_eval.policy_source import EachEpisode, PolicySource, Request
+from libero_eval.policy_source import EachEpisode, PolicyRequest, PolicySource
 from libero_eval.serving import messages
 from libero_eval.serving.batcher import Batcher
 from libero_eval.serving.server import function_source
@@ -75,7 +75,7 @@ class Batched(PolicySource):
     def open(self, sim: object) -> Raising:
         return Raising()
 
-    def act(self, requests: Sequence[Request]) -> list[ActionChunk]:
+    def act(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk]:
         for policy, observation in requests:
             if observation.instruction in (*RAISES, "next"):
                 policy.act(observation)
@@ -142,7 +142,7 @@ class Wrong(PolicySource):
     def open(self, sim: object) -> Fickle:
         return Fickle()
 
-    def act_apart(self, requests: Sequence[Request]) -> object:  # type: ignore[override]
+    def act_apart(self, requests: Sequence[PolicyRequest]) -> object:  # type: ignore[override]
         return self.answers
 
 

@@ -19,14 +19,13 @@ from libero_eval.executors import Executor, ProcessesConfig, SerialConfig
 from libero_eval.policies import NoopPolicy, RandomPolicy
 from libero_eval.results.rows import EpisodeLog, EpisodeRow, read_episodes
 from libero_eval.rollout.command import (
-    VideoConfig,
     find_video,
     record_success_videos,
     roll_out,
     summary_of,
 )
 from libero_eval.rollout.episode import Job, run_episode
-from libero_eval.rollout.episode_video import EpisodeVideo
+from libero_eval.rollout.episode_video import EpisodeVideo, VideoConfig
 from tests.libero_eval.point_sim import (
     LABELS,
     PointSim,
@@ -68,7 +67,7 @@ def test_chunks_run_open_loop_and_only_read_frames_are_rendered(tmp_path: Path) 
     run_episode(sim, NoopPolicy(), 0, LABELS)
     assert sim.rendered == 0
     film = EpisodeVideo(tmp_path / "a.mp4", "go", stride=4, size_px=32)
-    run_episode(sim, NoopPolicy(), 0, LABELS, film=film)
+    run_episode(sim, NoopPolicy(), 0, LABELS, video=film)
     assert sim.rendered == 12 // 4 + 1
 
 

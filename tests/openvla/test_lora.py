@@ -32,7 +32,7 @@ from invact_vla.openvla.checkpoints.checkpoint import (
 )
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.head_configs import OftHeadConfig
-from invact_vla.openvla.losses import make_loss
+from invact_vla.openvla.heads.tokens import TokensHead
 from invact_vla.openvla.model import IGNORED, OpenVLA
 from invact_vla.training.loop import LoopConfig, fit
 from tests.openvla.small import debug_config, pixels, tiny, with_statistics
@@ -400,7 +400,7 @@ class Killed(Exception):
 def test_a_killed_run_resumes_exactly(tmp_path: Path, dropout: float) -> None:
     def train(folder: Path, stop_at: int | None = None) -> OpenVLA:
         model = attach(tiny().model, replace(SMALL, targets="published", dropout=dropout), seed=4)
-        loss = make_loss(model.config)
+        loss = TokensHead(model.config, tiny().sequences).loss
 
         def loss_fn(model, batch, step):
             if step == stop_at:

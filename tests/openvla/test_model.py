@@ -9,9 +9,9 @@ from transformers import LlamaForCausalLM
 from invact_vla.core.errors import UserError
 from invact_vla.openvla.checkpoints.config_file import config_from_json, load_model_config
 from invact_vla.openvla.config import OpenVLAConfig, TextConfig
+from invact_vla.openvla.heads.tokens import TokensHead
 from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.language import llama_config
-from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.model import IGNORED, OpenVLA, build_model
 from tests.openvla.small import debug_config, pixels, tiny
 from tests.paths import REPOSITORY
@@ -174,7 +174,7 @@ def test_metrics_name_what_the_batch_has(model: OpenVLA) -> None:
     labels = torch.full_like(ids, IGNORED)
     labels[:, -3:] = 300
     batch = {"input_ids": ids, "labels": labels, "pixel_values": pixels(2, config)}
-    loss, metrics = make_loss(config)(model, batch, 0)
+    loss, metrics = TokensHead(config, tiny().sequences).loss(model, batch)
     assert loss.requires_grad and set(metrics) == {"action_accuracy", "action_l1"}
 
 

@@ -14,7 +14,7 @@ from latent_actions.encoder.losses import BatchLabels, ContrastConfig
 from latent_actions.encoder.model import Batch, InvActModel, LossConfig
 from latent_actions.encoder.readout import ReadoutConfig, project_action
 from latent_actions.encoder.routing import Routing
-from latent_actions.retrieval.encoders import references, subject_of, text_side
+from latent_actions.retrieval.encoders import evaluated, references, text_side
 from tests.fake_cuda import CUDA, build, fake_cuda
 
 SHAPE = EncoderConfig(frames=4, size=16, width=16, depth=3, heads=2, embedding=8)
@@ -86,9 +86,9 @@ def test_every_architecture_embeds(shape: EncoderConfig) -> None:
         encoder = build(lambda: InvActEncoder(shape))
         assert encoder.device == CUDA
         assert encoder.embed(clips).shape == (3, shape.embedding)
-        subject = subject_of(encoder, "it")
-        if subject.tokens is not None:
-            assert subject.tokens(clips).committed.shape == (3, *encoder.grid)
+        known = evaluated(encoder, "it")
+        if known.tokens is not None:
+            assert known.tokens(clips).committed.shape == (3, *encoder.grid)
             assert encoder.committed(clips).shape == (3, *encoder.grid)
 
 
@@ -148,8 +148,8 @@ def test_the_readout() -> None:
 
 def test_random_weights_beside_it_run_there_too() -> None:
     with fake_cuda():
-        for subject in references(SHAPE, 0, CUDA):
-            assert len(subject.embed(np.zeros((2, 4, 16, 16, 3), np.uint8))) == 2
+        for reference in references(SHAPE, 0, CUDA):
+            assert len(reference.embed(np.zeros((2, 4, 16, 16, 3), np.uint8))) == 2
 
 
 def test_a_constant_left_on_the_cpu_is_found() -> None:

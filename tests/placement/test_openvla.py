@@ -21,7 +21,6 @@ from invact_vla.openvla.head_configs import (
 from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
-from invact_vla.openvla.losses import make_loss
 from invact_vla.openvla.model import build_model
 from invact_vla.training.device import place
 from invact_vla.untrusted import torch_files
@@ -102,7 +101,7 @@ def test_latent_pretraining() -> None:
         ids = torch.zeros(2, 12, dtype=torch.long, device=CUDA)
         images = torch.zeros_like(pixels(2, config)).to(CUDA)
         batch = {"input_ids": ids, "labels": ids, "pixel_values": images}
-        loss, metrics = make_loss(config)(pretrained.model, batch, 0)
+        loss, metrics = action_head(pretrained).loss(pretrained.model, batch)
         assert loss.device == CUDA and "latent_accuracy" in metrics
 
 

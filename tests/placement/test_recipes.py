@@ -6,46 +6,44 @@ import numpy as np
 import pytest
 import torch
 
-from invact_vla.data.robot_samples import RobotBatch
+from invact_vla.data.dataset import EpisodeInfo, EpisodeNumbers, RobotDataset
 from invact_vla.openvla.adapters.attach import attach
 from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.head_configs import OftHeadConfig, TokensHeadConfig
 from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.inference.as_policy import as_policy
-from invact_vla.recipes import posttrain, pretrain
+from invact_vla.recipes.latent_examples import LatentExamples
+from invact_vla.recipes.robot_examples import RobotExamples
 from tests.fake_cuda import CUDA, fake_cuda
 from tests.openvla.small import INSTRUCTIONS, debug_config
 from tests.placement.test_openvla import HEADS, config_of, inputs, on_gpu
 
 
-class Samples:
-    """Held-out samples, their frames prepared."""
+class Demonstrations(RobotDataset):
+    """Three steps of two episodes."""
 
-    def __init__(self, chunk: int, size: int) -> None:
-        self.chunk, self.size = chunk, size
+    episodes = tuple(EpisodeInfo(str(i), "t", text, 3) for i, text in enumerate(INSTRUCTIONS[:2]))
+    key = "demonstrations"
 
-    def __len__(self) -> int:
-        return 3
+    def numbers(self, index: int) -> EpisodeNumbers:
+        return EpisodeNumbers(np.zeros((3, 7)), np.zeros((3, 8), np.float32))
 
-    def other_episode(self, rows: np.ndarray) -> np.ndarray:
-        return rows[::-1]
-
-    def batch(self, rows: np.ndarray, seen: np.ndarray | None = None) -> RobotBatch:
-        return RobotBatch(
-            frames=np.zeros((len(rows), 2, self.size, self.size, 3), np.uint8),
-            actions=np.zeros((len(rows), self.chunk, 7), np.float32),
-            state=np.zeros((len(rows), 8), np.float32),
-            instructions=[INSTRUCTIONS[i % 2] for i in rows],
-        )
+    def frames(self, index: int, camera: str) -> np.ndarray:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_measuring_a_policy(name: str) -> None:
     with fake_cuda():
-        pretrained = on_gpu(config_of(HEADS[name]))
-        samples = Samples(2, pretrained.processor.size)
-        found = posttrain.measure(action_head(pretrained), pretrained, samples)  # type: ignore[arg-type]
-        assert found["held_out_samples"] == 3 and "held_out_loss_other_picture" in found
+        policy = on_gpu(config_of(HEADS[name]))
+        head, size = action_head(policy), policy.processor.size
+
+        def frames(episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+            return np.zeros((len(steps), 2, size, size, 3), np.uint8)
+
+        examples = RobotExamples(policy, head, Demonstrations(), [0, 1], frames)
+        found = examples.evaluate(head, policy.model)
+        assert found["held_out_samples"] == 4 and "held_out_loss_other_picture" in found
 
 
 def test_measuring_pretraining() -> None:
@@ -54,24 +52,23 @@ def test_measuring_pretraining() -> None:
         latent_token_ids=tuple(range(config.first_free_row, config.first_free_row + 8))
     )
     codes = np.zeros((5, 4), np.int64)
-    store = SimpleNamespace(
-        labels=SimpleNamespace(codes=codes), identity=SimpleNamespace(codebook_size=8)
-    )
 
-    class Data:
+    class Examples(LatentExamples):
         def __init__(self) -> None:
-            self.store = store
+            self.store = SimpleNamespace(labels=SimpleNamespace(codes=codes))  # type: ignore[assignment]
+            self.modes = codes[0]
 
         def __len__(self) -> int:
             return 5
 
-        def batch(self, rows: np.ndarray, rng: None) -> dict[str, torch.Tensor]:
+        def batch(self, rows: np.ndarray, draws: None = None) -> dict[str, torch.Tensor]:
             ids = torch.zeros(len(rows), 9, dtype=torch.long)
             images = torch.zeros(len(rows), 6, config.image_size, config.image_size)
             return {"input_ids": ids, "labels": ids.clone(), "pixel_values": images}
 
     with fake_cuda():
-        found = pretrain.measure(on_gpu(config), Data(), store)  # type: ignore[arg-type]
+        pretrained = on_gpu(config)
+        found = Examples().evaluate(action_head(pretrained), pretrained.model)
         assert found["held_out_pairs"] == 5
 
 

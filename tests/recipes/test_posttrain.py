@@ -21,8 +21,9 @@ from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained
 from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig, TokensHeadConfig
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
-from invact_vla.recipes import posttrain
+from invact_vla.recipes import posttrain, train
 from invact_vla.recipes.posttrain import PosttrainConfig
+from invact_vla.recipes.train import Batches
 from invact_vla.training.loop import LoopConfig
 from tests.latent_actions.encoder.test_distributed import rows, torchrun
 from tests.openvla.small import tiny_folder
@@ -70,15 +71,15 @@ class Killed(Exception):
 
 def killed_after(config: PosttrainConfig, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run it and let it die while it makes the batch of a step."""
-    whole = posttrain.Batches.__call__
+    whole = Batches.__call__
 
-    def dying(self: posttrain.Batches, at: int) -> dict[str, torch.Tensor]:
+    def dying(self: Batches, at: int) -> dict[str, torch.Tensor]:
         if at == step:
             raise Killed
         return whole(self, at)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(posttrain.Batches, "__call__", dying)
+        patch.setattr(Batches, "__call__", dying)
         posttrain.main(config)
 
 
@@ -178,13 +179,13 @@ def test_processes_see_no_sample_twice(
 ) -> None:
     config = config_of(home, tmp_path / "run")
     dataset = open_dataset(config.source)
-    task = posttrain.prepare(config, dataset, load_pretrained(config.model))
-    batches = posttrain.Batches(config, task.head, task.pretrained, task.training)
+    task = posttrain.policy_task(config, dataset, load_pretrained(config.model))
+    batches = Batches(task.training, config.loop, config.augment)
     whole = batches(3)
     halves = []
     for rank in range(2):
         place = np.arange(8)[rank * 4 : rank * 4 + 4]
-        monkeypatch.setattr(posttrain, "local_positions", lambda size, place=place: place)
+        monkeypatch.setattr(train, "local_positions", lambda size, place=place: place)
         halves.append(batches(3))
     for name, value in whole.items():
         assert torch.equal(torch.cat([half[name] for half in halves]), value), name

@@ -13,6 +13,7 @@ from invact_vla.core.files import read_json
 from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig, TokensHeadConfig
 from invact_vla.recipes import posttrain
+from invact_vla.recipes.train import Batches
 from tests.latent_actions.encoder.test_distributed import rows
 from tests.paths import REPOSITORY
 from tests.recipes.test_posttrain import config_of, home, same, weights
@@ -35,14 +36,14 @@ killed_run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
 
 def killed_run(kind: str, home: Path, out: Path) -> None:
     """In a process of its own: train until the batch of a step is asked for, then SIGKILL."""
-    whole = posttrain.Batches.__call__
+    whole = Batches.__call__
 
-    def batch(self: posttrain.Batches, step: int) -> object:
+    def batch(self: Batches, step: int) -> object:
         if step == KILLED_AT:
             os.kill(os.getpid(), signal.SIGKILL)
         return whole(self, step)
 
-    posttrain.Batches.__call__ = batch  # type: ignore[method-assign]
+    Batches.__call__ = batch  # type: ignore[method-assign]
     posttrain.main(config_of(home, out, **KINDS[kind]))
 
 

@@ -16,7 +16,9 @@ from invact_vla.openvla.checkpoints.weights import load_weights
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.latent_tokens import give_latent_tokens
 from invact_vla.recipes import posttrain, pretrain
+from invact_vla.recipes.latent_examples import LatentExamples, most_frequent_codes
 from invact_vla.recipes.pretrain import PretrainConfig
+from invact_vla.recipes.train import Batches
 from invact_vla.training import sampling
 from invact_vla.training.distributed import RankInfo
 from invact_vla.training.loop import LoopConfig
@@ -164,7 +166,7 @@ def test_the_model_is_saved_before_it_is_measured(tmp_path, clips, monkeypatch):
     def fail(*_args):
         raise RuntimeError("the disk went away")
 
-    monkeypatch.setattr(pretrain, "measure", fail)
+    monkeypatch.setattr(LatentExamples, "evaluate", fail)
     with pytest.raises(RuntimeError, match="went away"):
         pretrain.main(config_of(tmp_path / "run", start, clips))
     assert len(read_config(tmp_path / "run/model").invact.latent_token_ids) == 8
@@ -174,7 +176,7 @@ def test_the_model_is_saved_before_it_is_measured(tmp_path, clips, monkeypatch):
 def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path, clips, monkeypatch):
     start = tiny_folder(tmp_path / "start")
     whole = pretrain.main(config_of(tmp_path / "whole", start, clips, steps=5))
-    batch, calls = pretrain.LatentExamples.batch, []
+    batch, calls = LatentExamples.batch, []
 
     def stop(self, *args):
         calls.append(args)
@@ -182,7 +184,7 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path, clips, mon
             raise KeyboardInterrupt
         return batch(self, *args)
 
-    monkeypatch.setattr(pretrain.LatentExamples, "batch", stop)
+    monkeypatch.setattr(LatentExamples, "batch", stop)
     with pytest.raises(KeyboardInterrupt):
         pretrain.main(config_of(tmp_path / "part", start, clips, steps=5))
     again = pretrain.main(config_of(tmp_path / "part", start, clips, steps=5))
@@ -195,13 +197,15 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path, clips, mon
 def test_processes_share_a_batch_and_see_no_pair_twice(tmp_path, clips, monkeypatch, augment):
     config = config_of(tmp_path / "run", tiny_folder(tmp_path / "start"), clips, augment=augment)
     store, _ = pretrain.read_stores(config)
-    pretrained = pretrain.load_start(config, 8, torch.device("cpu")).pretrained
-    data = pretrain.LatentExamples(pretrained, store, clips, tmp_path / "frames.npy")
-    whole = pretrain.batches(data, config)(1)
+    start, _ = pretrain.load_start(config, 8, torch.device("cpu"))
+    modes = most_frequent_codes(store)
+    data = LatentExamples(start, store, clips, tmp_path / "frames.npy", modes)
+    batches = Batches(data, config.loop, config.augment)
+    whole = batches(1)
     parts = []
     for index in range(2):
         monkeypatch.setattr(sampling, "rank_info", lambda index=index: RankInfo(index, 2))
-        parts.append(pretrain.batches(data, config)(1))
+        parts.append(batches(1))
     for name, value in whole.items():
         assert torch.equal(torch.cat([p[name] for p in parts]), value), name
 

@@ -30,10 +30,10 @@ class ActionHead(ABC):
 
     @abstractmethod
     def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor]
+        self, model: nn.Module, batch: Mapping[str, Tensor], step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss, metrics) of a batch of `batch`, with pixel_values and proprio added to it. `model`
-        may be wrapped (DDP, FSDP)."""
+        may be wrapped (DDP, FSDP). A loss function of `training.loop.fit`, which tells the step."""
 
     @abstractmethod
     def decode(

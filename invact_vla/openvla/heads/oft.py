@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.heads.head import ActionHead, device_of
-from invact_vla.openvla.losses import bin_centers, token_metrics
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.prompt import SequenceBuilder, collate
+from invact_vla.openvla.token_metrics import bin_centers, token_metrics
 from invact_vla.openvla.tokenizer import EOS
 from invact_vla.training.device import place
 
@@ -52,7 +52,7 @@ class OftHead(ActionHead):
         return starts[:, None] + torch.arange(self.config.slots)
 
     def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor]
+        self, model: nn.Module, batch: Mapping[str, Tensor], step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         out = model(**batch)
         with torch.no_grad():

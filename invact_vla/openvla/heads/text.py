@@ -48,7 +48,7 @@ class TextHead(ActionHead):
         return self.sequences.tokenizer.encode(self.text(actions))[1:]  # without BOS
 
     def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor]
+        self, model: nn.Module, batch: Mapping[str, Tensor], step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         out = model(**batch, labels_only=True)
         right = (out.logits.detach().argmax(-1) == out.targets).float()

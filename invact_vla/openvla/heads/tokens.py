@@ -14,9 +14,9 @@ from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.heads.head import ActionHead, device_of
 from invact_vla.openvla.inference.generate import greedy_decode
-from invact_vla.openvla.losses import bin_centers, token_metrics
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.prompt import SequenceBuilder
+from invact_vla.openvla.token_metrics import bin_centers, token_metrics
 
 
 class TokensHead(ActionHead):
@@ -31,7 +31,7 @@ class TokensHead(ActionHead):
         return self.tokens.encode(actions).reshape(-1).tolist()
 
     def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor]
+        self, model: nn.Module, batch: Mapping[str, Tensor], step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         out = model(**batch, labels_only=True)
         with torch.no_grad():

@@ -50,13 +50,14 @@ def _central_square(clips: np.ndarray) -> np.ndarray:
 
 def _file_clips(path: Path, frames: int, size: int, clip_s: float | None) -> np.ndarray:
     info = probe(path)
-    duration_s = info.n_frames / info.fps
+    duration_s = info.duration_s
     each_s = duration_s if clip_s is None else clip_s
     if each_s <= 0:
         raise ValueError(f"clip_s must be positive, got {clip_s}")
     # 1e-6: a video of exactly 4 s is two clips of 2 s, not three
     count = max(1, math.ceil(duration_s / each_s - 1e-6))
     spans = [(i * each_s, min((i + 1) * each_s, duration_s)) for i in range(count)]
-    picks = [clip_frames(start, end, info.fps, info.n_frames, frames) for start, end in spans]
-    decoded = decode_frames(path, np.concatenate(picks), size)
+    length = info.fps, info.n_frames
+    picks = [clip_frames(*span, *length, frames, info.times) for span in spans]
+    decoded = decode_frames(path, np.concatenate(picks), size, info=info)
     return decoded.reshape(count, frames, *decoded.shape[1:])

@@ -15,12 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from invact_vla.training.device import CPU
-from latent_actions.retrieval.baselines.baseline import (
-    SIGNED,
-    BaselineConfig,
-    Forward,
-    Preprocess,
-)
+from latent_actions.retrieval.baselines.baseline import SIGNED, BaselineConfig, Forward, Preprocess
 from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 CONTEXT = 2  # frames that one embedding sees: an earlier one and itself

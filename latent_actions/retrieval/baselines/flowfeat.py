@@ -28,8 +28,7 @@ from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, r
 
 FEATURES = 128  # channels of the decoder and of its output
 LAYOUT = KeyLayout(
-    rename=(("encoder.", "encoder."), ("decoder.", "decoder.")),
-    unused=(r"encoder\.mask_token$",),
+    rename=(("encoder.", "encoder."), ("decoder.", "decoder.")), unused=(r"encoder\.mask_token$",)
 )
 
 

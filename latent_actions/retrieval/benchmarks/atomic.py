@@ -1,31 +1,20 @@
 """Atomic actions across scenes and views: P@10 in four directions, under every scene key.
 
-g = ego, x = exo. The query's whole scene is left out of the gallery (key `none`: its own moment
-only, which is the second reading of cross-view). Spec: mean precision at 10 over all queries,
-unanswerable ones counted as 0.
+The query's whole scene is left out of the gallery (key `none`: its own moment only, which is the
+second reading of cross-view). Mean precision at 10 over all queries, unanswerable ones counted as 0.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypedDict
-
-import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.stats.bootstrap import as_ids
 from latent_actions.retrieval.benchmark import Benchmark, Context
+from latent_actions.retrieval.directions import precisions
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.metric import ScoreBounds, as_ids, precision_at, reference_scores_of
-from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
+from latent_actions.retrieval.metric import bounds_of
 from latent_actions.retrieval.results import Row
-from latent_actions.retrieval.scenes import SCENE_KEYS, scene_groups
-
-
-class Fractions(TypedDict):
-    """Chance, oracle and answerable share in [0, 1]."""
-
-    chance: float
-    oracle: float
-    answerable: float
+from latent_actions.retrieval.scenes import SCENE_KEYS
 
 
 @Benchmark.register_subclass("atomic")
@@ -40,14 +29,12 @@ class AtomicBenchmark(Benchmark):
         if unknown or not self.scene_keys:
             raise ValueError(f"scene_keys must be of {SCENE_KEYS}, got {self.scene_keys}")
 
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
-        moments = context.moments
-        sides = dict(zip("gx", context.vectors(subject), strict=True))
-        score = self.scorer(context, subject)
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
+        moments, score = context.moments, self.scorer(context, encoder)
         reasons, seen = [], {}
         for key in self.scene_keys:
             try:
-                groups = scene_groups(key, moments.scene, moments.take, moments.moment)
+                groups = moments.groups(key)
             except UserError as error:
                 reasons.append(str(error))
                 yield score.skip(str(error), setting=key)
@@ -56,29 +43,8 @@ class AtomicBenchmark(Benchmark):
             if same != key:
                 yield score.skip(f"the same groups as {same!r}", setting=key)
                 continue
-            levels = fractions(reference_scores_of(moments.verb, groups))
-            for name, values in directions(sides, moments.verb, groups).items():
-                yield score.row(f"{name} P@10", key, values, moments.take, **levels)
+            bounds = bounds_of(moments.verb, groups).fractions()
+            for name, values in precisions(*context.vectors(encoder), moments.verb, groups).items():
+                yield score.row(f"{name} P@10", key, values, moments.take, **bounds)
         if len(reasons) == len(self.scene_keys):
             raise UserError(reasons[0])
-
-
-def directions(
-    sides: dict[str, np.ndarray], labels: tuple[str, ...], groups: list[str]
-) -> dict[str, np.ndarray]:
-    """Scores (M,) of the four directions and their two averages."""
-    scores = {
-        name: precision_at(sides[name[0]], sides[name[-1]], labels, groups) for name in DIRECTIONS
-    }
-    for name, parts in AVERAGES.items():
-        scores[name] = np.mean([scores[part] for part in parts], axis=0)
-    return scores
-
-
-def fractions(levels: ScoreBounds) -> Fractions:
-    """ScoreBounds from percent to [0, 1]."""
-    return {
-        "chance": levels.chance / 100,
-        "oracle": levels.oracle / 100,
-        "answerable": levels.answerable / 100,
-    }

@@ -11,20 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.benchmark import Benchmark, Context, Moments, Scorer
+from latent_actions.retrieval.benchmark import Benchmark, Context, Moments
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.metric import normalize
 from latent_actions.retrieval.probe import chance_of, probe_hits
-from latent_actions.retrieval.ranking import Pool, pool_levels, ranked
-from latent_actions.retrieval.results import Row
-from latent_actions.retrieval.scenes import OWN, scene_groups
+from latent_actions.retrieval.ranking import Pool, nearer_rate, pool_levels, ranked
+from latent_actions.retrieval.results import Row, Scorer
+from latent_actions.retrieval.scenes import OWN
 from latent_actions.video.opposites import direction_of
+
+Pairs = dict[str, dict[int, str]]  # {pair: {row: "forth" | "back"}}
 
 
 @Benchmark.register_subclass("chirality")
 @dataclass(frozen=True, kw_only=True)
 class ChiralityBenchmark(Benchmark):
-    """Nearest neighbors among the clips of two opposite actions, and a linear probe a pair."""
+    """Nearest neighbors among the clips of two opposite actions, and a linear probe per pair."""
 
     scene_key: str = OWN  # grouping that is left out with the query
     smallest: int = 2  # clips of each direction that a pair needs
@@ -34,19 +35,19 @@ class ChiralityBenchmark(Benchmark):
         if self.smallest < 2:
             raise ValueError(f"smallest must be >= 2, got {self.smallest}")
 
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         moments = context.moments
-        groups = scene_groups(self.scene_key, moments.scene, moments.take, moments.moment)
+        groups = moments.groups(self.scene_key)
         pairs = pairs_among(moments.text, self.smallest)
         if not pairs:
             raise UserError(
                 f"no pair of temporally opposite actions has {self.smallest} clips of each "
                 f"direction among {len(moments.text)} moments"
             )
-        versions = {subject.name: context.vectors(subject)}
+        versions = {encoder.name: context.vectors(encoder)}
         if self.frame_averaged:
-            averaged = subject.of_frames(moments.ego), subject.of_frames(moments.exo)
-            versions[f"{subject.name}, frames averaged"] = averaged
+            averaged = encoder.of_frames(moments.ego), encoder.of_frames(moments.exo)
+            versions[f"{encoder.name}, frames averaged"] = averaged
         for name, vectors in versions.items():
             score = Scorer(self.name(), name, context.draws)
             for view, side in zip(("g-g", "x-x"), vectors, strict=True):
@@ -54,9 +55,9 @@ class ChiralityBenchmark(Benchmark):
                 yield from _probe(score, view, side, moments, pairs)
 
 
-def pairs_among(texts: Sequence[str], smallest: int) -> dict[str, dict[int, str]]:
-    """{pair: {row: "forth" | "back"}} of the pairs with enough clips of both directions."""
-    found: dict[str, dict[int, str]] = {}
+def pairs_among(texts: Sequence[str], smallest: int) -> Pairs:
+    """The pairs with enough clips of both directions."""
+    found: Pairs = {}
     for row, text in enumerate(texts):
         pair = direction_of(text)
         if pair is not None:
@@ -69,12 +70,7 @@ def pairs_among(texts: Sequence[str], smallest: int) -> dict[str, dict[int, str]
 
 
 def _retrieval(
-    score: Scorer,
-    view: str,
-    vectors: np.ndarray,
-    moments: Moments,
-    groups: list[str],
-    pairs: dict[str, dict[int, str]],
+    score: Scorer, view: str, vectors: np.ndarray, moments: Moments, groups: list[str], pairs: Pairs
 ) -> Iterator[Row]:
     """Each pair its own gallery; rows over the queries of all pairs."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("R@1", "mAP", "AUC")}
@@ -112,26 +108,15 @@ def side_auc(vectors: np.ndarray, sides: Sequence[str], groups: Sequence[str]) -
     half, its own group left out: (N,), NaN where a side is missing. 0.5 without information,
     whatever the sides' sizes.
     """
-    unit, side, group = normalize(vectors), np.array(sides), np.array(groups)
-    scores = np.full(len(unit), np.nan)
-    for i in range(len(unit)):
-        similarity, allowed = unit @ unit[i], group != group[i]
-        near = similarity[allowed & (side == side[i])]
-        far = np.sort(similarity[allowed & (side != side[i])])
-        if len(near) and len(far):
-            below = np.searchsorted(far, near, "left") + np.searchsorted(far, near, "right")
-            scores[i] = below.mean() / 2 / len(far)
-    return scores
+    side, group = np.array(sides), np.array(groups)
+    allowed, same = group != group[:, None], side == side[:, None]
+    return nearer_rate(vectors, allowed & same, allowed & ~same)
 
 
 def _probe(
-    score: Scorer,
-    view: str,
-    vectors: np.ndarray,
-    moments: Moments,
-    pairs: dict[str, dict[int, str]],
+    score: Scorer, view: str, vectors: np.ndarray, moments: Moments, pairs: Pairs
 ) -> Iterator[Row]:
-    """A linear probe a pair, folds by take; mean over pairs, as CiA reports it."""
+    """A linear probe per pair, folds by take; mean over pairs, as CiA reports it."""
     hits, weights, takes, chance = [], [], [], []
     for rows in pairs.values():
         index, sides = np.array(list(rows)), list(rows.values())

@@ -6,18 +6,17 @@ the same size with the same (its exact expectation). Ratios are of means over cl
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.decode import probe
-from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.masks import chance_overlap, overlap, token_coverage
-from latent_actions.retrieval.results import Row, ratio_interval
+from latent_actions.retrieval.results import Row
 from latent_actions.synthetic.truth import read_masks
 from latent_actions.video.clips import clip_frames
 from latent_actions.video.records import ClipRecord
@@ -35,65 +34,43 @@ class CommitmentBenchmark(Benchmark):
         if not 0 < self.coverage <= 1:
             raise ValueError(f"coverage must be in (0, 1], got {self.coverage}")
 
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
-        if subject.tokens is None:
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
+        if encoder.tokens is None:
             raise UserError("the encoder has no commit blocks with registers, so no committed set")
         folder, moments = self._folder(context), context.moments
-        records, score = context.records(), self.scorer(context, subject)
+        records, score = context.records(), self.scorer(context, encoder)
         setting = f"coverage >= {self.coverage:g}"
         views = (("ego", moments.ego, moments.ego_rows), ("exo", moments.exo, moments.exo_rows))
         for view, clips, rows in views:
-            committed = subject.tokens(clips).committed
+            committed = encoder.tokens(clips).committed
             grid = tuple(committed.shape[1:])
             chosen = [records[row] for row in rows]
-            covered = clip_coverage(folder, chosen, clips.shape[1], context.oversample, grid)
+            covered = clip_coverage(folder, chosen, clips.shape[1], context.table.oversample, grid)
             action = committed.reshape(len(clips), -1) == 0
             mask = covered.reshape(len(clips), -1) >= self.coverage
-            seen = np.asarray(mask.any(axis=1))
+            seen = mask.any(axis=1)
             if not seen.any():
                 yield score.skip(f"no {view} clip shows hand or object", setting=setting)
                 continue
-            action, mask = action[seen], mask[seen]
-            takes = [take for take, shown in zip(moments.take, list(seen), strict=True) if shown]
+            action, mask, takes = action[seen], mask[seen], np.array(moments.take)[seen].tolist()
             found = overlap(action, mask)
             chance = chance_overlap(action.shape[1], action.sum(axis=1), mask.sum(axis=1))
             yield score.row(
                 f"{view} mask IoU", setting, found, takes, chance=float(chance.mean()), oracle=1.0
             )
-            yield self._ratio(
-                score.row(f"{view} IoU over random set (times)", setting, found, takes),
-                found, chance, takes, context.draws,
-            )  # fmt: skip
-            size = action.mean(axis=1)
+            times = f"{view} IoU over random set (times)"  # a plain number instead of percent
+            if chance.sum():
+                yield score.row(times, setting, found, takes, over=chance, unit=1.0, chance=1.0)
+            else:
+                reason = "no patch is committed to the action"
+                yield score.skip(reason, measure=times, setting=setting)
+            size, part = action.mean(axis=1), mask.mean(axis=1)
             yield score.row(f"{view} share of patches committed", setting, size, takes)
-            part = mask.mean(axis=1)
             yield score.row(f"{view} share of patches in mask", setting, part, takes)
 
-    def _ratio(
-        self,
-        row: Row,
-        found: np.ndarray,
-        chance: np.ndarray,
-        takes: Sequence[str],
-        draws: int,
-    ) -> Row:
-        """Mean IoU over the mean IoU of random sets, a plain number instead of percent."""
-        if not chance.sum():
-            return replace(
-                row, value=None, low=None, high=None, note="no patch is committed to the action"
-            )
-        low, high = ratio_interval(found, chance, takes, draws=draws)
-        value = float(found.sum() / chance.sum())
-        return replace(row, value=value, low=low, high=high, chance=1.0)
-
     def _folder(self, context: Context) -> Path:
-        if self.truth is not None:
-            folder = self.truth
-        elif isinstance(context.data, VideoClips):
-            root = Path(context.data.source.root)
-            folder = root.parent / "truth" / root.name
-        else:
-            raise UserError("these clips come from no video files, so they have no masks")
+        root = Path(context.videos("masks").source.root) if self.truth is None else Path()
+        folder = self.truth or root.parent / "truth" / root.name
         if not folder.is_dir():
             raise UserError(
                 f"no masks: no folder {folder}; only synthetic video has them (invact data synth)"
@@ -102,11 +79,7 @@ class CommitmentBenchmark(Benchmark):
 
 
 def clip_coverage(
-    folder: Path,
-    records: Sequence[ClipRecord],
-    frames: int,
-    oversample: int,
-    grid: tuple[int, ...],
+    folder: Path, records: Sequence[ClipRecord], frames: int, oversample: int, grid: tuple[int, ...]
 ) -> np.ndarray:
     """Coverage of every token of clips by hand and object, float64 (B, T', H', W').
 

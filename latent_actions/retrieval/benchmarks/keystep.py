@@ -10,18 +10,17 @@ window in either view is left out in both. The note of each row says how many.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from latent_actions.encoder.inputs.clips import VideoClips
-from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
-from latent_actions.retrieval.benchmarks.atomic import fractions
-from latent_actions.retrieval.compose import Composition, Sequences, hits_of, retrieve, window_count
+from latent_actions.retrieval.benchmark import Benchmark, Context
+from latent_actions.retrieval.compose import Composition, Sequences, retrieve, window_count
+from latent_actions.retrieval.directions import all_directions
 from latent_actions.retrieval.encoders import EvaluatedEncoder, embed_all
-from latent_actions.retrieval.metric import reference_scores_of
-from latent_actions.retrieval.protocols import AVERAGES, DIRECTIONS
-from latent_actions.retrieval.results import Row
+from latent_actions.retrieval.metric import bounds_of, hits_of
+from latent_actions.retrieval.results import Row, Scorer
 from latent_actions.retrieval.scenes import SCENE_KEYS, scene_groups
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.source import SourceConfig
@@ -72,9 +71,9 @@ class KeystepBenchmark(Benchmark):
         if set(self.compositions) - set(COMPOSITIONS) or set(self.scene_keys) - set(SCENE_KEYS):
             raise ValueError(f"compositions: {COMPOSITIONS}; scene_keys: {SCENE_KEYS}")
 
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
-        keysteps = self._keysteps(context, subject)
-        score = self.scorer(context, subject)
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
+        keysteps = self._keysteps(context, encoder)
+        score = self.scorer(context, encoder)
         for level in self.label_levels:
             labels = [str(record.tags.get(level, "")) for record in keysteps.records]
             if len(set(labels)) < 2:
@@ -97,27 +96,25 @@ class KeystepBenchmark(Benchmark):
         except UserError as error:
             yield score.skip(str(error), setting=setting)
             return
-        levels = fractions(reference_scores_of(labels, groups))
+        bounds = bounds_of(labels, groups).fractions()
         for composition in self.compositions:
             if composition == "gt_atomic" and not any(len(s) for s in sides["g"].atomic):
                 reason = "no keystep has atomic actions"
                 yield score.skip(reason, setting=setting, measure=composition)
                 continue
-            scores = {}
-            for name in DIRECTIONS:
-                query, gallery = (_sequences(sides[s], composition) for s in name.split("-"))
-                scores[name] = hits_of(retrieve(query, gallery, composition, groups), labels)
-            for name, parts in AVERAGES.items():
-                scores[name] = np.mean([scores[part] for part in parts], axis=0)
+            shown = {view: _sequences(side, composition) for view, side in sides.items()}
+            scores = all_directions(
+                partial(_precision, shown, composition=composition, groups=groups, labels=labels)
+            )
             for name, values in scores.items():
-                yield score.row(f"{composition} {name} P@10", setting, values, takes, **levels)
+                yield score.row(f"{composition} {name} P@10", setting, values, takes, **bounds)
 
-    def _keysteps(self, context: Context, subject: EvaluatedEncoder) -> _Keysteps:
+    def _keysteps(self, context: Context, encoder: EvaluatedEncoder) -> _Keysteps:
         """Vectors of all keysteps that can be decoded in both views."""
         ego, exo = self._records(context)
         sides, windows, lost = {}, 0, 0
         for view, records in (("g", ego), ("x", exo)):
-            sides[view], asked, missing = self._embed(context, subject, records, view)
+            sides[view], asked, missing = self._embed(context, encoder, records, view)
             windows, lost = windows + asked, lost + missing
         kept = [row for row in range(len(ego)) if all(len(s.windows[row]) for s in sides.values())]
         if not kept:
@@ -149,12 +146,10 @@ class KeystepBenchmark(Benchmark):
     def _source(self, context: Context) -> SourceConfig:
         if self.source is not None:
             return self.source
-        if not isinstance(context.data, VideoClips):
-            raise UserError("these clips come from no video files, so they have no keysteps")
-        return EgoExo4dKeystepSource(root=context.data.source.root)
+        return EgoExo4dKeystepSource(root=context.videos("keysteps").source.root)
 
     def _embed(
-        self, context: Context, subject: EvaluatedEncoder, records: Sequence[ClipRecord], view: str
+        self, context: Context, encoder: EvaluatedEncoder, records: Sequence[ClipRecord], view: str
     ) -> tuple[_Side, int, int]:
         """Vectors of the windows and atomic parts of the records, in one pass; how many windows and
         parts there are, and how many of them could not be decoded.
@@ -164,7 +159,7 @@ class KeystepBenchmark(Benchmark):
         store = context.store(f"keystep_{view}", flat, self._source(context).max_skipped)
         if not len(store):
             raise UserError(f"none of {len(flat)} windows could be decoded: {store.skipped[0]}")
-        vectors = embed_all(subject, store.frames)
+        vectors = embed_all(encoder, store.frames)
         row_of = {record.clip_id: row for row, record in enumerate(store.records)}
         found = {
             kind: [
@@ -186,6 +181,14 @@ class KeystepBenchmark(Benchmark):
             replace(record, clip_id=f"{record.clip_id}/{kind}{n}", start_s=a, end_s=b, parts=())
             for n, (a, b) in enumerate(spans)
         ]
+
+
+def _precision(
+    shown: dict[str, Sequences], query: str, gallery: str, *, composition: Composition,
+    groups: list[str], labels: list[str],
+) -> np.ndarray:  # fmt: skip
+    """P@10 of the keysteps of one view among those of another, (M,)."""
+    return hits_of(retrieve(shown[query], shown[gallery], composition, groups), labels)
 
 
 def _sequences(side: _Side, composition: Composition) -> Sequences:

@@ -13,11 +13,11 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.language import verb_sentence, without_subject
-from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
+from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.metric import normalize
 from latent_actions.retrieval.ranking import RECALLS, Pool, PoolLevels, Ranked, pool_levels, ranked
-from latent_actions.retrieval.results import Row
+from latent_actions.retrieval.results import Row, Scorer
 
 DISTRACTORS = 4
 
@@ -29,20 +29,20 @@ class LanguageBenchmark(Benchmark):
 
     seed: int = 0  # which distractors are drawn
 
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
-        if subject.texts is None:
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
+        if encoder.texts is None:
             raise UserError(
                 "the encoder has no text side: give the run folder of a training, "
                 "which holds language/ beside encoder/"
             )
         moments = context.moments
-        score = self.scorer(context, subject)
+        score = self.scorer(context, encoder)
         texts = [without_subject(text) for text in moments.text]
         distinct = list(dict.fromkeys(texts))
         verb_of = dict(zip(texts, moments.verb, strict=True))
-        of_text = subject.texts(distinct)
+        of_text = encoder.texts(distinct)
         first_take = [moments.take[texts.index(text)] for text in distinct]
-        for view, clips in zip(("ego", "exo"), context.vectors(subject), strict=True):
+        for view, clips in zip(("ego", "exo"), context.vectors(encoder), strict=True):
             there = Pool(moments.verb, [verb_of[text] for text in distinct])
             found = ranked(clips, of_text, there)
             yield from _ranking(score, "video to text", view, found, there, moments.take)
@@ -52,19 +52,13 @@ class LanguageBenchmark(Benchmark):
             exact = Pool(texts, distinct)
             found, levels = ranked(clips, of_text, exact), pool_levels(exact)
             yield from _recalls(score, "exact text", view, found, levels, moments.take)
-            yield from _verbs(score, view, clips, subject.texts, moments.verb, moments.take)
+            yield from _verbs(score, view, clips, encoder.texts, moments.verb, moments.take)
             yield from self._choice(score, view, clips, of_text, distinct, texts, context)
 
     def _choice(
-        self,
-        score: Scorer,
-        view: str,
-        clips: np.ndarray,
-        of_text: np.ndarray,
-        distinct: list[str],
-        texts: list[str],
-        context: Context,
-    ) -> Iterator[Row]:
+        self, score: Scorer, view: str, clips: np.ndarray, of_text: np.ndarray,
+        distinct: list[str], texts: list[str], context: Context,
+    ) -> Iterator[Row]:  # fmt: skip
         moments = context.moments
         options = choices(texts, moments.verb, moments.take, self.seed)
         kept = [i for i, option in enumerate(options) if option]

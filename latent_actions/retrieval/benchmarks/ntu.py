@@ -22,9 +22,6 @@ class NtuBenchmark(ZeroShotBenchmark):
 
     source: NtuSource = field(default_factory=NtuSource)  # where the videos are, and which split
 
-    def clip_source(self) -> NtuSource:
-        return self.source
-
     def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
         labels = [record.verb for record in records]
         tags = {

@@ -25,9 +25,6 @@ class PhyWorldBenchmark(ZeroShotBenchmark):
 
     source: PhyWorldSource = field(default_factory=PhyWorldSource)  # where the HDF5 files are
 
-    def clip_source(self) -> PhyWorldSource:
-        return self.source
-
     def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
         every, clips = np.ones(len(records), bool), [record.clip_id for record in records]
         for name in LABELS:

@@ -11,24 +11,19 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from latent_actions.retrieval.benchmark import Benchmark, Context, Moments, Scorer
+from invact_vla.stats.bootstrap import as_ids
+from latent_actions.retrieval.benchmark import Benchmark, Context, Moments
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.metric import (
-    TOP,
-    as_ids,
-    normalize,
-    precision_at,
-    reference_scores_of,
-    top_indices,
-)
+from latent_actions.retrieval.metric import TOP, bounds_of, precision_at, top_indices
 from latent_actions.retrieval.probe import chance_of, probe_hits
-from latent_actions.retrieval.results import Row, ratio_interval
-from latent_actions.retrieval.scenes import ALONE, OWN, scene_groups
+from latent_actions.retrieval.ranking import nearer_rate
+from latent_actions.retrieval.results import Row, Scorer
+from latent_actions.retrieval.scenes import ALONE, OWN
 
 
 @Benchmark.register_subclass("scene_bias")
@@ -44,12 +39,12 @@ class SceneBiasBenchmark(Benchmark):
         if self.penalty <= 0:
             raise ValueError(f"penalty must be positive, got {self.penalty}")
 
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         moments = context.moments
-        scenes = scene_groups(self.scene_key, moments.scene, moments.take, moments.moment)
-        alone = scene_groups(ALONE, moments.scene, moments.take, moments.moment)
-        score = self.scorer(context, subject)
-        for view, vectors in zip(("g-g", "x-x"), context.vectors(subject), strict=True):
+        scenes = moments.groups(self.scene_key)
+        alone = moments.groups(ALONE)
+        score = self.scorer(context, encoder)
+        for view, vectors in zip(("g-g", "x-x"), context.vectors(encoder), strict=True):
             hits, chance = same_scene_wrong_hits(vectors, moments.verb, scenes, alone)
             known = ~np.isnan(hits)
             if known.any():
@@ -62,21 +57,16 @@ class SceneBiasBenchmark(Benchmark):
                 takes = np.array(moments.take)[known].tolist()
                 name = f"{view} action before scene"
                 yield score.row(name, self.scene_key, wins[known], takes, chance=0.5, oracle=1.0)
-        yield from self._probes(context, subject, score, scenes)
+        yield from self._probes(context, encoder, score, scenes)
 
     def _gap(
-        self,
-        score: Scorer,
-        view: str,
-        vectors: np.ndarray,
-        moments: Moments,
-        scenes: list[str],
+        self, score: Scorer, view: str, vectors: np.ndarray, moments: Moments, scenes: list[str],
         alone: list[str],
-    ) -> Iterator[Row]:
+    ) -> Iterator[Row]:  # fmt: skip
         """P@10 lost by leaving the scene out, and the share of the gain over chance that stays."""
         anywhere = precision_at(vectors, vectors, moments.verb, alone)
         across = precision_at(vectors, vectors, moments.verb, scenes)
-        chance = [reference_scores_of(moments.verb, g).chance / 100 for g in (alone, scenes)]
+        chance = [bounds_of(moments.verb, g).chance / 100 for g in (alone, scenes)]
         yield score.row(
             f"{view} P@10 lost", self.scene_key, anywhere - across, moments.take,
             chance=chance[0] - chance[1],
@@ -88,21 +78,19 @@ class SceneBiasBenchmark(Benchmark):
             yield score.skip(reason, measure=row.measure, setting=self.scene_key)
             return
         kept = across - chance[1]
-        low, high = ratio_interval(kept, gain, moments.take, draws=score.draws)
-        value = 100 * float(kept.sum() / gain.sum())
-        yield replace(row, value=value, low=100 * low, high=100 * high, chance=None)
+        yield score.row(f"{view} gain kept", self.scene_key, kept, moments.take, over=gain)
 
     def _probes(
-        self, context: Context, subject: EvaluatedEncoder, score: Scorer, scenes: list[str]
+        self, context: Context, encoder: EvaluatedEncoder, score: Scorer, scenes: list[str]
     ) -> Iterator[Row]:
         """Scene and verb from the embedding, the action token and the registers."""
         moments = context.moments
         takes = [*moments.take, *moments.take]
         apart = takes if self.folds_by == "take" else [*moments.moment, *moments.moment]
         labels = {"scene": [*scenes, *scenes], "verb": [*moments.verb, *moments.verb]}
-        parts = {"embedding": np.concatenate(context.vectors(subject))}
-        if subject.tokens is not None:
-            both = [subject.tokens(clips) for clips in (moments.ego, moments.exo)]
+        parts = {"embedding": np.concatenate(context.vectors(encoder))}
+        if encoder.tokens is not None:
+            both = [encoder.tokens(clips) for clips in (moments.ego, moments.exo)]
             parts["action token"] = np.concatenate([tokens.action for tokens in both])
             if both[0].token.shape != both[0].action.shape:
                 whole = np.concatenate([tokens.token for tokens in both])
@@ -111,15 +99,10 @@ class SceneBiasBenchmark(Benchmark):
         for part, features in parts.items():
             for what, values in labels.items():
                 hits = probe_hits(features, values, apart, penalty=self.penalty)
-                chance = chance_of(values)
                 yield score.row(
-                    f"{what} from {part}",
-                    f"{self.scene_key}, folds by {self.folds_by}",
-                    hits,
-                    takes,
-                    chance=chance,
-                    oracle=1.0,
-                )
+                    f"{what} from {part}", f"{self.scene_key}, folds by {self.folds_by}", hits, takes,
+                    chance=chance_of(values), oracle=1.0,
+                )  # fmt: skip
 
 
 def same_scene_wrong_hits(
@@ -149,15 +132,9 @@ def action_before_scene(
     share in which the first is nearer, ties half: (M,), and whether there are such pairs, bool (M,).
     """
     verb, scene, moment = as_ids(verbs), as_ids(scenes), as_ids(moments)
-    unit = normalize(vectors)
-    wins, known = np.zeros(len(verb)), np.zeros(len(verb), bool)
-    for i in range(len(verb)):
-        similarity = unit @ unit[i]
-        near = similarity[(verb == verb[i]) & (scene != scene[i])]
-        rest = (verb != verb[i]) & (scene == scene[i]) & (moment != moment[i])
-        far = np.sort(similarity[rest])
-        known[i] = len(near) > 0 and len(far) > 0
-        if known[i]:
-            below = np.searchsorted(far, near, "left") + np.searchsorted(far, near, "right")
-            wins[i] = below.mean() / 2 / len(far)
-    return wins, known
+    same_verb, same_scene = verb == verb[:, None], scene == scene[:, None]
+    wins = nearer_rate(
+        vectors, same_verb & ~same_scene, ~same_verb & same_scene & (moment != moment[:, None])
+    )
+    known = ~np.isnan(wins)
+    return np.where(known, wins, 0.0), known

@@ -22,9 +22,6 @@ class Ssv2Benchmark(ZeroShotBenchmark):
 
     source: Ssv2Source = field(default_factory=Ssv2Source)  # where the videos are
 
-    def clip_source(self) -> Ssv2Source:
-        return self.source
-
     def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
         labels, clips = ([getattr(r, name) for r in records] for name in ("verb", "clip_id"))
         every = np.ones(len(records), bool)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.benchmark import Benchmark, Context, Scorer
+from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder, embed_all
-from latent_actions.retrieval.metric import as_ids
 from latent_actions.retrieval.ranking import Pool, pool_levels, ranked
-from latent_actions.retrieval.results import Row
+from latent_actions.retrieval.results import Row, Scorer
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.source import SourceConfig
 
@@ -37,6 +36,7 @@ class Protocol:
 class ZeroShotBenchmark(Benchmark):
     """Base of the benchmarks on a data set of its own: source, limit, protocols."""
 
+    source: SourceConfig  # where the clips are
     limit: int = 0  # clips of each class at most, the first ones in the source's order; 0: all
 
     def __post_init__(self) -> None:
@@ -44,24 +44,20 @@ class ZeroShotBenchmark(Benchmark):
             raise ValueError(f"limit must be >= 0, got {self.limit}")
 
     @abc.abstractmethod
-    def clip_source(self) -> SourceConfig:
-        """Where the clips are."""
-
-    @abc.abstractmethod
     def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
         """What is asked of the clips, in the order of the table."""
 
     def records(self, context: Context) -> list[ClipRecord]:
-        """The clips, at most `limit` a class."""
-        return some_of_each(self.clip_source().clips(context.split), self.limit)
+        """The clips, at most `limit` per class."""
+        return some_of_each(self.source.clips(context.split), self.limit)
 
-    def rows(self, context: Context, subject: EvaluatedEncoder) -> Iterator[Row]:
+    def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         records = self.records(context)
         if not records:
             raise UserError(f"the source has no clips of split {context.split!r}")
-        store = context.store(self.name(), records, self.clip_source().max_skipped)
-        vectors = embed_all(subject, store.frames)
-        score = self.scorer(context, subject)
+        store = context.store(self.name(), records, self.source.max_skipped)
+        vectors = embed_all(encoder, store.frames)
+        score = self.scorer(context, encoder)
         takes = [record.take for record in store.records]
         for protocol in self.protocols(store.records):
             yield from protocol_rows(score, vectors, protocol, takes)
@@ -94,7 +90,7 @@ def protocol_rows(
     columns = [[column[row] for row in rows] for column in (protocol.labels, protocol.groups)
                for rows in (asked, offered)]  # fmt: skip
     pool = Pool(*columns)
-    if len(np.unique(as_ids(columns[1]))) < 2:
+    if len(set(pool.gallery_labels)) < 2:
         yield score.skip("all gallery clips have one label", setting=protocol.name)
         return
     found, levels = ranked(vectors[asked], vectors[offered], pool), pool_levels(pool)

@@ -45,7 +45,7 @@ def video(batch: int = 3, size: int = 16, seed: int = 0) -> torch.Tensor:
 @needs_golden
 def test_agrees_with_the_published_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert GOLDEN is not None
-    assert verify.main(GOLDEN / "lapa_laq_tiny") == 0
+    assert verify.main(verify.LaqVerifyConfig(path=GOLDEN / "lapa_laq_tiny")) == 0
     printed = capsys.readouterr().out
     for name in ("indices", "delta", "first_tokens", "last_tokens", "reconstruction"):
         assert name in printed
@@ -69,7 +69,7 @@ def test_verify_finds_a_disagreement(
     else:
         tensors["delta"] = tensors["delta"][:-1].clone()
     save_file(tensors, folder / f"{name}.safetensors")
-    assert verify.main(folder) == 1
+    assert verify.main(verify.LaqVerifyConfig(path=folder)) == 1
     assert "DISAGREE" in capsys.readouterr().out
 
 

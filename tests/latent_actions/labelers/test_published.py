@@ -43,8 +43,8 @@ def golden_pt(folder: Path, prefix: str = "", config: bool = False) -> Path:
 @pytest.mark.parametrize("config", [False, True])
 def test_verify_takes_the_pt_file_and_its_folder(prefix: str, config: bool, tmp_path: Path) -> None:
     path = golden_pt(tmp_path, prefix, config)
-    assert verify.main(path) == 0
-    assert verify.main(tmp_path) == 0
+    assert verify.main(verify.LaqVerifyConfig(path=path)) == 0
+    assert verify.main(verify.LaqVerifyConfig(path=tmp_path)) == 0
 
 
 @needs_golden

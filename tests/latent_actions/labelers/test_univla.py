@@ -35,7 +35,7 @@ def made(config: UnivlaConfig) -> UnivlaModel:
 @needs_golden
 def test_agrees_with_the_published_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert GOLDEN is not None
-    assert verify.main(GOLDEN / "univla_lam_tiny") == 0
+    assert verify.main(verify.LaqVerifyConfig(path=GOLDEN / "univla_lam_tiny")) == 0
     printed = capsys.readouterr().out
     for name in ("indices", "indices_uncontrol", "z", "z_q", "z_uncontrol", "recon"):
         assert name in printed
@@ -52,8 +52,8 @@ def test_the_lightning_checkpoint_opens_as_it_is(prefix: str, tmp_path: Path) ->
     state[prefix + "dino_encoder.cls_token"] = torch.zeros(1, 1, 768)
     checkpoint = {"state_dict": state, "epoch": 3, "callbacks": {"x": Path("y")}}
     torch.save(checkpoint, tmp_path / "lam-stage-2.ckpt")
-    assert verify.main(tmp_path / "lam-stage-2.ckpt") == 0
-    assert verify.main(tmp_path) == 0
+    assert verify.main(verify.LaqVerifyConfig(path=tmp_path / "lam-stage-2.ckpt")) == 0
+    assert verify.main(verify.LaqVerifyConfig(path=tmp_path)) == 0
 
 
 @needs_golden

@@ -27,7 +27,7 @@ from latent_actions.retrieval.benchmarks.scene_bias import (
     same_scene_wrong_hits,
 )
 from latent_actions.retrieval.encoders import EvaluatedEncoder, Tokens, pixel_embedding
-from latent_actions.retrieval.metric import precision_at, reference_scores_of, top_indices
+from latent_actions.retrieval.metric import bounds_of, precision_at, top_indices
 from latent_actions.retrieval.scenes import scene_groups
 from latent_actions.video.opposites import direction_of
 from latent_actions.video.sources import NtuSource, PhyWorldSource, Ssv2Source
@@ -42,7 +42,7 @@ def context(tmp_path_factory):
 
 
 def knows(context, column):
-    """A subject whose vectors are the one-hot codes of a column of the moments."""
+    """An encoder whose vectors are the one-hot codes of a column of the moments."""
     moments = context.moments
     names = sorted(set(getattr(moments, column)))
     codes = np.eye(len(names))[[names.index(value) for value in getattr(moments, column)]]
@@ -56,7 +56,7 @@ def values(rows):
 
 def test_a_perfect_encoder_reaches_the_oracle_and_a_blind_one_does_not(context):
     found = values(AtomicBenchmark(scene_keys=("scene",)).rows(context, knows(context, "verb")))
-    level = reference_scores_of(context.moments.verb, context.moments.scene)
+    level = bounds_of(context.moments.verb, context.moments.scene)
     for row in found.values():
         assert row.value == pytest.approx(row.oracle) == pytest.approx(level.oracle)
         assert row.chance == pytest.approx(level.chance) and row.n == 60
@@ -161,8 +161,8 @@ def test_language_of_a_perfect_pair(context):
         return np.array([[float(verb in text) for verb in verbs] for text in sentences])
 
     embed = knows(context, "verb").embed
-    subject = EvaluatedEncoder(name="both", embed=embed, texts=texts)
-    found = values(LanguageBenchmark().rows(context, subject))
+    encoder = EvaluatedEncoder(name="both", embed=embed, texts=texts)
+    found = values(LanguageBenchmark().rows(context, encoder))
     for name in ("video to text R@1", "text to video mAP", "verb by name top 1"):
         assert found["ego", name].value == found["ego", name].oracle == 100
     with pytest.raises(UserError, match="no text side"):
@@ -248,7 +248,7 @@ def test_missing_data_leaves_a_row_with_the_reason(context, benchmark, reason):
 def test_missing_clips_are_explained(tmp_path):
     empty = Context(VideoClips(), "val", frames=4, folder=tmp_path)
     rows = run_benchmark(AtomicBenchmark(), empty, [PIXELS])
-    assert [row.subject for row in rows] == ["all"] and "no folder data" in rows[0].note
+    assert [row.encoder for row in rows] == ["all"] and "no folder data" in rows[0].note
 
 
 def test_the_registry_names_each_benchmark():

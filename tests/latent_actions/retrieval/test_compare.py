@@ -1,7 +1,6 @@
 """`invact encoder compare`: point estimates, paired intervals, what it refuses, and its page."""
 
 import json
-import re
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +14,7 @@ from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import open_run
-from invact_vla.html.charts import Bar, bars_with_points
+from invact_vla.stats.bootstrap import percentile_interval, resample
 from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.encoder.inputs.sprites import SpriteConfig
@@ -24,17 +23,12 @@ from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.retrieval import compare
-from latent_actions.retrieval.compare_stats import (
-    Estimate,
-    against,
-    estimate,
-    estimates_of,
-    take_counts,
-)
+from latent_actions.retrieval.compare_page import write_compare_page
+from latent_actions.retrieval.compare_stats import CompareRow, Estimate, against, estimates_of
+from latent_actions.retrieval.compare_tables import has_headroom, tables
 from latent_actions.retrieval.compare_variants import Member, Variant
-from latent_actions.retrieval.encoders import Embed, EvaluatedEncoder
+from latent_actions.retrieval.encoders import EvaluatedEncoder, trained
 from latent_actions.retrieval.evaluate import evaluate
-from latent_actions.retrieval.metric import bootstrap_interval
 from latent_actions.retrieval.results import Row
 from tests.paths import REPOSITORY
 
@@ -103,7 +97,7 @@ class Tags(HTMLParser):
 
 def test_a_measure_that_only_some_runs_have_is_no_mean():
     def part(value):
-        names = {"subject": "a", "benchmark": "scene_bias", "setting": "scene"}
+        names = {"encoder": "a", "benchmark": "scene_bias", "setting": "scene"}
         row = Row(**names, measure="gain kept", value=value, note="" if value else "no gain")
         return {"rows": [asdict(row)]}
 
@@ -123,11 +117,8 @@ def test_one_table_of_all_variants(runs, tmp_path, capsys, monkeypatch):
     assert {variant for variant, _ in rows} == {"ours", "other", "lapa", "random_weights", "pixels"}
     table = SPRITES.table(4, tmp_path, 1)
     for variant in ("ours", "other"):
-        embeds: dict[str, Embed] = {
-            str(n): InvActEncoder.from_pretrained(runs / f"{variant}_{n}" / "encoder").embed
-            for n in (0, 1)
-        }
-        each = evaluate(embeds, table, "val", draws=2)
+        encoders = [trained(runs / f"{variant}_{n}", str(n)) for n in (0, 1)]
+        each = evaluate(encoders, table, "val", draws=2)
         for measure in ("cross_scene", "cross_view", "g-g", "x-g"):
             row = rows[variant, measure]
             expected = [each["encoders"][n][measure]["p_at_10"] for n in "01"]
@@ -265,17 +256,16 @@ def test_a_paired_difference_is_narrower_than_the_variants():
 
 def test_one_seed_has_the_interval_of_takes_alone():
     scores = scores_of(0, 1, 0.5)
-    counts = take_counts(TAKES, 4000, 3)
-    assert (counts.sum(axis=1) == 6).all() and counts.std() > 0.8
-    own = estimate(scores, TAKES, counts, np.random.default_rng(0))
+    own = estimates_of({"a": scores}, TAKES, 4000, 3)["a"]
     assert own.value == pytest.approx(100 * scores.mean())
-    assert own.interval == pytest.approx(bootstrap_interval(scores[0], TAKES, draws=4000), abs=0.7)
+    alone = percentile_interval(resample(scores[0], np.ones(len(TAKES)), TAKES, draws=4000))
+    assert own.interval == pytest.approx([100 * end for end in alone], abs=0.7)
     spread = scores + np.array([[-0.1], [0.0], [0.1]])
-    wide = estimate(spread, TAKES, counts, np.random.default_rng(0))
+    wide = estimates_of({"a": spread}, TAKES, 4000, 3)["a"]
     assert np.diff(wide.interval) > np.diff(own.interval) + 1
 
 
-def test_an_variant_at_nothing_has_no_ratio():
+def test_a_variant_at_nothing_has_no_ratio():
     draws = np.array([10.0, 20.0])
     found = against(Estimate(15.0, draws), Estimate(5.0, np.array([0.0, 15.0])))
     assert "ratio" not in found and found["difference"] == 10 and found["apart"] is False
@@ -283,12 +273,24 @@ def test_an_variant_at_nothing_has_no_ratio():
     assert against(Estimate(3.0, draws / 5), Estimate(15.0, draws))["apart"] is True
 
 
-def test_bars_are_as_long_as_their_means():
-    bars = [Bar("a", 40.0, 35.0, 44.0, (38.0, 42.0)), Bar("b & c", 10.0, 8.0, 12.0, (10.0,))]
-    chart = bars_with_points(bars, 5.0, "bars")
-    widths = [float(found) for found in re.findall(r'<rect [^>]*width="([\d.]+)"', chart)]
-    assert widths[0] == pytest.approx(4 * widths[1], rel=0.01)
-    assert chart.count("<circle") == 3 and "b &amp; c" in chart
+def test_the_page_of_clips_that_cannot_tell_encoders_apart(tmp_path):
+    def row(oracle: float) -> CompareRow:
+        return CompareRow(
+            variant="ours", benchmark="atomic", measure="cross_scene", setting="", value=2.5,
+            seeds=(2.5,), low=2.0, high=3.0, chance=2.5, oracle=oracle, n=8, takes=4,
+        )  # fmt: skip
+
+    assert has_headroom([row(9.0)]) and not has_headroom([row(2.5)])
+    assert tables([row(2.5)], "ours") == []
+    note = compare._no_headroom([row(2.5)])
+    assert "a random order and a perfect one both have P@10 2.50 %" in note
+    page = write_compare_page(
+        tmp_path / "p.html", [row(2.5)], "ours", [], [note], tmp_path / "no.png"
+    )
+    text = page.read_text()
+    assert (
+        "a random order and a perfect one" in text and "<svg" not in text and "<table" not in text
+    )
 
 
 def test_the_config_names_three_seeds_of_each_variant_that_is_judged():

@@ -6,13 +6,12 @@ import pytest
 from latent_actions.retrieval.compose import (
     chamfer,
     dtw,
-    hits_of,
     max_vector,
     mean_vector,
     retrieve,
     window_count,
 )
-from latent_actions.retrieval.metric import normalize, precision_at
+from latent_actions.retrieval.metric import hits_of, normalize, precision_at
 
 
 def sequences(rng, count, width=6):

@@ -47,7 +47,7 @@ def test_one_table_a_run(encoder, tmp_path, capsys):
     assert rows == json.loads((folder / "results.json").read_text())
     names = {row["benchmark"] for row in rows}
     assert names >= {"atomic", "keystep", "scene_bias", "language", "chirality", "commitment"}
-    assert {row["subject"] for row in rows} >= {"encoder", "random weights", "pixels"}
+    assert {row["encoder"] for row in rows} >= {"encoder", "random weights", "pixels"}
     skipped = [row for row in rows if row["value"] is None]
     assert skipped and all(row["note"] for row in skipped)
     for row in rows:
@@ -70,7 +70,7 @@ def test_a_baseline_without_weights_leaves_a_row(encoder, tmp_path):
     only = ["--benchmarks", '[{"type": "atomic"}]']
     folder = evaluate.main(config_of(encoder, tmp_path / "eval", *others, *only))
     rows = json.loads((folder / "results.json").read_text())
-    lost = [row for row in rows if row["subject"] == "lapa"]
+    lost = [row for row in rows if row["encoder"] == "lapa"]
     assert len(lost) == 1 and lost[0]["value"] is None and lost[0]["note"]
 
 
@@ -84,7 +84,7 @@ def test_two_of_a_kind_have_their_own_numbers_and_their_weights_count(encoder, t
 
     def numbers():
         rows = json.loads((evaluate.main(config) / "results.json").read_text())
-        return [[r["value"] for r in rows if r["subject"] == n] for n in ("trained", "trained 2")]
+        return [[r["value"] for r in rows if r["encoder"] == n] for n in ("trained", "trained 2")]
 
     first, second = numbers()
     assert first != second and len(first) == len(second) > 0
@@ -104,9 +104,9 @@ def test_weights_that_are_not_a_number_lose_their_own_rows_only(encoder, tmp_pat
     only = ["--benchmarks", '[{"type": "atomic", "scene_keys": ["scene"]}]', "--baselines", "false"]
     folder = evaluate.main(config_of(encoder, tmp_path / "eval", "--others", others, *only))
     rows = json.loads((folder / "results.json").read_text())
-    lost = [row for row in rows if row["subject"] == "trained"]
+    lost = [row for row in rows if row["encoder"] == "trained"]
     assert len(lost) == 1 and "NaN" in lost[0]["note"]
-    assert all(row["value"] is not None for row in rows if row["subject"] == "encoder")
+    assert all(row["value"] is not None for row in rows if row["encoder"] == "encoder")
 
 
 @pytest.mark.parametrize("name", ["eval_synth", "eval_full"])
@@ -123,7 +123,7 @@ def test_bad_configs_are_refused():
 
 
 def search_config(encoder, tmp_path, *queries):
-    given = [*queries, "--encoder", str(encoder), "--out", str(tmp_path / "page.html"),
+    given = [*queries, "--encoder", str(encoder), "--out", str(tmp_path / "found"),
              "--gallery", str(tmp_path / "gallery"), "--top", "3", *SPRITES]  # fmt: skip
     return parse_config(search.SearchConfig, given)
 
@@ -134,13 +134,18 @@ def test_search_by_clip_and_by_video(encoder, tmp_path, capsys):
         video, np.random.default_rng(0).integers(256, size=(9, 32, 32, 3), dtype=np.uint8), 9
     )
     config = search_config(encoder, tmp_path, "m10/aria", str(video))
-    page = search.main(config).read_text()
+    folder = search.main(config)
+    page = (folder / "search.html").read_text()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8 and lines[0].startswith("m10/aria")
+    assert len(lines) == 9 and lines[0].startswith("m10/aria")
+    assert lines[:8] == (folder / "search.txt").read_text().splitlines()
+    assert lines[8] == str(folder / "search.html") and (folder / "done.json").exists()
     assert page.count("<figure") == 8 and page.count("data:image") >= 8
     made = (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns
     search.main(config)
     assert (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns == made
+    with pytest.raises(UserError, match="--overwrite true"):
+        search.main(search_config(encoder, tmp_path, "m11/aria"))
 
 
 def test_a_gallery_of_other_clips_is_not_used_again(encoder, tmp_path):

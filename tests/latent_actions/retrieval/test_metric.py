@@ -6,13 +6,12 @@ import pytest
 from invact_vla.core.errors import UserError
 from latent_actions.retrieval.metric import (
     TOP,
-    bootstrap_interval,
-    levels,
+    bounds_of,
     precision_at,
-    reference_scores_of,
+    score_bounds,
     top_indices,
 )
-from latent_actions.retrieval.reference_scores import main, read_histogram
+from latent_actions.retrieval.reference_scores import LevelsConfig, main, read_histogram
 from tests.paths import GOLDEN, needs_golden
 
 
@@ -78,33 +77,23 @@ def test_chance_is_what_random_vectors_score():
     labels, scenes = rng.integers(8, size=1500).tolist(), rng.integers(5, size=1500).tolist()
     rows = rng.normal(size=(1500, 64)).astype(np.float32)
     score = 100 * precision_at(rows, rows, labels, scenes).mean()
-    assert score == pytest.approx(reference_scores_of(labels, scenes).chance, abs=1.0)
+    assert score == pytest.approx(bounds_of(labels, scenes).chance, abs=1.0)
 
 
 def test_oracle_is_what_perfect_vectors_score():
     rng = np.random.default_rng(3)
     labels, scenes = rng.integers(30, size=300).tolist(), rng.integers(3, size=300).tolist()
     rows = np.eye(30, dtype=np.float32)[labels]
-    level = reference_scores_of(labels, scenes)
+    level = bounds_of(labels, scenes)
     assert 100 * precision_at(rows, rows, labels, scenes).mean() == pytest.approx(level.oracle)
     assert level.n == 300 and level.groups == 3
 
 
 def test_levels_by_hand():
-    level = levels({"kitchen": {"pick": 2, "pour": 1}, "bench": {"pick": 1}}, top=1)
+    level = score_bounds({"kitchen": {"pick": 2, "pour": 1}, "bench": {"pick": 1}}, top=1)
     # the kitchen's picks find the bench's pick for sure, pour nothing; the bench finds 2 of 3
     assert level.chance == pytest.approx(100 * (2 * 1 + 0 + 2 / 3) / 4)
     assert level.oracle == level.answerable == pytest.approx(75.0)
-
-
-def test_bootstrap_interval_holds_the_mean_and_grows_with_clusters():
-    rng = np.random.default_rng(4)
-    takes = np.repeat(np.arange(20), 10)
-    scores = np.clip(rng.normal(0.5, 0.1, 20)[takes] + rng.normal(0, 0.05, 200), 0, 1)
-    low, high = bootstrap_interval(scores, takes.tolist())
-    assert low < 100 * scores.mean() < high
-    alone = bootstrap_interval(scores, list(range(200)))
-    assert high - low > alone[1] - alone[0]
 
 
 def test_bad_input_is_refused():
@@ -114,19 +103,19 @@ def test_bad_input_is_refused():
     with pytest.raises(UserError, match="NaN"):
         precision_at(rows * np.nan, rows, ["a"] * 4, [0] * 4)
     with pytest.raises(ValueError, match="no clips"):
-        levels({"a": {}})
+        score_bounds({"a": {}})
 
 
 @needs_golden
 def test_published_levels(capsys):
     path = GOLDEN / "retrieval" / "val_histogram.json"
     groupings = read_histogram(path)
-    keyword = levels(groupings["by_activity_keyword"])
+    keyword = score_bounds(groupings["by_activity_keyword"])
     assert keyword.n == 8961
     assert keyword.chance == pytest.approx(3.033, abs=0.01)
     assert keyword.oracle == pytest.approx(83.99, abs=0.01)
-    activity = levels(groupings["by_institution_activity"])
+    activity = score_bounds(groupings["by_institution_activity"])
     assert activity.chance == pytest.approx(3.209, abs=0.01)
-    assert main(path) == 0
+    assert main(LevelsConfig(histogram=path)) == 0
     printed = capsys.readouterr().out
     assert "3.033" in printed and "83.99" in printed and "3.209" in printed

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.reference_scores import main
+from latent_actions.retrieval.reference_scores import LevelsConfig, main
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def test_bad_files(tmp_path, content, message):
     path = tmp_path / "histogram.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
-        main(path)
+        main(LevelsConfig(histogram=path))
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="found none"):
-        main(tmp_path / "absent.json")
+        main(LevelsConfig(histogram=tmp_path / "absent.json"))
 
 
 def test_each_grouping_is_printed(tmp_path, capsys):
@@ -37,5 +37,5 @@ def test_each_grouping_is_printed(tmp_path, capsys):
     path.write_text(
         json.dumps({"note": "x", "by_a": {"s": {"v": 2}, "t": {"v": 1}}, "by_b": {"s": {"v": 3}}})
     )
-    assert main(path) == 0
+    assert main(LevelsConfig(histogram=path)) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["by_a", "by_b"]

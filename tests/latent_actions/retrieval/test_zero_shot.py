@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from latent_actions.encoder.inputs.sprites import SpriteConfig
-from latent_actions.retrieval.benchmark import Context, Scorer
+from latent_actions.retrieval.benchmark import Context
 from latent_actions.retrieval.benchmarks import NtuBenchmark, PhyWorldBenchmark
 from latent_actions.retrieval.benchmarks.ssv2 import Ssv2Benchmark, opposite_classes
 from latent_actions.retrieval.benchmarks.zero_shot import Protocol, protocol_rows, some_of_each
 from latent_actions.retrieval.encoders import EvaluatedEncoder, pixel_embedding
+from latent_actions.retrieval.results import Scorer
 from latent_actions.video.phyworld.generate import PhyWorldConfig, main
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.sources import PhyWorldSource
@@ -99,8 +100,8 @@ def test_phyworld_end_to_end(tmp_path):
     root = main(PhyWorldConfig(out=tmp_path / "w", train=0, val=6, shard=6, size=32, workers=1))
     context = Context(SpriteConfig(), "val", frames=4, folder=tmp_path / "f", draws=20)
     benchmark = PhyWorldBenchmark(source=PhyWorldSource(root=root, workers=1))
-    subject = EvaluatedEncoder(name="pixels", embed=pixel_embedding)
-    rows = list(benchmark.rows(context, subject))
+    encoder = EvaluatedEncoder(name="pixels", embed=pixel_embedding)
+    rows = list(benchmark.rows(context, encoder))
     scenario = {r.measure: r for r in rows if r.setting == "scenario"}
     assert scenario["R@1"].n == 18
     assert scenario["R@1"].chance == pytest.approx(100 * 5 / 17)

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from invact_vla.data.video.video_info import VideoInfo
 from latent_actions.video.clips import (
     clip_frames,
     episode_rng,
     horizon_frames,
     pair_frames,
     pair_starts,
+    timed_pairs,
 )
 
 # a busy machine draws examples slowly; that is no fault of the code
@@ -79,3 +81,25 @@ def test_episode_streams_do_not_depend_on_other_episodes():
     assert (first == episode_rng(0, "ssv2/7").random(3)).all()
     assert (first != episode_rng(0, "ssv2/8").random(3)).all()
     assert (first != episode_rng(1, "ssv2/7").random(3)).all()
+
+
+def test_pairs_of_a_variable_rate_are_a_horizon_apart():
+    rng = np.random.default_rng(0)
+    times = np.cumsum(np.r_[0, np.repeat([0.1, 0.04, 0.25], 20)])
+    info = VideoInfo(61, 61 / 8, 32, 32, times=tuple(times.tolist()))
+    pairs = timed_pairs(info, 0.5, 7.0, 1.0, 8, rng)
+    assert len(pairs) == 8
+    for frame, frame_end, fps in pairs:
+        assert times[frame] >= 0.5 and times[frame_end] < 7.0
+        apart_s = times[frame_end] - times[frame]
+        assert apart_s == pytest.approx(1.0, abs=0.1)
+        assert apart_s == pytest.approx((frame_end - frame) / fps)
+    assert timed_pairs(info, 0.5, 1.4, 1.0, 8, rng) == []
+    assert timed_pairs(info, 0.0, 8.0, 1.0, 999, rng)[0][0] == 0
+
+
+def test_pairs_of_a_constant_rate_are_frames_apart():
+    steady = VideoInfo(60, 10.0, 32, 32)
+    pairs = timed_pairs(steady, 1.0, 4.0, 0.55, 3, np.random.default_rng(5))
+    starts = pair_starts(30, 6, 3, np.random.default_rng(5)) + 10
+    assert pairs == [(int(start), int(start) + 6, 10.0) for start in starts]

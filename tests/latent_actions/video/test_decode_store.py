@@ -12,6 +12,7 @@ from invact_vla.data.video.decode import VideoError, decode_all, decode_frames, 
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video.records import ClipRecord, PairRecord
 from latent_actions.video.store import FrameStore
+from tests.data.films import write_film
 
 
 def ramp(count: int, height: int = 32, width: int = 48) -> np.ndarray:
@@ -201,6 +202,33 @@ def test_a_video_that_breaks_after_the_index_is_an_error_when_read(videos, tmp_p
     videos[0].write_bytes(videos[0].read_bytes()[:300])
     with pytest.raises(VideoError, match=r"v0\.mp4"):
         lazy[0]
+
+
+def test_seconds_of_a_variable_rate_on_both_ways(tmp_path):
+    """10 frames a second, then 25: clips by time stamps, pairs with evenly spaced times between."""
+    stamps = [*range(0, 1000, 100), *range(1000, 2000, 40)]
+    video = write_film(tmp_path / "v.mp4", stamps)
+    pair = PairRecord(video_id="e", video=video, text="", frame=2, frame_end=30, fps=17.5)
+    records = [clip(video, 0, 0.0, 2.0), clip(video, 1, 0.8, 1.2), pair]
+    store = FrameStore.build(records, tmp_path / "store", 5, 16, workers=1)
+    lazy = FrameStore.on_the_fly(records, tmp_path / "lazy", 5, 16, workers=1)
+    found = np.median(store.frames[:, :, 10:], axis=(2, 3, 4)) / 3
+    times_ms = [[200, 600, 1000, 1400, 1800], [840, 920, 1000, 1080, 1160]]
+    wanted = [[max(k for k in range(35) if stamps[k] <= time) for time in row] for row in times_ms]
+    wanted += [[2, 6, 10, 20, 30]]  # at 0.2, 0.6, 1.0, 1.4 and 1.8 s
+    assert np.abs(found - wanted).max() <= 0.7
+    assert (lazy.batch([0, 1, 2]) == store.batch([0, 1, 2])).all()
+
+
+def test_a_torn_store_is_built_again(videos, tmp_path):
+    records = [clip(path, k) for k, path in enumerate(videos)]
+    whole = FrameStore.build(records, tmp_path / "s", 2, 16, workers=1)
+    expected = whole.batch([0, 1, 2])
+    for name, content in [("frames.npy", None), ("store.json", b"{"), ("records.json", b"")]:
+        path = tmp_path / "s" / name
+        path.write_bytes(path.read_bytes()[:100] if content is None else content)
+        again = FrameStore.build(records, tmp_path / "s", 2, 16, workers=1)
+        assert (again.batch([0, 1, 2]) == expected).all(), name
 
 
 def test_tags_and_parts_outlive_the_store(videos, tmp_path):

@@ -1,14 +1,17 @@
 """Lengths of videos: parallel, kept, and never wrong when a file changes."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from invact_vla.data.video.decode import VideoError, VideoInfo
+from invact_vla.data.video.decode import VideoError
+from invact_vla.data.video.video_info import VideoInfo
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video import probes
 from latent_actions.video.probes import PROBES, probe_all
+from tests.data.films import write_film
 
 
 def write(path: Path, frames: int) -> Path:
@@ -49,3 +52,33 @@ def test_a_folder_that_may_not_be_written_only_costs_time(tmp_path, monkeypatch)
 
     monkeypatch.setattr(probes, "write_json", refuse)
     assert probe_all([video], cache=tmp_path / PROBES) == {video: VideoInfo(5, 10.0, 32, 32)}
+
+
+def test_times_of_a_variable_rate_are_kept(tmp_path):
+    video, cache = write_film(tmp_path / "a.mp4", [0, 40, 300, 340, 900]), tmp_path / PROBES
+    first = probe_all([video], cache=cache)[video]
+    assert isinstance(first, VideoInfo) and first.times == (0.0, 0.04, 0.3, 0.34, 0.9)
+    assert probe_all([video], cache=cache)[video] == first
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"videos": 3, "version": 2}',
+        '{"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32]}',  # of an older version
+        '{"version": 1, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, []]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME]}}',
+        '{"version": 2, "videos": {"a.mp4": 7}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, 5]}}',
+    ],
+)
+def test_a_damaged_or_old_cache_is_made_anew(tmp_path, content):
+    video, cache = write(tmp_path / "a.mp4", 5), tmp_path / PROBES
+    stat = video.stat()
+    content = content.replace("BYTES", str(stat.st_size)).replace("TIME", str(stat.st_mtime_ns))
+    cache.write_text(content)
+    assert probe_all([video], cache=cache) == {video: VideoInfo(5, 10.0, 32, 32)}
+    assert list(json.loads(cache.read_text())["videos"]) == ["a.mp4"]

@@ -1,34 +1,14 @@
-"""The training loss with the figures that are watched beside it.
+"""The metrics that are watched beside the training loss.
 
-Source of the figures: OpenVLA's training scripts (action accuracy: share of action tokens predicted
+Source: OpenVLA's training scripts (action accuracy: fraction of action tokens predicted
 exactly; L1: mean distance of the decoded actions, in normalized units).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.config import OpenVLAConfig
-
-LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
-
-
-def make_loss(config: OpenVLAConfig) -> LossFn:
-    """The loss function for `training.loop.fit`. A batch is the keyword arguments of the model:
-    input_ids, attention_mask, labels, pixel_values, and proprio where there is a state token."""
-    centers = bin_centers(config)
-
-    def loss_fn(
-        model: nn.Module, batch: dict[str, Tensor], step: int
-    ) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        out = model(**batch, labels_only=True)
-        with torch.no_grad():
-            return out.loss, token_metrics(out.logits, out.targets, config, centers)
-
-    return loss_fn
 
 
 def bin_centers(config: OpenVLAConfig) -> Tensor:

@@ -1,9 +1,5 @@
 """The comment of a config's field, which `--help` shows, wherever it stands: on the field's line, on a
-later line of a definition that is longer than one, or above it.
-
-draccus looks at single lines with a regular expression, which misses types with quotes and every
-definition over several lines.
-"""
+later line of a definition that is longer than one, or above it."""
 
 import ast
 import functools
@@ -11,24 +7,12 @@ import inspect
 import io
 import textwrap
 import tokenize
-from typing import Any
 
 
 def comment_of(config_class: type, name: str) -> str:
     """The comment of a field, own or inherited; "" if it has none."""
     found = (_comments(kind).get(name) for kind in inspect.getmro(config_class))
     return next((comment for comment in found if comment), "")
-
-
-def show_comments() -> None:
-    """Have draccus show these in `--help`."""
-    from draccus.wrappers import docstring
-
-    def described(config_class: type, name: str) -> docstring.AttributeDocString:
-        return docstring.AttributeDocString(comment_inline=comment_of(config_class, name))
-
-    module: Any = docstring
-    module.get_attribute_docstring = described
 
 
 @functools.cache

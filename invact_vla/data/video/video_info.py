@@ -1,0 +1,125 @@
+"""When the frames of a video are on screen: their count, rate and presentation times.
+
+Frame k is the k-th frame that a player shows, from 0: packets that an edit list hides are not counted.
+Seconds run from the presentation time of frame 0.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+VERSION = 2  # of what a probe tells; what was kept under another version is made anew
+EARLY_S = 1e-6  # a time that is this little before a frame counts as the frame's: 0.1 + 0.2 s
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Length of a video. n_frames: frames shown. fps: their constant or mean rate, so that n_frames /
+    fps is the duration. height, width: pixels as stored, before rotation and pixel aspect. start_s:
+    time stamp of frame 0; None: told by the first decoded frame alone. times: seconds of every frame
+    where the rate varies; empty where frame k is at k / fps.
+    """
+
+    n_frames: int
+    fps: float
+    height: int
+    width: int
+    start_s: float | None = 0.0
+    times: tuple[float, ...] = ()
+
+    @cached_property
+    def _times(self) -> np.ndarray:
+        return np.asarray(self.times, np.float64)
+
+    @property
+    def duration_s(self) -> float:
+        return self.n_frames / self.fps
+
+    def times_of(self, frames: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Seconds at which frames appear: int (n,) -> float64 (n,)."""
+        frames = np.asarray(frames, np.int64)
+        return self._times[frames] if self.times else frames / self.fps
+
+    def frames_at(self, times_s: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The frames on screen at the given seconds, float (n,) -> int64 (n,), within the video."""
+        times_s = np.asarray(times_s, np.float64)
+        if self.times:
+            found = np.searchsorted(self._times, times_s + EARLY_S, side="right") - 1
+        else:  # 1e-6 of a frame: 0.3 s * 10 fps is frame 3, not 2.9999999
+            found = np.floor(times_s * self.fps + 1e-6)
+        return np.clip(found.astype(np.int64), 0, self.n_frames - 1)
+
+    def nearest(self, times_s: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The frames that appear nearest to the given seconds, float (n,) -> int64 (n,), not cut at
+        the end of a video of constant rate."""
+        times_s = np.asarray(times_s, np.float64)
+        if not self.times:
+            return np.rint(times_s * self.fps).astype(np.int64)
+        middles = (self._times[1:] + self._times[:-1]) / 2
+        return np.searchsorted(middles, times_s, side="right").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Time stamps of a video's packets, in ticks of `tick` seconds. shown: of those that are shown,
+    ascending; empty if any is unknown. count: how many are shown. certain: decoding begins with
+    shown[0]; last: ticks that the last frame stays.
+    """
+
+    shown: list[int]
+    count: int
+    certain: bool
+    last: int
+    tick: Fraction
+
+    def cut(self, first: int | None) -> "Stamps":
+        """Without what lies before the first frame that decoding gives."""
+        shown = [stamp for stamp in self.shown if first is not None and stamp >= first]
+        count = len(shown) if shown else self.count
+        return Stamps(shown, count, True, self.last, self.tick)
+
+
+def read_stamps(packets: Iterable[Any], tick: Fraction) -> Stamps:
+    """Read the time stamps of packets, all to the end, without decoding."""
+    shown: list[tuple[int | None, int]] = []
+    key: int | None = None  # of the first packet, if decoding can begin there
+    for number, packet in enumerate(packets):
+        if number == 0 and packet.is_keyframe:
+            key = packet.pts
+        if packet.size and not packet.is_discard:
+            shown.append((packet.pts, packet.duration or 0))
+    stamps = sorted((pts, lasts) for pts, lasts in shown if pts is not None)
+    if len(stamps) < len(shown) or not stamps:
+        return Stamps([], len(shown), False, 0, tick)
+    pts = [stamp for stamp, _ in stamps]
+    return Stamps(pts, len(pts), key is not None and key <= pts[0], stamps[-1][1], tick)
+
+
+def video_info(stamps: Stamps, start: int | None, stream: Any) -> VideoInfo | None:
+    """What time stamps and the header tell; None without frames or without a rate. start: time stamp
+    of frame 0, in ticks.
+
+    The rate is constant if every frame is within a tick of k / fps, with the header's rate or the mean.
+    """
+    size, tick = (stream.height, stream.width), stamps.tick
+    start_s = None if start is None else float(start * tick)
+    rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    if not stamps.shown:
+        known = stamps.count and rates
+        return VideoInfo(stamps.count, rates[0], *size, start_s) if known else None
+    seconds = (np.array(stamps.shown, np.int64) - stamps.shown[0]) * float(tick)
+    count = len(seconds)
+    if count > 1 and seconds[-1] > 0:
+        rates.append((count - 1) / seconds[-1])
+    for rate in rates:
+        if np.abs(seconds - np.arange(count) / rate).max() <= float(tick) * 1.001:
+            return VideoInfo(count, rate, *size, start_s)
+    if not rates:
+        return None
+    duration_s = seconds[-1] + (float(stamps.last * tick) or 1 / rates[-1])
+    times = tuple(np.round(seconds, 6).tolist())
+    return VideoInfo(count, count / duration_s, *size, start_s, times)

@@ -112,30 +112,29 @@ class CollapseGuard(nn.Module):
         return torch.special.entr(share).sum(dim=-1).exp()
 
     def _judge(self, step: int, codebook: Tensor | None, outputs: Tensor, change: Tensor) -> None:
-        static = float((change < STATIC_CHANGE).float().mean())
-        self.static.copy_(self.static + 1 if static > self.config.max_static else 0 * self.static)
-        if int(self.static) >= self.config.patience:
-            raise UserError(
-                f"{100 * static:.0f} % of the pairs at step {step} hardly change, as in "
-                f"{self.config.patience} windows of {self.config.window} steps: {STATIC_ADVICE}"
-            )
         perplexity = self.perplexity()
-        if float(perplexity.min()) >= self.config.min_perplexity:
-            self.failures.zero_()
-            return
-        self.failures += 1
+        collapsed = float(perplexity.min()) < self.config.min_perplexity
+        self.failures.copy_(self.failures + 1 if collapsed else 0 * self.failures)
         values = " ".join(f"{p:.2f}" for p in perplexity.tolist())
         failures = int(self.failures)
-        logger.warning(
-            "step %d: perplexity %s, window %d of %d before the run is stopped",
-            step, values, failures, self.config.patience,
-        )  # fmt: skip
+        if collapsed:
+            logger.warning(
+                "step %d: perplexity %s, window %d of %d before the run is stopped",
+                step, values, failures, self.config.patience,
+            )  # fmt: skip
         if failures >= self.config.patience:
             raise UserError(
                 f"the codes collapsed at step {step}: perplexity {values} of {self.counts.shape[2]} "
                 f"(expected at least {self.config.min_perplexity} at every position) for "
                 f"{self.config.patience} windows of {self.config.window} steps; "
                 + diagnose(codebook, outputs, change)
+            )
+        static = float((change < STATIC_CHANGE).float().mean())
+        self.static.copy_(self.static + 1 if static > self.config.max_static else 0 * self.static)
+        if int(self.static) >= self.config.patience:
+            raise UserError(
+                f"{100 * static:.0f} % of the pairs at step {step} hardly change, as in "
+                f"{self.config.patience} windows of {self.config.window} steps: {STATIC_ADVICE}"
             )
 
 

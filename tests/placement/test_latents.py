@@ -50,7 +50,7 @@ def test_the_guard_stops_a_collapse_with_a_diagnosis() -> None:
         codebook, outputs = torch.zeros(8, 3, device=CUDA), torch.zeros(16, 3, device=CUDA)
         guard.observe(torch.zeros(4, 4, dtype=torch.long, device=CUDA), 1)
         with pytest.raises(Exception, match="collapsed"):
-            guard.act(1, codebook, outputs, torch.ones(4, device=CUDA))
+            guard.act(1, codebook, outputs, torch.zeros(4, device=CUDA))
 
 
 @pytest.mark.parametrize("lapa_compat", [False, True])

@@ -163,7 +163,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "libero merge": (
         "libero_eval.rollout.merge",
-        "MergeConfig",
+        "MergeShardsConfig",
         "merge the shards of a rollout into one run",
     ),
     "libero report": (

@@ -113,7 +113,7 @@ def test_training_writes_its_products(parts: dict[str, LabelerConfig]) -> None:
     summary = read_json(folder / "summary.json")
     assert summary["pairs"] == 3 * CLIPS["train"]
     assert summary["health"]["pairs"] == 3 * CLIPS["validation"]
-    assert {"skill_true", "skill_shuffled", "skill_zero"} <= set(summary)
+    assert {"r2_true", "r2_shuffled", "r2_zero", "problems"} <= set(summary)
     assert (folder / "reconstructions.png").stat().st_size > 100
     assert not (folder / "frames").exists()
 

@@ -95,7 +95,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "latent verify": (
         "latent_actions.labelers.verify",
         "LaqVerifyConfig",
-        "check a LAQ checkpoint against stored reference outputs",
+        "check a latent action model against stored reference outputs",
     ),
     "vla init": (
         "invact_vla.recipes.init",

@@ -213,6 +213,7 @@ GROUPS = {
     "libero": "LIBERO: rollouts, reports, scripted demonstrations",
     "bench": "speed, measured here",
 }
+SAY_THEMSELVES = ("demo", "ladder", "report")  # where their product lies
 DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
 
 
@@ -280,9 +281,12 @@ def main(args: Sequence[str] | None = None) -> None:
     def action() -> object:
         name, rest = find_command(words)
         try:
-            return prepare(name, rest)()
+            result = prepare(name, rest)()
         except UserError as error:
             raise with_maker(error) from error
+        if isinstance(result, Path) and name not in SAY_THEMSELVES:
+            print(f"done: {result}", file=sys.stderr)
+        return result
 
     sys.exit(run(action))
 

@@ -94,7 +94,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "latent verify": (
         "latent_actions.labelers.verify",
         "LaqVerifyConfig",
-        "check a LAQ checkpoint against stored reference outputs",
+        "check a latent action model against stored reference outputs",
     ),
     "vla init": (
         "invact_vla.recipes.init",
@@ -163,7 +163,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "libero merge": (
         "libero_eval.rollout.merge",
-        "MergeConfig",
+        "MergeShardsConfig",
         "merge the shards of a rollout into one run",
     ),
     "libero report": (

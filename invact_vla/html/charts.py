@@ -1,44 +1,58 @@
-"""Small charts as inline SVG. Colors are CSS variables of the page, so they follow light and dark.
-
-No chart library: the report embeds a dozen charts, and these stay sharp, small and themable.
+"""Small charts as inline SVG, drawn by matplotlib. Colors are CSS variables of the page, so they follow
+light and dark; text stays text. The same values give the same bytes.
 """
 
+import io
+import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import TYPE_CHECKING, Any
 
-from invact_vla.html.page import Html, join
+from invact_vla.html.render import Html, part
 
-WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 40
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH_IN = 4.2  # of a chart at its natural size, about what a phone shows
 MAX_POINTS = 240  # of a line; more are averaged in bins
-COLOURS = 6  # --c0 .. --c5 of the page
-SINGLE_COLOUR = 2
+LABEL_CHARACTERS = 26  # of a row; longer labels are cut, tables have them in full
+COLORS = 6  # --c0 .. --c5 of the page
+SINGLE_COLOR = 2
+_HEX = ("#6b7280", "#c26a17", "#1f5fae", "#2c8a57", "#8b48a8", "#b23a48")
+_SOFT, _RULE = "#6a6e76", "#e3e1da"
+_VARIABLES = {h: f"var(--c{n})" for n, h in enumerate(_HEX)} | {
+    _SOFT: "var(--soft)",
+    _RULE: "var(--rule)",
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "invact",
+    "text.parse_math": False,  # names of variants may hold a dollar sign
+    "font.size": 9,
+    "axes.edgecolor": _RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _RULE,
+    "lines.linewidth": 1.6,
+    **{f"{name}.color": _SOFT for name in ("text", "xtick", "ytick")},
+    "axes.labelcolor": _SOFT,
+}
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval, all in percent, and the text beside it."""
+    """A row of a chart: a value with its interval, the text beside it, and what it is the mean of."""
 
     label: str
     value: float
     low: float
     high: float
     text: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A mean with its interval and the values that it is the mean of, all in one unit."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    points: tuple[float, ...]
+    points: tuple[float, ...] = ()
 
 
 def line_chart(
@@ -49,234 +63,138 @@ def line_chart(
     order: names that fix the colors, so that a variant has one color in all charts.
     A vertical axis of positive values that spans more than a factor of 20 is logarithmic.
     """
-    lines = {name: _thin(points) for name, points in series.items() if len(points)}
+    lines = {name: _thin(points) for name, points in series.items()}
+    lines = {name: points for name, points in lines.items() if points}
     if not lines:
         raise ValueError("line_chart: no points")
-    xs = [x for points in lines.values() for x, _ in points]
+    numbers = color_numbers(list(lines), order)
     ys = [y for points in lines.values() for _, y in points]
     is_log = min(ys) > 0 and max(ys) / min(ys) > 20
-    x_axis, y_axis = _Axis(min(xs), max(xs)), _Axis(min(ys), max(ys), is_log)
-    parts = [_frame(x_axis, y_axis, x_label, y_label + (" (log scale)" if is_log else ""))]
-    numbers = color_numbers(list(lines), order)
-    for name, points in lines.items():
-        path = " ".join(f"{x_axis.x(x):.1f},{y_axis.y(y):.1f}" for x, y in points)
-        color = f"var(--c{numbers[name]})"
-        if len(points) == 1:
-            x, y = path.split(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="3" style="fill:{color}"/>')
-        else:
-            parts.append(f'<polyline class="line" style="stroke:{color}" points="{path}"/>')
-    title = f"{y_label} over {x_label}: {', '.join(lines)}"
-    chart = _svg(WIDTH, HEIGHT, title, parts)
-    return join(chart, _legend(numbers)) if len(lines) > 1 else chart
+
+    def draw(axes: Any) -> None:
+        for name, points in lines.items():
+            marker = "o" if len(points) == 1 else ""
+            axes.plot(*zip(*points, strict=True), marker=marker, color=_HEX[numbers[name]])
+        axes.set_xlabel(x_label)
+        axes.set_title(y_label + " (log scale)" * is_log, loc="left", color=_SOFT, fontsize=9)
+        if is_log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
+        axes.grid(axis="y")
+
+    legend = [("line", f"var(--c{number})", name) for name, number in numbers.items()]
+    return _chart(draw, 2.4, f"{y_label} over {x_label}: {', '.join(lines)}", legend)
 
 
-def bar_chart(values: Sequence[float], reference: float | None, title: str) -> Html:
-    """Shares (sum 1) of the codes 0..n-1 as bars, with a line at `reference`, e.g. uniform use."""
-    width, height, base = 220, 96, 78
-    top = max([*values, reference or 0.0]) or 1.0
-    slot = width / len(values)
-    parts = []
-    for code, value in enumerate(values):
-        bar = 70 * value / top
-        parts.append(
-            f'<rect class="bar" x="{slot * code + 0.1 * slot:.1f}" y="{base - bar:.1f}" '
-            f'width="{0.8 * slot:.1f}" height="{bar:.1f}">'
-            f"<title>code {code}: {value:.1%}</title></rect>"
-        )
-        if len(values) <= 16:
-            parts.append(f'<text x="{slot * (code + 0.5):.1f}" y="{base + 14}">{code}</text>')
-    if reference is not None:
-        y = base - 70 * reference / top
-        parts.append(f'<line class="mark" x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    return _svg(width, height, title, parts, "chart small")
+def bar_chart(values: Sequence[float], reference: float, reference_name: str, title: str) -> Html:
+    """Fractions of the codes 0..n-1 as bars, with a dashed line at `reference`, e.g. uniform use."""
+
+    def draw(axes: Any) -> None:
+        axes.bar(range(len(values)), values, color=_HEX[SINGLE_COLOR])
+        axes.axhline(reference, color=_SOFT, linestyle="--", linewidth=1)
+        axes.set_xticks(range(len(values)) if len(values) <= 16 else [])
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+
+    return _chart(draw, 1.2, title, [("dashes", "var(--soft)", reference_name)], width=2.6)
 
 
-def interval_chart(rows: Sequence[Interval], title: str) -> Html:
-    """Dots with whiskers on a percent axis from 0 to 100, a row each."""
-    row_px, label_px, text_px = 30, 120, 150
-    width, height = 620, row_px * len(rows) + 30
-    scale = (width - label_px - text_px) / 100
-    parts = []
-    for percent in (0, 25, 50, 75, 100):
-        x = label_px + scale * percent
-        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{height - 26}"/>')
-        parts.append(f'<text x="{x}" y="{height - 8}">{percent} %</text>')
-    for number, row in enumerate(rows):
-        y = row_px * (number + 0.5)
-        color = f"var(--c{number % COLOURS})"
-        left, right = label_px + scale * row.low, label_px + scale * row.high
-        parts.append(
-            f'<text class="end" x="{label_px - 12}" y="{y + 4}">{escape(row.label)}</text>'
-        )
-        parts.append(
-            f'<line class="whisker" style="stroke:{color}" x1="{left:.1f}" x2="{right:.1f}" '
-            f'y1="{y}" y2="{y}"/><circle cx="{label_px + scale * row.value:.1f}" cy="{y}" r="5" '
-            f'style="fill:{color}"/>'
-        )
-        parts.append(
-            f'<text class="start" x="{width - text_px + 14}" y="{y + 4}">{escape(row.text)}</text>'
-        )
-    return _svg(width, height, title, parts, "chart wide")
-
-
-def interval_bar(value: float, low: float, high: float) -> Html:
-    """A dot with a whisker on a line from 0 to 100 %, small enough for a table's cell.
-
-    value, low, high: fractions in [0, 1].
-    """
-    width, height = 120, 14
-    x, left, right = (3 + (width - 6) * part for part in (value, low, high))
-    middle = height / 2
-    parts = [
-        f'<line class="grid" x1="3" x2="{width - 3}" y1="{middle}" y2="{middle}"/>',
-        f'<line class="whisker" style="stroke:var(--c2)" x1="{left:.1f}" x2="{right:.1f}" '
-        f'y1="{middle}" y2="{middle}"/>',
-        f'<circle cx="{x:.1f}" cy="{middle}" r="3.5" style="fill:var(--c2)"/>',
-    ]
-    title = f"{value:.1%}, interval {low:.1%} to {high:.1%}"
-    return _svg(width, height, title, parts, "inline")
-
-
-def bars_with_points(bars: Sequence[Bar], reference: float, title: str) -> Html:
-    """Bars from 0 to the means, a row each, with whiskers, points and a dashed line at `reference`.
-
-    Values are >= 0; the first bar has another color than the rest.
-    """
-    row_px, label_px, text_px = 28, 150, 70
-    width, height = 620, row_px * len(bars) + 30
-    axis = _Axis(0.0, 1.02 * max(max(b.high, b.value, *b.points, reference) for b in bars))
-    scale = (width - label_px - text_px) / (WIDTH - LEFT - RIGHT)
-
-    def x(value: float) -> float:
-        return label_px + scale * (axis.x(value) - LEFT)
-
-    parts = []
-    for tick in axis.ticks():
-        place = f'x1="{x(tick):.1f}" x2="{x(tick):.1f}"'
-        parts.append(f'<line class="grid" {place} y1="0" y2="{height - 26}"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 8}">{tick:g}</text>')
-    for number, bar in enumerate(bars):
-        y, color = row_px * (number + 0.5), f"var(--c{1 if number == 0 else SINGLE_COLOUR})"
-        parts.append(
-            f'<text class="end" x="{label_px - 12}" y="{y + 4}">{escape(bar.label)}</text>'
-            f'<rect x="{x(0):.1f}" y="{y - 9}" width="{x(bar.value) - x(0):.1f}" height="18" '
-            f'style="fill:{color};opacity:.35"/><line class="whisker" style="stroke:{color}" '
-            f'x1="{x(bar.low):.1f}" x2="{x(bar.high):.1f}" y1="{y}" y2="{y}"/>'
-            f'<text class="start" x="{width - text_px + 14}" y="{y + 4}">{bar.value:.1f}</text>'
-        )
-        parts += [
-            f'<circle cx="{x(point):.1f}" cy="{y}" r="3.5" style="fill:{color}"/>'
-            for point in bar.points
-        ]
-    mark = f'x1="{x(reference):.1f}" x2="{x(reference):.1f}"'
-    parts.append(f'<line class="mark" {mark} y1="0" y2="{height - 26}"/>')
-    return _svg(width, height, title, parts, "chart wide")
-
-
-def cell_matrix(
-    rows: Sequence[tuple[str, Sequence[str]]], colors: Mapping[str, str], title: str
+def interval_chart(
+    rows: Sequence[Interval],
+    title: str,
+    x_label: str,
+    legend: str,
+    *,
+    reference: float | None = None,
+    reference_name: str = "",
+    end: float | None = None,
 ) -> Html:
-    """Small squares in rows, e.g. the outcome of each episode of each task.
+    """Dots with whiskers, one row each, from 0 to `end`; small open dots for the rows' points.
 
-    rows: label and the kinds of its cells; colors: kind -> CSS color; the legend lists them.
+    legend: what dot and whisker are. reference: where a dashed line stands. end: None for the
+    largest value drawn. Values are >= 0.
     """
-    cell, gap, label_px = 11, 2, 26
-    width = label_px + (cell + gap) * max(len(kinds) for _, kinds in rows)
-    height = (cell + gap) * len(rows)
-    parts = []
-    for number, (label, kinds) in enumerate(rows):
-        y = (cell + gap) * number
-        parts.append(f'<text class="end" x="{label_px - 6}" y="{y + 10}">{escape(label)}</text>')
-        for place, kind in enumerate(kinds):
-            parts.append(
-                f'<rect x="{label_px + (cell + gap) * place}" y="{y}" width="{cell}" '
-                f'height="{cell}" rx="2" style="fill:{colors[kind]}">'
-                f"<title>{escape(f'{label}, {place}: {kind}')}</title></rect>"
-            )
-    chart = _svg(width, height, title, parts, f'matrix" style="max-width:{2 * width}px')
-    items = "".join(
-        f'<span><i class="box" style="background:{color}"></i>{escape(kind)}</span>'
-        for kind, color in colors.items()
-    )
-    return join(chart, Html(f'<p class="legend">{items}</p>'))
+    every = [value for r in rows for value in (r.high, r.value, *r.points)] + [reference or 0.0]
+
+    def draw(axes: Any) -> None:
+        for number, row in enumerate(rows):
+            color = _HEX[number % COLORS]
+            axes.plot([row.low, row.high], [number, number], color=color, linewidth=2.4)
+            axes.plot(row.value, number, marker="o", markersize=6, color=color)
+            level = [number - 0.25] * len(row.points)
+            axes.plot(row.points, level, "o", markersize=3.5, color=color, fillstyle="none")
+            axes.text(1.02, number, row.text, transform=axes.get_yaxis_transform(), va="center")
+        if reference is not None:
+            axes.axvline(reference, color=_SOFT, linestyle="--", linewidth=1)
+        axes.set_xlim(0, 1.02 * (end or max(every) or 1.0))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [_cut(row.label) for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(x_label)
+        axes.grid(axis="x")
+
+    marks = [("dot", "var(--soft)", legend)]
+    if any(row.points for row in rows):
+        marks.append(("ring", "var(--soft)", "seeds"))
+    if reference is not None:
+        marks.append(("dashes", "var(--soft)", reference_name))
+    return _chart(draw, 0.7 + 0.32 * len(rows), title, marks)
 
 
 def color_numbers(names: Sequence[str], order: Sequence[str] = ()) -> dict[str, int]:
     """Name -> number of its color: its place in `order`, then the next ones; one alone is blue."""
     if not order and len(names) == 1:
-        return {names[0]: SINGLE_COLOUR}
+        return {names[0]: SINGLE_COLOR}
     places = list(order) + [name for name in names if name not in order]
-    return {name: places.index(name) % COLOURS for name in names}
+    return {name: places.index(name) % COLORS for name in names}
 
 
-def _legend(numbers: Mapping[str, int]) -> Html:
-    items = "".join(
-        f'<span><i style="background:var(--c{number})"></i>{escape(name)}</span>'
-        for name, number in numbers.items()
+def _chart(
+    draw: Any,
+    height: float,
+    title: str,
+    legend: Sequence[tuple[str, str, str]],
+    width: float = WIDTH_IN,
+) -> Html:
+    """What `draw(axes)` draws, as SVG of width x height inches, above its legend: (mark, color, name)
+    of everything drawn."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its font cache is nobody's business
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height))
+        draw(figure.subplots())
+        svg = _svg(figure)
+    return part("chart", svg=Html(svg), title=title, legend=legend)
+
+
+def _svg(figure: "Figure") -> str:
+    """The figure's <svg>, made fit for a page: no addresses, no ids but those in use, no own fonts."""
+    file = io.StringIO()
+    figure.savefig(
+        file, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
     )
-    return Html(f'<p class="legend">{items}</p>')
-
-
-class _Axis:
-    """Maps values to pixels; rounds the range so that ticks are round numbers."""
-
-    def __init__(self, low: float, high: float, is_log: bool = False) -> None:
-        self.is_log = is_log
-        if is_log:
-            low, high = math.log10(low), math.log10(high)
-        if high - low < 1e-12:
-            low, high = low - 0.5, high + 0.5
-        self._low, self._high = low, high
-
-    def _fraction(self, value: float) -> float:
-        value = math.log10(value) if self.is_log else value
-        return (value - self._low) / (self._high - self._low)
-
-    def x(self, value: float) -> float:
-        return LEFT + self._fraction(value) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - self._fraction(value) * (HEIGHT - TOP - BOTTOM)
-
-    def ticks(self) -> list[float]:
-        """Three to seven round values inside the range."""
-        if self.is_log:
-            decades = range(math.floor(self._low), math.ceil(self._high) + 1)
-            ticks = [m * 10.0**d for d in decades for m in (1, 2, 5)]
-            ticks = [t for t in ticks if self._low <= math.log10(t) <= self._high]
-            return ticks[:: max(1, math.ceil(len(ticks) / 6))]
-        raw = (self._high - self._low) / 5
-        unit = 10 ** math.floor(math.log10(raw))
-        step = min((m * unit for m in (1, 2, 5, 10)), key=lambda s: abs(s - raw))
-        first = math.ceil(self._low / step - 1e-9)
-        return [n * step for n in range(first, math.floor(self._high / step + 1e-9) + 1)]
-
-
-def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> str:
-    parts = []
-    for tick in y_axis.ticks():
-        y = y_axis.y(tick)
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.1f}">{tick:.3g}</text>')
-    for tick in x_axis.ticks():
-        parts.append(f'<text x="{x_axis.x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}">{tick:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}">{escape(x_label)}</text>')
-    parts.append(f'<text class="start" x="{LEFT}" y="{TOP - 12}">{escape(y_label)}</text>')
-    return "".join(parts)
-
-
-def _svg(width: int, height: int, title: str, parts: Sequence[str], kind: str = "chart") -> Html:
-    return Html(
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"| id="(?![mp][0-9a-f]{10}")[^"]*"', "", text)
+    text = re.sub(r"font-family: [^;]*; ?", "", text).replace("xlink:href", "href")
+    text = re.sub(
+        r'<svg width="([^"]*)" height="[^"]*"', r'<svg class="chart" style="max-width:\1"', text
     )
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", " ", text))
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, variable)
+    return text
 
 
-def _thin(points: Points) -> Points:
+def _cut(label: str) -> str:
+    return label if len(label) <= LABEL_CHARACTERS else label[: LABEL_CHARACTERS - 1] + "…"
+
+
+def _thin(points: Points) -> list[tuple[float, float]]:
     """At most MAX_POINTS points: means of equally many neighbors, the finite ones only."""
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     size = math.ceil(len(points) / MAX_POINTS) if points else 1

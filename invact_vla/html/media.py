@@ -2,14 +2,13 @@
 
 import base64
 import io
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from invact_vla.html.page import Html
+from invact_vla.html.render import Html
 from invact_vla.untrusted.pictures import open_picture
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
@@ -41,10 +40,7 @@ def frame(array: np.ndarray, alt: str) -> Html:
 def video(path: Path, label: str) -> Html:
     """A <video> of an mp4 or webm file: silent, looping, started by the reader."""
     uri = data_uri(path.read_bytes(), path.suffix)
-    return Html(
-        f'<video controls loop muted playsinline preload="metadata" aria-label="{escape(label)}" '
-        f'src="{uri}"></video>'
-    )
+    return _video("metadata", label, Html(""), uri)
 
 
 def linked_video(href: str, poster: np.ndarray | None, label: str) -> Html:
@@ -52,11 +48,14 @@ def linked_video(href: str, poster: np.ndarray | None, label: str) -> Html:
 
     href: path relative to the page. poster: uint8 (H, W, 3), shown until then, inside the page.
     """
-    shown = "" if poster is None else f' poster="{_jpeg_uri(poster)}"'
+    shown = Html("") if poster is None else Html(' poster="{}"').format(_jpeg_uri(poster))
+    return _video("none", label, shown, quote(href))
+
+
+def _video(preload: str, label: str, poster: Html, source: str) -> Html:
     return Html(
-        f'<video controls loop muted playsinline preload="none" aria-label="{escape(label)}"'
-        f'{shown} src="{escape(quote(href))}"></video>'
-    )
+        '<video controls loop muted playsinline preload="{}" aria-label="{}"{} src="{}"></video>'
+    ).format(preload, label, poster, source)
 
 
 def _jpeg_uri(array: np.ndarray) -> str:
@@ -71,6 +70,5 @@ def _img(image: Image.Image, alt: str) -> Html:
     image.save(encoded[".jpg"], "JPEG", quality=JPEG_QUALITY, optimize=True)
     suffix = min(encoded, key=lambda kind: len(encoded[kind].getvalue()))
     uri = data_uri(encoded[suffix].getvalue(), suffix)
-    return Html(
-        f'<img alt="{escape(alt)}" width="{image.width}" height="{image.height}" src="{uri}">'
-    )
+    values = alt, image.width, image.height, uri
+    return Html('<img alt="{}" width="{}" height="{}" src="{}">').format(*values)

@@ -17,6 +17,7 @@ import torch
 from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import run_of
+from invact_vla.data.action_stats import Bounds
 from invact_vla.data.dataset import RobotDataset
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.frame_cache import FrameCache, FrameReader
@@ -50,6 +51,11 @@ class PosttrainConfig(TrainConfig):
     chunk: int = 1  # actions per call (published OpenVLA: 1)
     wrist: bool = False  # also read the wrist camera (OpenVLA-OFT)
     proprio: bool = False  # also read the robot's state (OpenVLA-OFT)
+    # what actions are normalized by: quantile (q01 and q99, as published) or minmax, which also keeps
+    # motions that less than 1 % of the steps make, such as a turn of the hand
+    action_bounds: Bounds = "quantile"
+    # decode answers near 0 to exactly 0, in dimensions that the demonstrations mostly leave at 0
+    action_rest: bool = False
     head: HeadConfig = field(default_factory=TokensHeadConfig)  # how actions leave the model
     lora: LoraConfig | None = None  # train adapters on the frozen checkpoint, e.g. --lora.rank 32
     merge: bool = True  # with lora: write the merged model too, which rollouts need
@@ -108,6 +114,7 @@ def policy_task(config: PosttrainConfig, dataset: RobotDataset, start: VLACheckp
     """Check the data, compute its statistics, prepare its frames, give the model what it lacks."""
     require(dataset, cameras=config.cameras, state=config.proprio)
     training, held_out = split(dataset, config)
+    statistics = dataset_statistics(dataset, training, config.action_bounds, config.action_rest)
     policy = as_policy(
         start,
         head=config.head,
@@ -115,7 +122,7 @@ def policy_task(config: PosttrainConfig, dataset: RobotDataset, start: VLACheckp
         cameras=config.cameras,
         proprio_dim=dataset.state_dim if config.proprio else 0,
         action_dim=dataset.action_dim,
-        norm_stats={config.dataset: dataset_statistics(dataset, training)},
+        norm_stats={config.dataset: statistics},
         crop=config.augment,
         seed=config.seed,
     )

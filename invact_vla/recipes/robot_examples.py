@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invact_vla.data.action_stats import ActionStats, normalize
+from invact_vla.data.action_stats import ActionStats, Bounds, normalize
 from invact_vla.data.dataset import RobotDataset
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.heads import ActionHead
@@ -92,12 +92,15 @@ class RobotExamples(Examples):
         return found
 
 
-def dataset_statistics(dataset: RobotDataset, episodes: Sequence[int]) -> dict[str, Any]:
-    """The published layout of one data set's statistics, over some episodes."""
+def dataset_statistics(
+    dataset: RobotDataset, episodes: Sequence[int], bounds: Bounds = "quantile", rest: bool = False
+) -> dict[str, Any]:
+    """The published layout of one data set's statistics, over some episodes; bounds and rest are
+    those of its actions."""
     numbers = [dataset.numbers(i) for i in episodes]
     actions = np.concatenate([n.actions for n in numbers])
     statistics: dict[str, Any] = {
-        "action": ActionStats.of(actions, dataset.action_mask).to_json(),
+        "action": ActionStats.of(actions, dataset.action_mask, bounds, rest).to_json(),
         "num_transitions": len(actions),
         "num_trajectories": len(episodes),
     }

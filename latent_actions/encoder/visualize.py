@@ -10,7 +10,7 @@ from PIL import Image
 from invact_vla.core.files import atomic_file
 
 # action token in orange-red, registers in muted colors
-COLOURS = np.array(
+COLORS = np.array(
     [[255, 80, 0], [40, 90, 160], [60, 140, 90], [130, 80, 150], [90, 130, 150], [150, 140, 60],
      [110, 110, 110], [160, 90, 110], [70, 70, 120]], np.float32,
 )  # fmt: skip
@@ -29,7 +29,7 @@ def committed_picture(frames: np.ndarray, committed: np.ndarray, path: Path) -> 
     for clip, tokens in zip(frames, committed, strict=True):
         plain = _enlarge(clip)
         places = _spread(tokens, clip.shape[0], plain.shape[1:3])
-        color = COLOURS[places % len(COLOURS)]
+        color = COLORS[places % len(COLORS)]
         weight = np.where(places == 0, 0.25, 0.7)[..., None]
         marked = (plain * (1 - weight) + color * weight).astype(np.uint8)
         strips += [np.concatenate(list(plain), axis=1), np.concatenate(list(marked), axis=1)]

@@ -4,7 +4,7 @@
 <out>/compare.json      the same, with the notes
 <out>/table.txt         the tables, to read; also printed
 <out>/table.md          the same in Markdown
-<out>/index.html        the page: bars with intervals and seeds, tables, the committed patches
+<out>/index.html        the page: means with intervals and seeds, tables, the committed patches
 <out>/parts/            what was measured of each run, kept so that a killed comparison continues
 <out>/frames/           decoded clips, made once
 
@@ -36,7 +36,7 @@ from latent_actions.retrieval.benchmarks import (
     CommitmentBenchmark,
     SceneBiasBenchmark,
 )
-from latent_actions.retrieval.compare_page import compare_page
+from latent_actions.retrieval.compare_page import write_compare_page
 from latent_actions.retrieval.compare_stats import (
     PRECISION,
     CompareRow,
@@ -44,7 +44,7 @@ from latent_actions.retrieval.compare_stats import (
     estimates_of,
     write_rows,
 )
-from latent_actions.retrieval.compare_tables import markdown, plain_text, tables
+from latent_actions.retrieval.compare_tables import has_headroom, markdown, plain_text, tables
 from latent_actions.retrieval.compare_variants import (
     PIXELS,
     RANDOM,
@@ -131,12 +131,14 @@ def main(config: CompareConfig) -> Path:
     parts = _measure_all(variants, context, config.measures, run.folder / "parts", device)
     rows = [*_precision_rows(config, variants, parts, context), *_measure_rows(variants, parts)]
     notes += _absent(parts, rows)
+    if not has_headroom(rows):
+        notes.insert(0, _no_headroom(rows))
     write_rows(rows, notes, config.reference, run.folder)
     shown = tables(rows, config.reference)
     picture = config.variants[config.reference][0] / "committed.png"
-    page = compare_page(rows, config.reference, shown, notes, picture)
+    write_compare_page(run.folder / "index.html", rows, config.reference, shown, notes, picture)
     text = "\n\n".join([plain_text(shown), *notes])
-    written = {"table.txt": text + "\n", "table.md": markdown(shown), "index.html": page}
+    written = {"table.txt": text + "\n", "table.md": markdown(shown)}
     for name, content in written.items():
         with atomic_file(run.folder / name) as temporary:
             temporary.write_text(content)
@@ -279,6 +281,14 @@ def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
                 some = f"{count} of {len(runs)} runs have it"
                 reasons[f"{measure} of {variant} is left out: {some}."] = None
     return list(reasons)
+
+
+def _no_headroom(rows: list[CompareRow]) -> str:
+    first = next(row for row in rows if row.benchmark == PRECISION)
+    return (
+        f"These clips cannot tell encoders apart: a random order and a perfect one both have P@10 "
+        f"{first.chance:.2f} % ({first.n} queries of {first.takes} takes). More clips are needed."
+    )
 
 
 def _parents(config: CompareConfig) -> dict[str, Path]:

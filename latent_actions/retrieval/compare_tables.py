@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from invact_vla.core.text_table import text_table
 from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
-from latent_actions.retrieval.directions import AVERAGES, DIRECTIONS
-
-LABELS = {"cross_scene": "cross-scene", "cross_view": "cross-view"}
+from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS
 
 
 @dataclass(frozen=True)
@@ -17,17 +16,30 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def first_number(self) -> int:
+        """The column from which on cells are numbers."""
+        return 3 if self.head[0] == "benchmark" else 2 if self.head[1] == "measure" else 1
+
+
+def has_headroom(rows: Sequence[CompareRow]) -> bool:
+    """Whether a perfect order of these clips scores above a random one, so that P@10 says something."""
+    return any((r.oracle or 0) > (r.chance or 0) + 1e-6 for r in rows if r.benchmark == PRECISION)
+
 
 def tables(rows: Sequence[CompareRow], reference: str) -> list[Table]:
-    """P@10 of all variants, the reference against each, the four directions, other measures."""
+    """P@10 of all variants, the reference against each, the four directions (these three only where
+    a perfect order is better than a random one), other measures."""
     precision = [row for row in rows if row.benchmark == PRECISION]
-    found = [_averages(precision), _against(precision, reference), _directions(precision)]
+    found = []
+    if has_headroom(rows):
+        found = [_averages(precision), _against(precision, reference), _directions(precision)]
     others = [row for row in rows if row.benchmark != PRECISION]
     return [*found, _measures(others)] if others else found
 
 
 def _averages(rows: Sequence[CompareRow]) -> Table:
-    heads = [(LABELS[name], "95 %", "seeds") for name in AVERAGES]
+    heads = [(DIRECTION_NAMES[name], "95 %", "seeds") for name in AVERAGES]
     body = []
     for row, other in zip(*(_of(rows, name) for name in AVERAGES), strict=True):
         cells = [cell for r in (row, other) for cell in (_two(r.value), _range(r), _seeds(r))]
@@ -45,7 +57,7 @@ def _against(rows: Sequence[CompareRow], reference: str) -> Table:
     head = ("variant", "measure", "ratio", "95 %", "difference", "95 %", "intervals apart")
     body = [
         (
-            row.variant, LABELS[name], "-" if row.ratio is None else f"{row.ratio:.2f}x",
+            row.variant, DIRECTION_NAMES[name], "-" if row.ratio is None else f"{row.ratio:.2f}x",
             _between(row.ratio_low, row.ratio_high, 2), _two(row.difference),
             _between(row.difference_low, row.difference_high), "yes" if row.apart else "no",
         )
@@ -54,8 +66,9 @@ def _against(rows: Sequence[CompareRow], reference: str) -> Table:
         if row.variant != reference
     ]  # fmt: skip
     caption = (
-        f"{reference} over, and minus (points), each other variant; paired over takes, seeds drawn "
-        "independently. Intervals apart: the two variants' own intervals of P@10 do not overlap"
+        f"{reference} over, and minus (percentage points), each other variant; paired over takes, "
+        "seeds drawn independently. Intervals apart: the two variants' own intervals of P@10 do not "
+        "overlap"
     )
     return Table(caption, head, tuple(body))
 
@@ -67,7 +80,9 @@ def _directions(rows: Sequence[CompareRow]) -> Table:
         for line in zip(*columns, strict=True)
     ]
     return Table(
-        "P@10 by direction, query to gallery: g ego, x exo", ("variant", *DIRECTIONS), tuple(body)
+        "P@10 by direction, query -> gallery",
+        ("variant", *(DIRECTION_NAMES[d] for d in DIRECTIONS)),
+        tuple(body),
     )
 
 
@@ -88,7 +103,9 @@ def _measures(rows: Sequence[CompareRow]) -> Table:
 
 def plain_text(shown: Sequence[Table]) -> str:
     """Tables with aligned columns."""
-    return "\n\n".join(f"{table.caption}\n{_aligned(table)}" for table in shown)
+    return "\n\n".join(
+        f"{t.caption}\n{text_table(t.head, t.rows, left=range(len(t.head)))}" for t in shown
+    )
 
 
 def markdown(shown: Sequence[Table]) -> str:
@@ -98,15 +115,6 @@ def markdown(shown: Sequence[Table]) -> str:
         lines = [table.head, ("---",) * len(table.head), *table.rows]
         parts.append("\n".join([f"{table.caption}.", ""] + [f"| {' | '.join(r)} |" for r in lines]))
     return "\n\n".join(parts) + "\n"
-
-
-def _aligned(table: Table) -> str:
-    lines = [table.head, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 def _of(rows: Sequence[CompareRow], measure: str) -> list[CompareRow]:

@@ -19,6 +19,7 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import open_run
+from invact_vla.core.text_table import text_table
 from invact_vla.training.device import stage_device
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
@@ -33,7 +34,7 @@ from latent_actions.retrieval.benchmarks import (
     LanguageBenchmark,
     SceneBiasBenchmark,
 )
-from latent_actions.retrieval.directions import AVERAGES, DIRECTIONS, precisions
+from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS, precisions
 from latent_actions.retrieval.encoders import (
     EvaluatedEncoder,
     encoder_folder,
@@ -179,15 +180,12 @@ def evaluate(
 
 def format_scores(result: dict[str, Any]) -> str:
     """The result of `evaluate` as a text table; chance, oracle and n below."""
-    names = ("g-g", "x-x", "cross_scene", "g-x", "x-g", "cross_view")
-    lines = [f"{'P@10 (%)':<24}" + "".join(f"{name:>13}" for name in names)]
-    for encoder, scores in result["encoders"].items():
-        cells = [f"{scores[name]['p_at_10']:>13.2f}" for name in names]
-        lines.append(f"{encoder:<24}" + "".join(cells))
+    names, encoders = DIRECTION_NAMES, result["encoders"].items()
+    lines = [[e, *(f"{scores[n]['p_at_10']:.2f}" for n in names)] for e, scores in encoders]
+    table = text_table(("P@10 (%)", *names.values()), lines, left=(0,))
     level = result["levels"]["scene"]
-    lines.append(
-        f"chance {level['chance']:.2f}, oracle {level['oracle']:.2f}, "
+    return (
+        f"{table}\nchance {level['chance']:.2f}, oracle {level['oracle']:.2f}, "
         f"answerable {level['answerable']:.1f} %, "
         f"{level['n']} queries, {level['groups']} scenes (the query's scene left out)"
     )
-    return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from invact_vla.core.files import atomic_file, write_json
+from invact_vla.core.text_table import text_table
 from invact_vla.stats.bootstrap import percentile_interval, resample
 
 OVERALL = "all"  # encoder of rows that belong to no encoder
@@ -110,20 +111,26 @@ def write_table(rows: Sequence[dict[str, Any]], schema: Any, path: Path) -> None
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """A text table: one line per number, in the order of the rows."""
+    """A text table: one line per number, in the order of the rows; reasons stand last."""
     head = (
-        "benchmark", "setting", "measure", "encoder", "value", "95 %", "chance", "oracle", "n", ""
-    )  # fmt: skip
-    lines = [head] + [_line(row) for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    widths[4] = 8  # reasons stand in this column and may be long
-    return "\n".join(_padded(line, widths) for line in lines)
+        "benchmark",
+        "setting",
+        "measure",
+        "encoder",
+        "value",
+        "95 %",
+        "chance",
+        "oracle",
+        "n",
+        "",
+    )
+    return text_table(head, [_line(row) for row in rows], left=(0, 1, 2, 3, 9))
 
 
 def _line(row: Row) -> tuple[str, ...]:
     names = (row.benchmark, row.setting, row.measure, row.encoder)
     if row.value is None:
-        return (*names, row.note, *[""] * 5)
+        return (*names, "-", *[""] * 4, row.note)
     interval = "" if row.low is None else f"[{row.low:.1f}, {row.high:.1f}]"
     numbers = [_number(row.value), interval, _number(row.chance), _number(row.oracle)]
     return (*names, *numbers, str(row.n), row.note)
@@ -131,11 +138,3 @@ def _line(row: Row) -> tuple[str, ...]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _padded(line: tuple[str, ...], widths: Sequence[int]) -> str:
-    cells = [
-        cell.rjust(width) if 4 <= column < 9 else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()

@@ -1,5 +1,8 @@
 """`invact encoder search`: the clips nearest to a query clip, printed and as a page of pictures.
 
+    <out>/search.html   the page
+    <out>/search.txt    what is printed
+
 The gallery of an encoder's vectors is made once and kept; see index.py.
 """
 
@@ -14,9 +17,10 @@ import torch
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, hash_json, hash_tree
+from invact_vla.core.run_folder import open_run
 from invact_vla.data.video.decode import decode_frames, probe
 from invact_vla.html import media
-from invact_vla.html.page import Html, Section, figure, grid, page, paragraph
+from invact_vla.html.render import Html, write_page
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
@@ -26,6 +30,8 @@ from latent_actions.video.clips import clip_frames
 from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)
+TEMPLATES = Path(__file__).parent / "templates"
+PAGE_FILE = "search.html"
 SHOWN_FRAMES = 4  # of each clip, side by side
 _VIDEOS = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 
@@ -38,7 +44,7 @@ class SearchConfig:
 
     query: tuple[str, ...]  # clips of the gallery (<moment>/<camera>), or paths of video files
     encoder: Path  # encoder folder, or the run folder of its training
-    out: Path = Path("search.html")  # the page
+    out: Path = Path("runs/search")  # run folder
     data: ClipData = field(default_factory=VideoClips)  # clips of the gallery
     split: Split = "val"  # split whose clips are the gallery
     gallery: Path | None = None  # folder to keep the gallery in; default: <encoder>/gallery_<split>
@@ -47,6 +53,7 @@ class SearchConfig:
     backend: Backend = "auto"  # auto (faiss if installed) | faiss | numpy: the same answer
     workers: int = 2  # decoding processes
     device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
+    overwrite: bool = False  # replace a run folder of another search
 
     def __post_init__(self) -> None:
         if self.top < 1 or not self.query:
@@ -54,7 +61,7 @@ class SearchConfig:
 
 
 def main(config: SearchConfig) -> Path:
-    """Print the nearest clips of every query, write the page; returns its path."""
+    """Print the nearest clips of every query, write the page; returns the run folder."""
     torch.set_num_threads(1)
     encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder), config.device)
     gallery = open_gallery(config, encoder)
@@ -67,10 +74,20 @@ def main(config: SearchConfig) -> Path:
     found = gallery.nearest(
         np.stack(vectors), config.top, leave_out=leave_out, backend=config.backend
     )
-    print(format_found(config.query, gallery, found))
-    with atomic_file(config.out) as temporary:
-        temporary.write_text(search_page(config.query, shown, gallery, found))
-    return config.out
+    text = format_found(config.query, gallery, found)
+    run = open_run(config.out, config, _parents(config), config.overwrite)
+    if not run.finished:
+        write_search_page(run.folder / PAGE_FILE, config.query, shown, gallery, found)
+        with atomic_file(run.folder / "search.txt") as temporary:
+            temporary.write_text(text + "\n")
+        run.finish({"clips": len(gallery)})
+    print(text, end=f"\n{run.folder / PAGE_FILE}\n")
+    return run.folder
+
+
+def _parents(config: SearchConfig) -> dict[str, Path]:
+    videos = {q: Path(q) for q in config.query if _is_video(q)}
+    return {"encoder": encoder_folder(config.encoder), **config.data.parents(), **videos}
 
 
 def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
@@ -113,7 +130,7 @@ def _query(
     query: str, encoder: InvActEncoder, gallery: Gallery, other_scenes: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vector (D,), frames to show (F, S, S, 3) and gallery rows to leave out, of one query."""
-    if Path(query).suffix.lower() in _VIDEOS:
+    if _is_video(query):
         if not Path(query).is_file():
             raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
         clip = read_clip(Path(query), encoder.config.frames, encoder.config.size)
@@ -126,6 +143,10 @@ def _query(
         if (other.scene == entry.scene if other_scenes else number == row)
     ]
     return gallery.vectors[row], gallery.thumbnails[row], np.array(same, np.int64)
+
+
+def _is_video(query: str) -> bool:
+    return Path(query).suffix.lower() in _VIDEOS
 
 
 def read_clip(path: Path, frames: int, size: int) -> np.ndarray:
@@ -143,7 +164,7 @@ def _few(clips: np.ndarray) -> np.ndarray:
 
 
 def format_found(queries: Sequence[str], gallery: Gallery, found: Found) -> str:
-    """One line a found clip: rank, cosine, verb, clip, text."""
+    """One line per found clip: rank, cosine, verb, clip, text."""
     lines = []
     for number, query in enumerate(queries):
         lines.append(f"{query}  {_about(query, gallery)}".rstrip())
@@ -156,29 +177,32 @@ def format_found(queries: Sequence[str], gallery: Gallery, found: Found) -> str:
     return "\n".join(lines)
 
 
-def search_page(
-    queries: Sequence[str], shown: Sequence[np.ndarray], gallery: Gallery, found: Found
-) -> str:
-    """The page: a section a query, a picture strip a clip; a frame marks the query's verb."""
+def write_search_page(
+    path: Path, queries: Sequence[str], shown: Sequence[np.ndarray], gallery: Gallery, found: Found
+) -> Path:
+    """The page: a section per query, a strip of frames per clip; a frame marks the query's verb."""
     sections = []
     for number, query in enumerate(queries):
         verb = _verb(query, gallery)
-        items = [figure(_strip(shown[number], query), f"query: {query} {_about(query, gallery)}")]
-        for place, row in enumerate(found.rows[number]):
-            if row >= 0:
-                entry = gallery.entries[row]
-                kind = "" if verb is None else "success" if entry.verb == verb else "failure"
-                caption = (
-                    f"{place + 1}. {entry.verb} ({found.similarity[number, place]:.2f}): "
-                    f"{entry.text}. {entry.scene}, {entry.view}, {entry.clip}"
-                )
-                items.append(figure(_strip(gallery.thumbnails[row], entry.clip), caption, kind))
-        sections.append(Section(f"query{number}", query, grid(items, 280)))
-    lead = paragraph(
-        f"The nearest of {len(gallery)} clips by the cosine of their embeddings. "
-        "A green frame has the query's verb, a red one another."
-    )
-    return page("Nearest clips", lead, sections)
+        near = [
+            {
+                "entry": gallery.entries[row],
+                "cosine": found.similarity[number, place],
+                "picture": _strip(gallery.thumbnails[row], gallery.entries[row].clip),
+                "kind": _kind(gallery.entries[row].verb, verb),
+            }
+            for place, row in enumerate(found.rows[number])
+            if row >= 0
+        ]
+        about, picture = _about(query, gallery), _strip(shown[number], query)
+        sections.append({"name": query, "about": about, "picture": picture, "found": near})
+    values = {"title": "Nearest clips", "scope": "", "clips": len(gallery), "queries": sections}
+    return write_page(path, "search.html.j2", TEMPLATES, **values)
+
+
+def _kind(verb: str, wanted: str | None) -> str:
+    """How a clip is framed: by whether it has the query's verb, where that is known."""
+    return "" if wanted is None else "success" if verb == wanted else "failure"
 
 
 def _strip(frames: np.ndarray, label: str) -> Html:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.machine import cpu_name
-from libero_eval.bench.loops import MARK, Job, Phase
+from libero_eval.bench.loops import MARK, BenchJob, Phase
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.protocol import DEFAULT_PROTOCOL, get_protocol
 from libero_eval.env.tasks import task_name
@@ -104,8 +104,8 @@ def main(config: BenchRolloutConfig) -> int:
 def measure(config: BenchRolloutConfig, assets: Path, task: int) -> Round:
     """All loops once, one after the other."""
 
-    def job(loop: str, first: int, chunks: list[int]) -> Job:
-        return Job(
+    def job(loop: str, first: int, chunks: list[int]) -> BenchJob:
+        return BenchJob(
             loop=loop, protocol=config.protocol, task=task, assets=str(assets), first=first,
             episodes=config.episodes, steps=config.steps, chunks=chunks,
         )  # fmt: skip
@@ -143,7 +143,7 @@ def median_ms(phases: list[Phase], what: str) -> float:
     return 1000 * median(seconds for phase in phases for seconds in getattr(phase, what))
 
 
-def run(jobs: list[Job]) -> list[list[Phase]]:
+def run(jobs: list[BenchJob]) -> list[list[Phase]]:
     """Run jobs side by side, a process each; returns the phases, each with one entry a job."""
     with ExitStack() as stack:
         children = [stack.enter_context(start(job)) for job in jobs]
@@ -159,7 +159,7 @@ def run(jobs: list[Job]) -> list[list[Phase]]:
         return together
 
 
-def start(job: Job) -> subprocess.Popen[str]:
+def start(job: BenchJob) -> subprocess.Popen[str]:
     """A process for a job; the public loop's has no thread variables, as nobody sets any there."""
     environment = {name: value for name, value in os.environ.items() if name not in ONE_THREAD}
     if job.loop == "ours":

@@ -26,8 +26,8 @@ TOLERANCE = 1e-5  # m and rad: two init states of a task lie much further apart
 class ReplayConfig(PolicyConfig):
     """The actions of demonstrations that began in the episode's init state."""
 
-    folder: Path  # holds <task name>_demo.hdf5 in LIBERO's layout, one file a task
-    chunk: int = 8  # actions a call
+    folder: Path  # holds <task name>_demo.hdf5 in LIBERO's layout, one file per task
+    chunk: int = 8  # actions per call
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -38,7 +38,7 @@ class ReplayConfig(PolicyConfig):
             raise UserError(
                 f"no folder of demonstrations {self.folder}: make some with `invact libero demos`"
             )
-        files: dict[tuple[str, int], dict[int, str]] = {}  # read once a task
+        files: dict[tuple[str, int], dict[int, str]] = {}  # read once per task
 
         def make(sim: Any) -> "ReplayPolicy":
             path = self.folder / f"{sim.task}_demo.hdf5"

@@ -13,12 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from invact_vla.core.files import atomic_file, write_json
-from libero_eval.report.compare_page import compare_page
+from invact_vla.core.files import write_json
+from invact_vla.core.run_folder import open_run
+from invact_vla.core.text_table import text_table
+from libero_eval.report.compare_page import write_compare_page
 from libero_eval.report.comparison import PolicyComparison, compare_policies, conclusion, notes
-from libero_eval.report.policies import read_policies
-from libero_eval.report.text import text_table
+from libero_eval.report.policies import EvaluatedPolicy, read_policies
+from libero_eval.report.scope import scope_line
+from libero_eval.results.rows import EPISODES_FILE
 from libero_eval.results.statistics import settings_differ
+
+PAGE_FILE = "compare.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +33,11 @@ class CompareConfig:
     POSITIONAL: ClassVar[str] = "policies"  # words without a flag
 
     policies: tuple[Path, ...]  # run folders; the others are compared with the first
-    out: Path = Path("runs/compare")  # folder for compare.json and compare.html
+    out: Path = Path("runs/compare")  # run folder
     across: bool = False  # compare although protocol, assets or environment differ, and say so
     level: float = 0.95  # confidence of the intervals
     seed: int = 0  # of the bootstrap
+    overwrite: bool = False  # replace a run folder of another comparison
 
     def __post_init__(self) -> None:
         if len(self.policies) < 2:
@@ -41,15 +47,24 @@ class CompareConfig:
 
 
 def main(config: CompareConfig) -> Path:
-    """Compare, print, write; returns the page's path."""
+    """Compare, print, write; returns the run folder."""
     policies = read_policies(config.policies)
     results = compare_policies(policies, config.across, config.seed, config.level)
-    write_json(config.out / "compare.json", as_json(results, config.level))
-    path = config.out / "compare.html"
-    with atomic_file(path) as temporary:
-        temporary.write_text(compare_page(results, config.out))
-    print("\n\n".join(text(result) for result in results), end=f"\n{path}\n")
-    return path
+    parents = {str(number): _product(policy) for number, policy in enumerate(policies)}
+    run = open_run(config.out, config, parents, config.overwrite, config.seed)
+    if not run.finished:
+        write_json(run.folder / "compare.json", as_json(results, config.level))
+        write_compare_page(run.folder / PAGE_FILE, results)
+        run.finish({result.second.name: conclusion(result) for result in results})
+    scope = scope_line(policies)
+    parts = [f"! {scope}"] * bool(scope) + [text(result) for result in results]
+    print("\n\n".join(parts), end=f"\n{run.folder / PAGE_FILE}\n")
+    return run.folder
+
+
+def _product(policy: EvaluatedPolicy) -> Path:
+    """What a comparison depends on: the rollout, or its episodes so far."""
+    return policy.folder if policy.is_finished else policy.folder / EPISODES_FILE
 
 
 def text(result: PolicyComparison) -> str:

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.text_table import p_text, points, whole_percent
 from invact_vla.stats import Comparison, compare_sequential, detectable_paired, holm
 from libero_eval.env.tasks import instruction
 from libero_eval.report.lines import caveats, line
 from libero_eval.report.policies import EvaluatedPolicy
-from libero_eval.report.text import p_text, points, whole_percent
 from libero_eval.results.rows import EpisodeRow, by_task
 from libero_eval.results.statistics import compare, outcomes
+
+DISCORDANT_PAIRS = 6  # the fewest whose split can be significant at alpha = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +32,27 @@ class Difference:
         names = [phrase.split()[0] for phrase in self.comparison.differs]
         return f"[across {', '.join(names)}] " if names else ""
 
+    @property
+    def size(self) -> str:
+        """+8.0 [-1.2, +17.0], in percentage points."""
+        c = self.comparison
+        return f"{points(c.difference)} [{points(c.low)}, {points(c.high)}]"
+
+    @property
+    def discordant(self) -> str:
+        """Episodes that only the second : only the first policy solved."""
+        c = self.comparison
+        return f"{c.only_second} : {c.only_first}" if c.is_paired else "not paired"
+
     def cells(self) -> list[str]:
         """For `PolicyComparison.head`."""
-        c = self.comparison
         return [
             self.across + self.label,
             self.first_counts,
             self.second_counts,
-            f"{points(c.difference)} [{points(c.low)}, {points(c.high)}]",
-            f"{c.only_second} : {c.only_first}" if c.is_paired else "not paired",
-            p_text(c.p_value, ""),
+            self.size,
+            self.discordant,
+            p_text(self.comparison.p_value, ""),
             p_text(self.holm_p, ""),
             self.instruction,
         ]
@@ -59,9 +72,17 @@ class PolicyComparison:
     @property
     def head(self) -> list[str]:
         """Heads of the columns."""
-        points = f"points [{whole_percent(self.level)}]"
-        names = self.first.name, self.second.name
-        return ["task", *names, points, "won : lost", "p", "p (Holm)", "instruction"]
+        first, second = self.first.name, self.second.name
+        size = f"difference (percentage points) [{whole_percent(self.level)}]"
+        pairs = f"discordant pairs ({second} only : {first} only)"
+        return ["task", first, second, size, pairs, "p", "p (Holm)", "instruction"]
+
+    @property
+    def is_decidable(self) -> bool:
+        """Whether any split of the discordant pairs could be significant: McNemar's exact p of m
+        pairs is at least 2 / 2^m."""
+        c = self.total.comparison
+        return not c.is_paired or c.only_first + c.only_second >= DISCORDANT_PAIRS
 
 
 def compare_policies(
@@ -153,22 +174,24 @@ def _only_in_one(first: EvaluatedPolicy, second: EvaluatedPolicy) -> list[str]:
 
 
 def conclusion(result: PolicyComparison, alpha: float = 0.05) -> str:
-    """One sentence that a reader may quote."""
-    total, n = result.total, result.total.comparison.n_second
-    c = total.comparison
-    names = f"{result.second.name} against {result.first.name}"
-    size = f"{points(c.difference)} points [{points(c.low)}, {points(c.high)}]"
-    verdict = "distinguished" if total.holm_p < alpha else "not distinguished"
-    verdict += f" at {whole_percent(alpha)} ({p_text(total.holm_p)})"
-    words = f"{total.across}{names}: {size}, {verdict}."
-    if c.agreement is not None:
-        words += f" Both agree in {whole_percent(c.agreement)} of {n} episodes"
-        gap = detectable_paired(n, 1 - c.agreement) if c.agreement < 1 else None
-        if gap is None:
-            words += "; with so few changes no difference would be found with a chance of 80 %."
-        else:
-            words += f"; a true difference of {100 * gap:.1f} points would be found with 80 %."
-    return words
+    """Sentences that a reader may quote."""
+    total = result.total
+    significant = "significant" if total.holm_p < alpha else "not significant"
+    words = (
+        f"{total.across}{result.second.name} against {result.first.name}: "
+        f"{points(total.comparison.difference)} percentage points [{total.size.split(' [')[1]}, "
+        f"{significant} (alpha = {alpha:g}, {p_text(total.holm_p)})."
+    )
+    agreement, n = total.comparison.agreement, total.comparison.n_second
+    if agreement is None:
+        return words
+    gap = detectable_paired(n, 1 - agreement) if agreement < 1 else None
+    found = "no true difference" if gap is None else "a true difference of"
+    size = "" if gap is None else f" {100 * gap:.1f} percentage points"
+    return (
+        f"{words} Both agree in {whole_percent(agreement)} of {n} episodes; {found}{size} would be "
+        "found with 80 % power."
+    )
 
 
 def notes(result: PolicyComparison) -> list[str]:

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
+from typing import Any
 
+from invact_vla.core.text_table import percent
 from invact_vla.stats import Interval, Rate, wilson
 from libero_eval.env.tasks import instruction
 from libero_eval.report.policies import EvaluatedPolicy
@@ -30,6 +32,7 @@ class Line:
     goals_best: float | None
     goals_satisfied: float | None
     steps: float | None
+    closest_m: float | None  # median smallest distance of the gripper to an object of the goal
 
     @property
     def counts(self) -> str:
@@ -45,6 +48,13 @@ class Line:
             return "no rate"
         low, high = 100 * self.rate.low, 100 * self.rate.high
         return f"{100 * self.rate.value:.1f} % [{low:.1f}, {high:.1f}]"
+
+    @property
+    def progress(self) -> list[str]:
+        """Goals at the best moment and at the end, steps to success, closest approach, in words."""
+        steps = "–" if self.steps is None else f"{self.steps:.0f}"
+        near = "–" if self.closest_m is None else f"{100 * self.closest_m:.1f} cm"
+        return [percent(self.goals_best), percent(self.goals_satisfied), steps, near]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,7 @@ def line(label: str, rows: Sequence[EpisodeRow], interval: Interval = wilson) ->
     outcomes = Counter(row.outcome for row in rows)
     ended = [] if outcomes["error"] else [row for row in rows if row.goals_total]
     steps = [row.steps for row in rows if row.outcome == "success"]
+    near = [row.closest_m for row in ended if row.closest_m is not None]
     tasks = {row.task for row in rows}
     try:
         found = rate(rows, interval=interval)
@@ -79,6 +90,7 @@ def line(label: str, rows: Sequence[EpisodeRow], interval: Interval = wilson) ->
         goals_best=mean(r.goals_best / r.goals_total for r in ended) if ended else None,
         goals_satisfied=mean(r.goals_satisfied / r.goals_total for r in ended) if ended else None,
         steps=mean(steps) if steps else None,
+        closest_m=median(near) if near else None,
     )
 
 
@@ -124,20 +136,22 @@ def throughput_text(policy: EvaluatedPolicy) -> str:
     return words
 
 
-def origin(policy: EvaluatedPolicy) -> list[tuple[str, str]]:
-    """What the run was made with: name -> value and hash."""
+def origin(policy: EvaluatedPolicy) -> dict[str, str]:
+    """What the run was made with, hashes last."""
+    fields = ("protocol", "pack", "seed", "protocol_hash", "pack_hash", "manifest_hash",
+              "checkpoint_hash")  # fmt: skip
+    return {
+        "assets" if name == "pack" else name.replace("_", " "): ", ".join(
+            sorted({str(getattr(row, name)) for row in policy.rows})
+        )
+        for name in fields
+    }
 
-    def all_of(*names: str) -> str:
-        values = sorted({" ".join(str(getattr(row, n)) for n in names) for row in policy.rows})
-        return ", ".join(values)
 
-    return [
-        ("protocol", all_of("protocol", "protocol_hash")),
-        ("assets", all_of("pack", "pack_hash")),
-        ("environment", all_of("manifest_hash")),
-        ("checkpoint", all_of("checkpoint_hash")),
-        ("seed", all_of("seed")),
-    ]
+def environment(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows of a table of an environment manifest."""
+    flat = {k: v for k, v in manifest.items() if k != "packages"} | manifest.get("packages", {})
+    return [(name, str(value)) for name, value in flat.items()]
 
 
 def caveats(policy: EvaluatedPolicy) -> list[str]:

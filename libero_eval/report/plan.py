@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.text_table import percent, text_table, whole_percent
 from invact_vla.stats import (
     detectable_gap,
     detectable_paired,
@@ -23,7 +24,6 @@ from invact_vla.stats import (
 )
 from libero_eval.report.lines import throughput
 from libero_eval.report.policies import read_policy
-from libero_eval.report.text import percent, text_table, whole_percent
 
 INIT_STATES = 50  # that LIBERO ships a task
 LADDER = (50, 100, 200, 500, 1000)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from invact_vla.core.files import atomic_file
+from invact_vla.core.text_table import text_table
 from libero_eval.report.lines import Line, caveats, lines_of, origin, throughput_text
 from libero_eval.report.policies import EvaluatedPolicy, read_policies
-from libero_eval.report.run_page import run_page
-from libero_eval.report.text import percent, text_table
+from libero_eval.report.run_page import write_run_page
+from libero_eval.report.scope import scope_line
 from libero_eval.results.rows import OUTCOMES, EpisodeRow
 
 REPORT_FILE = "report.html"
@@ -45,9 +46,7 @@ def main(config: ReportConfig) -> list[Path]:
     """Report on every run; prints tables and the pages' paths, which it returns."""
     pages = []
     for policy in read_policies(config.runs):
-        path = policy.folder / REPORT_FILE
-        with atomic_file(path) as temporary:
-            temporary.write_text(run_page(policy, config.videos))
+        path = write_run_page(policy.folder / REPORT_FILE, policy, config.videos)
         if config.tables:
             write_tables(policy)
         print(text_report(policy), end=f"\n{path}\n\n")
@@ -59,34 +58,28 @@ def text_report(policy: EvaluatedPolicy) -> str:
     """The report for a terminal."""
     lines = lines_of(policy)
     outcomes = Counter(row.outcome for row in policy.rows)
+    scope = scope_line([policy])
     return "\n".join(
         [
             f"{policy.name}: {lines[-1].counts}, {lines[-1].rate_text}",
+            *[f"! {scope}"] * bool(scope),
             *(f"! {caveat}" for caveat in caveats(policy)),
             text_table(HEAD, [cells(line) for line in lines], left=(6,)),
             "Outcomes: " + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES) + ". "
             f"Brackets: 95 % {policy.interval_name} intervals.",
             throughput_text(policy),
-            *(f"{name}: {value}" for name, value in origin(policy)),
+            *(f"{name}: {value}" for name, value in origin(policy).items()),
         ]
     )
 
 
 def cells(line: Line) -> list[str]:
     """A line of the table, for HEAD."""
-    return [
-        line.label,
-        line.counts,
-        line.rate_text,
-        percent(line.goals_best),
-        percent(line.goals_satisfied),
-        "–" if line.steps is None else f"{line.steps:.0f}",
-        line.instruction,
-    ]
+    return [line.label, line.counts, line.rate_text, *line.progress[:3], line.instruction]
 
 
 def write_tables(policy: EvaluatedPolicy) -> None:
-    """All rows as Parquet and CSV, a column a field; `counted` says whether the rates use it."""
+    """All rows as Parquet and CSV, one column per field; `counted` says whether the rates use it."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.env.init_states import read_init_states
-from libero_eval.policies import PolicyConfig, PolicySource, Privileged
+from libero_eval.policies import PolicyConfig
+from libero_eval.policy_source import PolicySource, Privileged
 from libero_eval.rollout.episode import Simulator
 from tests.libero_eval.point_sim import PointSim
 

@@ -13,7 +13,8 @@ import numpy as np
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.env.protocol import Protocol
 from libero_eval.env.sim import Progress
-from libero_eval.policies import EachEpisode, PolicyConfig, PolicySource
+from libero_eval.policies import PolicyConfig
+from libero_eval.policy_source import EachEpisode, PolicySource
 from libero_eval.rollout.episode import RunLabels, Simulator
 from libero_eval.rollout.episode_video import VideoConfig
 from libero_eval.rollout.runner import EpisodeRunnerFactory

@@ -14,7 +14,7 @@ if importlib.util.find_spec("robosuite") is None:
 
 from invact_vla.core.errors import UserError
 from libero_eval.bench import rollout as bench
-from libero_eval.bench.loops import Job, Phase, actions
+from libero_eval.bench.loops import BenchJob, Phase, actions
 from libero_eval.bench.rollout import BenchRolloutConfig, Round
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.executors.child_process import ONE_THREAD
@@ -55,7 +55,7 @@ def test_threads_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *words, **named: started.append(named["env"]))
     monkeypatch.setenv("LP_NUM_THREADS", "7")
-    job = Job(
+    job = BenchJob(
         loop="public", protocol="libero_10/openvla", task=0, assets="", first=0, episodes=1,
         steps=1, chunks=[1],
     )  # fmt: skip

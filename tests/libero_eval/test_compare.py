@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,10 @@ def test_paired_comparison_is_printed_and_written(
 ) -> None:
     folders = [rollout(tmp_path / "a", "none", A), rollout(tmp_path / "b", "invact", B)]
     words = [*map(str, folders), "--out", str(tmp_path / "out")]
-    page = compare.main(parse_config(compare.CompareConfig, words))
+    folder = compare.main(parse_config(compare.CompareConfig, words))
     printed = capsys.readouterr().out
-    assert "invact against none: +33.3 points" in printed
+    assert "invact against none: +33.3 percentage points" in printed
+    assert "significant (alpha = 0.05, p = 0.008)" in printed
     assert "paired" in printed and "8 : 0" in printed and "4 : 0" in printed
     result = json.loads((tmp_path / "out" / "compare.json").read_text())["comparisons"][0]
     total = result["total"]["comparison"]
@@ -56,8 +58,46 @@ def test_paired_comparison_is_printed_and_written(
     assert total["p_value"] == pytest.approx(2 / 2**8) == result["total"]["holm_p"]
     assert [t["comparison"]["p_value"] for t in result["tasks"]] == [2 / 2**4] * 2
     assert [t["holm_p"] for t in result["tasks"]] == [4 / 2**4] * 2
-    html = page.read_text()
-    assert "only invact" in html and "<script" not in html and html.count("<rect") == len(A)
+    html = (folder / "compare.html").read_text()
+    assert "only invact" in html and "<script" not in html
+    assert html.count('<i title="') == len(A)  # a square per episode
+    assert "2 of 10 tasks, 24 of 500 episodes, procedural assets: not comparable" in html
+
+
+def test_a_comparison_is_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rollout(tmp_path / name, name, solved) for name, solved in {"a": A, "b": B}.items()]
+    config = compare.CompareConfig(policies=tuple(folders), out=tmp_path / "out")
+    assert compare.main(config) == tmp_path / "out" and (tmp_path / "out/done.json").exists()
+    first, made = capsys.readouterr().out, (tmp_path / "out/compare.html").stat().st_mtime_ns
+    compare.main(config)  # finished: the same is printed again, nothing is written
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "out/compare.html").stat().st_mtime_ns == made
+    other = compare.CompareConfig(policies=tuple(folders[::-1]), out=tmp_path / "out")
+    with pytest.raises(UserError, match="--overwrite true"):
+        compare.main(other)
+    compare.main(replace(other, overwrite=True))
+    assert "Compared with b" in (tmp_path / "out/compare.html").read_text()
+
+
+def test_a_comparison_of_a_running_rollout_follows_its_episodes(tmp_path: Path) -> None:
+    folders = [rollout(tmp_path / name, name, solved) for name, solved in {"a": A, "b": B}.items()]
+    (folders[1] / "done.json").unlink()
+    config = compare.CompareConfig(policies=tuple(folders), out=tmp_path / "out")
+    compare.main(config)
+    assert "b: The run is not finished" in (tmp_path / "out/compare.html").read_text()
+    with EpisodeLog(folders[1] / EPISODES_FILE) as log:
+        log.append(make_row(policy_name="b", task_id=1, init_index=40))
+    with pytest.raises(UserError, match="other inputs"):
+        compare.main(config)
+
+
+def test_policies_that_hardly_differ_have_counts_and_no_differences(tmp_path: Path) -> None:
+    folders = [rollout(tmp_path / name, name, A[:4]) for name in ("a", "b")]
+    compare.main(compare.CompareConfig(policies=tuple(folders), out=tmp_path / "out"))
+    html = (tmp_path / "out/compare.html").read_text()
+    assert "no true difference would be found with 80" in html
+    assert "With fewer than 6 discordant pairs no difference can be significant" in html
+    assert "2/4" in html and "p (Holm)" not in html and "+0.0 [" not in html
 
 
 def test_several_arms_are_held_against_the_first_with_holm(tmp_path: Path) -> None:

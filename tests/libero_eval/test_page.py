@@ -15,6 +15,7 @@ from libero_eval.report import run
 from libero_eval.report.lines import caveats, lines_of, throughput
 from libero_eval.report.policies import read_policy
 from libero_eval.report.run_page import min_distance
+from libero_eval.report.scope import deviations, scope_line
 from libero_eval.results.rows import EPISODES_FILE, EpisodeLog
 from tests.app.report.fixture import rollouts
 from tests.libero_eval.rows import make_row
@@ -35,15 +36,45 @@ def test_report_is_printed_and_written(folder: Path, capsys: pytest.CaptureFixtu
     solved = sum(row.outcome == "success" for row in rows)
     assert f"invact: {solved}/18" in printed and str(page) in printed
     assert re.search(r"all +\d+/18 +\d+\.\d % \[\d+\.\d, \d+\.\d\]", printed)
-    assert "libero_10/openvla p0" in printed and "episodes/h" in printed
+    assert "protocol: libero_10/openvla\n" in printed and "protocol hash: p0" in printed
+    assert "episodes/h" in printed
+    scope = (
+        "3 of 10 tasks, 18 of 500 episodes, procedural assets: not comparable with published rates"
+    )
+    assert scope in printed
     html = page.read_text()
+    assert f'<p class="scope">{scope}</p>' in html
     assert page == folder / "report.html" and "<script" not in html
     assert "<b>_mug" not in html  # instructions are escaped
     for source in re.findall(r'<video[^>]* src="([^"]+)"', html):
         assert (folder / source).exists()
     assert html.count("<video") == 3 == html.count('poster="data:image/jpeg')
     assert html.count('<figure class="success"') + html.count('<figure class="failure"') == 3
-    assert html.count('svg class="inline"') == 4  # a bar a task, and of all
+    assert html.count('class="interval"') == 4  # a bar a task, and of all
+
+
+def test_the_scope_names_what_differs_from_the_whole_protocol() -> None:
+    whole = [
+        make_row(task_id=task, init_index=init, pack="official")
+        for task in range(10)
+        for init in range(50)
+    ]
+    assert deviations(whole) == []
+    assert deviations(whole[:-1]) == ["499 of 500 episodes"]
+    short = [make_row(protocol="libero_10/openvla, max_steps 40", pack="official")]
+    assert deviations(short) == ["1 of 10 tasks", "1 of 500 episodes", "max_steps 40"]
+    own = [make_row(protocol="kitchen/openvla")]
+    assert deviations(own) == ["tasks that LIBERO does not have"]
+
+
+def test_the_scope_of_policies_that_ran_unequally(tmp_path: Path) -> None:
+    policies = [
+        read_policy(rollouts(tmp_path / name, name, n))
+        for name, n in {"none": 2, "lapa": 3}.items()
+    ]
+    assert scope_line(policies[:1]).startswith("3 of 10 tasks, 6 of 500 episodes, procedural")
+    assert scope_line(policies).startswith("none: 3 of 10 tasks, 6 of 500 episodes, procedural")
+    assert "; lapa: 3 of 10 tasks, 9 of 500" in scope_line(policies)
 
 
 def test_tables_hold_every_row(folder: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_policy_acts_the_same_after_export(tmp_path: Path) -> None:
 
 def test_a_pretrained_run_keeps_its_map(tmp_path: Path) -> None:
     clips = write_clips(tmp_path / "clips", ["1", "2"])
-    labels = write_store(tmp_path / "labels.parquet", ["1", "2"])
+    labels = write_store(tmp_path / "labels.parquet", ["1", "2"], videos=clips)
     loop = LoopConfig(steps=1, batch_size=2, log_every=1, checkpoint_every=1)
     start = tiny_folder(tmp_path / "start")
     run = pretrain.main(

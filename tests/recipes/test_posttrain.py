@@ -21,7 +21,8 @@ from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained
 from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig, TokensHeadConfig
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
-from invact_vla.recipes import posttrain, train
+from invact_vla.recipes import export, posttrain, train
+from invact_vla.recipes.export import ExportConfig
 from invact_vla.recipes.posttrain import PosttrainConfig
 from invact_vla.recipes.train import Batches
 from invact_vla.training.loop import LoopConfig
@@ -108,6 +109,28 @@ def test_what_was_trained_acts(home: Path, tmp_path: Path, head: str) -> None:
     seen = Observation(frame, frame, np.zeros(8, np.float32), "put the cup on the plate")
     chunk = policy.act(seen)
     assert chunk.values.shape == (2, 7) and set(np.unique(chunk.values[:, 6])) <= {-1.0, 1.0}
+
+
+def test_bounds_and_rest_stand_in_the_checkpoint_and_outlive_its_export(
+    home: Path, tmp_path: Path
+) -> None:
+    changes = {"action_bounds": "minmax", "action_rest": True, "head": HEADS["published oft"]}
+    config = config_of(home, tmp_path / "run", **changes)
+    run = posttrain.main(config)
+    numbers = [open_dataset(config.source).numbers(i).actions for i in range(3)]
+    least = np.concatenate(numbers).min(0)[:6].tolist()
+    policy = OpenVLAPolicy.from_pretrained(run / "model", device="cpu")
+    assert policy.actions.bounds == "minmax" and policy.actions.low[:6].tolist() == least
+    assert policy.actions.rest_fraction is not None
+    plain = OpenVLAPolicy.from_pretrained(home / "start", device="cpu")
+    assert plain.actions.bounds == "quantile" and plain.actions.rest_fraction is None
+    out = export.main(ExportConfig(folder=run, out=tmp_path / "out"))
+    exported = OpenVLAPolicy.from_pretrained(out, device="cpu").actions
+    assert exported.low.tolist() == policy.actions.low.tolist() == exported.q01.tolist()
+    assert exported.bounds == "minmax"
+    assert "rest_fraction" in (out / "README.md").read_text()
+    statistics = json.loads((out / "dataset_statistics.json").read_text())["libero_10"]["action"]
+    assert statistics["q01"][:6] == least, "where stock code looks for the bounds"
 
 
 def test_lora_changes_the_adapter_alone_and_resumes(

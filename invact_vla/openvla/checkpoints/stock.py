@@ -10,11 +10,14 @@ project adds to config.json stands under "invact" and "towers", which stock code
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from invact_vla.core.files import write_json
+from invact_vla.data.action_stats import ActionStats
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.checkpoints.oft_files import PARTS
 from invact_vla.openvla.checkpoints.weights import save_model
@@ -30,6 +33,7 @@ def save_stock(
 ) -> None:
     """Write the files into an empty folder. steps: stands in the names of OFT's files."""
     model = pretrained.model
+    model.config = replace(model.config, norm_stats=stock_statistics(model.config.norm_stats))
     save_model(model, folder, shard_bytes, tuple(f"{part}." for part in PARTS))
     pretrained.processor.save(folder)
     pretrained.tokenizer.save(folder)
@@ -43,6 +47,19 @@ def save_stock(
         }
         if tensors:
             torch.save(tensors, folder / f"{part}--{steps}_checkpoint.pt")
+
+
+def stock_statistics(norm_stats: dict[str, Any]) -> dict[str, Any]:
+    """The statistics with the bounds of the actions where stock code looks for them, in q01 and q99."""
+    return {
+        key: {
+            **value,
+            "action": ActionStats.from_json(value["action"]).for_published_readers().to_json(),
+        }
+        if "bounds" in value.get("action", {}).get("invact", {})
+        else value
+        for key, value in norm_stats.items()
+    }
 
 
 def _save_special_tokens(folder: Path, pad_token_id: int) -> None:
@@ -100,5 +117,9 @@ def beside_stock(config: OpenVLAConfig) -> list[str]:
         ),
         "a gripper value of 0 that means open": own.gripper_open == 0,
         "a tokenizer other than Llama-2's": config.vocab_size != 32000,
+        "answers near rest that decode to exactly 0 (`rest_fraction` of the statistics)": any(
+            "rest_fraction" in value.get("action", {}).get("invact", {})
+            for value in config.norm_stats.values()
+        ),
     }
     return [words for words, holds in found.items() if holds]

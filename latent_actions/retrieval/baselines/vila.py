@@ -6,7 +6,7 @@ forward model that predicts the later frame's features (of a slowly following co
 and a contrast that pulls equal actions together over views. Here actions are equal when they have
 the same verb. `invact encoder vila` trains it; the clip vector is the mean latent action.
 
-B clips, T frames, S side of a frame, d width of frame features, D width of a latent action.
+B clips, T frames, S frame size (px), d width of frame features, D width of a latent action.
 """
 
 import dataclasses
@@ -26,7 +26,12 @@ from invact_vla.untrusted.model_config import decode_config, on_meta
 from latent_actions.encoder.losses import multi_positive_infonce
 from latent_actions.encoder.model import Batch
 from latent_actions.labelers.labeler import subfolder_or_self
-from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward, Preprocess
+from latent_actions.retrieval.baselines.baseline import (
+    SIGNED,
+    BaselineConfig,
+    Forward,
+    Preprocess,
+)
 from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 PART = "vila"  # folder of a training run that holds the model
@@ -39,8 +44,8 @@ _GROUPS = 8  # of the normalizations
 class VilaShape:
     """Sizes and loss of the model."""
 
-    size: int = 64  # S, side of a frame; a multiple of 16
-    frames: int = 8  # T, frames of a clip
+    size: int = 64  # S, frame size (px), a multiple of 16
+    frames: int = 8  # T, frames per clip
     channels: int = 32  # of the first convolution; the others double, up to 4x
     width: int = 256  # of tokens, d
     latent: int = 128  # of the latent, D
@@ -161,12 +166,8 @@ class VilaConfig(BaselineConfig):
         shape = decode_config(VilaShape, read_json(folder / "config.json"), what)
         weights = folder / "model.safetensors"
         model = on_meta(lambda: Vila(shape), what)
-        fit_weights(model, read_state(weights), KeyLayout(rename=(("", ""),)), weights, device)
+        fit_weights(model, read_state(weights), KeyLayout(), weights, device)
         prepare = Preprocess(
-            frames=shape.frames,
-            size=shape.size,
-            stretch=True,
-            colors=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-            mode="bilinear",
+            frames=shape.frames, size=shape.size, stretch=True, colors=SIGNED, mode="bilinear"
         )
         return prepare, model.embed

@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from invact_vla.data.action_stats import REST_ZONE
 from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped
 from libero_eval.doctor.inside import round_trip, tokens_of
 from libero_eval.policies import NOOP_ACTION
-from libero_eval.serving.gripper import unit_range
+from libero_eval.serving.responses import unit_range
 
 CUT_SHARE = 0.2  # of the actions; q01 and q99 cut off about 2 % a moving dimension
 
@@ -35,9 +36,10 @@ def tokens(context: DiagnosticContext) -> Finding:
     if action_tokens is None:
         return skipped("its head does not answer with action tokens")
     stats = policy.actions
-    step = np.where(stats.mask, (stats.q99 - stats.q01) / (action_tokens.bins - 1), 2.0)[:6]
+    width = 1 / (action_tokens.bins - 1) + stats.resting * REST_ZONE / 2
+    step = np.where(stats.mask, (stats.high - stats.low) * width, 2.0)[:6]
     back = round_trip(policy, actions)
-    inside = (actions[:, :6] >= stats.q01[:6] - 1e-9) & (actions[:, :6] <= stats.q99[:6] + 1e-9)
+    inside = (actions[:, :6] >= stats.low[:6] - 1e-9) & (actions[:, :6] <= stats.high[:6] + 1e-9)
     off = np.abs(back - actions)[:, :6]
     lost = int((inside & (off > step + 1e-6)).sum())
     cut = float((~inside).any(1).mean())

@@ -51,7 +51,7 @@ def action_statistics(context: DiagnosticContext) -> Finding:
 
 
 def _faults(stats: ActionStats) -> list[str]:
-    low, high, mask = stats.q01, stats.q99, stats.mask
+    low, high, mask = stats.low, stats.high, stats.mask
     if len(low) != len(NAMES):
         return [f"{len(low)} dimensions, expected {len(NAMES)}"]
     if not np.all(np.isfinite([low, high])):
@@ -74,15 +74,15 @@ def quantiles(context: DiagnosticContext) -> Finding:
     stats, demos = ActionStats.from_json(values["action"]), context.demos
     actions = demos.all_actions.copy()
     actions[:, 6] = gripper_to_training(actions[:, 6])
-    own = ActionStats.of(actions, stats.mask.tolist())
-    span = np.maximum(own.q99 - own.q01, LEAST_RANGE)
-    gaps = np.maximum(np.abs(stats.q01 - own.q01), np.abs(stats.q99 - own.q99)) / span
+    own = ActionStats.of(actions, stats.mask.tolist(), stats.bounds)
+    span = np.maximum(own.high - own.low, LEAST_RANGE)
+    gaps = np.maximum(np.abs(stats.low - own.low), np.abs(stats.high - own.high)) / span
     gaps[~stats.mask] = 0.0
     expected = f"q01 and q99 of {key} within {OFF:.0%} of the range of the demonstrations' own"
     worst = int(gaps.argmax())
     found = (
-        f"{NAMES[worst]}: [{stats.q01[worst]:.3f}, {stats.q99[worst]:.3f}], demonstrations "
-        f"[{own.q01[worst]:.3f}, {own.q99[worst]:.3f}]"
+        f"{NAMES[worst]}: [{stats.low[worst]:.3f}, {stats.high[worst]:.3f}], demonstrations "
+        f"[{own.low[worst]:.3f}, {own.high[worst]:.3f}]"
     )
     if gaps[worst] <= OFF:
         return passed(expected, found)

@@ -98,7 +98,9 @@ def _declared(context: DiagnosticContext, needs: tuple[str, ...]) -> Iterator[Va
     actions = context.demos.all_actions.copy()
     opened = gripper_to_training(actions[:, 6])
     actions[:, 6] = opened if model.gripper_open else 1 - opened
-    own = ActionStats.of(actions, normalization_mask(actions.shape[1], gripper=True))
+    own = ActionStats.of(
+        actions, normalization_mask(actions.shape[1], gripper=True), model.actions.bounds
+    )
     advice = "put the statistics of its training data into dataset_statistics.json: see `quantiles`"
     ask = inside.with_statistics(model, own)
     yield Variant("statistics of the demonstrations", advice, same, ask)

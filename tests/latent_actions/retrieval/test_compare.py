@@ -1,7 +1,6 @@
 """`invact encoder compare`: point estimates, paired intervals, what it refuses, and its page."""
 
 import json
-import re
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +14,6 @@ from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import open_run
-from invact_vla.html.charts import Bar, bars_with_points
 from invact_vla.stats.bootstrap import percentile_interval, resample
 from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
@@ -25,7 +23,9 @@ from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.retrieval import compare
-from latent_actions.retrieval.compare_stats import Estimate, against, estimates_of
+from latent_actions.retrieval.compare_page import write_compare_page
+from latent_actions.retrieval.compare_stats import CompareRow, Estimate, against, estimates_of
+from latent_actions.retrieval.compare_tables import has_headroom, tables
 from latent_actions.retrieval.compare_variants import Member, Variant
 from latent_actions.retrieval.encoders import EvaluatedEncoder, trained
 from latent_actions.retrieval.evaluate import evaluate
@@ -273,12 +273,24 @@ def test_a_variant_at_nothing_has_no_ratio():
     assert against(Estimate(3.0, draws / 5), Estimate(15.0, draws))["apart"] is True
 
 
-def test_bars_are_as_long_as_their_means():
-    bars = [Bar("a", 40.0, 35.0, 44.0, (38.0, 42.0)), Bar("b & c", 10.0, 8.0, 12.0, (10.0,))]
-    chart = bars_with_points(bars, 5.0, "bars")
-    widths = [float(found) for found in re.findall(r'<rect [^>]*width="([\d.]+)"', chart)]
-    assert widths[0] == pytest.approx(4 * widths[1], rel=0.01)
-    assert chart.count("<circle") == 3 and "b &amp; c" in chart
+def test_the_page_of_clips_that_cannot_tell_encoders_apart(tmp_path):
+    def row(oracle: float) -> CompareRow:
+        return CompareRow(
+            variant="ours", benchmark="atomic", measure="cross_scene", setting="", value=2.5,
+            seeds=(2.5,), low=2.0, high=3.0, chance=2.5, oracle=oracle, n=8, takes=4,
+        )  # fmt: skip
+
+    assert has_headroom([row(9.0)]) and not has_headroom([row(2.5)])
+    assert tables([row(2.5)], "ours") == []
+    note = compare._no_headroom([row(2.5)])
+    assert "a random order and a perfect one both have P@10 2.50 %" in note
+    page = write_compare_page(
+        tmp_path / "p.html", [row(2.5)], "ours", [], [note], tmp_path / "no.png"
+    )
+    text = page.read_text()
+    assert (
+        "a random order and a perfect one" in text and "<svg" not in text and "<table" not in text
+    )
 
 
 def test_the_config_names_three_seeds_of_each_variant_that_is_judged():

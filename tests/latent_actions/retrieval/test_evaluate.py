@@ -123,7 +123,7 @@ def test_bad_configs_are_refused():
 
 
 def search_config(encoder, tmp_path, *queries):
-    given = [*queries, "--encoder", str(encoder), "--out", str(tmp_path / "page.html"),
+    given = [*queries, "--encoder", str(encoder), "--out", str(tmp_path / "found"),
              "--gallery", str(tmp_path / "gallery"), "--top", "3", *SPRITES]  # fmt: skip
     return parse_config(search.SearchConfig, given)
 
@@ -134,13 +134,18 @@ def test_search_by_clip_and_by_video(encoder, tmp_path, capsys):
         video, np.random.default_rng(0).integers(256, size=(9, 32, 32, 3), dtype=np.uint8), 9
     )
     config = search_config(encoder, tmp_path, "m10/aria", str(video))
-    page = search.main(config).read_text()
+    folder = search.main(config)
+    page = (folder / "search.html").read_text()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8 and lines[0].startswith("m10/aria")
+    assert len(lines) == 9 and lines[0].startswith("m10/aria")
+    assert lines[:8] == (folder / "search.txt").read_text().splitlines()
+    assert lines[8] == str(folder / "search.html") and (folder / "done.json").exists()
     assert page.count("<figure") == 8 and page.count("data:image") >= 8
     made = (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns
     search.main(config)
     assert (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns == made
+    with pytest.raises(UserError, match="--overwrite true"):
+        search.main(search_config(encoder, tmp_path, "m11/aria"))
 
 
 def test_a_gallery_of_other_clips_is_not_used_again(encoder, tmp_path):

@@ -1,20 +1,22 @@
-"""Tables for the terminal."""
+"""Tables for a terminal, and numbers as people read them."""
 
 from collections.abc import Sequence
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
-    """Columns two spaces apart, right-aligned but for those in `left`; a line a row."""
-    columns = list(zip(head, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for row in (head, *rows):
-        cells = [
+    """Columns two spaces apart, one line per row; right-aligned but for those in `left`.
+
+    head: () for a table without one.
+    """
+    lines = [*([head] if head else []), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
             f"{cell:<{width}}" if number in left else f"{cell:>{width}}"
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def percent(fraction: float | None) -> str:

@@ -24,7 +24,9 @@ def test_installed_libraries_are_compared_on_both_containers(tmp_path, capsys):
         assert part["decoders"]["PyAV"]["ratio"]["median"] == 1
         assert all(row["difference"] < 4 for row in part["decoders"].values())
     printed = capsys.readouterr().out
-    assert sorted(printed.splitlines()) == sorted(lines(found)) and "PyAV" in printed
+    assert len(printed.splitlines()) == len(lines(found))
+    for part in found["containers"].values():
+        assert f"{part['decoders']['PyAV']['clips_per_s']:.1f} clips/s" in printed
 
 
 def test_a_folder_without_videos_is_named(tmp_path):

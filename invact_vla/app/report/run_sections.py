@@ -86,17 +86,17 @@ def environments(policies: Policies) -> dict[str, Any]:
 
 
 def stages(inputs: ReportInputs) -> dict[str, Any]:
-    """The stages in running order, with their duration, parents and key, and their configs."""
+    """The stages in running order, with their duration, inputs and key, and their configs."""
     rows, total = [], 0.0
     for name, folder in inputs.stages.items():
         done = read_optional_json(folder / "done.json") or {}
         provenance = read_optional_json(folder / "provenance.json") or {}
         seconds = done.get("seconds")
         total += seconds or 0.0
-        parents = ", ".join(provenance.get("parents", {})) or "–"
+        made_from = ", ".join(provenance.get("inputs", {})) or "–"
         duration = _duration(seconds) if seconds is not None else "–"
         commit = (provenance.get("commit") or "–")[:10]
-        rows.append([name, duration, parents, str(done.get("key", "unfinished")), commit])
+        rows.append([name, duration, made_from, str(done.get("key", "unfinished")), commit])
     summary = read_optional_json(inputs.demos / "summary.json") if inputs.demos else None
     return {
         "rows": [*rows, ["all", _duration(total), "", "", ""]] if rows else [],

@@ -197,6 +197,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "BenchEncoderConfig",
         "time of block commitment, ratios",
     ),
+    "bench decode": (
+        "latent_actions.video.bench_decode",
+        "BenchDecodeConfig",
+        "clips per second of the installed video decoders",
+    ),
     "bench vla": ("invact_vla.openvla.bench.action", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (
         "libero_eval.bench.rollout",

@@ -33,7 +33,7 @@ from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import stage_device
 from latent_actions.labelers import LapaConfig
 from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
-from latent_actions.labelers.labeler import Labeler, LabelerConfig
+from latent_actions.labelers.labeler import Labeler, LabelerConfig, TrainingPairs
 from latent_actions.labelers.pairs import PairConfig, dataset_hash, decoded, shards, spread
 from latent_actions.video.records import PairRecord, Split
 from latent_actions.video.sources import Ssv2Source
@@ -148,15 +148,15 @@ def _label_shard(
     )
 
 
-def _training_frames(config: LabelConfig, folder: Path) -> Iterator[np.ndarray]:
-    """Frames of about `fit_pairs` training pairs: whole shards, evenly spaced over the split."""
+def _training_frames(config: LabelConfig, folder: Path) -> Iterator[TrainingPairs]:
+    """About `fit_pairs` training pairs: whole shards, evenly spaced over the split."""
     parts = shards(config.pairs.records("train"), config.pairs.shard)
     wanted = -(-config.fit_pairs // config.pairs.shard)
     for number in tqdm(spread(len(parts), wanted), "fit quantizer", unit="shard", mininterval=5):
         place = _frames(config, folder, "train", number)
         # kept in any case: labeling this shard comes next and removes it
         with decoded(parts[number], config.pairs, place, config.workers, keep=True) as frames:
-            yield frames.batch(np.arange(len(frames)))
+            yield TrainingPairs(frames.batch(np.arange(len(frames))), frames.records)
 
 
 def _frames(config: LabelConfig, folder: Path, split: Split, number: int) -> Path:

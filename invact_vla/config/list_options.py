@@ -134,6 +134,7 @@ def _chosen(choice: Any, flag: str, word: str) -> list[str]:
     if word in choices:
         return [f"{flag}.type", word]
     usual = choice.default_choice_name()
-    if usual is not None and "folder" in choices[usual].__dataclass_fields__ and Path(word).is_dir():
+    takes_folder = usual is not None and "folder" in choices[usual].__dataclass_fields__
+    if takes_folder and ("/" in word or Path(word).is_dir()):
         return [f"{flag}.type", usual, f"{flag}.folder", word]
     return [flag, word]

@@ -32,7 +32,7 @@ def write_page(path: Path, template: str, *folders: Path, **values: Any) -> Path
     """`render` into a file, all or nothing; returns `path`."""
     document = render(template, *folders, **values)
     with atomic_file(path) as temporary:
-        temporary.write_text(document, encoding="utf-8")
+        temporary.write_text(document, encoding="utf-8", errors="replace")
     return path
 
 

@@ -17,8 +17,8 @@ from invact_vla.core.versions import git_commit, package_versions
 from latent_actions.encoder.inputs.clips import ClipTable
 
 _SCORES = {
-    "g-g": "ego to ego", "x-x": "exo to exo", "cross_scene": "cross-scene (mean of both)",
-    "g-x": "ego to exo", "x-g": "exo to ego", "cross_view": "cross-view (mean of both)",
+    "g-g": "ego -> ego", "x-x": "exo -> exo", "cross_scene": "cross-scene (mean of both)",
+    "g-x": "ego -> exo", "x-g": "exo -> ego", "cross_view": "cross-view (mean of both)",
 }  # fmt: skip
 _NEUTRAL = (
     "out",

@@ -24,9 +24,8 @@ SINGLE_COLOR = 2
 _HEX = ("#6b7280", "#c26a17", "#1f5fae", "#2c8a57", "#8b48a8", "#b23a48")
 _SOFT, _RULE = "#6a6e76", "#e3e1da"
 _VARIABLES = {h: f"var(--c{n})" for n, h in enumerate(_HEX)} | {
-    _SOFT: "var(--soft)",
-    _RULE: "var(--rule)",
-}
+    _SOFT: "var(--soft)", _RULE: "var(--rule)",
+}  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "invact",
@@ -175,23 +174,26 @@ def _chart(
 
 
 def _svg(figure: "Figure") -> str:
-    """The figure's <svg>, made fit for a page: no addresses, no ids but those in use, no own fonts."""
-    file = io.StringIO()
-    figure.savefig(
-        file, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
-    )
+    """The figure's <svg>, made fit for a page."""
+    file, given = io.StringIO(), {"bbox_inches": "tight", "transparent": True}
+    figure.savefig(file, format="svg", metadata={"Date": None}, **given)
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"| id="(?![mp][0-9a-f]{10}")[^"]*"', "", text)
-    text = re.sub(r"font-family: [^;]*; ?", "", text).replace("xlink:href", "href")
-    text = re.sub(
-        r'<svg width="([^"]*)" height="[^"]*"', r'<svg class="chart" style="max-width:\1"', text
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|\n *(?=<)", "", text, flags=re.S)
+    return re.sub(r"<[^>]+>", lambda tag: _clean(tag[0]), text)
+
+
+def _clean(tag: str) -> str:
+    """A tag without addresses, ids that nothing refers to, own fonts and idle digits, in the page's
+    colors; what stands between tags is left alone."""
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"| id="(?![mp][0-9a-f]{10}")[^"]*"', "", tag)
+    tag = re.sub(r"font-family: [^;]*; ?|(?<=\d\.\d\d)\d+|\s*\n\s*(?=\S)", "", tag)
+    tag = re.sub(
+        r'<svg width="([^"]*)" height="[^"]*"', r'<svg class="chart" style="max-width:\1"', tag
     )
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", " ", text))
     for color, variable in _VARIABLES.items():
-        text = text.replace(color, variable)
-    return text
+        tag = tag.replace(color, variable)
+    return tag.replace("xlink:href", "href")
 
 
 def _cut(text: str) -> str:

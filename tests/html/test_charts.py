@@ -32,6 +32,11 @@ def test_text_and_colors_are_the_page_s_own() -> None:
     assert "<style" not in chart and "<metadata" not in chart
 
 
+def test_what_is_written_keeps_its_digits() -> None:
+    chart = line_chart({"a": [(0, 0.0012345), (1, 0.0018)]}, "0.12345 s", "#1f5fae")
+    assert ">0.0014<" in chart and ">0.12345 s<" in chart and ">#1f5fae<" in chart
+
+
 @pytest.mark.parametrize(
     "name",
     ["\ud800x", "a\x00b", "a\nb", "-->", "</text><script>", "$\\frac{", "", "中文", "x" * 5000],

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invact_vla.core.files import write_json
+from invact_vla.core.run_folder import save_result
 from latent_actions.encoder.attention import Kernel
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
@@ -44,7 +44,7 @@ class BenchEncoderConfig:
     batch_size: int = 1  # clips of a training step
     embed_batch: int = 64  # clips of an embedding call
     repeats: int = 5  # rounds; the median counts
-    out: Path | None = None  # JSON with every number
+    out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.embed_batch, self.repeats) < 1:
@@ -73,8 +73,8 @@ def main(config: BenchEncoderConfig) -> int:
     if config.out is not None:
         parts = {**found, "embedding": speed}
         plain = {n: {side: asdict(t) for side, t in sides.items()} for n, sides in parts.items()}
-        embedding = plain.pop("embedding")
-        write_json(config.out, {"load": load, "training": plain, "embedding": embedding})
+        numbers = {"load": load, "embedding": plain.pop("embedding"), "training": plain}
+        save_result(config.out, config, "bench.json", numbers)
     return 0
 
 

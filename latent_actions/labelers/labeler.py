@@ -119,6 +119,8 @@ def window(frames: np.ndarray, count: int) -> np.ndarray:
             f"the encoder looks at {count} frames of a pair, {frames.shape[1]} were decoded: "
             f"set --frames {count}"
         )
+    if frames.shape[1] == count:
+        return frames
     return frames[:, np.rint(np.linspace(0, frames.shape[1] - 1, count)).astype(int)]
 
 

@@ -139,7 +139,7 @@ class Quantizer:
             raise ValueError(f"codes: expected [0, {self.codebook_size})")
         return self.config._decode(self.arrays, codes).astype(np.float32)
 
-    def explained(self, embeddings: np.ndarray) -> float:
+    def explained_variance(self, embeddings: np.ndarray) -> float:
         """Share of the variance that survives: 1 - |x - decode(encode(x))|^2 / |x - mean|^2."""
         embeddings = _checked(embeddings)
         error = ((embeddings - self.decode(self.encode(embeddings))) ** 2).sum()

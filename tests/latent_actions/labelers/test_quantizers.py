@@ -52,7 +52,7 @@ def test_contract(name: str, tmp_path: Path) -> None:
     assert codebook_stats(codes, 8).all_used
     decoded = quantizer.decode(codes)
     assert decoded.shape == held_out.shape and decoded.dtype == np.float32
-    assert quantizer.explained(held_out) > 0.1
+    assert quantizer.explained_variance(held_out) > 0.1
     assert config_of(name).fit(train).hash == quantizer.hash
     save_quantizer(quantizer, tmp_path / "q")
     loaded = load_quantizer(tmp_path / "q")
@@ -93,7 +93,8 @@ def test_any_size_stays_in_range(
 
 def test_residual_positions_refine() -> None:
     values = embeddings()
-    shares = [ResidualQuantizerConfig(positions=k).fit(values).explained(values) for k in (1, 2, 4)]
+    fitted = [ResidualQuantizerConfig(positions=k).fit(values) for k in (1, 2, 4)]
+    shares = [quantizer.explained_variance(values) for quantizer in fitted]
     assert shares == sorted(shares) and shares[-1] > shares[0] + 0.05
 
 

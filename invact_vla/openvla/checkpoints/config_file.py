@@ -106,15 +106,15 @@ def config_from_json(value: dict[str, Any], source: str) -> OpenVLAConfig:
 def config_to_json(config: OpenVLAConfig) -> dict[str, Any]:
     """OpenVLAConfig -> config.json, with what stock OpenVLA code expects to find there."""
     value = draccus.encode(config)
-    value["towers"] = [{**tower, **tower.pop("options")} for tower in value["towers"]]
-    if not value["towers"]:
-        del value["towers"]
-    value["text_config"] |= {"model_type": "llama", "pad_token_id": config.pad_token_id}
+    towers = [{**tower.pop("options"), **tower} for tower in value.pop("towers")]
+    text = {"model_type": "llama", "pad_token_id": config.pad_token_id, **value["text_config"]}
     return {
         "architectures": ["OpenVLAForActionPrediction"],
         "auto_map": _AUTO_MAP,
         "model_type": "openvla",
         **value,
+        "text_config": text,
+        **({"towers": towers} if towers else {}),
     }
 
 

@@ -81,7 +81,7 @@ DOORS = {
     "peft": {"invact_vla/openvla"},
     "ray": {"invact_vla/training", "libero_eval"},
     "accelerate": {"invact_vla/training"},
-    "timm": {"invact_vla/openvla"},
+    "timm": {"invact_vla/openvla", "latent_actions/retrieval/baselines"},
     "faiss": {"latent_actions/retrieval"},
 }
 LAZY = {

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from invact_vla.app.makers import with_maker
 from invact_vla.config.command import parse_config, run
 from invact_vla.core.errors import UserError
 
@@ -62,7 +63,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "encoder compare": (
         "latent_actions.retrieval.compare",
-        "CompareConfig",
+        "CompareEncodersConfig",
         "compare encoders over several seeds",
     ),
     "encoder search": (
@@ -94,7 +95,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "latent verify": (
         "latent_actions.labelers.verify",
         "LaqVerifyConfig",
-        "check a LAQ checkpoint against stored reference outputs",
+        "check a latent action model against stored reference outputs",
     ),
     "vla init": (
         "invact_vla.recipes.init",
@@ -163,7 +164,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "libero merge": (
         "libero_eval.rollout.merge",
-        "MergeConfig",
+        "MergeShardsConfig",
         "merge the shards of a rollout into one run",
     ),
     "libero report": (
@@ -195,6 +196,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "latent_actions.encoder.bench",
         "BenchEncoderConfig",
         "time of block commitment, ratios",
+    ),
+    "bench decode": (
+        "latent_actions.video.bench_decode",
+        "BenchDecodeConfig",
+        "clips per second of the installed video decoders",
     ),
     "bench vla": ("invact_vla.openvla.bench.action", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (
@@ -278,7 +284,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
     def action() -> object:
         name, rest = find_command(words)
-        return prepare(name, rest)()
+        try:
+            return prepare(name, rest)()
+        except UserError as error:
+            raise with_maker(error) from error
 
     sys.exit(run(action))
 

@@ -49,6 +49,7 @@ class StoredDataset(RobotDataset):
     all_episodes: tuple[EpisodeInfo, ...]
     camera_keys: dict[str, str]
     lacking_state: str = ""
+    fps: float | None = None  # steps per second, where the data say it
     action_names: tuple[str, ...] | None = None
 
     def __init__(self, config: DatasetConfig) -> None:
@@ -85,6 +86,14 @@ class StoredDataset(RobotDataset):
     @abstractmethod
     def source_files(self) -> list[tuple[str, Path]]:
         """Names and paths of the files that the data come from, in a fixed order."""
+
+    def locate(self, place: int) -> tuple[Path, str]:
+        """Where a demonstration of `all_episodes` is: the path to open, and its name there."""
+        return Path(self.config.path), self.all_episodes[place].name
+
+    def episode_files(self, place: int, camera: str) -> list[Path]:
+        """The files that the pictures of a demonstration of `all_episodes` come from."""
+        return [path for _, path in self.source_files()]
 
     @property
     def key(self) -> str:

@@ -2,19 +2,24 @@
 
 The published LAQ code copies used codes over unused ones and stops doing so after step 4500;
 several people report that it collapses on Something-Something V2. Here dead codes move to encoder
-outputs of the current batch, counts cover a sliding window, and a run that stays collapsed ends
-with a diagnosis.
+outputs of the current batch (of all ranks, which so keep equal codebooks), counts cover a sliding
+window, and a run that stays collapsed, or that sees hardly any motion, ends with a diagnosis.
 """
 
 import logging
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
+from invact_vla.training.distributed import gather
 
 logger = logging.getLogger(__name__)
+
+STATIC_CHANGE = 0.01  # mean absolute difference, of 1, below which a pair counts as static
+STATIC_ADVICE = "the pairs are nearly static: raise horizon_s, or drop static clips from the source"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +27,19 @@ class CollapseConfig:
     """When a code counts as dead and a run as collapsed."""
 
     window: int = 25  # steps over which usage is counted, and between two looks for dead codes
-    dead_code_threshold: float = (
-        0.02  # a code chosen by fewer than this share of the tokens is dead
-    )
+    dead_code_threshold: float = 0.02  # chosen by a smaller part of the tokens, a code is dead
     min_perplexity: float = 2.0  # a position below this for `patience` windows has collapsed
     patience: int = 6  # windows in a row below min_perplexity before the run is stopped
-    reseed_until: float = 0.85  # share of the training after which codes are left alone
+    reseed_until: float = 0.85  # part of the training after which codes are left alone
+    max_static: float = 0.9  # more static pairs than this part, for `patience` windows: stopped
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.patience < 1:
             raise ValueError("window and patience must be at least 1")
         if not 0 <= self.dead_code_threshold < 1 or not 0 <= self.reseed_until <= 1:
             raise ValueError("dead_code_threshold must be in [0, 1) and reseed_until in [0, 1]")
+        if not 0 < self.max_static <= 1:
+            raise ValueError(f"max_static must be in (0, 1], got {self.max_static}")
         if self.min_perplexity < 1:
             raise ValueError(f"min_perplexity must be at least 1, got {self.min_perplexity}")
 
@@ -43,6 +49,7 @@ class CollapseGuard(nn.Module):
 
     counts: Tensor
     failures: Tensor
+    static: Tensor
 
     def __init__(
         self, config: CollapseConfig, positions: int, codebook_size: int, steps: int, seed: int
@@ -52,28 +59,32 @@ class CollapseGuard(nn.Module):
         shape = (config.window, positions, codebook_size)
         self.register_buffer("counts", torch.zeros(shape, dtype=torch.int64))
         self.register_buffer("failures", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("static", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def observe(self, codes: Tensor, step: int) -> None:
-        """Count the codes of one batch, int (B, K), in the window's slot of this step."""
+        """Count the codes of one batch of all ranks, int (B, K), in the window's slot of this step."""
         one_hot = torch.nn.functional.one_hot(codes, self.counts.shape[-1])
-        self.counts[step % self.config.window] = one_hot.sum(dim=0)
+        self.counts[step % self.config.window] = gather(one_hot.sum(dim=0)[None]).sum(dim=0)
 
     @torch.no_grad()
-    def act(self, step: int, codebook: Tensor, outputs: Tensor, change: Tensor) -> int:
+    def act(self, step: int, codebook: Tensor | None, outputs: Tensor, change: Tensor) -> int:
         """At the end of a window: re-seed dead codes in place, or raise UserError on collapse.
 
-        codebook: (C, Q), changed in place. outputs: (M, Q) encoder outputs of the current batch. Codes
-        are drawn on the CPU, whose generator gives the same numbers for every device.
-        change: (B,) mean absolute difference between the two frames of each pair, in [0, 1].
-        Returns how many codes were re-seeded. Step 0 seeds the whole codebook.
+        codebook: (C, Q), changed in place; None for quantizers without one. outputs: (M, Q) encoder
+        outputs of the current batch. Codes are drawn on the CPU, whose generator gives the same numbers
+        for every device. change: (B,) mean absolute difference between the two frames of each pair, in
+        [0, 1]. All ranks must call it; each sees the outputs of all. Returns how many codes were
+        re-seeded. Step 0 seeds the whole codebook.
         """
         generator = torch.Generator().manual_seed((self.seed << 32) + step)
-        if step == 0:
-            everything = torch.ones(len(codebook), dtype=torch.bool)
-            return self._reseed(codebook, everything, outputs, generator)
-        if (step + 1) % self.config.window:
+        ends = (step + 1) % self.config.window == 0
+        if step and not ends:
             return 0
+        outputs, change = gather(outputs), gather(change)
+        if step == 0:
+            everything = torch.ones(0 if codebook is None else len(codebook), dtype=torch.bool)
+            return self._reseed(codebook, everything, outputs, generator)
         self._judge(step, codebook, outputs, change)
         total = self.counts.sum(dim=(0, 1))
         dead = total < self.config.dead_code_threshold * total.sum()
@@ -82,7 +93,11 @@ class CollapseGuard(nn.Module):
         return self._reseed(codebook, dead, outputs, generator)
 
     @staticmethod
-    def _reseed(codebook: Tensor, dead: Tensor, outputs: Tensor, generator: torch.Generator) -> int:
+    def _reseed(
+        codebook: Tensor | None, dead: Tensor, outputs: Tensor, generator: torch.Generator
+    ) -> int:
+        if codebook is None:
+            return 0
         moved = codebook.cpu()  # itself, if it is there
         count = reseed(moved, dead.cpu(), outputs.cpu(), generator)
         if moved is not codebook:
@@ -96,24 +111,30 @@ class CollapseGuard(nn.Module):
         share = counts / counts.sum(dim=-1, keepdim=True).clamp_min(1)
         return torch.special.entr(share).sum(dim=-1).exp()
 
-    def _judge(self, step: int, codebook: Tensor, outputs: Tensor, change: Tensor) -> None:
+    def _judge(self, step: int, codebook: Tensor | None, outputs: Tensor, change: Tensor) -> None:
         perplexity = self.perplexity()
-        if float(perplexity.min()) >= self.config.min_perplexity:
-            self.failures.zero_()
-            return
-        self.failures += 1
+        collapsed = float(perplexity.min()) < self.config.min_perplexity
+        self.failures.copy_(self.failures + 1 if collapsed else 0 * self.failures)
         values = " ".join(f"{p:.2f}" for p in perplexity.tolist())
         failures = int(self.failures)
-        logger.warning(
-            "step %d: perplexity %s, window %d of %d before the run is stopped",
-            step, values, failures, self.config.patience,
-        )  # fmt: skip
+        if collapsed:
+            logger.warning(
+                "step %d: perplexity %s, window %d of %d before the run is stopped",
+                step, values, failures, self.config.patience,
+            )  # fmt: skip
         if failures >= self.config.patience:
             raise UserError(
-                f"the codes collapsed at step {step}: perplexity {values} of {len(codebook)} "
+                f"the codes collapsed at step {step}: perplexity {values} of {self.counts.shape[2]} "
                 f"(expected at least {self.config.min_perplexity} at every position) for "
                 f"{self.config.patience} windows of {self.config.window} steps; "
                 + diagnose(codebook, outputs, change)
+            )
+        static = float((change < STATIC_CHANGE).float().mean())
+        self.static.copy_(self.static + 1 if static > self.config.max_static else 0 * self.static)
+        if int(self.static) >= self.config.patience:
+            raise UserError(
+                f"{100 * static:.0f} % of the pairs at step {step} hardly change, as in "
+                f"{self.config.patience} windows of {self.config.window} steps: {STATIC_ADVICE}"
             )
 
 
@@ -140,27 +161,41 @@ def reseed(codebook: Tensor, dead: Tensor, outputs: Tensor, generator: torch.Gen
     return int(dead.sum())
 
 
-def diagnose(codebook: Tensor, outputs: Tensor, change: Tensor) -> str:
-    """What the collapse looks like, and what to change."""
+def diagnose(codebook: Tensor | None, outputs: Tensor, change: Tensor) -> str:
+    """What the collapse looks like, and what to change. codebook: None where there is none."""
     spread = float(outputs.float().std(dim=0).norm())
-    spacing = float(torch.pdist(codebook.float()).median()) if len(codebook) > 1 else 0.0
-    static = float((change < 0.01).float().mean())
+    has_distances = codebook is not None and len(codebook) > 1
+    spacing = float(torch.pdist(codebook.float()).median()) if has_distances else 0.0
+    static = float((change < STATIC_CHANGE).float().mean())
     seen = (
         f"{100 * static:.0f} % of the pairs hardly change, encoder outputs spread {spread:.2g} "
         f"against a code spacing of {spacing:.2g}; "
     )
     if static > 0.5:
-        return (
-            seen
-            + "the pairs are nearly static: raise horizon_s, or drop static clips from the source"
-        )
+        return seen + STATIC_ADVICE
     if spread < 0.05 * spacing or spread < 1e-4:
         return seen + (
             "the encoder gives nearly the same output for every pair: lower loop.learning_rate, "
             "add loop.warmup_steps, or train on more varied clips"
         )
     return seen + (
-        "outputs vary but share few codes: raise guard.dead_code_threshold or guard.reseed_until, "
-        "so that "
-        "dead codes are re-seeded longer, or lower loop.learning_rate"
+        "outputs vary but share few codes: raise guard.dead_code_threshold or guard.reseed_until, so "
+        "that dead codes are re-seeded longer, or lower loop.learning_rate"
     )
+
+
+def refuse_static(frames: np.ndarray, max_static: float) -> None:
+    """UserError where more than the part `max_static` of some pairs, evenly spaced over frames uint8
+    (N, T, H, W, 3), hardly changes from the first to the last frame."""
+    rows = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), 512)).astype(int))
+    static = float((pair_change(frames[rows]) < STATIC_CHANGE).mean())
+    if static > max_static:
+        raise UserError(
+            f"{100 * static:.0f} % of {len(rows)} training pairs hardly change: {STATIC_ADVICE}"
+        )
+
+
+def pair_change(frames: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of the first and the last frame, of 1: uint8 (N, T, ...) -> (N,)."""
+    pairs = frames[:, [0, -1]].astype(np.int16)
+    return np.abs(pairs[:, 1] - pairs[:, 0]).reshape(len(frames), -1).mean(axis=1) / 255

@@ -2,7 +2,7 @@
 
     <out>/labels_train.parquet, labels_val.parquet    see invact_vla/data/label_store.py
     <out>/quantizer/                                  if the labeler fitted one (on train pairs)
-    <out>/shards/                                     finished shards, removed at the end
+    <out>/shards/                                     codes of finished shards, removed at the end
     <out>/summary.json                                code usage of each split
 
 Shards are written whole, and a labeler's codes depend on the pair alone: a killed run continues
@@ -14,27 +14,30 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import open_run
 from invact_vla.core.schema import LatentLabels
-from invact_vla.data.label_store import (
-    LabelIdentity,
-    LabelStore,
-    concatenate,
-    read_labels,
-    write_labels,
-)
+from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
 from invact_vla.data.label_videos import relative_path
 from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import stage_device
 from latent_actions.labelers import LapaConfig
 from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
-from latent_actions.labelers.labeler import Labeler, LabelerConfig
-from latent_actions.labelers.pairs import PairConfig, dataset_hash, decoded, shards, spread
+from latent_actions.labelers.labeler import Labeler, LabelerConfig, TrainingPairs
+from latent_actions.labelers.pairs import (
+    PairConfig,
+    dataset_hash,
+    decoded,
+    describe,
+    evenly_spaced_indices,
+    shards,
+)
 from latent_actions.video.records import PairRecord, Split
 from latent_actions.video.sources import Ssv2Source
 
@@ -58,6 +61,7 @@ class LabelConfig:
     splits: tuple[Split, ...] = ("train", "val")  # val measures code usage on held-out pairs
     fit_pairs: int = 4096  # train pairs, about, on which a missing quantizer is fitted
     frames_folder: Path | None = None  # decoded pairs shared with other runs; none: not kept
+    dry_run: bool = False  # only count: pairs of each split, what is left out and why, no-ops
     workers: int = 1  # decoding processes
     threads: int = 1  # torch threads
     device: str = "auto"  # where the labeler's network runs: auto | cpu | cuda | cuda:N | mps
@@ -70,7 +74,12 @@ class LabelConfig:
 
 
 def main(config: LabelConfig) -> Path:
-    """Label every split, print and save code usage; returns the run folder."""
+    """Label every split, print and save code usage; returns the run folder. With `dry_run`, print what
+    would be labeled and write nothing."""
+    if config.dry_run:
+        for split in config.splits:
+            print("\n".join(describe(config.pairs, split)))
+        return config.out
     parents = {**config.pairs.parents(), **config.labeler.parents()}
     run = open_run(config.out, config, parents, config.overwrite, config.seed)
     if run.finished:
@@ -100,8 +109,18 @@ def store_path(folder: Path, split: Split) -> Path:
     return Path(folder) / f"labels_{split}.parquet"
 
 
+@dataclass(frozen=True)
+class Shard:
+    """The labels of one shard, as they wait for the others. rows: int64 (n,) the pairs of the shard that
+    could be decoded. keys: of their videos. codes: int64 (n, K)."""
+
+    rows: np.ndarray
+    keys: np.ndarray
+    codes: np.ndarray
+
+
 def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Path) -> LabelStore:
-    """Label shard by shard, then join the shards."""
+    """Label shard by shard, then write the store."""
     records = config.pairs.records(split)
     identity = LabelIdentity(
         labeler=labeler.name,
@@ -111,52 +130,66 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
         codebook_size=labeler.codebook_size,
         code_length=labeler.code_length,
     )
-    stores = []
-    parts = shards(records, config.pairs.shard)
+    parts, done = shards(records, config.pairs.shard), []
     for number, part in enumerate(tqdm(parts, f"label {split}", unit="shard", mininterval=5)):
-        path = folder / "shards" / f"{split}-{number:05d}.parquet"
-        if not path.exists():
+        path = folder / "shards" / f"{split}-{number:05d}.npz"
+        shard = _read_shard(path, identity)
+        if shard is None:
             place = _frames(config, folder, split, number)
-            write_labels(path, _label_shard(config, labeler, identity, part, place))
-        wanted = {"labeler_hash": labeler.hash, "dataset_hash": identity.dataset_hash}
-        stores.append(read_labels(path, **wanted))
-    write_labels(store_path(folder, split), concatenate(stores))
-    return read_labels(store_path(folder, split))
-
-
-def _label_shard(
-    config: LabelConfig,
-    labeler: Labeler,
-    identity: LabelIdentity,
-    records: list[PairRecord],
-    place: Path,
-) -> LabelStore:
-    """Decode one shard into `place` and label it; pairs of damaged videos are left out."""
-    keep = config.frames_folder is not None
-    with decoded(records, config.pairs, place, config.workers, keep) as frames:
-        rows = frames.records
-        codes = labeler.codes(frames.batch(np.arange(len(rows))), rows)
-    return LabelStore(
+            shard = _label_shard(config, labeler, part, place)
+            with atomic_file(path) as temporary:
+                np.savez(temporary, identity=str(identity), **vars(shard))
+        done.append(shard)
+    rows = [part[row] for part, shard in zip(parts, done, strict=True) for row in shard.rows]
+    root = config.pairs.source.root
+    store = LabelStore(
         identity=identity,
         video_id=tuple(r.video_id for r in rows),
-        path=tuple(relative_path(r.video, config.pairs.source.root) for r in rows),
-        video_key=tuple(video_key(r.video) for r in rows),
+        path=tuple(relative_path(r.video, root) for r in rows),
+        video_key=tuple(str(key) for shard in done for key in shard.keys),
         frame=np.array([r.frame for r in rows], np.int64),
         frame_end=np.array([r.frame_end for r in rows], np.int64),
         text=tuple(r.text for r in rows),
-        labels=LatentLabels(codes, labeler.codebook_size),
+        labels=LatentLabels(np.concatenate([s.codes for s in done]), labeler.codebook_size),
     )
+    write_labels(store_path(folder, split), store)
+    return store
 
 
-def _training_frames(config: LabelConfig, folder: Path) -> Iterator[np.ndarray]:
-    """Frames of about `fit_pairs` training pairs: whole shards, evenly spaced over the split."""
+def _read_shard(path: Path, identity: LabelIdentity) -> Shard | None:
+    """A finished shard; None if there is none, it is torn, or of other labels or pairs."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            if str(saved["identity"]) == str(identity):
+                return Shard(saved["rows"], saved["keys"], saved["codes"])
+    except (OSError, ValueError, LookupError, EOFError, BadZipFile):
+        pass
+    return None
+
+
+def _label_shard(
+    config: LabelConfig, labeler: Labeler, records: list[PairRecord], place: Path
+) -> Shard:
+    """Decode one shard into `place` and label it; pairs of damaged videos are left out."""
+    keep = config.frames_folder is not None
+    with decoded(records, config.pairs, place, config.workers, keep) as store:
+        kept = set(store.records)
+        rows = [row for row, record in enumerate(records) if record in kept]
+        codes = labeler.codes(store.frames, store.records)
+    keys = [video_key(records[row].video) for row in rows]
+    return Shard(np.array(rows, np.int64), np.array(keys, np.str_), codes)
+
+
+def _training_frames(config: LabelConfig, folder: Path) -> Iterator[TrainingPairs]:
+    """About `fit_pairs` training pairs: whole shards, evenly spaced over the split."""
     parts = shards(config.pairs.records("train"), config.pairs.shard)
     wanted = -(-config.fit_pairs // config.pairs.shard)
-    for number in tqdm(spread(len(parts), wanted), "fit quantizer", unit="shard", mininterval=5):
+    chosen = evenly_spaced_indices(len(parts), wanted)
+    for number in tqdm(chosen, "fit quantizer", unit="shard", mininterval=5):
         place = _frames(config, folder, "train", number)
         # kept in any case: labeling this shard comes next and removes it
         with decoded(parts[number], config.pairs, place, config.workers, keep=True) as frames:
-            yield frames.batch(np.arange(len(frames)))
+            yield TrainingPairs(frames.frames, frames.records)
 
 
 def _frames(config: LabelConfig, folder: Path, split: Split, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""`invact latent verify PATH`: hold a LAQ against recorded outputs of the published code."""
+"""`invact latent verify PATH`: hold a model against recorded outputs of its published code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,8 @@ from torch import Tensor
 from invact_vla.core.errors import UserError
 from latent_actions.labelers.laq.checkpoint import from_pretrained, read_tensors
 from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.univla.checkpoint import load_univla
+from latent_actions.labelers.univla.model import UnivlaModel
 
 TOLERANCE = 1e-4  # largest absolute difference of a float tensor; indices must be equal
 
@@ -20,24 +22,31 @@ class LaqVerifyConfig:
 
     POSITIONAL: ClassVar[str] = "path"  # a word without a flag
 
-    path: Path  # LAQ folder, or a weights file in one, with recorded inputs and outputs
+    path: Path  # folder of a LAQ or of UniVLA, or a weights file in one, with recorded outputs
 
 
 def main(config: LaqVerifyConfig) -> int:
     """Print the largest error of every tensor of expected.safetensors; 0 if all agree, else 1.
 
     path: a folder, or a weights file in one. The folder holds the weights (model.safetensors with
-    config.json, or a .pt file), inputs.safetensors with `video` float (B, 3, 2, H, W) in [0, 1], and
-    expected.safetensors with any of `first_tokens`, `last_tokens`, `delta`, `indices`,
-    `reconstruction` (from hard codes). The model runs in lapa_compat mode, quirks included, in fp32.
+    config.json, or a .pt or .ckpt file), inputs.safetensors and expected.safetensors. All in fp32.
+    LAPA's LAQ, quirks included: `video` float (B, 3, 2, H, W) in [0, 1] -> any of `first_tokens`,
+    `last_tokens`, `delta`, `indices`, `reconstruction` (from hard codes).
+    UniVLA's model: `features` float (B, 2, N, D) -> any of `z`, `z_q`, `indices` (task-centric),
+    `z_uncontrol`, `indices_uncontrol` (task-irrelevant), `recon`.
     """
     path = config.path
     folder = path.parent if path.is_file() else path
     inputs = read_tensors(folder / "inputs.safetensors")
     expected = read_tensors(folder / "expected.safetensors")
-    if "video" not in inputs:
-        raise UserError(f"{folder}/inputs.safetensors: expected `video`, got {sorted(inputs)}")
-    outputs = run(from_pretrained(path, lapa_compat=True), inputs["video"].float())
+    if "video" in inputs:
+        outputs = run(from_pretrained(path, lapa_compat=True), inputs["video"].float())
+    elif "features" in inputs:
+        outputs = run_univla(load_univla(path), inputs["features"].float())
+    else:
+        raise UserError(
+            f"{folder}/inputs.safetensors: expected `video` or `features`, got {sorted(inputs)}"
+        )
     unknown = sorted(expected.keys() - outputs.keys())
     if unknown or not expected:
         raise UserError(
@@ -63,6 +72,26 @@ def run(model: LatentActionQuantizer, video: Tensor) -> dict[str, Tensor]:
         "last_tokens": output.last_tokens,
         "reconstruction": output.reconstruction,
     }
+
+
+@torch.no_grad()
+def run_univla(model: UnivlaModel, features: Tensor) -> dict[str, Tensor]:
+    """The same for UniVLA's model."""
+    if features.ndim != 4 or features.shape[1] != 2 or features.shape[3] != model.config.dino_dim:
+        raise UserError(
+            f"features: expected (B, 2, N, {model.config.dino_dim}), got {tuple(features.shape)}"
+        )
+    output = model(features)
+    found = {
+        "indices": output.action.codes,
+        "z": model.action_quantizer.decode(output.action.codes),
+        "z_q": output.action.vectors[:, None],
+        "recon": output.prediction[:, None],
+    }
+    if output.context is not None:
+        found["indices_uncontrol"] = output.context.codes
+        found["z_uncontrol"] = model.vq.decode(output.context.codes)
+    return found
 
 
 def _report(name: str, ours: Tensor, theirs: Tensor) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from invact_vla.data.video.decode import VideoError
+from invact_vla.data.video.frames import VideoError
 from latent_actions.video.probes import Probed
 from latent_actions.video.records import ClipRecord, Record
 from latent_actions.video.skip_report import SkipReport

@@ -49,10 +49,8 @@ def build_index(
     records: list[ClipRecord] = []
     report: dict[str, Any] = {"source": source.name, "root": str(source.root), "splits": {}}
     for split in splits:
-        listed, dropped = source.index(split)
-        dropped.check(f"videos or annotations below {source.root}", source.max_skipped)
+        listed, dropped = source.checked_index(split)
         kept = [record for record in listed if _has_label(record, vocabulary, dropped)]
-        dropped.log(f"{source.name} {split} clips", len(kept))
         if not kept:
             raise UserError(_nothing_left(source, split, dropped))
         records += kept
@@ -74,13 +72,9 @@ def _has_label(record: ClipRecord, vocabulary: Collection[str] | None, dropped: 
 
 
 def _nothing_left(source: SourceConfig, split: Split, dropped: SkipReport) -> str:
-    reasons = "; ".join(
-        f"{count} {reason} (such as {dropped.examples[reason][0]})"
-        for reason, count in dropped.counts.most_common()
-    )
     return (
         f"no clips of split {split!r} below {source.root}: "
-        f"{f'dropped {reasons}' if reasons else 'nothing is listed'}; "
+        f"{dropped.summary() or 'nothing is listed'}; "
         "check the root, the split and the options of the source"
     )
 
@@ -164,7 +158,7 @@ class IndexConfig:
 
 def main(config: IndexConfig) -> Path:
     """Print the report, write records.json and report.json; returns the run folder."""
-    run = open_run(config.out, config, parents=config.source.parents(), overwrite=config.overwrite)
+    run = open_run(config.out, config, inputs=config.source.parents(), overwrite=config.overwrite)
     if run.finished:
         return run.folder
     index = build_index(config.source, config.splits, _vocabulary(config.vocabulary))

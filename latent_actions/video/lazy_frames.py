@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from invact_vla.data.video.decode import Fit, decode_frames
+from invact_vla.data.video.display import Fit
+from invact_vla.data.video.frames import decode_frames
 from invact_vla.data.video.video_info import VideoInfo
 
 

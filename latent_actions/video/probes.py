@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json, write_json
-from invact_vla.data.video.decode import VideoError, file_stamp, probe
+from invact_vla.data.video.frames import VideoError, file_stamp, probe
 from invact_vla.data.video.video_info import VERSION, VideoInfo
 from latent_actions.video.workers import run_parallel
 

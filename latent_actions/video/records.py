@@ -4,44 +4,49 @@ Records are plain metadata: nothing is decoded here. `frame` counts decoded fram
 0; seconds are counted from the file's first frame.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 View = Literal["ego", "exo"]
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRecord:
-    """One atomic action seen by one camera.
+    """One action seen by one camera: the span [start_s, end_s) of `video`, the same for every source.
 
-    Clips of one moment (the same action seen by several cameras) share `moment_id`. `scene` is the
-    grouping of the evaluation, `verb` the label, [start_s, end_s) the span inside `video`. What a
-    benchmark needs besides stands in `tags` (other labels and groupings, by name) and `parts` (spans
-    of the atomic actions inside a longer clip, seconds of the video, in order). `best`: the
-    annotators named this camera the best exo view of the moment. Sources without views call their
-    cameras "exo".
+    A source gives what it knows. `clip_id` is unique in the data set. `text`: what happens, in words;
+    `verb`: its class, as retrieval counts it; both are empty where nothing is annotated. Clips of one
+    moment (the same action seen by several cameras) share `moment_id`, those of one recording `take`,
+    those of one place `scene`: without them a clip is its own moment, take and scene. `view` is "exo"
+    where a source has no views. What a benchmark needs besides stands in `tags` (other labels and
+    groupings, by name) and `parts` (spans of the atomic actions inside a longer clip, seconds of the
+    video, in order). `best`: the annotators named this camera the best exo view of the moment.
     """
 
     clip_id: str
-    moment_id: str
-    take: str
-    scene: str
-    view: View
-    camera: str
-    verb: str
-    text: str
-    split: Split
     video: Path
-    start_s: float
-    end_s: float
+    split: Split
+    start_s: float = 0.0
+    end_s: float = math.inf  # the end of the video; `SourceConfig.whole_videos` sets it
+    text: str = ""
+    verb: str = ""
+    moment_id: str = ""
+    take: str = ""
+    scene: str = ""
+    view: View = "exo"
+    camera: str = "video"
     tags: Mapping[str, str | float] = field(default_factory=dict, hash=False)
     parts: tuple[tuple[float, float], ...] = ()
     best: bool = False
 
     def __post_init__(self) -> None:
+        for group in ("moment_id", "take", "scene"):
+            if not getattr(self, group):
+                object.__setattr__(self, group, self.clip_id)
         if self.view not in ("ego", "exo"):
             raise ValueError(f"clip {self.clip_id}: view must be 'ego' or 'exo', got {self.view!r}")
         if not 0 <= self.start_s < self.end_s:
@@ -53,7 +58,8 @@ class ClipRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PairRecord:
-    """Two frames of one video, `frame` and `frame_end`, (frame_end - frame) / fps seconds apart.
+    """Two frames of one clip, `frame` and `frame_end` of its video, (frame_end - frame) / fps seconds
+    apart. video_id: the clip's `clip_id`.
 
     Both lie inside the video: 0 <= frame < frame_end <= n_frames - 1.
     """

@@ -38,16 +38,36 @@ class SkipReport:
         """Items left out because of damage."""
         return sum(self.counts[reason] for reason in self.damage)
 
-    def log(self, what: str, kept: int) -> None:
-        """One line: how many were kept, how many dropped and why."""
+    def update(self, other: "SkipReport") -> None:
+        """Add what another report counts."""
+        self.seen += other.seen
+        self.damage |= other.damage
+        self.counts.update(other.counts)
+        for reason, named in other.examples.items():
+            self.examples[reason] = (self.examples.get(reason, []) + named)[:EXAMPLES]
+
+    def summary(self) -> str:
+        """What was dropped and why, in one line; empty if nothing was."""
         reasons = ", ".join(
             f"{count} {reason} (such as {self.examples[reason][0]})"
-            for reason, count in sorted(self.counts.items())
+            for reason, count in self.counts.most_common()
         )
-        logger.info("%s: kept %d%s", what, kept, f"; dropped {reasons}" if reasons else "")
+        return f"dropped {reasons}" if reasons else ""
+
+    def lines(self) -> list[str]:
+        """The same, a line per reason."""
+        return [
+            f"  dropped {count:>7} {reason}{', damage' if reason in self.damage else ''} "
+            f"(such as {self.examples[reason][0]})"
+            for reason, count in sorted(self.counts.items())
+        ]
+
+    def log(self, what: str, kept: int) -> None:
+        """One line: how many were kept, how many dropped and why."""
+        logger.info("%s: kept %d%s", what, kept, f"; {self.summary()}" if self.counts else "")
 
     def check(self, what: str, limit: float) -> None:
-        """Raise a UserError if more than the share `limit` of what was seen is damaged."""
+        """Raise a UserError if more than the fraction `limit` of what was seen is damaged."""
         if self.damaged > limit * self.seen:
             examples = [text for reason in sorted(self.damage) for text in self.examples[reason]]
             raise UserError(

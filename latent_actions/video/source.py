@@ -1,22 +1,20 @@
-"""What a video source is: a config that lists its clips and pairs. The members are in
-`sources/`.
-"""
+"""What a video source is: a config that lists its clips. The members are in `sources/`."""
 
 import abc
 import logging
+import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import draccus
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import VideoError
-from latent_actions.video.clips import episode_rng, timed_pairs
+from invact_vla.data.video.frames import VideoError
 from latent_actions.video.decode_errors import damage_of
 from latent_actions.video.probes import PROBES, Probed, probe_all
-from latent_actions.video.records import ClipRecord, PairRecord, Split
+from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 
 logger = logging.getLogger(__name__)
@@ -26,11 +24,13 @@ logger = logging.getLogger(__name__)
 class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
     """A folder of videos in a known layout. Nothing is decoded to list clips.
 
-    A member gives `index`; clips, pairs and the limit on damage follow from it.
+    A member gives `index`, and `splits` if it has others; the limit on damage follows from it.
     """
 
+    splits: ClassVar[tuple[Split, ...]] = ("train", "val")
+
     root: Path = Path("data")  # folder that holds the data set
-    max_skipped: float = 0.01  # share of damaged or missing items that may be left out
+    max_skipped: float = 0.01  # fraction of damaged or missing items that may be left out
     workers: int = 2  # processes that count the frames of videos
 
     def __post_init__(self) -> None:
@@ -46,45 +46,25 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
 
     @abc.abstractmethod
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        """Clips of a split, in a fixed order, and what was left out and why."""
+        """Clips of a split of `splits`, in a fixed order, and what was left out and why."""
 
-    def clips(self, split: Split) -> list[ClipRecord]:
-        """Labeled clips of a split; what was dropped is logged. More damage than `max_skipped` is
-        a UserError.
-        """
+    def checked_index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
+        """`index`, logged. UserError for a split that the source does not have, and for more damage than
+        `max_skipped`."""
+        if split not in self.splits:
+            raise UserError(f"{self.name} has no split {split!r}, only {', '.join(self.splits)}")
         records, dropped = self.index(split)
         dropped.check(f"videos or annotations below {self.root}", self.max_skipped)
         dropped.log(f"{self.name} {split} clips", len(records))
-        return records
+        return records, dropped
 
-    def pairs(
-        self, split: Split, horizon_s: float, pairs_per_clip: int, seed: int
-    ) -> list[PairRecord]:
-        """Frame pairs horizon_s seconds apart, up to `pairs_per_clip` a clip, drawn from (seed,
-        clip).
-        """
-        clips, dropped, records = self.clips(split), SkipReport(), []
-        probed = self.probe([clip.video for clip in clips])
-        dropped.seen = len(clips)
-        for clip in clips:
-            info = probed[clip.video]
-            if isinstance(info, VideoError):
-                dropped.add(damage_of(clip.video), str(info), damage=True)
-                continue
-            span, rng = (clip.start_s, clip.end_s), episode_rng(seed, clip.clip_id)
-            pairs = timed_pairs(info, *span, horizon_s, pairs_per_clip, rng)
-            if not pairs:
-                dropped.add("shorter than the horizon", clip.clip_id)
-            for frame, frame_end, fps in pairs:
-                records.append(
-                    PairRecord(
-                        video_id=clip.clip_id, video=clip.video, text=clip.text,
-                        frame=frame, frame_end=frame_end, fps=fps,
-                    )
-                )  # fmt: skip
-        dropped.check(f"clips below {self.root}", self.max_skipped)
-        dropped.log(f"{self.name} {split} pairs", len(records))
-        return records
+    def clips(self, split: Split) -> list[ClipRecord]:
+        """Clips of a split, from `checked_index`."""
+        return self.checked_index(split)[0]
+
+    def for_labels(self) -> "SourceConfig":
+        """The source as labels are made of it: one view of an action is enough for a label."""
+        return self
 
     def probe(self, videos: Sequence[Path]) -> dict[Path, Probed]:
         """Lengths of videos, in parallel, kept in `<root>/.probes.json`."""
@@ -96,25 +76,36 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         made = [folder for folder in (root, root.parent) if (folder / "provenance.json").exists()]
         return {"source": made[0]} if made else {}
 
-    def whole_videos(self, rows: Iterable[dict[str, Any]], dropped: SkipReport) -> list[ClipRecord]:
-        """A clip a video, from its first frame to its last; unreadable videos are counted.
-
-        rows: the fields of a ClipRecord without start_s and end_s.
-        """
-        rows = list(rows)
-        probed = self.probe([row["video"] for row in rows])
-        dropped.seen += len(rows)
-        clips = []
-        for row in rows:
-            info = probed[row["video"]]
+    def whole_videos(self, clips: Iterable[ClipRecord], dropped: SkipReport) -> list[ClipRecord]:
+        """The clips with the end of their video as theirs; unreadable videos are counted."""
+        clips = list(clips)
+        probed = self.probe([clip.video for clip in clips])
+        dropped.seen += len(clips)
+        whole = []
+        for clip in clips:
+            info = probed[clip.video]
             if isinstance(info, VideoError):
-                dropped.add(damage_of(row["video"]), str(info), damage=True)
+                dropped.add(damage_of(clip.video), str(info), damage=True)
             else:
-                clips.append(ClipRecord(**row, start_s=0.0, end_s=info.n_frames / info.fps))
-        return clips
+                whole.append(replace(clip, end_s=info.duration_s))
+        return whole
 
 
 def check_folder(path: Path, what: str) -> None:
     """Raise a UserError that says what was expected if `path` is not a folder."""
     if not path.is_dir():
         raise UserError(f"no folder {path}: expected {what}; give the right root")
+
+
+def held_out(names: Sequence[str], fraction: float) -> set[str]:
+    """Those of the names that are the split "val" where the data have no splits: a fraction of them, but
+    at least one of two or more, by a hash of the name."""
+    ranked = sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))
+    count = round(fraction * len(names))
+    return set(ranked[: max(count, 1) if fraction and len(names) > 1 else count])
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise a ValueError unless an option is in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder, hash_json, read_json, write_json
 from invact_vla.core.limits import short
-from invact_vla.data.video.decode import Fit, VideoError, open_video
+from invact_vla.data.video.display import Fit
+from invact_vla.data.video.frames import VideoError, file_stamp, open_video
 from invact_vla.data.video.video_info import VERSION, VideoInfo
 from latent_actions.video.clips import clip_frames, pair_frames
 from latent_actions.video.decode_errors import Damage, damage_of
@@ -188,7 +189,7 @@ def _request(
     if not records:
         raise UserError(f"no clips to decode into {folder}: check the source's path and split")
     videos = sorted({record.video for record in records})
-    bytes_of = [[str(path), path.stat().st_size if path.exists() else -1] for path in videos]
+    bytes_of = [[str(path), (file_stamp(path) or (-1,))[0]] for path in videos]
     return {
         "frames": frames,
         "size": size,

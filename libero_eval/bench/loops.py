@@ -26,7 +26,7 @@ OUTPUT = sys.stdout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BenchJob:
     """What a process measures. loop: public or ours. first: its first init state. chunks: a phase
     each; steps between two frames, 0 for no frames (ours only)."""
 
@@ -71,7 +71,7 @@ def timed(times: list[float], call: Callable[[], Any]) -> Any:
 class PublicLoop:
     """OpenVLA's evaluation of LIBERO, run_libero_eval.py: OffScreenRenderEnv as hf-libero has it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: BenchJob) -> None:
         from libero_eval.env import libero_home
         from libero_eval.env.init_states import init_states
         from libero_eval.env.tasks import task_name
@@ -117,7 +117,7 @@ class PublicLoop:
 class OwnLoop:
     """LiberoSim as the rollout uses it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: BenchJob) -> None:
         from libero_eval.env.sim import LiberoSim
 
         protocol = get_protocol(job.protocol)
@@ -148,7 +148,7 @@ class OwnLoop:
         """Every frame has been timed."""
 
 
-def run(loop: PublicLoop | OwnLoop, job: Job, chunk: int) -> Phase:
+def run(loop: PublicLoop | OwnLoop, job: BenchJob, chunk: int) -> Phase:
     """All episodes of a phase."""
     phase = Phase()
     for episode in range(job.first, job.first + job.episodes):
@@ -171,7 +171,7 @@ def say(message: str) -> None:
 
 def main(words: list[str]) -> None:
     """Set up, then a phase whenever a line comes in."""
-    job = Job(**json.loads(words[0]))
+    job = BenchJob(**json.loads(words[0]))
     gl.probe()
     loop = PublicLoop(job) if job.loop == "public" else OwnLoop(job)
     for chunk in job.chunks:

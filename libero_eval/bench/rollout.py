@@ -24,9 +24,9 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import write_json
 from invact_vla.core.machine import cpu_name
-from libero_eval.bench.loops import MARK, Job, Phase
+from invact_vla.core.run_folder import save_result
+from libero_eval.bench.loops import MARK, BenchJob, Phase
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.protocol import DEFAULT_PROTOCOL, get_protocol
 from libero_eval.env.tasks import task_name
@@ -47,7 +47,7 @@ class BenchRolloutConfig:
     steps: int = 32  # timed steps an episode
     chunk: int = 8  # steps between two frames of the open-loop policy
     workers: int = 2  # processes of ours
-    out: Path | None = None  # JSON with every number
+    out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         for name in ("repeats", "episodes", "steps", "chunk", "workers"):
@@ -97,15 +97,16 @@ def main(config: BenchRolloutConfig) -> int:
     numbers = {"cpu": cpu_name(), "load": [before, os.getloadavg()[0]], "pack": config.assets.name}
     print(report(config, rounds, numbers))
     if config.out is not None:
-        write_json(config.out, {**numbers, "rounds": [asdict(r) for r in rounds]})
+        figures = {**numbers, "rounds": [asdict(r) for r in rounds]}
+        save_result(config.out, config, "bench.json", figures)
     return 0
 
 
 def measure(config: BenchRolloutConfig, assets: Path, task: int) -> Round:
     """All loops once, one after the other."""
 
-    def job(loop: str, first: int, chunks: list[int]) -> Job:
-        return Job(
+    def job(loop: str, first: int, chunks: list[int]) -> BenchJob:
+        return BenchJob(
             loop=loop, protocol=config.protocol, task=task, assets=str(assets), first=first,
             episodes=config.episodes, steps=config.steps, chunks=chunks,
         )  # fmt: skip
@@ -143,7 +144,7 @@ def median_ms(phases: list[Phase], what: str) -> float:
     return 1000 * median(seconds for phase in phases for seconds in getattr(phase, what))
 
 
-def run(jobs: list[Job]) -> list[list[Phase]]:
+def run(jobs: list[BenchJob]) -> list[list[Phase]]:
     """Run jobs side by side, a process each; returns the phases, each with one entry a job."""
     with ExitStack() as stack:
         children = [stack.enter_context(start(job)) for job in jobs]
@@ -159,7 +160,7 @@ def run(jobs: list[Job]) -> list[list[Phase]]:
         return together
 
 
-def start(job: Job) -> subprocess.Popen[str]:
+def start(job: BenchJob) -> subprocess.Popen[str]:
     """A process for a job; the public loop's has no thread variables, as nobody sets any there."""
     environment = {name: value for name, value in os.environ.items() if name not in ONE_THREAD}
     if job.loop == "ours":

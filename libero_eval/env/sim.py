@@ -190,7 +190,7 @@ class LiberoSim:
         if np.abs(values).max() > 1 + RANGE_TOLERANCE:
             raise UserError(
                 f"{where}: expected actions in [-1, 1], got {values.round(4).tolist()}; "
-                "unnormalise with the checkpoint's own statistics and clip"
+                "unnormalize with the checkpoint's own statistics and clip"
             )
         return np.clip(values, -1, 1)
 
@@ -302,10 +302,6 @@ class LiberoSim:
         """How near the running episode came so far."""
         satisfied = sum(holds for _, holds in self.predicates())
         return Progress(satisfied, len(self._goal), self._best, self._closest_m)
-
-    def closest_approach(self) -> float:
-        """Smallest distance so far from the gripper to an object of the goal, in meters."""
-        return self._closest_m
 
     def _watch(self) -> int:
         """Update the running best; returns how many predicates hold."""

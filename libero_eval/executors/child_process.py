@@ -29,12 +29,12 @@ def start_child(target: Callable[..., None], *arguments: object) -> tuple[BasePr
     It uses one thread per library, whatever this process does, and no Ctrl-C ends it.
     """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=target, args=(child_end, *arguments), daemon=True)
     with _one_thread(), _interrupts_blocked():
         process.start()
-    theirs.close()
-    return process, ours
+    child_end.close()
+    return process, parent_end
 
 
 def begin_child() -> None:

@@ -1,6 +1,6 @@
 """What executors with several workers share: who gets which job, and what a death or a hang costs.
 
-A worker is a process with a runner. How one is started, told and heard is its executor's affair.
+A worker is a process with a runner. How one is started and talked to is its executor's affair.
 """
 
 import logging
@@ -66,7 +66,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
         self.workers: list[WorkerT] = []
 
     @abstractmethod
-    def launch(self, make_runner: Callable[[], Runner[Any, Any]]) -> WorkerT:
+    def launch(self, make_runner: Callable[[], Runner]) -> WorkerT:
         """Start a worker; its first message is `Ready`, or a UserError."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
 
     def run(
         self,
-        make_runner: Callable[[], Runner[Job, Result]],
+        make_runner: Callable[[], Runner],
         queue: JobQueue[Job],
         error_row: Callable[[Job, str], Result],
     ) -> Generator[Result, None, None]:
@@ -142,7 +142,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
         return worker.last_heartbeat + limit - time.monotonic()
 
     def _wait(self) -> Iterator[Any]:
-        """Attend to workers that said something, died or hang; blocks until one does."""
+        """Attend to workers that sent something, died or hang; blocks until one does."""
         patience_s = min(map(self._patience_s, self.workers), default=0.0)
         for worker, message in self.receive(max(0.0, patience_s)):
             yield from self._attend(worker, message)
@@ -163,6 +163,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
             worker.assigned = Assignments(self._queue, message.capacity)
             self._failed_starts = 0
             return
+        assert worker.assigned is not None
         for job, result in message:
             worker.assigned.done(job)
             yield result

@@ -1,4 +1,4 @@
-"""What can be rolled out: a file a policy, each a member of the registry `PolicyConfig`.
+"""What can be rolled out: a file per policy, each a member of the registry `PolicyConfig`.
 
 --policy.type checkpoint --policy.folder runs/posttrain    --policy.type expert
 --policy.type noop                                         --policy.type random
@@ -12,27 +12,23 @@ from libero_eval.policies.controls import (
     NOOP_ACTION,
     NoopConfig,
     NoopPolicy,
-    RandomConfig,
     RandomPolicy,
+    RandomPolicyConfig,
 )
 from libero_eval.policies.expert import DemonstratorConfig
 from libero_eval.policies.remote import RemoteConfig
 from libero_eval.policies.replay import ReplayConfig
 from libero_eval.policies.selftest import SelftestConfig, SelftestPolicy
-from libero_eval.policy_source import EachEpisode, PolicySource, Privileged
 
 __all__ = [
     "NOOP_ACTION",
     "CheckpointConfig",
     "DemonstratorConfig",
-    "EachEpisode",
     "NoopConfig",
     "NoopPolicy",
     "PolicyConfig",
-    "PolicySource",
-    "Privileged",
-    "RandomConfig",
     "RandomPolicy",
+    "RandomPolicyConfig",
     "RemoteConfig",
     "ReplayConfig",
     "SelftestConfig",

@@ -40,11 +40,7 @@ class CheckpointConfig(PolicyConfig):
         torch.set_num_threads(1)
         folder = self.checkpoint_folder()
         policy = OpenVLAPolicy.from_pretrained(
-            folder,
-            self.statistics,
-            device=self.device,
-            dtype=self.dtype,
-            quantize=self.quantize,
+            folder, self.statistics, device=self.device, dtype=self.dtype, quantize=self.quantize
         )
         if self.published_pictures:
             processor = policy.pretrained.processor.published()

@@ -23,7 +23,7 @@ class NoopConfig(PolicyConfig):
 
 @PolicyConfig.register_subclass("random")
 @dataclass(frozen=True, kw_only=True)
-class RandomConfig(PolicyConfig):
+class RandomPolicyConfig(PolicyConfig):
     """Uniformly random actions: a lower bound that moves."""
 
     chunk: int = 8  # steps that one random action is held for

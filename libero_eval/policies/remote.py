@@ -13,6 +13,7 @@ from libero_eval.serving.address import ServerUrl
 
 if TYPE_CHECKING:
     from libero_eval.serving.client import RemoteSource
+    from libero_eval.serving.messages import PolicyCard
 
 draccus.decode.register(ServerUrl, lambda value, _=None: ServerUrl(value))
 draccus.encode.register(ServerUrl, lambda url, _=None: str(url))
@@ -26,8 +27,8 @@ class RemoteConfig(PolicyConfig):
     """A policy that `invact libero serve` or libero_eval/serving/server.py serves."""
 
     url: ServerUrl = _DEFAULT_URL  # where the server listens: ws://HOST:PORT
-    timeout_s: float = 60.0  # longest time an answer may take, once it has acted
-    first_answer_s: float = 300.0  # longest time until its first action: it may load and compile
+    timeout_s: float = 60.0  # longest time a response may take, once it has acted
+    first_response_s: float = 300.0  # longest time until its first action: it may load and compile
     connect_timeout_s: float = 10.0  # longest time a connection may take
     wait_s: float = 0.0  # how long to wait for a server that does not listen yet
 
@@ -35,36 +36,33 @@ class RemoteConfig(PolicyConfig):
         if not self.url.startswith(("ws://", "wss://")):
             raise ValueError("url must start with ws:// or wss://")  # it may hold a password
         object.__setattr__(self, "url", ServerUrl(self.url))
-        if min(self.timeout_s, self.first_answer_s, self.connect_timeout_s) <= 0:
-            raise ValueError("timeout_s, first_answer_s and connect_timeout_s must be positive")
+        if min(self.timeout_s, self.first_response_s, self.connect_timeout_s) <= 0:
+            raise ValueError("timeout_s, first_response_s and connect_timeout_s must be positive")
         if self.wait_s < 0:
             raise ValueError(f"wait_s must not be negative, got {self.wait_s}")
 
     def load(self) -> PolicySource:
-        """Connect. Raises UserError if no policy server answers."""
+        """Connect. Raises UserError if no policy server responds."""
         return self._connect()
 
     def hash(self) -> str:
         """What the server says: the hash of the policy that it serves."""
-        source = self._connect()
-        try:
-            return source.card.hash or super().hash()
-        finally:
-            source.close()
+        return self._card().hash or super().hash()
 
     def for_protocol(self, protocol: Protocol) -> PolicyConfig:
         """Checks the cameras that the server's policy reads."""
-        source = self._connect()
-        try:
-            protocol.check_cameras(source.card.needs)
-        finally:
-            source.close()
+        protocol.check_cameras(self._card().needs)
         return self
+
+    def _card(self) -> "PolicyCard":
+        source = self._connect()
+        source.close()
+        return source.card
 
     def _connect(self) -> "RemoteSource":
         try:
             from libero_eval.serving.client import Link, RemoteSource
         except ModuleNotFoundError as error:
             raise missing_package(error) from error
-        limits = (self.timeout_s, self.connect_timeout_s, self.first_answer_s, self.wait_s)
+        limits = (self.timeout_s, self.connect_timeout_s, self.first_response_s, self.wait_s)
         return RemoteSource(Link(self.url.with_token(), *limits))

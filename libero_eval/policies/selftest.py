@@ -13,11 +13,11 @@ from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policy_source import EachEpisode, PolicySource
 
-GRID = 8  # blocks a side whose mean colors are read
-GREY = 1 << 16  # a gray level
+GRID = 8  # blocks per side whose mean colors are read
+GRAY = 1 << 16  # a gray level
 ONE = 1 << 22  # an action of 1; float32 holds every multiple of its inverse in [-1, 1] exactly
 STATE_UNIT = 1e-5  # m or rad
-SEEN_SHARE, DRIFT_SHARE = 40, 60  # percent of an action that observations and time decide
+SEEN_PERCENT, DRIFT_PERCENT = 40, 60  # of an action that observations and time decide
 HOLD = 16  # steps in one direction: the arm moves visibly, and turns before it leaves the table
 
 
@@ -27,7 +27,7 @@ class SelftestConfig(PolicyConfig):
     """A deterministic policy that reads pixels, state and words, and solves nothing."""
 
     weights: int = 0  # which of its weights
-    chunk: int = 8  # actions a call
+    chunk: int = 8  # actions per call
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -68,7 +68,7 @@ class SelftestPolicy:
 def block_means(image: np.ndarray, grid: int) -> np.ndarray:
     """Mean color of each of grid x grid blocks less that of the image: int64 (grid * grid * 3,).
 
-    image: uint8 (H, W, 3); ValueError unless H, W >= grid. Unit: 1 / GREY of a gray level.
+    image: uint8 (H, W, 3); ValueError unless H, W >= grid. Unit: 1 / GRAY of a gray level.
     """
     height, width = image.shape[:2]
     if min(height, width) < grid:
@@ -76,13 +76,15 @@ def block_means(image: np.ndarray, grid: int) -> np.ndarray:
     rows, columns = np.arange(grid) * height // grid, np.arange(grid) * width // grid
     sums = np.add.reduceat(np.add.reduceat(image.astype(np.int64), rows, 0), columns, 1)
     pixels = np.outer(np.diff([*rows, height]), np.diff([*columns, width]))[..., None]
-    means = sums * GREY // pixels
+    means = sums * GRAY // pixels
     return (means - means.sum((0, 1)) // grid**2).reshape(-1)
 
 
 def _action(seen: np.ndarray, drift: np.ndarray) -> np.ndarray:
     """Integers -> (7,) float32: six deltas, and a gripper that is open or closed."""
-    mixed = (np.clip(seen, -ONE, ONE) * SEEN_SHARE + drift[:6] * (ONE // 128) * DRIFT_SHARE) // 100
+    mixed = (
+        np.clip(seen, -ONE, ONE) * SEEN_PERCENT + drift[:6] * (ONE // 128) * DRIFT_PERCENT
+    ) // 100
     gripper = ONE if drift[6] > 64 else -ONE
     return (np.append(np.clip(mixed, -ONE, ONE), gripper) / ONE).astype(np.float32)
 

@@ -127,10 +127,7 @@ def _served(config: RolloutConfig, policy: PolicyConfig) -> Iterator[PolicyConfi
 
 
 def _run_all(
-    config: RolloutConfig,
-    factory: EpisodeRunnerFactory,
-    jobs: list[Job],
-    stopper: Stopper | None,
+    config: RolloutConfig, factory: EpisodeRunnerFactory, jobs: list[Job], stopper: Stopper | None
 ) -> list[EpisodeRow]:
     """Run the jobs, once more those that ended as errors, and film; returns the rows that count."""
     executor = (by_workers(config.workers) if config.workers else config.executor).build()

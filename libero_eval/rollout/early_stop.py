@@ -117,10 +117,10 @@ class Stopper:
             self._ended[row.task_id, row.init_index] = row
         # one row may complete several rounds: each is looked at, as if it had come alone
         while not self._why and self._next_round < len(self._rounds):
-            places = self._rounds[self._next_round]
-            if any(place not in self._ended for place in places):
+            episodes = self._rounds[self._next_round]
+            if any(episode not in self._ended for episode in episodes):
                 break
-            self._counted += [self._ended[place] for place in places]
+            self._counted += [self._ended[episode] for episode in episodes]
             self._next_round += 1
             self._why = self._met()
         return bool(self._why)
@@ -154,19 +154,19 @@ class Stopper:
 
     def _interval(self) -> tuple[float, float, float]:
         """(estimate, low, high) of the rate, or of the difference from the baseline."""
-        ours, n = outcomes(self._counted), len(self._counted)
+        candidate, n = outcomes(self._counted), len(self._counted)
         if self._baseline is None:
-            k = sum(ours.values())
+            k = sum(candidate.values())
             return k / n, *rate_sequence(k, n, self.rule.level)
-        theirs = [self._baseline[episode] for episode in ours]
-        losses, wins = discordant(theirs, list(ours.values()))
+        reference = [self._baseline[episode] for episode in candidate]
+        losses, wins = discordant(reference, list(candidate.values()))
         interval = difference_sequence(losses, n - losses - wins, wins, self.rule.level)
         return (wins - losses) / n, *interval
 
 
 def _baseline_rows(folder: Path, rounds: Sequence[Sequence[tuple[int, int]]]) -> list[EpisodeRow]:
     """Rows of the baseline for every episode of this run; UserError if one is missing or an error."""
-    wanted = {place for places in rounds for place in places}
+    wanted = {episode for episodes in rounds for episode in episodes}
     rows = [row for row in read_episodes(folder) if (row.task_id, row.init_index) in wanted]
     have = {(row.task_id, row.init_index) for row in rows if row.outcome != "error"}
     if have != wanted:

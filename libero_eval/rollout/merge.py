@@ -14,7 +14,7 @@ VIDEOS = "videos"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeConfig:
+class MergeShardsConfig:
     """Which shards, and where to."""
 
     POSITIONAL: ClassVar[str] = "shards"  # words without a flag
@@ -25,7 +25,7 @@ class MergeConfig:
     may_differ: tuple[str, ...] = ()  # hashes that may differ, e.g. manifest_hash: other machines
 
 
-def main(config: MergeConfig) -> Path:
+def main(config: MergeShardsConfig) -> Path:
     """Check that the shards are one whole run, and write its rows, videos and manifest."""
     if not config.shards:
         raise UserError("no shards given: invact libero merge runs/shard0 runs/shard1 --out DIR")

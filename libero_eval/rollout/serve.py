@@ -29,7 +29,7 @@ class ServeConfig:
     policy: PolicyConfig  # which one: --policy.type checkpoint --policy.folder DIR
     host: str = "127.0.0.1"  # address to listen at; beyond loopback, give a token
     port: int = 8000  # 0: any free one
-    max_batch: int = 16  # most observations that are answered together
+    max_batch: int = 16  # most observations in a batch
     max_wait_ms: float = 5.0  # longest wait for others; none once every running episode has asked
     max_bytes: int = MAX_BYTES  # largest message that is read
     keep_s: float = 60.0  # how long the episodes of a client that is gone wait for its return

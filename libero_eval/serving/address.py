@@ -1,11 +1,21 @@
-"""The address of a policy server, and the secret that opens it."""
+"""The address of a policy server, the secret that opens it, and waiting until it listens."""
 
+import logging
 import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from invact_vla.core.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+SAY_EVERY_S = 10.0
+RETRY_EVERY_S = 0.5
 TOKEN_VARIABLE = "INVACT_POLICY_TOKEN"
 SHORTEST_TOKEN = 8  # characters
 PORTS = {"ws": 80, "wss": 443}
@@ -22,9 +32,9 @@ class ServerUrl(str):
     def __new__(cls, url: str) -> "ServerUrl":
         """url: ws://HOST:PORT, ws://USER:PASSWORD@HOST:PORT, or another ServerUrl."""
         full = url.full if isinstance(url, ServerUrl) else str(url)
-        head, _, place = full.rpartition("@")
+        head, _, location = full.rpartition("@")
         scheme, slashes, _ = head.partition("//")
-        shown = super().__new__(cls, f"{scheme}{slashes}{place}" if slashes else place)
+        shown = super().__new__(cls, f"{scheme}{slashes}{location}" if slashes else location)
         shown.full = full
         return shown
 
@@ -74,3 +84,46 @@ def server_token(path: Path | None) -> str | None:
             "make one by `openssl rand -hex 16`"
         )
     return token
+
+
+def dial(url: ServerUrl, timeout_s: float, wait_s: float) -> socket.socket:
+    """A connection to the server's port. wait_s: how long somebody who does not listen is waited for.
+
+    Raises UserError if nobody listens by then, and for a URL that names no host.
+    """
+    address = url.host_and_port()
+    deadline = time.monotonic() + wait_s
+    with waiting(url, "somebody to listen", wait_s):
+        while True:
+            try:
+                return socket.create_connection(address, timeout_s)
+            except OSError as error:
+                if time.monotonic() < deadline and isinstance(error, ConnectionError):
+                    time.sleep(RETRY_EVERY_S)
+                    continue
+                raise UserError(
+                    f"no policy server at {url} ({str(error) or type(error).__name__}): start one "
+                    "with `invact libero serve`, correct --policy.url, or give --policy.wait_s 300 "
+                    "if it is about to start"
+                ) from error
+
+
+@contextmanager
+def waiting(url: str, what: str, limit_s: float) -> Iterator[None]:
+    """Say every SAY_EVERY_S seconds that something has not come yet, as long as the block lasts."""
+    started, is_over = time.monotonic(), threading.Event()
+
+    def say() -> None:
+        while not is_over.wait(SAY_EVERY_S):
+            seconds = time.monotonic() - started
+            logger.warning(
+                "%s: waiting for %s, %.0f s of at most %g s", url, what, seconds, limit_s
+            )
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

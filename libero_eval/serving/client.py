@@ -1,7 +1,7 @@
 """The client of a policy server: a source whose policies live elsewhere.
 
-Three waits, each with its own limit: for somebody to listen, for the first answer (servers load and
-compile their models late), and for every answer after it.
+Three waits, each with its own limit: for somebody to listen, for the first response (servers load and
+compile their models late), and for every response after it.
 """
 
 import itertools
@@ -10,20 +10,19 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
-from typing import Any
+from typing import Any, cast
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LIBERO_ACTIONS, ActionChunk, Observation, Policy
-from libero_eval.policy_source import PolicyRequest, PolicySource
+from libero_eval.policy_source import PolicyRequest, PolicyResponse, PolicySource
 from libero_eval.serving import MAX_BYTES, messages
-from libero_eval.serving.address import TOKEN_VARIABLE, ServerUrl
-from libero_eval.serving.answers import Answers, error_of
-from libero_eval.serving.dial import dial, waiting
+from libero_eval.serving.address import TOKEN_VARIABLE, ServerUrl, dial, waiting
 from libero_eval.serving.messages import PolicyCard, WireError
-from libero_eval.serving.shown import one_line, shown
+from libero_eval.serving.responses import ResponseReader, error_of
+from libero_eval.serving.text import one_line, shown
 
 logger = logging.getLogger(__name__)
 TOO_BIG = 1009  # websocket's close code for a message over the limit
@@ -37,76 +36,75 @@ class Link:
         url: str,
         timeout_s: float,
         connect_timeout_s: float,
-        first_answer_s: float = 300.0,
+        first_response_s: float = 300.0,
         wait_s: float = 0.0,
     ) -> None:
-        """Connect. Raises UserError if nobody answers, or if it is not a server of ours.
+        """Connect. Raises UserError if nobody listens, or if it is not a server of ours.
 
-        url: may hold a password. timeout_s: for an answer; first_answer_s: for each step until the
+        url: may hold a password. timeout_s: for a response; first_response_s: for each step until the
         first action has come; connect_timeout_s: for a connection; wait_s: for somebody to listen.
         """
         self.url = ServerUrl(url)
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
-        self._first_answer_s, self._wait_s = first_answer_s, wait_s
+        self._first_response_s, self._wait_s = first_response_s, wait_s
         self._has_acted, self._started = False, time.monotonic()
         self._client = uuid.uuid4().hex
         self._ids = itertools.count()
         self._socket, self._close, self.card = self._connect()
         self._wait_s = 0.0  # one that goes away later does not come back
-        self.answers = Answers(self.url, self.card.chunk)
+        self.responses = ResponseReader(self.url, self.card.chunk)
 
-    def ask(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Send calls together and return their answers, in the order of the calls.
+    def request(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Send calls together and return their responses, in the order of the calls.
 
-        After a broken connection, calls without an answer are sent once more with their old ids, by
+        After a broken connection, calls without a response are sent once more with their old ids, by
         which the server knows those it has already done. Raises UserError when that fails as well,
-        when an answer takes longer than the timeout, or when a message is too big.
+        when a response takes longer than the timeout, or when a message is too big.
         """
-        waiting = {next(self._ids): call for call in calls}
-        order = list(waiting)
-        packets = {n: messages.encode({"id": n, **call}) for n, call in waiting.items()}
+        numbered = [(next(self._ids), call) for call in calls]
+        packets = {n: messages.encode({"id": n, **call}) for n, call in numbered}
         for packet in packets.values():
             if len(packet) > self.card.max_bytes:
                 raise UserError(
                     f"{self.url} takes messages of at most {self.card.max_bytes} bytes, this "
                     f"one has {len(packet)}: raise its --max_bytes, or render smaller frames"
                 )
-        answers: dict[int, dict[str, Any]] = {}
+        responses: dict[int, dict[str, Any]] = {}
         try:
-            self._exchange(packets, answers)
+            self._exchange(packets, responses)
         except ConnectionClosed as broken:
             self._reconnect(broken)
-            left = {n: packet for n, packet in packets.items() if n not in answers}
+            left = {n: packet for n, packet in packets.items() if n not in responses}
             try:
-                self._exchange(left, answers)
+                self._exchange(left, responses)
             except ConnectionClosed as again:
                 raise UserError(
                     f"{self.url} closed the connection twice ({_words(again)}): see the server's "
                     "messages"
                 ) from again
-        return [answers[n] for n in order]
+        return [responses[n] for n in packets]
 
     def close(self) -> None:
         """Tell the server that we go."""
         self._close()
 
-    def _exchange(self, packets: dict[int, bytes], answers: dict[int, dict[str, Any]]) -> None:
-        """Send packets, and fill `answers` until each has its own."""
-        limit = self._timeout_s if self._has_acted else self._first_answer_s
+    def _exchange(self, packets: dict[int, bytes], responses: dict[int, dict[str, Any]]) -> None:
+        """Send packets, and fill `responses` until each has its own."""
+        limit = self._timeout_s if self._has_acted else self._first_response_s
         deadline = time.monotonic() + limit
         for packet in packets.values():  # a server that does not read breaks the connection
             self._limit(max(0.1, deadline - time.monotonic()))
             self._socket.send(packet)
         self._limit(None)  # between two calls the server may be silent for as long as it likes
-        with self._waiting("its first answer", limit):
-            while any(n not in answers for n in packets):
-                answer = self._receive(deadline, limit)
-                number = answer.get("id")
+        with self._waiting("its first response", limit):
+            while any(n not in responses for n in packets):
+                response = self._receive(deadline, limit)
+                number = response.get("id")
                 if messages.is_whole(number) and number in packets:
-                    answers[number] = answer
+                    responses[number] = response
                 elif number is None:
-                    raise UserError(f"{self.url} does not understand us: {error_of(answer)}")
-        if not self._has_acted and any("actions" in answers[n] for n in packets):
+                    raise UserError(f"{self.url} does not understand us: {error_of(response)}")
+        if not self._has_acted and any("actions" in responses[n] for n in packets):
             self._has_acted = True
             logger.info("%s: first action after %.0f s", self.url, time.monotonic() - self._started)
 
@@ -126,13 +124,13 @@ class Link:
                 raise TimeoutError
             return messages.decode(self._socket.recv(left))
         except TimeoutError as error:
-            option = "timeout_s" if self._has_acted else "first_answer_s"
+            option = "timeout_s" if self._has_acted else "first_response_s"
             raise UserError(
-                f"{self.url} gave no answer within {limit_s:g} s: raise --policy.{option} if the "
+                f"{self.url} gave no response within {limit_s:g} s: raise --policy.{option} if the "
                 "policy needs longer, else see the server's messages"
             ) from error
         except WireError as error:
-            raise UserError(f"{self.url} answered with {error}") from error
+            raise UserError(f"{self.url} responded with {error}") from error
 
     def _reconnect(self, broken: ConnectionClosed) -> None:
         if broken.rcvd is not None and broken.rcvd.code == TOO_BIG:
@@ -151,7 +149,7 @@ class Link:
     def _connect(self) -> tuple[ClientConnection, Callable[[], None], PolicyCard]:
         """The connection, what closes it, and what the server says of its policy."""
         listener = dial(self.url, self._connect_timeout_s, self._wait_s)
-        limit = self._timeout_s if self._has_acted else self._first_answer_s
+        limit = self._timeout_s if self._has_acted else self._first_response_s
         opened = ExitStack()
         hello = {"call": "hello", "version": messages.VERSION, "client": self._client}
         try:
@@ -169,7 +167,7 @@ class Link:
         except TimeoutError as error:
             raise UserError(
                 f"{self.url} took the connection but gave no greeting within {limit:g} s: raise "
-                "--policy.first_answer_s if it still loads, else see the server's messages"
+                "--policy.first_response_s if it still loads, else see the server's messages"
             ) from error
         except InvalidURI as error:
             raise UserError(f"{self.url} is no address of a policy server: {error.msg}") from error
@@ -179,22 +177,22 @@ class Link:
                     f"{self.url} wants another token: give it in {TOKEN_VARIABLE}, or as ws://user:TOKEN@HOST"
                 ) from error
             raise UserError(
-                f"{self.url} does not answer as a policy server does: {_words(error)}"
+                f"{self.url} does not respond as a policy server does: {_words(error)}"
             ) from error
 
-    def _card(self, answer: dict[str, Any]) -> PolicyCard:
-        if "error" in answer:
-            raise UserError(f"{self.url} refuses us: {error_of(answer)}")
-        version = answer.get("version")
+    def _card(self, response: dict[str, Any]) -> PolicyCard:
+        if "error" in response:
+            raise UserError(f"{self.url} refuses us: {error_of(response)}")
+        version = response.get("version")
         if not messages.is_whole(version) or version != messages.VERSION:
             raise UserError(
                 f"{self.url} speaks version {shown(version)}, this client "
                 f"{messages.VERSION}: install the same release on both sides"
             )
-        card = PolicyCard.from_message(answer)
+        card = PolicyCard.from_message(response)
         if card.actions != LIBERO_ACTIONS:
-            theirs = one_line(str(card.actions), 400)
-            raise UserError(f"{self.url} acts in {theirs}, LIBERO in {LIBERO_ACTIONS}")
+            actions = one_line(str(card.actions), 400)
+            raise UserError(f"{self.url} acts in {actions}, LIBERO in {LIBERO_ACTIONS}")
         return card
 
 
@@ -204,70 +202,68 @@ class RemoteSource(PolicySource):
     batched = True
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self.link = link
         self._episodes = itertools.count()
 
     @property
     def card(self) -> PolicyCard:
         """What the server says of its policy."""
-        return self._link.card
+        return self.link.card
 
     def open(self, sim: Any) -> Policy:
-        return RemotePolicy(self._link, next(self._episodes))
+        return RemotePolicy(self, next(self._episodes))
 
     def act(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk]:
-        """Send all observations together, so that the server can answer them together."""
-        return [_or_raise(answer) for answer in self.act_apart(requests)]
+        """Send all observations together, so that the server can compute them together."""
+        responses = self.act_apart(requests)
+        for response in responses:
+            if isinstance(response, Exception):
+                raise response
+        return cast(list[ActionChunk], responses)
 
-    def act_apart(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk | Exception]:
+    def act_apart(self, requests: Sequence[PolicyRequest]) -> list[PolicyResponse]:
         """The same; each request is sent once, since the server's policies have a memory."""
-        calls = [_act_call(policy, observation) for policy, observation in requests]
+        calls = [
+            {
+                "call": "act",
+                "episode": cast(RemotePolicy, policy).episode,
+                "observation": messages.observation_to_message(observation),
+            }
+            for policy, observation in requests
+        ]
         try:
-            return [self._link.answers.chunk(answer) for answer in self._link.ask(calls)]
+            return [self.link.responses.chunk(response) for response in self.link.request(calls)]
         except UserError as error:
             return [error for _ in requests]
 
     def release(self, policy: Policy) -> None:
         """Tell the server; one that cannot be reached forgets by itself."""
-        assert isinstance(policy, RemotePolicy)
+        episode = cast(RemotePolicy, policy).episode
         try:
-            self._link.ask([{"call": "release", "episode": policy.episode}])
+            self.link.request([{"call": "release", "episode": episode}])
         except UserError as error:
-            logger.debug("episode %d was not released: %s", policy.episode, error)
+            logger.debug("episode %d was not released: %s", episode, error)
 
     def close(self) -> None:
-        self._link.close()
+        self.link.close()
 
 
 class RemotePolicy:
     """One episode of a policy on a server."""
 
-    def __init__(self, link: Link, episode: int) -> None:
-        self.needs, self.chunk = link.card.needs, link.card.chunk
+    def __init__(self, source: RemoteSource, episode: int) -> None:
+        self.needs, self.chunk = source.card.needs, source.card.chunk
         self.episode = episode
-        self._link = link
+        self._source = source
 
     def reset(self, seed: int) -> None:
-        call = {"call": "reset", "episode": self.episode, "seed": seed}
-        answer = self._link.ask([call])[0]
-        if "error" in answer:
-            raise UserError(f"{self._link.url}: {error_of(answer)}")
+        link = self._source.link
+        [response] = link.request([{"call": "reset", "episode": self.episode, "seed": seed}])
+        if "error" in response:
+            raise UserError(f"{link.url}: {error_of(response)}")
 
     def act(self, observation: Observation) -> ActionChunk:
-        answer = self._link.ask([_act_call(self, observation)])[0]
-        return _or_raise(self._link.answers.chunk(answer))
-
-
-def _act_call(policy: Policy, observation: Observation) -> dict[str, Any]:
-    assert isinstance(policy, RemotePolicy)
-    seen = messages.observation_to_message(observation)
-    return {"call": "act", "episode": policy.episode, "observation": seen}
-
-
-def _or_raise(answer: ActionChunk | Exception) -> ActionChunk:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        return self._source.act([(self, observation)])[0]
 
 
 def _words(error: BaseException) -> str:

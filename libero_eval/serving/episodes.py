@@ -13,11 +13,9 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.schema import Policy
 from libero_eval.policy_source import PolicySource
 from libero_eval.serving import messages
-from libero_eval.serving.batcher import Batcher
+from libero_eval.serving.batcher import Batcher, PolicyRaised
 from libero_eval.serving.messages import PolicyCard, WireError, is_whole
-from libero_eval.serving.policy_thread import PolicyRaised
-from libero_eval.serving.rate_limit import Seldom
-from libero_eval.serving.shown import cause_first, one_line, shown, text_of
+from libero_eval.serving.text import RateLimitedLog, cause_first, one_line, shown, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ Message = dict[str, Any]
 
 @dataclass
 class _Episode:
-    """policy: its own, once opened. last: answer to its last call, also to come; last_id: of that."""
+    """policy: its own, once opened. last: response to its last call, also to come; last_id: of that."""
 
     policy: Policy | None = None
     last_id: int | None = None
@@ -64,7 +62,7 @@ class Episodes:
         self._source, self._card, self._keep_s = source, card, keep_s
         self._clients: dict[str, Client] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failures = Seldom(logger, every_s=1.0)
+        self._failures = RateLimitedLog(logger, every_s=1.0)
         self.batcher = Batcher(source, self._running, max_batch, max_wait_s)
 
     def join(self, name: str) -> Client:
@@ -86,8 +84,8 @@ class Episodes:
             await asyncio.sleep(min(5.0, max(0.05, self._keep_s / 4)))
             self._forget_some()
 
-    async def answer(self, client: Client, data: object) -> Message:
-        """The answer to the bytes of a call, whatever they are."""
+    async def respond(self, client: Client, data: object) -> Message:
+        """The response to the bytes of a call, whatever they are."""
         number = None
         try:
             message = messages.decode(data)
@@ -96,10 +94,12 @@ class Episodes:
             number = message["id"]
             return await self._dispatch(client, number, message)
         except WireError as error:
-            return error_answer(number, error.kind, str(error))
-        except Exception as error:  # noqa: BLE001 - every call has an answer
-            self._failures.exception("a call was not answered as it should", error)
-            return error_answer(number, messages.BAD_REQUEST, f"the server failed: {_cause(error)}")
+            return error_response(number, error.kind, str(error))
+        except Exception as error:  # noqa: BLE001 - every call has a response
+            self._failures.exception("a call failed in the server itself", error)
+            return error_response(
+                number, messages.BAD_REQUEST, f"the server failed: {_cause(error)}"
+            )
 
     def _running(self) -> int:
         return sum(len(c.episodes) for c in self._clients.values() if c.connections)
@@ -123,14 +123,14 @@ class Episodes:
         episode = self._episode(client, call, key)
         if episode.last is None or episode.last_id != number:
             if episode.is_busy():
-                raise WireError(f"episode {key} has a call that is not answered yet")
+                raise WireError(f"episode {key} has a call without a response yet")
             work = self._reset if call == "reset" else self._act
             episode.last_id = number
-            episode.last = asyncio.create_task(_answered(number, work(client, episode, message)))
-        answer = await asyncio.shield(episode.last)
+            episode.last = asyncio.create_task(_responded(number, work(client, episode, message)))
+        response = await asyncio.shield(episode.last)
         if episode.policy is None and client.episodes.get(key) is episode:
             del client.episodes[key]  # it could not be opened
-        return answer
+        return response
 
     def _episode(self, client: Client, call: str, key: int) -> _Episode:
         """The episode of a call; a new one has its place before its policy is opened."""
@@ -196,7 +196,7 @@ class Episodes:
         task.add_done_callback(self._tasks.discard)
 
     async def _of_policy(self, result: Awaitable[Any]) -> Any:
-        """What a policy returns; what it raises is an answer."""
+        """What a policy returns; what it raises is a response."""
         try:
             return await result
         except PolicyRaised as raised:
@@ -209,16 +209,16 @@ class Episodes:
             raise WireError(_cause(error), messages.POLICY_FAILED) from error
 
 
-async def _answered(number: int, work: Awaitable[Message]) -> Message:
-    """The answer of a call's work; a task of it raises nothing that nobody would hear."""
+async def _responded(number: int, work: Awaitable[Message]) -> Message:
+    """The response of a call's work; a task of it raises nothing that nobody would hear."""
     try:
         return {"id": number, **await work}
     except WireError as error:
-        return error_answer(number, error.kind, str(error))
+        return error_response(number, error.kind, str(error))
 
 
-def error_answer(number: int | None, kind: str, message: str) -> Message:
-    """What a client gets for a call that cannot be answered. kind: see `messages`."""
+def error_response(number: int | None, kind: str, message: str) -> Message:
+    """What a client gets for a call that failed. kind: see `messages`."""
     return {"id": number, "error": {"kind": kind, "message": message}}
 
 

@@ -14,32 +14,31 @@ from websockets.asyncio.server import serve as listen
 from websockets.exceptions import ConnectionClosed
 
 from libero_eval.serving import messages
-from libero_eval.serving.capacity import Connection, Room
-from libero_eval.serving.episodes import Client, Episodes, error_answer
+from libero_eval.serving.connections import Connection, ConnectionLimits
+from libero_eval.serving.episodes import Client, Episodes, error_response
 from libero_eval.serving.messages import PolicyCard, WireError
-from libero_eval.serving.rate_limit import Seldom
-from libero_eval.serving.shown import one_line, shown
+from libero_eval.serving.text import RateLimitedLog, one_line, shown
 
 logger = logging.getLogger(__name__)
 
 GREETING_S = 10.0  # that a client has for its greeting
-SEND_S = 30.0  # that a client has to read an answer
+SEND_S = 30.0  # that a client has to read a response
 CLOSE_S = 2.0  # that clients have when the server stops
-MAX_UNANSWERED = 256  # calls of a connection that are read before the first of them is answered
+MAX_PENDING = 256  # calls of a connection that are read before the first of them has its response
 BACKLOG = 32  # connections that are taken at once
 
 
 class Listener:
-    """Passes what clients send to their episodes, and the answers back."""
+    """Passes what clients send to their episodes, and the responses back."""
 
     def __init__(
         self, episodes: Episodes, card: PolicyCard, keep_s: float, token: str | None
     ) -> None:
         """token: what clients must give as the password of their URL."""
         self._episodes, self._card, self._token = episodes, card, token
-        self._room = Room(card.max_bytes, keep_s)
+        self._limits = ConnectionLimits(card.max_bytes, keep_s)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._log = Seldom(logger, every_s=10.0)
+        self._log = RateLimitedLog(logger, every_s=10.0)
 
     async def run(
         self, host: str, port: int, ready: Callable[[str], None], stop_on: Sequence[int]
@@ -78,7 +77,7 @@ class Listener:
             self._connection, host, port, compression=None, max_size=self._card.max_bytes,
             origins=[None], close_timeout=1, ping_timeout=None, max_queue=1, backlog=BACKLOG,
             open_timeout=GREETING_S, process_request=access,
-            create_connection=functools.partial(Connection, self._room),  # pyright: ignore
+            create_connection=functools.partial(Connection, self._limits),  # pyright: ignore
         )  # fmt: skip
 
     def _knows(self, _: str, password: str) -> bool:
@@ -121,27 +120,27 @@ class Listener:
         except asyncio.TimeoutError:
             socket.end()
         except WireError as error:
-            await self._send(socket, error_answer(None, error.kind, str(error)))
+            await self._send(socket, error_response(None, error.kind, str(error)))
         return None
 
     async def _read(self, socket: Connection, client: Client) -> None:
-        """Read calls, no more at a time than the client leaves unanswered."""
-        unanswered = _Unanswered(MAX_UNANSWERED, 4 * self._card.max_bytes)
+        """Read calls, no more at a time than the client has pending."""
+        pending = _Pending(MAX_PENDING, 4 * self._card.max_bytes)
         while True:
             data = await socket.read()
-            size = await unanswered.enter(len(data))
-            answering = self._answer(socket, client, data)
-            task = asyncio.create_task(answering)
-            del data, answering  # the task holds them as long as it needs them
+            size = await pending.enter(len(data))
+            responding = self._respond(socket, client, data)
+            task = asyncio.create_task(responding)
+            del data, responding  # the task holds them as long as it needs them
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(functools.partial(unanswered.leave, size))
+            task.add_done_callback(functools.partial(pending.leave, size))
             await asyncio.sleep(0)  # other connections have their turn
 
-    async def _answer(self, socket: Connection, client: Client, data: object) -> None:
-        answer = await self._episodes.answer(client, data)
+    async def _respond(self, socket: Connection, client: Client, data: object) -> None:
+        response = await self._episodes.respond(client, data)
         with suppress(ConnectionClosed):  # a client that comes back asks again
-            await self._send(socket, answer)
+            await self._send(socket, response)
 
     async def _send(self, socket: Connection, message: dict[str, Any]) -> None:
         if socket.transport.is_closing():
@@ -149,7 +148,7 @@ class Listener:
         try:
             await asyncio.wait_for(socket.send(messages.encode(message)), SEND_S)
         except asyncio.TimeoutError:
-            self._log.warning("a client does not read its answers: its connection is closed")
+            self._log.warning("a client does not read its responses: its connection is closed")
             socket.end()
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -161,8 +160,8 @@ class Listener:
             loop.default_exception_handler(context)
 
 
-class _Unanswered:
-    """The calls of a connection that have no answer yet."""
+class _Pending:
+    """The calls of a connection that have no response yet."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
@@ -178,7 +177,7 @@ class _Unanswered:
         return size
 
     def leave(self, size: int, _: object) -> None:
-        """A call was answered."""
+        """A call has its response."""
         self._count, self._bytes = self._count - 1, self._bytes - size
         self._left.set()
 
@@ -200,7 +199,7 @@ def _name_of(hello: dict[str, Any]) -> str:
 
 
 def _end_of(task: "asyncio.Task[Any]") -> RuntimeError:
-    """The error of a task that should not end; without it nobody would be answered."""
+    """The error of a task that should not end; without it nobody would get a response."""
     cause = None if task.cancelled() else task.exception()
     error = RuntimeError(f"{task.get_name()} has ended: the server cannot go on")
     error.__cause__ = cause

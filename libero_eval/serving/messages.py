@@ -6,8 +6,8 @@
     {call: act, id, episode, observation: {agentview, ..}}  -> {id, actions}
     {call: release, id, episode}                            -> {id}
 
-An answer to what went wrong is {id, error: {kind, message}}; kinds are the constants below. An
-episode waits for each answer before its next call; a client may run many episodes. A call that is
+A response to what went wrong is {id, error: {kind, message}}; kinds are the constants below. An
+episode waits for each response before its next call; a client may run many episodes. A call that is
 sent again with the id of the episode's last one, as after a reconnection, is not repeated.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from invact_vla.core.schema import LIBERO_ACTIONS, ActionSpec, Observation
 from libero_eval.serving import MAX_BYTES
-from libero_eval.serving.shown import one_line, shown
+from libero_eval.serving.text import one_line, shown
 
 VERSION = 1
 ARRAY = 1  # msgpack's extension type of an array
@@ -36,7 +36,7 @@ LONGEST_CHUNK = 1024  # actions
 
 BAD_REQUEST = "request"  # the message is not what was agreed
 BAD_VERSION = "version"  # the other side speaks another version
-NO_EPISODE = "episode"  # the server knows no such episode: it was started anew, or told to forget
+NO_EPISODE = "episode"  # the server knows no such episode: it was started anew, or asked to forget
 POLICY_FAILED = "policy"  # the policy raised; the message says what and where
 
 
@@ -50,7 +50,7 @@ class WireError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyCard:
-    """What a server says of its policy. needs: cameras that it reads; chunk: actions a call; hash:
+    """What a server says of its policy. needs: cameras that it reads; chunk: actions per call; hash:
     identity of its weights, "" if it has none. Raises WireError for what is none of these."""
 
     name: str

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.core.schema import ActionChunk, Observation, Policy
-from libero_eval.policies import EachEpisode, PolicyConfig, PolicySource
-from libero_eval.policy_source import PolicyRequest
+from libero_eval.policies import PolicyConfig
+from libero_eval.policy_source import EachEpisode, PolicyRequest, PolicySource
 
 OBSERVATION = Observation(
     np.arange(32 * 32 * 3, dtype=np.uint32).astype(np.uint8).reshape(32, 32, 3), None,

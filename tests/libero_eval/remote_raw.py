@@ -47,7 +47,7 @@ def serving(source: PolicySource, **options: Any) -> Iterator[str]:
 
 @contextmanager
 def greeted(url: str, name: str = "raw", **options: Any) -> Iterator[ClientConnection]:
-    """A connection whose greeting was answered."""
+    """A connection whose greeting was responded to."""
     with connect(url, max_size=None, compression=None, **options) as raw:
         hello = {"call": "hello", "version": messages.VERSION, "client": name}
         assert ask(raw, hello)["chunk"] >= 1
@@ -55,7 +55,7 @@ def greeted(url: str, name: str = "raw", **options: Any) -> Iterator[ClientConne
 
 
 def ask(raw: ClientConnection, message: Any, timeout_s: float = 10.0) -> dict[str, Any]:
-    """The next answer after a message, or after bytes as they are."""
+    """The next response after a message, or after bytes as they are."""
     raw.send(message if isinstance(message, bytes | str) else messages.encode(message))
     return messages.decode(raw.recv(timeout_s))
 

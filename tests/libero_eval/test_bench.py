@@ -14,7 +14,7 @@ if importlib.util.find_spec("robosuite") is None:
 
 from invact_vla.core.errors import UserError
 from libero_eval.bench import rollout as bench
-from libero_eval.bench.loops import Job, Phase, actions
+from libero_eval.bench.loops import BenchJob, Phase, actions
 from libero_eval.bench.rollout import BenchRolloutConfig, Round
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.executors.child_process import ONE_THREAD
@@ -55,7 +55,7 @@ def test_threads_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *words, **named: started.append(named["env"]))
     monkeypatch.setenv("LP_NUM_THREADS", "7")
-    job = Job(
+    job = BenchJob(
         loop="public", protocol="libero_10/openvla", task=0, assets="", first=0, episodes=1,
         steps=1, chunks=[1],
     )  # fmt: skip
@@ -85,10 +85,10 @@ def test_wrong_configs() -> None:
 def test_all_loops_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = BenchRolloutConfig(
         assets=ProceduralPack(), tasks=(2,), repeats=1, episodes=1, steps=4, chunk=2, workers=1,
-        out=tmp_path / "bench.json",
+        out=tmp_path / "bench",
     )  # fmt: skip
     assert bench.main(config) == 0
     assert "times faster" in capsys.readouterr().out
-    (row,) = json.loads((tmp_path / "bench.json").read_text())["rounds"]
+    (row,) = json.loads((tmp_path / "bench/bench.json").read_text())["rounds"]
     assert row["steps"] == [4, 4] and row["physics"] > row["every_step"][1] > 0
     assert row["reset_ms"][0] > row["reset_ms"][1], "a hard reset takes longer than a soft one"

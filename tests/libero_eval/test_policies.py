@@ -21,8 +21,8 @@ from libero_eval.policies import (
     NoopConfig,
     NoopPolicy,
     PolicyConfig,
-    RandomConfig,
     RandomPolicy,
+    RandomPolicyConfig,
     ReplayConfig,
     SelftestConfig,
     SelftestPolicy,
@@ -64,8 +64,8 @@ def test_policies_parse_from_a_command_line_and_differ_in_hash() -> None:
     path = REPOSITORY / "configs" / "libero" / "rollout_debug.yaml"
     arguments = ["--config_path", str(path), "--policy.type", "random", "--policy.chunk", "2"]
     config = parse_config(RolloutConfig, arguments)
-    assert config.policy == RandomConfig(chunk=2) and config.tasks == (0,)
-    hashes = {NoopConfig().hash(), RandomConfig().hash(), config.policy.hash()}
+    assert config.policy == RandomPolicyConfig(chunk=2) and config.tasks == (0,)
+    hashes = {NoopConfig().hash(), RandomPolicyConfig().hash(), config.policy.hash()}
     assert len(hashes) == 3
     assert NoopConfig().hash() == NoopConfig().hash()
 
@@ -91,7 +91,7 @@ def test_the_number_format_is_a_part_of_a_policy_and_the_device_is_not(
     assert hash_of(device="cuda") == hash_of(device="cpu", dtype="bf16")  # what auto means there
     assert hash_of(device="cuda", dtype="fp32") == plain
     assert CheckpointConfig(folder=folder).runs_on() == "cuda:0 (Card), bfloat16"
-    assert RandomConfig().runs_on() is None
+    assert RandomPolicyConfig().runs_on() is None
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_folder_alone_means_a_checkpoint_and_may_be_a_run(tmp_path: Path) -> N
     for words, expected in (
         (["--policy", str(run)], config.policy),
         (["--policy", "noop"], NoopConfig()),
-        (["--policy", "random", "--policy.chunk", "3"], RandomConfig(chunk=3)),
+        (["--policy", "random", "--policy.chunk", "3"], RandomPolicyConfig(chunk=3)),
         (["--policy=noop"], NoopConfig()),
     ):
         assert parse_config(RolloutConfig, ["--out", "x", *words]).policy == expected
@@ -184,7 +184,7 @@ def test_a_folder_alone_means_a_checkpoint_and_may_be_a_run(tmp_path: Path) -> N
         assert "dict" not in str(error.value) and "class" not in str(error.value)
 
 
-@pytest.mark.parametrize("config", [NoopConfig(), RandomConfig(), SelftestConfig(chunk=3)])
+@pytest.mark.parametrize("config", [NoopConfig(), RandomPolicyConfig(), SelftestConfig(chunk=3)])
 def test_episodes_never_share_a_policy(config: PolicyConfig) -> None:
     """Acting in two episodes in turn gives what each gives alone."""
     source = config.load()

@@ -10,7 +10,8 @@ import pytest
 from invact_vla.core.errors import UserError
 from libero_eval.executors import ExecutorConfig, JobQueue, SerialConfig
 from libero_eval.executors.ray import RayConfig
-from libero_eval.policies import PolicyConfig, PolicySource
+from libero_eval.policies import PolicyConfig
+from libero_eval.policy_source import PolicySource
 from libero_eval.results.rows import EpisodeRow
 from libero_eval.rollout.episode import Job
 from libero_eval.rollout.runner import EpisodeRunnerFactory

@@ -27,10 +27,10 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.policies import DemonstratorConfig, PolicyConfig, RemoteConfig, SelftestConfig
 from libero_eval.rollout.serve import ServeConfig, local_server, serve_policy
-from libero_eval.serving import dial, messages
+from libero_eval.serving import address, messages
 from libero_eval.serving.client import Link, RemoteSource
-from libero_eval.serving.gripper import GripperRange
 from libero_eval.serving.messages import PolicyCard, WireError
+from libero_eval.serving.responses import GripperRange
 from tests.libero_eval.remote_policies import OBSERVATION, CountingConfig, FickleConfig, Wire
 from tests.paths import REPOSITORY
 
@@ -176,8 +176,8 @@ def test_requests_are_answered_in_batches() -> None:
         policies = [one.open(None) for _ in range(4)]
         for policy in policies:
             policy.reset(0)
-        answers = one.act([(p, OBSERVATION) for p in policies[:3]])
-        assert [a.values[0, 0] for a in answers] == pytest.approx([0.3] * 3)
+        responses = one.act([(p, OBSERVATION) for p in policies[:3]])
+        assert [a.values[0, 0] for a in responses] == pytest.approx([0.3] * 3)
         for policy in policies[1:]:
             one.release(policy)
         started = time.perf_counter()  # one episode runs: nobody to wait for
@@ -253,13 +253,13 @@ def test_a_failure_beside_others_changes_nothing_for_them(fickle: str) -> None:
             policy.reset(1)
         for call in (1, 2):
             texts = ("go", "raise", "go")
-            answers = source.act_apart(
+            responses = source.act_apart(
                 [(p, saying(t)) for p, t in zip(policies, texts, strict=True)]
             )
-            assert isinstance(answers[1], UserError)
-            for answer in (answers[0], answers[2]):
-                assert isinstance(answer, ActionChunk)
-                assert answer.values[0, 1] == np.float32(call / 100)
+            assert isinstance(responses[1], UserError)
+            for response in (responses[0], responses[2]):
+                assert isinstance(response, ActionChunk)
+                assert response.values[0, 1] == np.float32(call / 100)
 
 
 def test_an_answer_that_does_not_come(fickle: str) -> None:
@@ -267,14 +267,16 @@ def test_an_answer_that_does_not_come(fickle: str) -> None:
         policy = source.open(None)
         policy.reset(1)
         policy.act(saying("sleep"))  # the first one may take longer
-        with pytest.raises(UserError, match=r"no answer within 0\.2 s: raise --policy\.timeout_s"):
+        with pytest.raises(
+            UserError, match=r"no response within 0\.2 s: raise --policy\.timeout_s"
+        ):
             policy.act(saying("sleep"))
 
 
 def test_a_first_answer_that_does_not_come(fickle: str) -> None:
-    source = RemoteConfig(url=fickle, first_answer_s=0.5).load()
+    source = RemoteConfig(url=fickle, first_response_s=0.5).load()
     policy = source.open(None)
-    with pytest.raises(UserError, match=r"within 0\.5 s: raise --policy\.first_answer_s"):
+    with pytest.raises(UserError, match=r"within 0\.5 s: raise --policy\.first_response_s"):
         policy.reset(1)  # the call before may still run
         policy.act(saying("sleep"))
     source.close()
@@ -283,13 +285,13 @@ def test_a_first_answer_that_does_not_come(fickle: str) -> None:
 def test_waiting_is_said(
     fickle: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dial, "SAY_EVERY_S", 0.3)
+    monkeypatch.setattr(address, "SAY_EVERY_S", 0.3)
     caplog.set_level("INFO")
     with client(fickle) as source:
         policy = source.open(None)
         policy.reset(1)
         policy.act(saying("sleep"))
-        assert "waiting for its first answer, 0 s of at most 300 s" in caplog.text
+        assert "waiting for its first response, 0 s of at most 300 s" in caplog.text
         assert "first action after" in caplog.text
         caplog.clear()
         policy.act(saying("sleep"))
@@ -320,22 +322,22 @@ def test_a_server_that_listens_later() -> None:
 def test_a_server_that_greets_late() -> None:
     """It takes the connection at once, and speaks much later than a connection may take."""
 
-    def answer(_: dict[str, Any]) -> dict[str, Any]:
+    def response(_: dict[str, Any]) -> dict[str, Any]:
         time.sleep(1.0)
         return CARD
 
-    with strange_server(answer) as url:
+    with strange_server(response) as url:
         Link(url, 5, 0.3).close()
         with pytest.raises(
-            UserError, match=r"no greeting within 0\.2 s: raise --policy\.first_ans"
+            UserError, match=r"no greeting within 0\.2 s: raise --policy\.first_res"
         ):
-            Link(url, 5, 5, first_answer_s=0.2)
+            Link(url, 5, 5, first_response_s=0.2)
 
 
 def test_two_ends_of_a_gripper_are_told_from_libero() -> None:
-    def faults(*answers: list[float]) -> list[bool]:
+    def faults(*responses: list[float]) -> list[bool]:
         watch = GripperRange()
-        return [watch.fault(np.array(values)) is not None for values in answers]
+        return [watch.fault(np.array(values)) is not None for values in responses]
 
     assert faults([1.0] * 8, [0.98, 0.02] * 4) == [False, True]
     assert faults([1.0] * 40, [0.0] * 8) == [False, True]
@@ -347,13 +349,13 @@ def test_two_ends_of_a_gripper_are_told_from_libero() -> None:
 
 
 def served(actions: np.ndarray, chunk: int = 8) -> list[ActionChunk]:
-    """Three answers of a server that always gives these actions."""
+    """Three responses of a server that always gives these actions."""
     card = {**CARD, "chunk": chunk}
 
-    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    def response(asked: dict[str, Any]) -> dict[str, Any]:
         return card if asked["call"] == "hello" else {"actions": actions}
 
-    with strange_server(answer) as url, client(url) as source:
+    with strange_server(response) as url, client(url) as source:
         policy = source.open(None)
         policy.reset(0)
         return [policy.act(OBSERVATION) for _ in range(3)]
@@ -362,8 +364,8 @@ def served(actions: np.ndarray, chunk: int = 8) -> list[ActionChunk]:
 def test_rounding_is_clipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
     schema._say_rounded.cache_clear()
     for dtype in (np.float32, np.float64):
-        answers = served(np.full((8, 7), 1.0000001, dtype))
-        assert all((a.values == 1.0).all() and a.values.dtype == np.float32 for a in answers)
+        responses = served(np.full((8, 7), 1.0000001, dtype))
+        assert all((a.values == 1.0).all() and a.values.dtype == np.float32 for a in responses)
     assert caplog.text.count("taken for rounding") == 1
     with pytest.raises(UserError, match=r"wrong action: expected \[-1\.0, 1\.0\]"):
         served(np.full((8, 7), 1.002, np.float32))
@@ -372,9 +374,9 @@ def test_rounding_is_clipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
 def test_no_more_is_executed_than_was_declared(caplog: pytest.LogCaptureFixture) -> None:
     values = np.zeros((32, 7), np.float32)
     values[:, 0] = np.arange(32) / 100
-    for answer in served(values):
-        assert np.array_equal(answer.values, values[:8])
-    assert caplog.text.count("answers with 32 actions but declares chunk 8") == 1
+    for response in served(values):
+        assert np.array_equal(response.values, values[:8])
+    assert caplog.text.count("responds with 32 actions but declares chunk 8") == 1
 
 
 def test_a_gripper_from_0_to_1_is_named() -> None:
@@ -475,7 +477,7 @@ def test_a_message_that_is_too_big(fickle: str) -> None:
         big = replace(OBSERVATION, agentview=np.zeros((2400, 2400, 3), np.uint8))
         with pytest.raises(UserError, match=r"at most 16777216 bytes, this one has 172\d+"):
             policy.act(big)
-        source._link.card = replace(source.card, max_bytes=1 << 30)
+        source.link.card = replace(source.card, max_bytes=1 << 30)
         with pytest.raises(UserError, match="refused a message as too big"):
             policy.act(big)
 
@@ -483,8 +485,8 @@ def test_a_message_that_is_too_big(fickle: str) -> None:
 def test_a_client_of_another_version(fickle: str) -> None:
     with connect(fickle) as raw:
         raw.send(messages.encode({"call": "hello", "version": 99, "client": "x"}))
-        answer = messages.decode(raw.recv(5))
-    assert answer["error"]["kind"] == "version" and "client 99" in answer["error"]["message"]
+        response = messages.decode(raw.recv(5))
+    assert response["error"]["kind"] == "version" and "client 99" in response["error"]["message"]
 
 
 def test_requests_that_are_wrong_are_answered(fickle: str) -> None:
@@ -507,14 +509,14 @@ def test_requests_that_are_wrong_are_answered(fickle: str) -> None:
 
 @contextmanager
 def strange_server(
-    answer: Callable[[dict[str, Any]], dict[str, Any]], port: int = 0
+    response: Callable[[dict[str, Any]], dict[str, Any]], port: int = 0
 ) -> Iterator[str]:
-    """A server that answers as the function says."""
+    """A server that responds as the function says."""
 
     def handle(socket: ServerConnection) -> None:
         for data in socket:
             message = messages.decode(data)
-            socket.send(messages.encode({"id": message.get("id"), **answer(message)}))
+            socket.send(messages.encode({"id": message.get("id"), **response(message)}))
 
     with serve(handle, "127.0.0.1", port) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -551,11 +553,11 @@ def test_a_strange_card(card: dict[str, Any], message: str) -> None:
         ([0.0] * 7, "without actions"),
     ],
 )
-def test_a_strange_answer(actions: object, message: str) -> None:
-    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+def test_a_strange_respond(actions: object, message: str) -> None:
+    def response(asked: dict[str, Any]) -> dict[str, Any]:
         return CARD if asked["call"] == "hello" else {"actions": actions}
 
-    with strange_server(answer) as url, client(url) as source:
+    with strange_server(response) as url, client(url) as source:
         policy = source.open(None)
         policy.reset(0)
         with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""Ten thousand mutated messages: each is a message or a WireError, and each call has an answer."""
+"""Ten thousand mutated messages: each is a message or a WireError, and each call has a response."""
 
 import random
 import time
@@ -13,8 +13,8 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.policy_source import EachEpisode
 from libero_eval.serving import messages
-from libero_eval.serving.answers import Answers
 from libero_eval.serving.messages import PolicyCard, WireError
+from libero_eval.serving.responses import ResponseReader
 from tests.libero_eval.remote_policies import Steady
 from tests.libero_eval.remote_raw import act, ask, greeted, reset, serving
 
@@ -80,8 +80,8 @@ def readers(message: dict[str, Any]) -> None:
             assert isinstance(read(), Observation | PolicyCard)
         except WireError as error:
             assert len(str(error)) < 1500
-    answer = Answers("ws://x", 2).chunk(message)
-    assert isinstance(answer, ActionChunk | UserError) and len(str(answer)) < 1500
+    response = ResponseReader("ws://x", 2).chunk(message)
+    assert isinstance(response, ActionChunk | UserError) and len(str(response)) < 1500
 
 
 def test_mutated_messages_are_messages_or_refused() -> None:
@@ -109,7 +109,7 @@ def test_mutated_calls_are_answered() -> None:
     with serving(EachEpisode(Steady)) as url, greeted(url, "a") as raw, greeted(url, "b") as honest:
         ask(honest, reset(0))
         for number, data in enumerate(mutated(CASES, 1)):
-            answer = ask(raw, data)
-            assert {"id"} <= set(answer) <= {"id", "error", "actions"}, data
+            response = ask(raw, data)
+            assert {"id"} <= set(response) <= {"id", "error", "actions"}, data
             if number % 100 == 0:
                 assert "actions" in ask(honest, act(1 + number))

@@ -18,10 +18,9 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk
 from libero_eval.policies import RemoteConfig
 from libero_eval.serving import messages
-from libero_eval.serving.answers import Answers
-from libero_eval.serving.gripper import MOST_KEPT, GripperRange
 from libero_eval.serving.messages import PolicyCard, WireError
-from libero_eval.serving.shown import one_line, shown
+from libero_eval.serving.responses import MOST_KEPT, GripperRange, ResponseReader
+from libero_eval.serving.text import one_line, shown
 from tests.libero_eval.remote_policies import OBSERVATION
 from tests.libero_eval.test_remote import CARD, strange_server
 
@@ -57,20 +56,20 @@ def test_odd_actions_are_refused(key: str) -> None:
 
 
 def test_a_hash_in_rows_is_text() -> None:
-    expected = pytest.raises(UserError, match="does not answer as a policy server")
+    expected = pytest.raises(UserError, match="does not respond as a policy server")
     with strange_server(lambda _: {**CARD, "hash": ["a"]}) as url, expected:
         RemoteConfig(url=url).hash()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_answers_are_error_rows(odd: object) -> None:
-    answers = Answers("ws://x", 2)
-    for answer in (
+    responses = ResponseReader("ws://x", 2)
+    for response in (
         {"error": odd}, {"error": {"kind": odd, "message": odd}}, {"error": {odd: 1}} if hashable(odd)
         else {}, {"actions": odd}, {"actions": [odd]}, {"more": odd},
     ):  # fmt: skip
-        error = answers.chunk(answer)
-        assert isinstance(error, UserError), answer
+        error = responses.chunk(response)
+        assert isinstance(error, UserError), response
         assert len(str(error)) < 600 and str(error).isprintable()
 
 
@@ -82,11 +81,11 @@ def test_a_long_traceback_becomes_a_line() -> None:
     message = (
         "Traceback (most recent call last)\n" + "  x\n" * 100_000 + "ValueError: \x1b[31mred\a"
     )
-    error = Answers("ws://x", 2).chunk({"error": {"kind": "policy", "message": message}})
+    error = ResponseReader("ws://x", 2).chunk({"error": {"kind": "policy", "message": message}})
     assert str(error) == "ws://x: policy error: ValueError: [31mred"
 
 
-def endless(answer: Callable[[], Any]) -> Callable[[ServerConnection], None]:
+def endless(response: Callable[[], Any]) -> Callable[[ServerConnection], None]:
     """A server that greets, and then sends without end, whatever it is asked."""
 
     def handle(raw: ServerConnection) -> None:
@@ -94,7 +93,7 @@ def endless(answer: Callable[[], Any]) -> Callable[[ServerConnection], None]:
         raw.send(messages.encode(CARD))
         try:
             while True:
-                raw.send(answer())
+                raw.send(response())
         except Exception:  # noqa: BLE001 - the client has gone
             return
 
@@ -112,9 +111,9 @@ def test_one_that_never_stops_talking(text: dict[str, Any]) -> None:
     packed: Any = msgpack.packb(text)
     server, url = served(endless(lambda: packed))
     try:
-        source = RemoteConfig(url=url, first_answer_s=0.5).load()
+        source = RemoteConfig(url=url, first_response_s=0.5).load()
         started = time.monotonic()
-        with pytest.raises(UserError, match="gave no answer within"):
+        with pytest.raises(UserError, match="gave no response within"):
             source.open(None).reset(1)
         assert time.monotonic() - started < 3
         source.close()
@@ -127,7 +126,7 @@ def test_one_that_sends_a_bomb() -> None:
     server, url = served(endless(lambda: bomb))
     try:
         source = RemoteConfig(url=url).load()
-        with pytest.raises(UserError, match="answered with not a message"):
+        with pytest.raises(UserError, match="responded with not a message"):
             source.open(None).reset(1)
         source.close()
     finally:
@@ -137,10 +136,10 @@ def test_one_that_sends_a_bomb() -> None:
 def test_a_silence_between_two_calls_does_not_break_the_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Longer than an answer may take: the simulator has its turn."""
+    """Longer than a response may take: the simulator has its turn."""
     chunk = np.zeros((2, 7), np.float32)
     with strange_server(lambda m: CARD if m["call"] == "hello" else {"actions": chunk}) as url:
-        source = RemoteConfig(url=url, timeout_s=0.3, first_answer_s=0.5).load()
+        source = RemoteConfig(url=url, timeout_s=0.3, first_response_s=0.5).load()
         policy = source.open(None)
         for _ in range(3):
             assert isinstance(policy.act(OBSERVATION), ActionChunk)
@@ -161,11 +160,11 @@ def test_one_that_never_reads() -> None:
 
     server, url = served(handle)
     try:
-        source = RemoteConfig(url=url, timeout_s=0.5, first_answer_s=0.5).load()
+        source = RemoteConfig(url=url, timeout_s=0.5, first_response_s=0.5).load()
         requests = [(source.open(None), OBSERVATION) for _ in range(3000)]
         started = time.monotonic()
-        answers = source.act_apart(requests)
-        assert all(isinstance(a, UserError) for a in answers)
+        responses = source.act_apart(requests)
+        assert all(isinstance(a, UserError) for a in responses)
         assert time.monotonic() - started < 15
     finally:
         release.set()
@@ -269,6 +268,6 @@ def test_mistakes_on_the_command_line_do_not_print_it(
     assert "hunter2" not in out + err, re.sub("hunter2", "***", err)
 
 
-def test_an_answer_is_still_an_answer() -> None:
-    chunk = Answers("ws://x", 2).chunk({"actions": np.zeros((2, 7), np.float32)})
+def test_an_answer_is_still_an_respond() -> None:
+    chunk = ResponseReader("ws://x", 2).chunk({"actions": np.zeros((2, 7), np.float32)})
     assert isinstance(chunk, ActionChunk)

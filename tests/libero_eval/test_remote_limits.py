@@ -23,11 +23,10 @@ from websockets.sync.client import ClientConnection, connect
 from invact_vla.core.errors import UserError
 from libero_eval.policies import RemoteConfig
 from libero_eval.policy_source import EachEpisode
-from libero_eval.serving import capacity as room
-from libero_eval.serving import episodes, listener, messages
+from libero_eval.serving import connections, episodes, listener, messages
+from libero_eval.serving.batcher import FairQueue
 from libero_eval.serving.messages import WireError
 from libero_eval.serving.server import serve
-from libero_eval.serving.turns import Turns
 from tests.libero_eval.remote_policies import OBSERVATION, Fickle, Steady
 from tests.libero_eval.remote_raw import SEEN, act, ask, greeted, reset, serving
 
@@ -131,9 +130,9 @@ def odd_calls() -> Iterator[object]:
 def test_every_odd_call_is_answered() -> None:
     with serving(FICKLE) as url, greeted(url) as raw:
         for number, data in enumerate(odd_calls()):
-            answer = ask(raw, data, 5)
-            assert {"id"} <= set(answer) <= {"id", "error", "actions"}, data
-            assert len(str(answer)) < 1000
+            response = ask(raw, data, 5)
+            assert {"id"} <= set(response) <= {"id", "error", "actions"}, data
+            assert len(str(response)) < 1000
             fresh = 10_000 + number
             assert ask(raw, reset(fresh, episode=77)) == {"id": fresh}
         assert "actions" in ask(raw, act(99_999, episode=77))
@@ -144,12 +143,12 @@ def test_an_odd_greeting_is_answered(change: dict[str, Any], shared: str) -> Non
     hello = {"call": "hello", "version": messages.VERSION, "client": "x", **change}
     with connect(shared, max_size=None) as raw:
         try:
-            answer = ask(raw, packed(hello))
+            response = ask(raw, packed(hello))
         except ConnectionClosed:  # more bytes than a stranger may send
             assert len(packed(hello)) > 900_000
             return
-        assert "error" in answer or change == {"client": "x"}, answer
-        assert len(str(answer)) < 1000
+        assert "error" in response or change == {"client": "x"}, response
+        assert len(str(response)) < 1000
 
 
 @pytest.fixture(scope="module")
@@ -230,8 +229,8 @@ def test_no_more_episodes_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(EachEpisode(make)) as url, greeted(url) as raw:
         for n in range(300):
             raw.send(messages.encode(reset(n, episode=n)))
-        answers = [messages.decode(raw.recv(10)) for _ in range(300)]
-        assert sum("error" not in a for a in answers) == 50 and len(opened) == 51
+        responses = [messages.decode(raw.recv(10)) for _ in range(300)]
+        assert sum("error" not in a for a in responses) == 50 and len(opened) == 51
         ask(raw, {"call": "release", "id": 1000, "episode": 0})
         assert ask(raw, reset(1001, episode=1000)) == {"id": 1001}
 
@@ -257,7 +256,7 @@ def test_idle_connections_are_closed(stage: str, monkeypatch: pytest.MonkeyPatch
 def test_idle_connections_lock_nobody_out(
     stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(room, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     with serving(FICKLE) as url, ExitStack() as opened:
         port = int(url.rsplit(":", 1)[1])
         with greeted(url, "honest") as honest:
@@ -277,7 +276,7 @@ def test_idle_connections_lock_nobody_out(
 
 
 def test_connections_that_all_work_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
     with serving(FICKLE) as url, ExitStack() as opened:
         raws = [opened.enter_context(greeted(url, str(n))) for n in range(5)]
         for raw in raws:
@@ -325,7 +324,7 @@ def test_a_server_short_of_files_says_so_once() -> None:
         assert len(server.stderr.read().splitlines()) < 10
 
 
-# -- unread answers, and floods
+# -- unread responses, and floods
 
 
 def memory_mb(process: int) -> float:
@@ -430,11 +429,11 @@ def test_a_client_that_never_reads_is_closed(
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         calls = (frame(messages.encode(act(n))) for n in range(1, 3000))
         flood_unread(raw, b"".join(calls), 3.0)
-        wait_until(lambda: "does not read its answers" in caplog.text)
+        wait_until(lambda: "does not read its responses" in caplog.text)
 
 
 def test_clients_take_turns() -> None:
-    turns: Turns[str] = Turns()
+    turns: FairQueue[str] = FairQueue()
     for n in range(100):
         turns.put("greedy", f"g{n}")
     turns.put("modest", "m0")

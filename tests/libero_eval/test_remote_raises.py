@@ -1,4 +1,4 @@
-"""Whatever a policy raises is an answer to its client; whatever ends the work ends the server."""
+"""Whatever a policy raises is a response to its client; whatever ends the work ends the server."""
 
 import asyncio
 import logging
@@ -83,7 +83,7 @@ class Batched(PolicySource):
 
 
 @pytest.mark.parametrize("source", [EachEpisode(Raising), Batched()])
-def test_any_raise_is_an_answer(source: PolicySource, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_raise_is_an_respond(source: PolicySource, caplog: pytest.LogCaptureFixture) -> None:
     with (
         serving(source, max_wait_ms=1) as url,
         greeted(url, "a") as one,
@@ -92,13 +92,13 @@ def test_any_raise_is_an_answer(source: PolicySource, caplog: pytest.LogCaptureF
         ask(one, reset(0)), ask(other, reset(0))
         numbers = iter(range(1, 1000))
         for name in (*RAISES, "next"):
-            answer = ask(one, act(next(numbers), instruction=name))
-            assert answer["error"]["kind"] == "policy", (name, answer)
-            assert len(answer["error"]["message"]) < 1100
+            response = ask(one, act(next(numbers), instruction=name))
+            assert response["error"]["kind"] == "policy", (name, response)
+            assert len(response["error"]["message"]) < 1100
             assert "actions" in ask(other, act(next(numbers)))
         for place in range(len(RAISES)):
-            answer = ask(one, reset(next(numbers), seed=-1 - place))
-            assert answer["error"]["kind"] == "policy", (place, answer)
+            response = ask(one, reset(next(numbers), seed=-1 - place))
+            assert response["error"]["kind"] == "policy", (place, response)
         assert "actions" in ask(one, act(next(numbers)))
     assert "the policy failed" in caplog.text
 
@@ -134,21 +134,21 @@ def test_opening_and_releasing_may_raise(name: str) -> None:
 
 
 class Wrong(PolicySource):
-    """Answers with what is no answer."""
+    """ResponseReader with what is no response."""
 
-    def __init__(self, answers: object) -> None:
-        self.answers = answers
+    def __init__(self, responses: object) -> None:
+        self.responses = responses
 
     def open(self, sim: object) -> Fickle:
         return Fickle()
 
     def act_apart(self, requests: Sequence[PolicyRequest]) -> object:  # type: ignore[override]
-        return self.answers
+        return self.responses
 
 
-@pytest.mark.parametrize("answers", [None, [], [None], [1, 2], 7, [StopIteration()]])
-def test_a_source_that_answers_wrongly(answers: object) -> None:
-    with serving(Wrong(answers)) as url, greeted(url) as raw:
+@pytest.mark.parametrize("responses", [None, [], [None], [1, 2], 7, [StopIteration()]])
+def test_a_source_that_answers_wrongly(responses: object) -> None:
+    with serving(Wrong(responses)) as url, greeted(url) as raw:
         ask(raw, reset(1))
         for number in (2, 3):
             assert ask(raw, act(number))["error"]["message"]
@@ -156,8 +156,8 @@ def test_a_source_that_answers_wrongly(answers: object) -> None:
 
 def test_in_process_a_stop_iteration_is_an_answer_and_ctrl_c_is_not() -> None:
     source = EachEpisode(Raising)
-    [answer] = source.act_apart([(Raising(), _saying("next"))])
-    assert isinstance(answer, RuntimeError) and "StopIteration" in str(answer)
+    [response] = source.act_apart([(Raising(), _saying("next"))])
+    assert isinstance(response, RuntimeError) and "StopIteration" in str(response)
     with pytest.raises(KeyboardInterrupt):
         source.act_apart([(Raising(), _saying("KeyboardInterrupt"))])
 
@@ -196,7 +196,7 @@ def test_a_server_without_its_work_ends_loudly(
             raise asyncio.CancelledError
         raise ArithmeticError("a mistake of ours")
 
-    monkeypatch.setattr(Batcher, "_answer_batch", broken)
+    monkeypatch.setattr(Batcher, "_run_batch", broken)
     failures = []
     monkeypatch.setattr("threading.excepthook", lambda args: failures.append(args.exc_value))
     with serving(EachEpisode(Fickle)) as url, greeted(url) as raw:
@@ -289,7 +289,7 @@ def test_a_signal_ends_a_server_whose_policy_hangs(hang: str, number: int) -> No
         assert server.stdout is not None and server.stderr is not None
         with greeted(server.stdout.readline().strip(), close_timeout=1) as raw:
             ask(raw, reset(1))
-            for n in range(2, 400):  # more than are read before the first is answered
+            for n in range(2, 400):  # more than are read before the first is responded to
                 raw.send(messages.encode(act(n, instruction=hang)))
             time.sleep(0.3)
             server.send_signal(number)

@@ -33,18 +33,18 @@ GOOD = np.full((2, 7), 0.9, np.float32)
 ESCAPES = '\x1b[2J\x1b]0;owned\x07\r\n{"outcome": "success"}\u2028\u202e\0'
 
 
-def answered(**fields: Any) -> Callable[[int], Message]:
+def responded(**fields: Any) -> Callable[[int], Message]:
     return lambda _: fields
 
 
 def lies(values: Any) -> Callable[[int], Message]:
-    return answered(actions=np.asarray(values))
+    return responded(actions=np.asarray(values))
 
 
 def forged(data: bytes) -> Callable[[int], Message]:
     """An array whose bytes are not what they claim."""
     packed: Any = msgpack.ExtType(messages.ARRAY, data)
-    return answered(actions=packed)
+    return responded(actions=packed)
 
 
 def leaves(_: int) -> Message:
@@ -52,8 +52,8 @@ def leaves(_: int) -> Message:
 
 
 @contextmanager
-def hostile(answer: Callable[[int], Message], **card: Any) -> Iterator[str]:
-    """A server that greets with this card, resets as asked, and acts as `answer` of the call's number
+def hostile(response: Callable[[int], Message], **card: Any) -> Iterator[str]:
+    """A server that greets with this card, resets as asked, and acts as `response` of the call's number
     in its connection says; EOFError closes the connection."""
 
     def handle(raw: ServerConnection) -> None:
@@ -63,7 +63,7 @@ def hostile(answer: Callable[[int], Message], **card: Any) -> Iterator[str]:
             while True:
                 call = messages.decode(raw.recv())
                 count += call["call"] == "act"
-                said = answer(count) if call["call"] == "act" else {}
+                said = response(count) if call["call"] == "act" else {}
                 packed: Any = msgpack.packb(
                     {"id": call["id"], **said}, default=messages._pack_array
                 )
@@ -90,7 +90,7 @@ def command(url: str, out: Path, *options: str) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main([
             "libero", "rollout", "--out", str(out), "--policy.type", "remote", "--policy.url", url,
-            "--policy.timeout_s", "1", "--policy.first_answer_s", "1", "--assets.type", "blank",
+            "--policy.timeout_s", "1", "--policy.first_response_s", "1", "--assets.type", "blank",
             "--assets.folder", str(out.parent / "blank"), "--tasks", "[0, 1]", "--episodes", "2",
             "--max_steps", "12", "--videos.per_task", "0", "--videos.first_success", "false", *options,
         ])  # fmt: skip
@@ -119,7 +119,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.usefixtures("toy_world")
 @pytest.mark.parametrize(
-    ("answer", "card"),
+    ("response", "card"),
     [
         (lies(GOOD), {}), (lies(GOOD.astype(np.float64)), {"hash": "h" * 128, "name": "é <b>"}),
         (lies(np.repeat(GOOD, 400, 0)), {}),
@@ -129,9 +129,9 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     ids=["good", "doubles", "too many", "closes after the first", "more than asked"],
 )  # fmt: skip
 def test_answers_that_can_be_used(
-    answer: Callable[[int], Message], card: Message, tmp_path: Path
+    response: Callable[[int], Message], card: Message, tmp_path: Path
 ) -> None:
-    with hostile(answer, **card) as url:
+    with hostile(response, **card) as url:
         assert command(url, tmp_path / "run") == 0
     assert rows_of(tmp_path / "run") == {"success": 4}
     summary = json.loads((tmp_path / "run/summary.json").read_text())
@@ -140,23 +140,23 @@ def test_answers_that_can_be_used(
 
 @pytest.mark.usefixtures("toy_world")
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         lies(GOOD[:, :6]), lies(GOOD[None]), lies(np.zeros((0, 7), np.float32)),
-        lies(GOOD * np.nan), lies(GOOD * 1e9), lies(GOOD > 0), answered(actions=GOOD.tolist()),
-        answered(actions=ESCAPES), answered(actions=None), answered(), answered(outcome="success"),
-        answered(error={"kind": ESCAPES, "message": ESCAPES * 1000}), answered(error=ESCAPES),
-        answered(error={"kind": "policy", "message": ESCAPES}), answered(error={ESCAPES: [ESCAPES]}),
+        lies(GOOD * np.nan), lies(GOOD * 1e9), lies(GOOD > 0), responded(actions=GOOD.tolist()),
+        responded(actions=ESCAPES), responded(actions=None), responded(), responded(outcome="success"),
+        responded(error={"kind": ESCAPES, "message": ESCAPES * 1000}), responded(error=ESCAPES),
+        responded(error={"kind": "policy", "message": ESCAPES}), responded(error={ESCAPES: [ESCAPES]}),
         forged(b"\x93\xa3|O8\x91\x01\xc4\x01x"),
         forged(b"\x93\xa3<f4\x92\xce\x7f\xff\xff\xff\x07\xc4\x00"),
-        forged(b"x"), lambda count: {"id": count + 10**6, "actions": GOOD}, answered(id=None),
-        answered(id=[1], error=ESCAPES), leaves,
+        forged(b"x"), lambda count: {"id": count + 10**6, "actions": GOOD}, responded(id=None),
+        responded(id=[1], error=ESCAPES), leaves,
     ],
 )  # fmt: skip
 def test_answers_that_are_error_rows(
-    answer: Callable[[int], Message], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    response: Callable[[int], Message], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with hostile(answer) as url:
+    with hostile(response) as url:
         assert command(url, tmp_path / "run", "--max_errors", "2") == 2
     assert "2 episodes ended as errors" in said(capsys)
     assert rows_of(tmp_path / "run") == {"error": 2}
@@ -236,7 +236,7 @@ END = {
 
 
 ENDS = [(where, what) for where in ("Batcher.run", "Episodes.forget_in_time") for what in END]
-ENDS += [("Batcher._answer_batch", what) for what in ("raise", "cancel")]
+ENDS += [("Batcher._run_batch", what) for what in ("raise", "cancel")]
 
 
 @pytest.mark.parametrize(("where", "what"), ENDS)
@@ -249,7 +249,7 @@ def test_the_command_ends_loudly_when_its_work_does(where: str, what: str) -> No
         assert server.stdout is not None and server.stderr is not None
         try:
             url = server.stdout.readline().split()[-1]
-            if where == "Batcher._answer_batch":
+            if where == "Batcher._run_batch":
                 with greeted(url, close_timeout=0.1) as raw:
                     ask(raw, reset(1))
                     raw.send(messages.encode(act(2)))

@@ -33,7 +33,7 @@ async def open_(url: str, name: str) -> ClientConnection:
 
 
 async def honest(url: str, number: int, calls: int, waits: list[float]) -> None:
-    """Act, and note how long each answer took."""
+    """Act, and note how long each response took."""
     raw = await open_(url, f"honest {number}")
     await raw.send(messages.encode(reset(0)))
     await raw.recv()
@@ -42,14 +42,14 @@ async def honest(url: str, number: int, calls: int, waits: list[float]) -> None:
         data = messages.encode(act(n))
         started = time.perf_counter()
         await raw.send(data)
-        answer = messages.decode(await raw.recv())
+        response = messages.decode(await raw.recv())
         waits.append(time.perf_counter() - started)
-        assert answer["id"] == n and "actions" in answer
+        assert response["id"] == n and "actions" in response
     await raw.close()
 
 
 async def hostile(url: str, number: int, count: list[int], stop: asyncio.Event) -> None:
-    """Nonsense, bombs, many episodes at once, unread answers, sudden ends, idle places."""
+    """Nonsense, bombs, many episodes at once, unread responses, sudden ends, idle places."""
     choose = random.Random(number)
     while not stop.is_set():
         try:
@@ -70,7 +70,7 @@ async def hostile(url: str, number: int, count: list[int], stop: asyncio.Event) 
 
 
 async def soak(url: str, calls: int, with_hostile: bool) -> tuple[list[float], int]:
-    """Seconds of each honest answer, and the number of hostile messages."""
+    """Seconds of each honest response, and the number of hostile messages."""
     waits: list[float] = []
     count, stop = [0], asyncio.Event()
     bad = [asyncio.create_task(hostile(url, n, count, stop)) for n in range(HOSTILE * with_hostile)]

@@ -16,7 +16,7 @@ from libero_eval.rollout import command as rollout
 from libero_eval.rollout import merge as merge_shards
 from libero_eval.rollout.command import RolloutConfig, jobs_of, protocol_of
 from libero_eval.rollout.early_stop import EarlyStop
-from libero_eval.rollout.merge import MergeConfig
+from libero_eval.rollout.merge import MergeShardsConfig
 from tests.libero_eval.point_sim import (
     WalkerConfig,
     open_point_sim,
@@ -113,13 +113,15 @@ def test_shards_run_apart_and_are_merged(tmp_path: Path) -> None:
     folders = [
         rollout.main(replace(config, out=tmp_path / f"s{i}", shard=f"{i}/3")) for i in range(3)
     ]
-    out = merge_shards.main(MergeConfig(shards=tuple(folders), out=tmp_path / "merged"))
+    out = merge_shards.main(MergeShardsConfig(shards=tuple(folders), out=tmp_path / "merged"))
     assert read_episodes(out) == merge(folders) and read_json(out / "summary.json")["n"] == len(
         whole
     )
-    assert merge_shards.main(MergeConfig(shards=tuple(folders), out=out)) == out, "done already"
+    assert merge_shards.main(MergeShardsConfig(shards=tuple(folders), out=out)) == out, (
+        "done already"
+    )
     with pytest.raises(UserError, match="no shards"):
-        merge_shards.main(MergeConfig(out=tmp_path / "none"))
+        merge_shards.main(MergeShardsConfig(out=tmp_path / "none"))
     merged = merge(folders)
     assert [row.episode for row in merged] == [row.episode for row in whole]
     assert [row.state_hash for row in merged] == [row.state_hash for row in whole]

@@ -20,10 +20,10 @@ from latent_actions.retrieval.baselines import (
     load_baseline,
     name_of,
     trained,
+    weights,
     weights_of,
 )
 from latent_actions.retrieval.baselines.vila import Vila, VilaShape
-from latent_actions.retrieval.baselines.weights import read_state
 from tests.fake_cuda import CUDA, build, fake_cuda
 from tests.latent_actions.retrieval import test_baselines_hub as from_hub
 from tests.latent_actions.retrieval import test_baselines_published as published
@@ -41,14 +41,16 @@ def embedded(config: BaselineConfig, clips: np.ndarray) -> np.ndarray:
     """Vectors of the fake GPU; weights files give only their shapes, since there is nowhere to read
     their values to."""
     files = [path for place in weights_of(config).values() for path in _files(place)]
-    shapes = {path: {n: (t.shape, t.dtype) for n, t in read_state(path).items()} for path in files}
+    shapes = {
+        path: {n: (t.shape, t.dtype) for n, t in weights.read_state(path).items()} for path in files
+    }
 
     def empty(path: Path) -> dict[str, Tensor]:
         return {n: torch.empty(shape, dtype=dtype) for n, (shape, dtype) in shapes[path].items()}
 
-    module = type(config).load.__module__
     with pytest.MonkeyPatch.context() as patch, fake_cuda():
-        patch.setattr(f"{module}.read_state", empty, raising=False)
+        for module in (type(config).__module__, weights.__name__):
+            patch.setattr(f"{module}.read_state", empty, raising=False)
         return load_baseline(config, CUDA)(clips)
 
 
@@ -84,7 +86,7 @@ def test_networks_of_this_project(config: BaselineConfig) -> None:
         return build(lambda: InvActEncoder(SHAPE), device)
 
     with pytest.MonkeyPatch.context() as patch, fake_cuda():
-        patch.setattr(lapa, "subfolder_or_self", lambda folder, part: folder)
+        patch.setattr(lapa, "laq_path", lambda folder: folder)
         patch.setattr(trained, "subfolder_or_self", lambda folder, part: folder)
         patch.setattr(lapa, "from_pretrained", laq)
         patch.setattr(InvActEncoder, "from_pretrained", encoder)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from invact_vla.core.text_table import p_text, points
 from invact_vla.html.charts import Interval, interval_chart
 from invact_vla.html.render import Html
 from libero_eval.report.comparison import compare_policies
-from libero_eval.report.lines import Line, lines_of
+from libero_eval.report.lines import TOTAL, Line, lines_of
 from libero_eval.report.policies import EvaluatedPolicy, read_policy
 from libero_eval.report.run_page import error_rows
 from libero_eval.results import statistics
-from libero_eval.results.rows import EpisodeRow
 
 Policies = Mapping[str, EvaluatedPolicy]
 
@@ -66,7 +65,7 @@ def _chart(totals: Mapping[str, Line]) -> Html:
 def _per_task(lines: Mapping[str, list[Line]]) -> list[list[str]]:
     counts = {name: {line.label: line.counts for line in found} for name, found in lines.items()}
     titles = {line.label: line.instruction for found in lines.values() for line in found}
-    titles["all"] = titles.pop("all")  # the last row
+    titles[TOTAL] = titles.pop(TOTAL)  # the last row
     return [
         [f"{label}  {title}", *(counts[name].get(label, "–") for name in lines)]
         for label, title in titles.items()
@@ -84,7 +83,7 @@ def _differences(variants: Policies) -> dict[str, Any]:
     differs in enough episodes for any difference to be significant."""
     rows, progress, refusals, decidable = [], [], [], []
     for first, second in combinations(variants.values(), 2):
-        name = f"{second.name} − {first.name}"
+        name = f"{second.name}\xa0−\xa0{first.name}"
         try:
             [result] = compare_policies([first, second])
         except UserError as refused:
@@ -108,25 +107,17 @@ def _differences(variants: Policies) -> dict[str, Any]:
     }
 
 
-def _goals_best(row: EpisodeRow) -> float:
-    return row.goals_best / max(row.goals_total, 1)
-
-
-def _closest(row: EpisodeRow) -> float:
-    return nan if row.closest_m is None else row.closest_m
-
-
 MEASURES = {
-    "goals, best moment (percentage points)": _goals_best,
-    "closest approach (cm)": _closest,
+    "goals, best moment (percentage points)": lambda row: row.goals_best / max(row.goals_total, 1),
+    "closest approach (cm)": lambda row: nan if row.closest_m is None else row.closest_m,
 }
 
 
 def _mean_change(first: EvaluatedPolicy, second: EvaluatedPolicy, value: Any) -> str:
+    """Mean paired change times 100; a dash for other episodes or one without the measure."""
     try:
         found = statistics.compare_means(first.rows, second.rows, value)
     except UserError:
         return "–"
-    if found.difference != found.difference:  # an episode without a closest approach
-        return "–"
-    return f"{points(found.difference)} [{points(found.low)}, {points(found.high)}]"
+    words = f"{points(found.difference)} [{points(found.low)}, {points(found.high)}]"
+    return "–" if isnan(found.difference) else words

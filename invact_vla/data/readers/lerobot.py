@@ -54,6 +54,8 @@ class LeRobotDataset(StoredDataset):
         self.format_name = f"LeRobot {self.meta.info['codebase_version']}"
         where, features = str(folder), self.meta.features
         self.camera_keys = choose_cameras(where, config.cameras, self.meta.camera_keys, CAMERAS)
+        fps = self.meta.info.get("fps")
+        self.fps = float(fps) if isinstance(fps, int | float) and 0 < fps < 10_000 else None
         self._action = choose_key(where, "action", config.action, features, ACTIONS)
         self.action_dim = self._size(self._action)
         self.action_names = _names(features[self._action].get("names"), self.action_dim)
@@ -107,6 +109,11 @@ class LeRobotDataset(StoredDataset):
         paths |= set((folder / "meta").rglob("*"))
         kept = files_of(folder, (p for p in paths if p.is_file()))
         return [(p.relative_to(folder).as_posix(), p) for p in kept]
+
+    def episode_files(self, place: int, camera: str) -> list[Path]:
+        episode = self.meta.episodes[place]
+        video = episode.videos.get(self.camera_keys[camera])
+        return [episode.data] if video is None else [episode.data, video[0]]
 
     def _places(self, episode: LeRobotEpisode) -> np.ndarray:
         """Rows of its file that belong to an episode, in order; UserError unless all are there."""

@@ -92,6 +92,12 @@ class Hdf5Dataset(StoredDataset):
     def source_files(self) -> list[tuple[str, Path]]:
         return [(path.name, path) for path in self.files]
 
+    def locate(self, place: int) -> tuple[Path, str]:
+        return self._places[place].path, self._places[place].group
+
+    def episode_files(self, place: int, camera: str) -> list[Path]:
+        return [self._places[place].path]
+
     def _list_file(self, path: Path) -> list[EpisodeInfo]:
         with opened(path) as data:
             names = _demonstrations(path, data, self.config.action)
@@ -287,7 +293,7 @@ def _action_key(group: Any, action: str | None, strict: bool = True) -> str:
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sorts demo_2 before demo_10, and words without numbers by their letters."""
     parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
 
 
 def _pictures(obs: Any) -> list[str]:

@@ -1,17 +1,110 @@
 """Frames of whatever counts as a video, by its path, and the key of its content.
 
 a video file, or one inside an HDF5 file        see decode.py, hdf5_video.py
+a folder of pictures, or the pictures of a      see pictures.py
+camera of a robot demonstration
 """
 
 import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from invact_vla.data.video.decode import VideoError, decode_frames, probe
-from invact_vla.data.video.hdf5_video import read_embedded
+import numpy as np
 
+from invact_vla.core.files import hash_json
+from invact_vla.data.video import decode
+from invact_vla.data.video.decode import Video, VideoError
+from invact_vla.data.video.display import Fit
+from invact_vla.data.video.hdf5_video import read_embedded
+from invact_vla.data.video.pictures import PictureVideo, holds_pictures, open_pictures
+from invact_vla.data.video.video_info import VideoInfo
+
+SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg")  # in any case
 WHOLE = 16 << 20  # bytes of a file up to which all of it is hashed
 BLOCK = 1 << 20  # bytes of the parts of a larger file that are
+
+
+@contextmanager
+def open_video(path: Path, info: VideoInfo | None = None) -> Iterator[Video | PictureVideo]:
+    """Open a video: it has `info`, and `frames(indices, size, fit, seek)`. Raises VideoError.
+
+    info: what `probe` gave, if it is known.
+    """
+    pictures = open_pictures(path)
+    if pictures is not None:
+        yield pictures
+        return
+    with decode.open_video(path, info) as video:
+        yield video
+
+
+def probe(path: Path) -> VideoInfo:
+    """Count the frames of a video, and tell their times, without decoding it. Raises VideoError."""
+    with open_video(path) as video:
+        return video.info
+
+
+def decode_frames(
+    path: Path,
+    indices: Sequence[int] | np.ndarray,
+    size: int | None = None,
+    fit: Fit = "crop",
+    seek: bool = False,
+    info: VideoInfo | None = None,
+) -> np.ndarray:
+    """The frames of the given indices, uint8 (T, H, W, 3), as `decode.decode_frames`."""
+    pictures = open_pictures(path)
+    if pictures is not None:
+        return pictures.frames(indices, size, fit)
+    return decode.decode_frames(path, indices, size, fit, seek, info)
+
+
+def list_files(folder: Path, depth: int | None = None) -> list[Path]:
+    """All files below a folder but hidden ones, by path; linked folders are followed, and what is
+    reached twice is listed once. depth: folders deep, 1 for the folder itself. Folders of pictures count
+    as files: nothing in them is listed."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        level = len(here.relative_to(folder).parts) + 1
+        # what a link leads to is listed where it really lies, if that is below the folder, too
+        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [here / name for name in names if not name.startswith(".")]
+        films = [name for name in folders if _holds_pictures(here / name)]
+        found += [here / name for name in films]
+        kept = [name for name in folders if name not in films and not name.startswith(".")]
+        folders[:] = kept if depth is None or level < depth else []
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def list_videos(folder: Path, depth: int | None = None) -> list[Path]:
+    """The videos below a folder, by path: files of a video container, and folders of pictures."""
+    files = list_files(folder, depth)
+    return [path for path in files if path.suffix.lower() in SUFFIXES or path.is_dir()]
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether a folder is a video: it holds numbered pictures and no other folder or video."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    return holds_pictures(names)
+
+
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """(bytes, time of change in ns) of what a video is read from; None if it is not there."""
+    pictures = open_pictures(path)
+    if pictures is None:
+        return decode.file_stamp(path)
+    stats = [file.stat() for file in pictures.files]
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 
 def video_key(path: Path) -> str:
@@ -21,8 +114,10 @@ def video_key(path: Path) -> str:
     """
     path = Path(path)
     if path.is_file():
-        stat = path.stat()
-        return _file_key(path, stat.st_size, stat.st_mtime_ns)
+        return _key(path)
+    pictures = open_pictures(path)
+    if pictures is not None:
+        return hash_json([pictures.name, pictures.info.n_frames, *map(_key, pictures.files)])
     try:
         content = read_embedded(path)
     except LookupError as error:
@@ -30,6 +125,11 @@ def video_key(path: Path) -> str:
     if content is None:
         raise VideoError(f"no video {path}: correct the path, or fetch the file")
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _key(path: Path) -> str:
+    stat = path.stat()
+    return _file_key(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=1 << 20)
@@ -44,6 +144,3 @@ def _file_key(path: Path, size: int, _changed_ns: int) -> str:
                 file.seek(part * (size - BLOCK) // (parts - 1))
                 digest.update(file.read(BLOCK))
     return digest.hexdigest()[:16]
-
-
-__all__ = ["VideoError", "decode_frames", "probe", "video_key"]

@@ -19,9 +19,9 @@ EARLY_S = 1e-6  # a time that is this little before a frame counts as the frame'
 @dataclass(frozen=True)
 class VideoInfo:
     """Length of a video. n_frames: frames shown. fps: their constant or mean rate, so that n_frames /
-    fps is the duration. height, width: pixels as stored, before rotation and pixel aspect. start_s:
-    time stamp of frame 0; None: told by the first decoded frame alone. times: seconds of every frame
-    where the rate varies; empty where frame k is at k / fps.
+    fps is the duration. height, width: pixels as stored, before rotation and pixel aspect; 0 where
+    only the pictures tell. start_s: time stamp of frame 0; None: told by the first decoded frame alone.
+    times: seconds of every frame where the rate varies; empty where frame k is at k / fps.
     """
 
     n_frames: int

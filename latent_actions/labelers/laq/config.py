@@ -13,6 +13,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.core.limits import short, some
 from invact_vla.data.video.decode import Fit
+from latent_actions.labelers.vector_quantizers import VectorQuantization
 
 CODE_LENGTHS = (1, 2, 4, 16, 64, 256)
 SIZES = (
@@ -21,7 +22,7 @@ SIZES = (
 )  # fmt: skip
 FLAGS = ("lapa_compat", "residual")
 MAX_DEPTH, MAX_SIZE = 1024, 1 << 20
-OPTIONAL_KEYS = ("channels", "lapa_compat", "residual", "fit")
+OPTIONAL_KEYS = ("channels", "lapa_compat", "residual", "quantizer", "fit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,8 @@ class LaqConfig:
     channels: int = 3  # color channels
     lapa_compat: bool = False  # true: every quirk of the published code, needed for its weights
     residual: bool = False  # true: the decoder predicts the change x2 - x1, for short trainings
-    fit: Fit = (
-        "crop"  # how frames came to image_size: crop | squash (LAPA squashes the whole frame)
-    )
+    quantizer: VectorQuantization = "nsvq"  # of the codes (vector_quantizers.py); LAPA: nsvq
+    fit: Fit = "crop"  # how frames come to image_size: crop | squash (LAPA: the whole, squashed)
 
     def __post_init__(self) -> None:
         for name in SIZES:
@@ -52,8 +52,11 @@ class LaqConfig:
                 raise ValueError(f"{name} must be a whole number of 1..{MAX_SIZE}, got {size}")
         if not all(isinstance(getattr(self, name), bool) for name in FLAGS):
             raise ValueError(f"{' and '.join(FLAGS)} must be true or false")
-        if self.fit not in get_args(Fit):
-            raise ValueError(f"fit must be one of {get_args(Fit)}, got {short(str(self.fit))}")
+        for name, choices in (("fit", get_args(Fit)), ("quantizer", get_args(VectorQuantization))):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {choices}, got {short(str(getattr(self, name)))}"
+                )
         if max(self.spatial_depth, self.temporal_depth) > MAX_DEPTH:
             raise ValueError(f"depths must be at most {MAX_DEPTH}")
         if self.image_size % self.patch_size:
@@ -62,8 +65,11 @@ class LaqConfig:
             )
         if type(self.code_seq_len) is not int or self.code_seq_len not in CODE_LENGTHS:
             raise ValueError(f"code_seq_len must be one of {CODE_LENGTHS}, got {self.code_seq_len}")
-        if self.lapa_compat and self.residual:
-            raise ValueError("residual is not part of the published model: not with lapa_compat")
+        if self.lapa_compat and (self.residual or self.quantizer != "nsvq"):
+            raise ValueError(
+                "residual and other quantizers than nsvq are not part of the published model: not with "
+                "lapa_compat"
+            )
         if delta_grid(self.grid, self.code_seq_len) != self.code_seq_len:
             raise ValueError(
                 f"code_seq_len {self.code_seq_len} does not fit a {self.grid}x{self.grid} grid of "

@@ -1,5 +1,6 @@
 """Is a trained LAQ healthy? Code usage and use of the codes by predictions, on held-out pairs."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from torch import Tensor
 from invact_vla.core.files import atomic_file
 from invact_vla.training.device import CPU, exact
 from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
+from latent_actions.labelers.collapse import STATIC_ADVICE, STATIC_CHANGE
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.laq.task import to_video
 
 BATCH = 64
-STATIC_CHANGE = 0.01  # mean absolute difference, of 1, below which a pair counts as static
+MIN_PERPLEXITY, MAX_STATIC = 2.0, 0.9  # see CollapseConfig
 PICTURED = 8  # pairs in the grid
 
 
@@ -25,15 +27,16 @@ PICTURED = 8  # pairs in the grid
 class LaqReport:
     """Held-out measurements.
 
-    skill_*: 1 - MSE(prediction, second frame) / MSE(first frame, second frame) with the true codes,
-    with codes of other pairs, and with zero vectors; 0 is as good as predicting no change.
-    moving_*: the same on pairs that are not static. static_fraction: share of static pairs.
+    r2_*: 1 - MSE(prediction, second frame) / MSE(first frame, second frame) with the true codes, with
+    codes of other pairs, and with zero vectors; 0 is as good as predicting no change.
+    moving_*: the same on pairs that are not static; NaN where there are none, as r2_* where no pair
+    changes at all. static_fraction: part of static pairs.
     """
 
     health: CodebookStats
-    skill_true: float
-    skill_shuffled: float
-    skill_zero: float
+    r2_true: float
+    r2_shuffled: float
+    r2_zero: float
     moving_true: float
     moving_shuffled: float
     static_fraction: float
@@ -42,15 +45,42 @@ class LaqReport:
         """The same in words."""
         return [
             *self.health.lines(),
-            f"reconstruction r2_vs_copy {self.skill_true:.3f} with true codes, "
-            f"{self.skill_shuffled:.3f} shuffled, {self.skill_zero:.3f} zero; on moving pairs "
+            f"reconstruction r2_vs_copy {self.r2_true:.3f} with true codes, "
+            f"{self.r2_shuffled:.3f} shuffled, {self.r2_zero:.3f} zero; on moving pairs "
             f"{self.moving_true:.3f} true, {self.moving_shuffled:.3f} shuffled "
             f"({100 * self.static_fraction:.0f} % static)",
         ]
 
+    def problems(self) -> list[str]:
+        """Why its codes should not be used, in words; empty for a healthy model."""
+        found = []
+        if self.static_fraction > MAX_STATIC:
+            found.append(
+                f"{100 * self.static_fraction:.0f} % of the held-out pairs: {STATIC_ADVICE}"
+            )
+        if min(self.health.perplexity) < MIN_PERPLEXITY:
+            found.append(
+                f"the codes collapsed: perplexity {min(self.health.perplexity):.2f} at one position, "
+                f"expected at least {MIN_PERPLEXITY:g}: lower loop.learning_rate or train longer"
+            )
+        if self.r2_true <= self.r2_zero:
+            found.append(
+                f"the true codes reconstruct no better than zero codes (r2_vs_copy {self.r2_true:.3f} "
+                f"and {self.r2_zero:.3f}): the decoder does not use them; train longer or lower "
+                "loop.learning_rate"
+            )
+        if self.r2_true < 0:
+            found.append(
+                f"the predictions are worse than the first frame itself (r2_vs_copy {self.r2_true:.3f}):"
+                " lower loop.learning_rate, train longer, or set model.residual"
+            )
+        return found
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for summary.json."""
-        return {**asdict(self), "health": self.health.to_json()}
+        """Plain values, for summary.json; null where a number is not defined."""
+        values = {k: v for k, v in asdict(self).items() if k != "health"}
+        values = {k: None if math.isnan(v) else v for k, v in values.items()}
+        return {**values, "health": self.health.to_json(), "problems": self.problems()}
 
 
 @torch.no_grad()
@@ -61,7 +91,7 @@ def evaluate(model: LatentActionQuantizer, frames: np.ndarray, seed: int) -> Laq
     model.eval()
     device = model.device
     found = torch.cat([model.codes(video) for video in _videos(frames, device)])
-    vectors, codes = model.vq.codebooks.detach()[found], found.cpu().numpy()
+    vectors, codes = model.vq.decode(found), found.cpu().numpy()
     other = torch.from_numpy(_derangement(len(codes), np.random.default_rng([seed, 0]))).to(device)
     errors = {
         "true": _errors(model, frames, lambda i: vectors[i]),
@@ -72,14 +102,14 @@ def evaluate(model: LatentActionQuantizer, frames: np.ndarray, seed: int) -> Laq
     change = np.concatenate([_square(first, second) for first, second in pairs])
     moved = [(first - second).abs().mean(dim=(1, 2, 3)).numpy() for first, second in pairs]
     static = np.concatenate(moved) < STATIC_CHANGE
-    moving = ~static if (~static).any() else np.ones(len(static), bool)
+    moving = ~static
     return LaqReport(
         health=codebook_stats(codes, model.config.codebook_size),
-        skill_true=_skill(errors["true"], change),
-        skill_shuffled=_skill(errors["shuffled"], change),
-        skill_zero=_skill(errors["zero"], change),
-        moving_true=_skill(errors["true"][moving], change[moving]),
-        moving_shuffled=_skill(errors["shuffled"][moving], change[moving]),
+        r2_true=_r2(errors["true"], change),
+        r2_shuffled=_r2(errors["shuffled"], change),
+        r2_zero=_r2(errors["zero"], change),
+        moving_true=_r2(errors["true"][moving], change[moving]),
+        moving_shuffled=_r2(errors["shuffled"][moving], change[moving]),
         static_fraction=float(static.mean()),
     )
 
@@ -118,8 +148,8 @@ def _square(one: Tensor, other: Tensor) -> np.ndarray:
     return (one - other).square().mean(dim=(1, 2, 3)).cpu().double().numpy()
 
 
-def _skill(error: np.ndarray, change: np.ndarray) -> float:
-    return float(1 - error.mean() / max(change.mean(), 1e-12))
+def _r2(error: np.ndarray, change: np.ndarray) -> float:
+    return float(1 - error.mean() / change.mean()) if change.any() else math.nan
 
 
 def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -19,8 +19,9 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from latent_actions.labelers.laq.blocks import GridView, RelativePositionBias, Transformer
+from latent_actions.labelers.laq.bottleneck import Bottleneck
 from latent_actions.labelers.laq.config import LaqConfig
-from latent_actions.labelers.laq.nsvq import Bottleneck, Quantized
+from latent_actions.labelers.vector_quantizers import Quantized
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class LatentActionQuantizer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.vq.codebooks.device
+        return self.vq.project_in.weight.device
 
     @torch.no_grad()
     def codes(self, video: Tensor) -> Tensor:

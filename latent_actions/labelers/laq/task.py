@@ -6,9 +6,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard
+from latent_actions.labelers.collapse import CollapseConfig
+from latent_actions.labelers.guarded import GuardedTask, TrainingStep, after_step, guarded_loss
 from latent_actions.labelers.laq.augment import PairAugmentConfig, augment
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
@@ -22,42 +23,38 @@ def to_video(frames: np.ndarray | Tensor, device: torch.device | None = None) ->
     return rearrange(frames.to(device), "b t h w c -> b c t h w") / 255.0
 
 
-class LaqTask(nn.Module):
-    """The model and the guard, whose counters are saved in the same checkpoint."""
+class LaqTask(GuardedTask):
+    """LAQ under the guard; a batch is uint8 (B, 2, H, W, 3)."""
 
     def __init__(self, config: LaqConfig, guard: CollapseConfig, steps: int, seed: int) -> None:
-        super().__init__()
-        self.laq = LatentActionQuantizer(config)
-        self.guard = CollapseGuard(guard, config.code_seq_len, config.codebook_size, steps, seed)
-        self.outputs = torch.zeros(0)  # encoder outputs of the last batch, for re-seeding
-        self.change = torch.zeros(0)  # mean change of each pair of the last batch
+        laq = TrainableLaq(config)
+        super().__init__(laq, guard, config.code_seq_len, config.codebook_size, steps, seed)
 
-    def forward(self, video: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the predicted second frame, with NSVQ noise; and metrics."""
-        output = self.laq(video, noise=True)
-        target, first = video[:, :, 1], video[:, :, 0]
-        loss = F.mse_loss(output.reconstruction.float(), target)
-        self.guard.observe(output.quantized.codes, step)
-        self.outputs = output.quantized.delta.detach().flatten(0, 1).float()
-        self.change = (target - first).abs().mean(dim=(1, 2, 3))
-        perplexity = self.guard.perplexity()
-        return loss, {
-            "r2_vs_copy": 1 - loss.detach() / F.mse_loss(first, target).clamp_min(1e-9),
-            "perplexity_min": perplexity.min(),
-            "perplexity_mean": perplexity.mean(),
-            "delta_norm": self.outputs.norm(dim=-1).mean(),
-        }
+    @property
+    def laq(self) -> LatentActionQuantizer:
+        """The model."""
+        return self.model
 
 
-def laq_loss(model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss function for the loop. batch: uint8 (B, 2, H, W, 3)."""
-    return model(to_video(batch), step)
+class TrainableLaq(LatentActionQuantizer):
+    """LAQ with its loss: the mean squared error of the predicted second frame, with NSVQ noise."""
 
+    @property
+    def reseedable(self) -> Tensor | None:
+        return self.vq.reseedable
 
-def after_step(model: nn.Module, step: int, metrics: dict[str, float]) -> None:
-    """Hook for the loop: re-seed dead codes, or stop a collapsed run."""
-    assert isinstance(model, LaqTask)
-    model.guard.act(step, model.laq.vq.codebooks.data, model.outputs, model.change)
+    def training_step(self, batch: Tensor) -> TrainingStep:
+        video = to_video(batch)
+        output = self(video, noise=True)
+        first, target = video[:, :, 0], video[:, :, 1]
+        error = F.mse_loss(output.reconstruction.float(), target)
+        copy = F.mse_loss(first, target).clamp_min(1e-9)
+        return TrainingStep(
+            loss=error + output.quantized.loss,
+            quantized=output.quantized,
+            change=(target - first).abs().mean(dim=(1, 2, 3)),
+            metrics={"r2_vs_copy": 1 - error.detach() / copy},
+        )
 
 
 def batches(
@@ -74,3 +71,7 @@ def batches(
         return torch.from_numpy(augment(frames[np.sort(chosen)], change, rng))
 
     return batch_at
+
+
+laq_loss = guarded_loss
+__all__ = ["LaqTask", "after_step", "batches", "laq_loss", "to_video"]

@@ -5,7 +5,8 @@
     <out>/summary.json         held-out code usage and reconstruction r2_vs_copy
     <out>/reconstructions.png  held-out pairs: first, second, predicted second frame
 
-Skill is 1 - MSE(prediction, second frame) / MSE(first frame, second frame).
+r2_vs_copy is 1 - MSE(prediction, second frame) / MSE(first frame, second frame). A model whose codes
+should not be used ends with `problems` in its summary and a warning for each.
 """
 
 import logging
@@ -19,7 +20,7 @@ import torch
 from invact_vla.core.run_folder import open_run
 from invact_vla.training.device import Device, stage_device
 from invact_vla.training.loop import LoopConfig, fit
-from latent_actions.labelers.collapse import CollapseConfig
+from latent_actions.labelers.collapse import CollapseConfig, refuse_static
 from latent_actions.labelers.laq.augment import PairAugmentConfig
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
@@ -85,12 +86,15 @@ def main(config: LaqTrainConfig) -> Path:
         return run.folder
     frames = _frames(config, "train", config.max_pairs, run.folder)
     held_out = _frames(config, "val", config.val_pairs, run.folder)
+    refuse_static(frames, config.guard.max_static)
     task = train(config, frames, run.folder, stage_device(run, config.device))
     save_pretrained(task.laq, run.folder / "model")
     report = evaluate(task.laq, held_out, config.seed)
     save_grid(task.laq, held_out, run.folder / "reconstructions.png")
     for line in report.lines():
         print(f"laq val: {line}")
+    for problem in report.problems():
+        logger.warning("laq: %s", problem)
     shutil.rmtree(run.folder / "frames", ignore_errors=True)
     run.finish({"pairs": len(frames), **report.to_json()})
     return run.folder

@@ -1,6 +1,6 @@
 """What a baseline is: a config that loads a network, and the one way from clips to vectors.
 
-B clips, T frames, H W pixels, S side of the prepared frames, D width of a vector.
+B clips, T frames, H W pixels, S size of the prepared frames, D width of a vector.
 """
 
 import abc
@@ -24,12 +24,13 @@ Pool = Literal["mean", "concat"]
 Color = tuple[float, float, float]
 
 IMAGENET: tuple[Color, Color] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP_COLOURS: tuple[Color, Color] = (
+CLIP_COLORS: tuple[Color, Color] = (
     (0.48145466, 0.4578275, 0.40821073),
     (0.26862954, 0.26130258, 0.27577711),
 )
 KINETICS: tuple[Color, Color] = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 SIGNED: tuple[Color, Color] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels in [-1, 1]
+UNSCALED: tuple[Color, Color] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # pixels in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class Preprocess:
 class BaselineConfig(draccus.ChoiceRegistry, abc.ABC):
     """Which published encoder, and where its weights are."""
 
-    frames: int = 8  # frames read of a clip, evenly spaced; a clip with fewer repeats some
+    frames: int = 8  # frames per clip, evenly spaced; a clip with fewer repeats some
     batch_size: int = 8  # clips per forward pass
 
     def __post_init__(self) -> None:
@@ -128,7 +129,7 @@ def load_baseline(config: BaselineConfig, device: Device = CPU) -> Embed:
 
 
 def pool_frames(vectors: Tensor, pool: Pool) -> Tensor:
-    """One vector of a clip's frames: (B, T, D) -> (B, D) for mean, (B, T D) for concat."""
+    """One vector per clip: (B, T, D) -> (B, D) for mean, (B, T D) for concat."""
     return vectors.mean(dim=1) if pool == "mean" else vectors.flatten(1)
 
 

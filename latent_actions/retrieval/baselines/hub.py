@@ -15,7 +15,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.training.device import CPU
 from latent_actions.published_model import published_model
 from latent_actions.retrieval.baselines.baseline import (
-    CLIP_COLOURS,
+    CLIP_COLORS,
     IMAGENET,
     KINETICS,
     BaselineConfig,
@@ -45,7 +45,7 @@ class ClipConfig(BaselineConfig):
             vectors = per_frame(lambda images: model(pixel_values=images).image_embeds, clips)
             return pool_frames(normalize(vectors, dim=-1), self.pool)
 
-        return Preprocess(frames=self.frames, size=size, colors=CLIP_COLOURS), forward
+        return Preprocess(frames=self.frames, size=size, colors=CLIP_COLORS), forward
 
 
 @BaselineConfig.register_subclass("dinov3")
@@ -56,7 +56,7 @@ class Dinov3Config(BaselineConfig):
     weights: str = "facebook/dinov3-vitb16-pretrain-lvd1689m"  # folder or hub name (gated license)
     tokens: Literal["class", "patches"] = "class"  # what a frame's vector is made of
     pool: Pool = "mean"  # over frames: mean | concat
-    size: int = 224  # side of the frames, pixels; a multiple of the patch
+    size: int = 224  # frame size (px), a multiple of the patch
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import DINOv3ViTModel
@@ -80,7 +80,7 @@ class Vjepa2BaselineConfig(BaselineConfig):
     """V-JEPA 2 (arxiv.org/abs/2506.09985): mean of the encoder's tokens; it has no class token."""
 
     weights: str = "facebook/vjepa2-vitl-fpc64-256"  # local folder or hub name (MIT)
-    frames: int = 16  # frames read of a clip; a multiple of the tubelet (2)
+    frames: int = 16  # frames per clip, a multiple of the tubelet (2)
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         from transformers import VJEPA2Model
@@ -91,10 +91,11 @@ class Vjepa2BaselineConfig(BaselineConfig):
             raise UserError(
                 f"vjepa2 reads tubelets of {config.tubelet_size} frames, got frames {self.frames}"
             )
+        resize = round(config.crop_size * 292 / 256)  # what its own video processor does
         prepare = Preprocess(
             frames=self.frames,
             size=config.crop_size,
-            resize=round(config.crop_size * 292 / 256),  # what its own video processor does
+            resize=resize,
             colors=IMAGENET,
             mode="bilinear",
         )

@@ -11,6 +11,7 @@ from invact_vla.training.device import CPU
 from latent_actions.labelers.lapa import laq_path
 from latent_actions.labelers.laq.checkpoint import from_pretrained
 from latent_actions.retrieval.baselines.baseline import (
+    UNSCALED,
     BaselineConfig,
     Forward,
     Pool,
@@ -25,7 +26,7 @@ class LapaBaselineConfig(BaselineConfig):
     """LAPA's LAQ (arxiv.org/abs/2410.11758) on consecutive frames of a clip."""
 
     laq: Path = Path("runs/laq")  # run of `invact latent train`, or a folder of published weights
-    frames: int = 5  # frames read of a clip: one less pairs
+    frames: int = 5  # frames per clip: one more than pairs
     pool: Pool = "mean"  # over pairs: mean | concat
 
     def __post_init__(self) -> None:
@@ -42,10 +43,7 @@ class LapaBaselineConfig(BaselineConfig):
             return pool_frames(rearrange(delta, "(b n) k q -> b n (k q)", b=len(clips)), self.pool)
 
         prepare = Preprocess(
-            frames=self.frames,
-            size=model.config.image_size,
-            stretch=True,
-            colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            frames=self.frames, size=model.config.image_size, stretch=True, colors=UNSCALED,
             mode="bilinear",
-        )
+        )  # fmt: skip
         return prepare, forward

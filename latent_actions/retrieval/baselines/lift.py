@@ -1,4 +1,4 @@
-"""LiFT, linearised feature trajectories: two latents over the DINOv2 class tokens of 16 frames.
+"""LiFT, linearized feature trajectories: two latents over the DINOv2 class tokens of 16 frames.
 
 Written after bpiyush/LiFT: its file holds the transformer (`model.encoder.*`, `model.decoder.*`);
 the backbone is timm's vit_small_patch14_reg4_dinov2 and comes as a file of its own. Clip vector:
@@ -7,6 +7,7 @@ static and dynamic latent side by side, 768.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,15 @@ from latent_actions.retrieval.baselines.baseline import (
     Preprocess,
     per_frame,
 )
-from latent_actions.retrieval.baselines.vit import VisionTransformer, VitShape
-from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
+from latent_actions.retrieval.baselines.vit import VitShape, image_vit
+from latent_actions.retrieval.baselines.weights import (
+    KeyLayout,
+    PublishedConfig,
+    fit_weights,
+    read_state,
+)
 
 HEADS, LAYERS = 8, 4
-LAYOUT = KeyLayout(rename=(("model.encoder.", ""),), unused=(r"model\.decoder\.",))
-BACKBONE_LAYOUT = KeyLayout(rename=(("", ""),))
 
 
 class Positions(nn.Module):
@@ -74,7 +78,7 @@ def dinov2_small_registers() -> VitShape:
 
 @BaselineConfig.register_subclass("lift")
 @dataclass(frozen=True, kw_only=True)
-class LiftConfig(BaselineConfig):
+class LiftConfig(PublishedConfig):
     """LiFT on DINOv2 ViT-S/14 with registers."""
 
     weights: Path  # LiFT's Lightning checkpoint (MIT)
@@ -82,20 +86,17 @@ class LiftConfig(BaselineConfig):
     backbone: VitShape = field(default_factory=dinov2_small_registers)  # sizes of the backbone
     latent: int = 384  # width of each of the two latents
     steps: int = 5000  # rows of the file's table of positions
-    frames: int = 16  # frames read of a clip
-    size: int = 224  # side of the frames, pixels
+    frames: int = 16  # frames per clip
+
+    layout: ClassVar[KeyLayout] = KeyLayout((("model.encoder.", ""),), (r"model\.decoder\.",))
+
+    def network(self) -> nn.Module:
+        return DualTransformer(self.backbone.width, self.latent, self.steps)
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
-        vit = VisionTransformer(self.backbone)
-        fit_weights(
-            vit, read_state(self.backbone_weights), BACKBONE_LAYOUT, self.backbone_weights, device
-        )
-        model = DualTransformer(self.backbone.width, self.latent, self.steps)
-        fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
-
-        def forward(clips: Tensor) -> Tensor:
-            return model(per_frame(lambda images: vit(images)[0][:, 0], clips))
-
+        path = self.backbone_weights
+        vit = fit_weights(image_vit(self.backbone), read_state(path), KeyLayout(), path, device)
+        model = fit_weights(self.network(), self.state(), self.layout, self.weights, device)
         resize = round(self.size * 256 / 224)
         prepare = Preprocess(frames=self.frames, size=self.size, resize=resize, colors=IMAGENET)
-        return prepare, forward
+        return prepare, lambda clips: model(per_frame(vit, clips))

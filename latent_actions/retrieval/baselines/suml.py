@@ -7,6 +7,7 @@ features, 2048 + 256.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from latent_actions.retrieval.baselines.baseline import (
     Forward,
     Preprocess,
 )
-from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
+from latent_actions.retrieval.baselines.weights import KeyLayout, PublishedConfig
 
 ALPHA = 4  # frames of the fast pathway for each of the slow one
 BETA = 8  # channels of the slow pathway for each of the fast one
@@ -42,65 +43,34 @@ class Stem(nn.Module):
 
     def __init__(self, out: int, taps: int) -> None:
         super().__init__()
-        self.conv = _conv(3, out, (taps, 7, 7), 2)
-        self.bn = nn.BatchNorm3d(out)
+        self.conv, self.bn = _conv(3, out, (taps, 7, 7), 2), nn.BatchNorm3d(out)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool3d(self.bn(self.conv(x)).relu(), (1, 3, 3), (1, 2, 2), (0, 1, 1))
 
 
-class Bottleneck(nn.Module):
-    """Tx1x1, 1x3x3, 1x1x1."""
-
-    def __init__(self, inside: int, out: int, taps: int, stride: int) -> None:
-        super().__init__()
-        middle = out // 4
-        self.a, self.a_bn = _conv(inside, middle, (taps, 1, 1)), nn.BatchNorm3d(middle)
-        self.b, self.b_bn = _conv(middle, middle, (1, 3, 3), stride), nn.BatchNorm3d(middle)
-        self.c, self.c_bn = _conv(middle, out, (1, 1, 1)), nn.BatchNorm3d(out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.b_bn(self.b(self.a_bn(self.a(x)).relu())).relu()
-        return self.c_bn(self.c(x))
-
-
 class ResBlock(nn.Module):
-    """Bottleneck with a skip, projected where sizes change."""
+    """A bottleneck (Tx1x1, 1x3x3, 1x1x1) with a skip, projected where sizes change."""
 
     def __init__(self, inside: int, out: int, taps: int, stride: int) -> None:
         super().__init__()
-        self.is_projected = inside != out or stride != 1
-        if self.is_projected:
+        if inside != out or stride != 1:
             self.branch1 = _conv(inside, out, (1, 1, 1), stride)
             self.branch1_bn = nn.BatchNorm3d(out)
-        self.branch2 = Bottleneck(inside, out, taps, stride)
+        middle = out // 4
+        self.branch2 = nn.ModuleDict(
+            {
+                "a": _conv(inside, middle, (taps, 1, 1)), "a_bn": nn.BatchNorm3d(middle),
+                "b": _conv(middle, middle, (1, 3, 3), stride), "b_bn": nn.BatchNorm3d(middle),
+                "c": _conv(middle, out, (1, 1, 1)), "c_bn": nn.BatchNorm3d(out),
+            }
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        skip = self.branch1_bn(self.branch1(x)) if self.is_projected else x
-        return (skip + self.branch2(x)).relu()
-
-
-class Stage(nn.Module):
-    """`blocks` residual blocks in each pathway; the first `temporal` see several frames."""
-
-    def __init__(
-        self, inside: list[int], out: list[int], taps: tuple[int, int], stride: int, blocks: int,
-        temporal: int,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.blocks = blocks
-        for path in range(2):
-            for i in range(blocks):
-                first = inside[path] if i == 0 else out[path]
-                kernel = taps[path] if i < temporal else 1
-                block = ResBlock(first, out[path], kernel, stride if i == 0 else 1)
-                self.add_module(f"pathway{path}_res{i}", block)
-
-    def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
-        for i in range(self.blocks):
-            slow = self.get_submodule(f"pathway0_res{i}")(slow)
-            fast = self.get_submodule(f"pathway1_res{i}")(fast)
-        return slow, fast
+        m = self.branch2
+        mixed = m["b_bn"](m["b"](m["a_bn"](m["a"](x)).relu())).relu()
+        skip = self.branch1_bn(self.branch1(x)) if hasattr(self, "branch1") else x
+        return (skip + m["c_bn"](m["c"](mixed))).relu()
 
 
 class Fuse(nn.Module):
@@ -128,6 +98,7 @@ class SlowFast(nn.Module):
         self, width: int, blocks: tuple[int, ...], temporal: tuple[int, ...], fusion: int
     ) -> None:
         super().__init__()
+        self.blocks = blocks
         self.s1 = nn.ModuleDict(
             {"pathway0_stem": Stem(width, 1), "pathway1_stem": Stem(width // BETA, 5)}
         )
@@ -136,10 +107,16 @@ class SlowFast(nn.Module):
         for stage, count, spanning in zip(_STAGES, blocks, temporal, strict=True):
             inside = [channels + channels * _FUSED // BETA, channels // BETA]
             channels = width * 2**stage
-            taps = (1, 3) if stage < 4 else (3, 3)
-            stride = 1 if stage == _STAGES[0] else 2
-            out = [channels, channels // BETA]
-            self.add_module(f"s{stage}", Stage(inside, out, taps, stride, count, spanning))
+            out, taps = [channels, channels // BETA], (1 if stage < 4 else 3, 3)
+            modules = nn.ModuleDict()
+            for path in range(2):
+                for i in range(count):
+                    first = i == 0
+                    modules[f"pathway{path}_res{i}"] = ResBlock(
+                        inside[path] if first else out[path], out[path],
+                        taps[path] if i < spanning else 1, 2 if first and stage > 2 else 1,
+                    )  # fmt: skip
+            self.add_module(f"s{stage}", modules)
             if stage != _STAGES[-1]:
                 self.add_module(f"s{stage}_fuse", Fuse(channels // BETA, fusion))
 
@@ -151,8 +128,10 @@ class SlowFast(nn.Module):
         slow = self.s1["pathway0_stem"](fast[:, :, frames.to(fast.device)])
         fast = self.s1["pathway1_stem"](fast)
         slow = self.s1_fuse(slow, fast)
-        for stage in _STAGES:
-            slow, fast = self.get_submodule(f"s{stage}")(slow, fast)
+        for stage, count in zip(_STAGES, self.blocks, strict=True):
+            for i in range(count):
+                slow = self.get_submodule(f"s{stage}.pathway0_res{i}")(slow)
+                fast = self.get_submodule(f"s{stage}.pathway1_res{i}")(fast)
             if stage != _STAGES[-1]:
                 slow = self.get_submodule(f"s{stage}_fuse")(slow, fast)
         return torch.cat([slow.mean(dim=(2, 3, 4)), fast.mean(dim=(2, 3, 4))], dim=-1)
@@ -160,7 +139,7 @@ class SlowFast(nn.Module):
 
 @BaselineConfig.register_subclass("sum_l")
 @dataclass(frozen=True, kw_only=True)
-class SumlConfig(BaselineConfig):
+class SumlConfig(PublishedConfig):
     """SUM-L's ego trunk."""
 
     weights: Path  # .pyth of wqtwjt1996/SUM-L (no license file)
@@ -168,21 +147,23 @@ class SumlConfig(BaselineConfig):
     blocks: tuple[int, ...] = (3, 4, 23, 3)  # blocks of each stage: ResNet-101
     temporal: tuple[int, ...] = (3, 4, 23, 3)  # those that span time (SUM-L: all)
     fusion: int = 5  # frames that a fusion kernel sees
-    frames: int = 32  # frames read of a clip; a multiple of 4
-    size: int = 256  # side of the frames, pixels
+    frames: int = 32  # frames per clip, a multiple of 4
+    size: int = 256  # frame size (px)
     batch_size: int = 4  # clips per forward pass
+
+    layout: ClassVar[KeyLayout] = LAYOUT
+    preprocess: ClassVar[dict[str, Any]] = {"colors": KINETICS, "mode": "bilinear"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frames % ALPHA or self.width % BETA:
             raise ValueError(f"frames must be a multiple of {ALPHA}, width of {BETA}")
 
+    def network(self) -> nn.Module:
+        return SlowFast(self.width, self.blocks, self.temporal, self.fusion)
+
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
-        model = SlowFast(self.width, self.blocks, self.temporal, self.fusion)
-        fit_weights(model, read_state(self.weights), LAYOUT, self.weights, device)
-        prepare = Preprocess(frames=self.frames, size=self.size, colors=KINETICS, mode="bilinear")
-
-        def forward(clips: Tensor) -> Tensor:
-            return model(clips.flip(2))  # its loader decodes with OpenCV: blue first
-
-        return prepare, forward
+        prepare, model = super().load(device)
+        return prepare, lambda clips: model(
+            clips.flip(2)
+        )  # its loader decodes with OpenCV: blue first

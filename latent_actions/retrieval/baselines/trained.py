@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from invact_vla.training.device import CPU
 from latent_actions.encoder.encoder import InvActEncoder
-from latent_actions.encoder.routing import Routing
 from latent_actions.labelers.labeler import subfolder_or_self
-from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward, Preprocess
+from latent_actions.retrieval.baselines.baseline import (
+    UNSCALED,
+    BaselineConfig,
+    Forward,
+    Preprocess,
+)
 
 
 @BaselineConfig.register_subclass("trained")
@@ -30,15 +33,8 @@ class TrainedConfig(BaselineConfig):
         model = InvActEncoder.from_pretrained(
             subfolder_or_self(self.encoder, "encoder"), device=device
         )
-
-        def forward(clips: Tensor) -> Tensor:
-            return model(clips.movedim(2, -1), Routing(hard=True, noise=False)).embedding
-
         prepare = Preprocess(
-            frames=model.config.frames,
-            size=model.config.size,
-            stretch=True,
-            colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            frames=model.config.frames, size=model.config.size, stretch=True, colors=UNSCALED,
             mode="bilinear",
-        )
-        return prepare, forward
+        )  # fmt: skip
+        return prepare, lambda clips: model(clips.movedim(2, -1)).embedding

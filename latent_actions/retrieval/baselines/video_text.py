@@ -26,7 +26,7 @@ from latent_actions.retrieval.baselines.vit import SpaceTimeTransformer, VitShap
 from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 # LaViLa's own numbers for its CLIP-started models (not CLIP's), over 255
-LAVILA_COLOURS: tuple[Color, Color] = (
+LAVILA_COLORS: tuple[Color, Color] = (
     (108.3272985 / 255, 116.7460125 / 255, 104.09373615 / 255),
     (68.5005327 / 255, 66.6321579 / 255, 70.32316305 / 255),
 )
@@ -62,7 +62,7 @@ class VideoTextConfig(BaselineConfig):
     weights: Path  # the published file
     trunk: VitShape = field(default_factory=VitShape)  # sizes of the video transformer
     embedding: int = 256  # width of the shared space
-    frames: int = 4  # frames read of a clip
+    frames: int = 4  # frames per clip
 
     layout: ClassVar[KeyLayout]
     colors: ClassVar[tuple[Color, Color]] = IMAGENET
@@ -106,13 +106,11 @@ class EgoVlpConfig(VideoTextConfig):
 
     layout: ClassVar[KeyLayout] = KeyLayout(
         rename=(
-            ("video_model.", "trunk."),
-            ("vid_proj.", "projection."),
-            ("visual.", "trunk."),
+            ("video_model.", "trunk."), ("vid_proj.", "projection."), ("visual.", "trunk."),
             ("image_projection.", "projection."),
         ),
         unused=_TEXT,
-    )
+    )  # fmt: skip
 
     def projection(self) -> nn.Module:
         return nn.Sequential(nn.Linear(self.trunk.width, self.embedding))
@@ -136,14 +134,9 @@ class EgoVlpV2Config(VideoTextConfig):
     )  # fmt: skip
 
     def projection(self) -> nn.Module:
-        inside = self.embedding
-        return nn.Sequential(
-            nn.Linear(self.trunk.width, inside, bias=False),
-            nn.ReLU(),
-            nn.Linear(inside, inside),
-            nn.ReLU(),
-            nn.Linear(inside, inside),
-        )
+        d = self.embedding
+        first = nn.Linear(self.trunk.width, d, bias=False)
+        return nn.Sequential(first, nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
 
 
 @BaselineConfig.register_subclass("lavila")
@@ -152,7 +145,7 @@ class LaVilaConfig(VideoTextConfig):
     """LaViLa's dual encoder (arxiv.org/abs/2212.04501), started from CLIP."""
 
     clip_start: ClassVar[bool] = True
-    colors: ClassVar[tuple[Color, Color]] = LAVILA_COLOURS
+    colors: ClassVar[tuple[Color, Color]] = LAVILA_COLORS
     layout: ClassVar[KeyLayout] = KeyLayout(
         rename=(("visual.", "trunk."), ("image_projection", "projection.matrix")),
         unused=(

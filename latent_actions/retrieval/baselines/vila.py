@@ -6,7 +6,7 @@ forward model that predicts the later frame's features (of a slowly following co
 and a contrast that pulls equal actions together over views. Here actions are equal when they have
 the same verb. `invact encoder vila` trains it; the clip vector is the mean latent action.
 
-B clips, T frames, S side of a frame, d width of frame features, D width of a latent action.
+B clips, T frames, S frame size (px), d width of frame features, D width of a latent action.
 """
 
 import dataclasses
@@ -26,11 +26,17 @@ from invact_vla.untrusted.model_config import decode_config, on_meta
 from latent_actions.encoder.losses import multi_positive_infonce
 from latent_actions.encoder.model import Batch
 from latent_actions.labelers.labeler import subfolder_or_self
-from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward, Preprocess
+from latent_actions.retrieval.baselines.baseline import (
+    SIGNED,
+    BaselineConfig,
+    Forward,
+    Preprocess,
+)
 from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 PART = "vila"  # folder of a training run that holds the model
 MAX_FRAMES = 1024
+MOMENTUM = 0.99  # of the encoder's slowly following copy
 _STRIDES = 4  # convolutions, each halves the side
 _GROUPS = 8  # of the normalizations
 
@@ -39,15 +45,14 @@ _GROUPS = 8  # of the normalizations
 class VilaShape:
     """Sizes and loss of the model."""
 
-    size: int = 64  # S, side of a frame; a multiple of 16
-    frames: int = 8  # T, frames of a clip
+    size: int = 64  # S, frame size (px), a multiple of 16
+    frames: int = 8  # T, frames per clip
     channels: int = 32  # of the first convolution; the others double, up to 4x
     width: int = 256  # of tokens, d
     latent: int = 128  # of the latent, D
     offset: int = 3  # largest distance of a pair, in frames; drawn in [1, this]
     contrast: float = 1.0  # weight of the contrast over views
     temperature: float = 0.1  # of the contrast
-    momentum: float = 0.99  # of the encoder's slowly following copy
 
     def __post_init__(self) -> None:
         if min(self.size, self.channels, self.width, self.latent) < 1 or self.frames > MAX_FRAMES:
@@ -57,8 +62,8 @@ class VilaShape:
                 f"size must be a multiple of {2**_STRIDES} and channels of {_GROUPS}, "
                 f"got {self.size} and {self.channels}"
             )
-        if not 1 <= self.offset < self.frames or not 0 <= self.momentum < 1:
-            raise ValueError("expected 1 <= offset < frames and momentum in [0, 1)")
+        if not 1 <= self.offset < self.frames:
+            raise ValueError(f"expected 1 <= offset < frames, got {self.offset} and {self.frames}")
         if self.contrast < 0 or self.temperature <= 0:
             raise ValueError("expected contrast >= 0 and temperature > 0")
 
@@ -132,7 +137,7 @@ class Vila(nn.Module):
     def follow(self) -> None:
         """Move the copy a little towards the encoder; called after every step."""
         for slow, fast in zip(self.target.parameters(), self.encoder.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.shape.momentum)
+            slow.lerp_(fast, 1 - MOMENTUM)
 
     def embed(self, clips: Tensor) -> Tensor:
         """(B, T, 3, S, S) in [-1, 1] -> mean latent action of consecutive frames, (B, D)."""
@@ -161,12 +166,8 @@ class VilaConfig(BaselineConfig):
         shape = decode_config(VilaShape, read_json(folder / "config.json"), what)
         weights = folder / "model.safetensors"
         model = on_meta(lambda: Vila(shape), what)
-        fit_weights(model, read_state(weights), KeyLayout(rename=(("", ""),)), weights, device)
+        fit_weights(model, read_state(weights), KeyLayout(), weights, device)
         prepare = Preprocess(
-            frames=shape.frames,
-            size=shape.size,
-            stretch=True,
-            colors=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-            mode="bilinear",
+            frames=shape.frames, size=shape.size, stretch=True, colors=SIGNED, mode="bilinear"
         )
         return prepare, model.embed

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from invact_vla.core.run_folder import open_run
 from invact_vla.training.device import stage_device
 from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.augment import AugmentConfig
-from latent_actions.encoder.inputs.batches import Batches, TextConfig
+from latent_actions.encoder.inputs.batches import ClipBatches, ClipTextConfig
 from latent_actions.encoder.inputs.clips import ClipData, VideoClips
 from latent_actions.encoder.inputs.sampler import SamplerConfig
-from latent_actions.encoder.model import Batch
 from latent_actions.retrieval.baselines.vila import PART, Vila, VilaShape
 
 
@@ -41,46 +40,29 @@ class VilaTrainConfig:
 def main(config: VilaTrainConfig) -> Path:
     """Train and save; returns the run folder."""
     run = open_run(
-        config.out,
-        config,
-        parents=config.data.parents(),
-        overwrite=config.overwrite,
+        config.out, config, inputs=config.data.parents(), overwrite=config.overwrite,
         seed=config.seed,
-    )
+    )  # fmt: skip
     if run.finished:
         return run.folder
     table = config.data.table(
         config.model.frames, run.folder / "frames", config.workers, ("train",)
     )
-    batches = Batches(
-        table,
-        table.rows_of("train"),
-        size=config.model.size,
-        sampler=config.sampler,
-        augmentation=config.augment,
-        text=TextConfig(),
-        seed=config.seed,
-    )
+    batches = ClipBatches(
+        table, table.rows_of("train"), size=config.model.size, sampler=config.sampler,
+        augmentation=config.augment, text=ClipTextConfig(), seed=config.seed,
+    )  # fmt: skip
     torch.manual_seed(config.seed)
     model = Vila(config.model)
     loop = replace(config.loop, seed=config.seed)
     fit(
-        model,
-        _loss,
-        lambda step: batches(step, loop.batch_size),
-        loop,
-        run.folder,
-        after_step=_follow,
-        description="train VILA",
+        model, lambda model, batch, step: model(batch), lambda step: batches(step, loop.batch_size),
+        loop, run.folder, after_step=_follow, description="train VILA",
         device=stage_device(run, config.device),
-    )
+    )  # fmt: skip
     model.save_pretrained(run.folder / PART)
     run.finish({"parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)})
     return run.folder
-
-
-def _loss(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-    return model(batch)
 
 
 def _follow(model: nn.Module, step: int, metrics: dict[str, float]) -> None:

@@ -1,14 +1,15 @@
 """Published weight files: read without trusting them, and fitted to our modules key by key.
 
 Research checkpoints are pickles that hold training arguments, configs and optimizers beside the
-tensors. The reader (training/torch_files.py) takes these as data, so no code of the file runs and no
+tensors. The reader (untrusted/torch_files.py) takes these as data, so no code of the file runs and no
 foreign package is needed.
 """
 
+import abc
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short, some
 from invact_vla.training.device import CPU
 from invact_vla.untrusted.torch_files import read_research_pickle, read_safetensors, without_prefix
+from latent_actions.retrieval.baselines.baseline import BaselineConfig, Forward, Preprocess
 
 _INSIDE = ("state_dict", "model_state", "model")  # where training loops keep the tensors
 _SHOWN = 5  # differences named in an error
@@ -30,7 +32,7 @@ class KeyLayout:
     unused: patterns of names that the clip vector does not need (text towers, heads, decoders).
     """
 
-    rename: tuple[tuple[str, str], ...]
+    rename: tuple[tuple[str, str], ...] = (("", ""),)
     unused: tuple[str, ...] = ()
 
     def ours(self, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -47,6 +49,29 @@ class KeyLayout:
         if unknown:
             raise UserError(_difference(path, [f"unexpected {name}" for name in unknown]))
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedConfig(BaselineConfig):
+    """A baseline whose network is ours, under the names of one published file."""
+
+    weights: Path  # the published file
+    size: int = 224  # frame size (px)
+
+    layout: ClassVar[KeyLayout]
+    preprocess: ClassVar[dict[str, Any]]  # the other fields of Preprocess
+
+    @abc.abstractmethod
+    def network(self) -> nn.Module:
+        """The network on prepared clips: (B, T, 3, S, S) -> (B, D)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of the file, ready for the network's sizes."""
+        return read_state(self.weights)
+
+    def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
+        model = fit_weights(self.network(), self.state(), self.layout, self.weights, device)
+        return Preprocess(frames=self.frames, size=self.size, **self.preprocess), model
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
+from latent_actions.video.sources.demonstrations import DemonstrationsSource
 from latent_actions.video.sources.egoexo4d import EgoExo4dSource, read_clips
 from latent_actions.video.sources.egoexo4d_keystep import EgoExo4dKeystepSource
 from latent_actions.video.sources.folder import FolderSource
@@ -10,6 +11,7 @@ from latent_actions.video.sources.phyworld import PhyWorldSource
 from latent_actions.video.sources.ssv2 import Ssv2Source
 
 __all__ = [
+    "DemonstrationsSource",
     "EgoExo4dKeystepSource",
     "EgoExo4dSource",
     "FolderSource",

@@ -10,7 +10,7 @@ structure of InvAct's published validation list).
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from invact_vla.core.errors import UserError
@@ -19,6 +19,7 @@ from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources.egoexo4d_takes import (
     SceneKey,
+    Views,
     as_bool,
     as_seconds,
     cameras_of,
@@ -53,6 +54,7 @@ class EgoExo4dSource(SourceConfig):
 
     scene_key: SceneKey = "physical_setting"  # what ClipRecord.scene is: the grouping by place
     exo: Literal["all", "best"] = "all"  # exo cameras of a moment: all, or the annotators' best_exo
+    views: Views = "both"  # takes with an ego and an exo camera, or with any; labels: with any
     min_duration_s: float = 1.0  # shorter clips are dropped, seconds
     drop_unsure: bool = True  # leave out descriptions that the annotator marked as unsure
     need_ego_visible: bool = False  # leave out descriptions marked as not visible in the ego view
@@ -64,6 +66,9 @@ class EgoExo4dSource(SourceConfig):
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         return read_clips(self, split)
+
+    def for_labels(self) -> "EgoExo4dSource":
+        return replace(self, views="any")
 
 
 def read_clips(source: EgoExo4dSource, split: Split) -> tuple[list[ClipRecord], SkipReport]:
@@ -91,7 +96,7 @@ def _take_clips(
     """Clips of one take: every kept moment, seen by the ego and the exo cameras that are on
     disk.
     """
-    name, cameras = take["take_name"], cameras_of(source.root, take, dropped)
+    name, cameras = take["take_name"], cameras_of(source.root, take, dropped, source.views)
     if not cameras:
         return
     segments = [(start, end) for start, end, _ in segments_of(keysteps, name, dropped)]

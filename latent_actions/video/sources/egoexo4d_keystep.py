@@ -10,7 +10,7 @@ atomic_descriptions_<split>.json gives them, where that file is there.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources.egoexo4d import EgoExo4dSource, moments_of
 from latent_actions.video.sources.egoexo4d_takes import (
     SceneKey,
+    Views,
     as_bool,
     cameras_of,
     chosen_cameras,
@@ -46,6 +47,7 @@ class EgoExo4dKeystepSource(SourceConfig):
     scene_key: SceneKey = "institution"  # what ClipRecord.scene is: the grouping by place
     label_level: LabelLevel = "leaf"  # leaf: the step; parent: above it in the taxonomy; scenario
     exo: Literal["all", "best"] = "best"  # exo cameras of a segment: all, or the take's best
+    views: Views = "both"  # takes with an ego and an exo camera, or with any
     min_duration_s: float = 0.0  # segments that are not longer are dropped, seconds
     essential_only: bool = False  # leave out steps that are not essential to the task
 
@@ -66,6 +68,9 @@ class EgoExo4dKeystepSource(SourceConfig):
             records += self._segments(take, dropped)
         return records, dropped
 
+    def for_labels(self) -> "EgoExo4dKeystepSource":
+        return replace(self, views="any")
+
     def _descriptions(self, split: Split) -> dict[str, Any]:
         name = "atomic_descriptions"
         if not (self.root / "annotations" / f"{name}_{split}.json").exists():
@@ -73,7 +78,7 @@ class EgoExo4dKeystepSource(SourceConfig):
         return read_annotations(self.root, name, split)["annotations"]
 
     def _segments(self, take: "_Take", dropped: SkipReport) -> Iterator[ClipRecord]:
-        cameras = cameras_of(self.root, take.entry, dropped)
+        cameras = cameras_of(self.root, take.entry, dropped, self.views)
         if not cameras:
             return
         chosen = chosen_cameras(cameras, self.exo, None, take.entry)

@@ -16,13 +16,16 @@ from typing import Any, Literal
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
+from invact_vla.data.video.frames import list_videos
 from latent_actions.video.records import Split, View
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import check_folder
 
 # keyword scenes of the published evaluation
 ACTIVITIES = ("cooking", "bike", "covid", "pcr", "cpr")
-EGO_FILE = re.compile(r"^aria\d+_214-1\.mp4$")  # 214-1 is the RGB stream, the number is the device
+EGO_FILE = re.compile(
+    r"^aria\d+_214-1\.mp4$", re.I
+)  # 214-1 is the RGB stream, the number is the device
 DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 FULL = Path("frame_aligned_videos")
 COLLAGES = (
@@ -33,6 +36,7 @@ COLLAGES = (
 SceneKey = Literal[
     "physical_setting", "institution_activity", "keyword", "capture", "take", "institution"
 ]
+Views = Literal["both", "any"]
 
 
 @dataclass(frozen=True)
@@ -80,27 +84,30 @@ def known_takes(
     return sorted(known, key=lambda uid: takes[uid]["take_name"])
 
 
-def cameras_of(root: Path, take: dict[str, Any], dropped: SkipReport) -> list[Camera]:
-    """Cameras of a take, from the downscaled videos, else the full ones; none if it lacks a view.
+def cameras_of(
+    root: Path, take: dict[str, Any], dropped: SkipReport, views: Views = "both"
+) -> list[Camera]:
+    """Cameras of a take, from the downscaled videos, else the full ones; with views "both" none if it
+    lacks a view.
 
     Ego is the RGB stream of the Aria glasses, whatever their number, and what `capture.cameras` of
     takes.json calls ego (some GoPros); other streams of the glasses and collages are left out.
-    Retrieval and training compare views, so a take needs both.
+    Retrieval and training compare views, so a take needs both there; a label needs one.
     """
     name, stated = take["take_name"], _stated_ego(take)
     base = root / (take.get("root_dir") or f"takes/{name}")
     folder = next((base / f for f in (DOWNSCALED, FULL) if (base / f).is_dir()), None)
     cameras = []
-    for path in sorted(folder.glob("*.mp4")) if folder is not None else ():
+    for path in list_videos(folder, depth=1) if folder is not None else ():
         if EGO_FILE.match(path.name):
             cameras.append(Camera(path.stem, "ego", path))
         elif not path.stem.startswith("aria") and path.stem not in COLLAGES:
             cameras.append(Camera(path.stem, "ego" if path.stem in stated else "exo", path))
-    views = {camera.view for camera in cameras}
-    if len(views) == 2:
+    seen = {camera.view for camera in cameras}
+    if len(seen) == 2 or (seen and views == "any"):
         return cameras
-    missing = "an exo" if views == {"ego"} else "an ego"
-    dropped.add(f"takes without {missing} camera" if views else "takes without videos", name)
+    missing = "an exo" if seen == {"ego"} else "an ego"
+    dropped.add(f"takes without {missing} camera" if seen else "takes without videos", name)
     return []
 
 

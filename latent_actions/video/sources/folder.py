@@ -1,58 +1,104 @@
-"""A plain folder of short videos, one action each: the way in for one's own recordings.
+"""A plain folder of videos: the way in for one's own recordings.
 
-    <root>/<split>/<scene>/<verb>/<name>.<camera>.mp4      (or .webm, .avi, .mkv, .mov)
+    <root>/<split>/<scene>/<verb>/<name>.<camera>.mp4      (or any other container, in any case)
+    <root>/**/<name>.<camera>.mp4                          without annotations
 
 `<camera>` is optional and stands after the name's last dot: one that starts with "ego" gives an ego
-clip, anything else an exo clip. Files of one scene and verb that differ in the camera only are views
-of one moment.
+clip, anything else an exo clip. Files that differ in the camera only are views of one moment. A folder
+of numbered pictures counts as a video; linked folders are followed.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from invact_vla.core.errors import UserError
+from invact_vla.data.video.frames import list_videos
+from invact_vla.data.video.pictures import PICTURES_FPS, at_rate
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
-from latent_actions.video.source import SourceConfig, check_folder
+from latent_actions.video.source import SourceConfig, check_folder, check_fraction, held_out
 
-SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")
-LAYOUT = "<split>/<scene>/<verb>/<name>[.<camera>].mp4 with split train or val"
+LAYOUT = "<split>/<scene>/<verb>/<name>[.<camera>].mp4 with split train, val or test"
 
 
 @SourceConfig.register_subclass("folder")
 @dataclass(frozen=True, kw_only=True)
 class FolderSource(SourceConfig):
-    """Whole video files as clips, labeled by their folders."""
+    """Whole video files as clips, labeled by their folders where these are a split, a scene and a verb.
+
+    Without folders of splits nothing is taken from the names: verb and scene are not known, the text is
+    the option's, and a part of the videos is "val".
+    """
+
+    splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+
+    text: str = ""  # what happens, in words, in videos whose folders do not say it
+    held_out: float = 0.1  # fraction of the videos that is val, where no folders name splits
+    pictures_fps: float = PICTURES_FPS  # rate of folders of pictures, which do not tell
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("held_out", self.held_out)
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        dropped = SkipReport()
-        rows = [self._row(path, split) for path in self._files(split)]
-        return self.whole_videos(rows, dropped), dropped
+        base, videos = self._videos(split)
+        names = [_Name.of(video.relative_to(base), labeled=base != self.root) for video in videos]
+        count = Counter((name.moment, name.camera) for name in names)
+        dropped, clips = SkipReport(), []
+        for video, name in zip(videos, names, strict=True):
+            path = video.relative_to(base)
+            alone = count[name.moment, name.camera] == 1  # a.mp4 and a.mov: no views of one moment
+            moment = name.moment if alone else path.as_posix()
+            clips.append(
+                ClipRecord(
+                    clip_id=(path.parent / path.stem if alone else path).as_posix(),
+                    video=at_rate(video, self.pictures_fps),
+                    split=split,
+                    text=name.verb or self.text,
+                    verb=name.verb,
+                    moment_id=moment,
+                    take=moment,
+                    scene=name.scene,
+                    view="ego" if name.camera.startswith("ego") else "exo",
+                    camera=name.camera,
+                )
+            )
+        return self.whole_videos(clips, dropped), dropped
 
-    def _files(self, split: Split) -> list[Path]:
-        folder = self.root / split
-        check_folder(folder, LAYOUT)
-        files = sorted(p for p in folder.glob("*/*/*") if p.suffix.lower() in SUFFIXES)
-        if not files:
-            raise UserError(f"no videos below {folder}: expected {LAYOUT}")
-        return files
+    def _videos(self, split: Split) -> tuple[Path, list[Path]]:
+        """The folder of a split, or the root if no folders name splits, and the videos of the split."""
+        check_folder(self.root, LAYOUT)
+        named = any((self.root / name).is_dir() for name in self.splits)
+        base = self.root / split if named else self.root
+        check_folder(base, LAYOUT)
+        videos = list_videos(base)
+        if not videos:
+            raise UserError(f"no videos below {base}: expected {LAYOUT}, or videos without folders")
+        if not named:
+            val = held_out([video.relative_to(base).as_posix() for video in videos], self.held_out)
+            wanted = {"train": False, "val": True}.get(split)
+            videos = [v for v in videos if (v.relative_to(base).as_posix() in val) is wanted]
+        return base, videos
 
-    def _row(self, path: Path, split: Split) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class _Name:
+    """What the path of a video says."""
+
+    moment: str
+    camera: str
+    scene: str = ""
+    verb: str = ""
+
+    @classmethod
+    def of(cls, path: Path, labeled: bool) -> "_Name":
+        """path: below the folder of the split. labeled: that folder names a split."""
         name, _, camera = path.stem.rpartition(".")
         if not name:  # no dot: no camera
             name, camera = camera, ""
-        verb, scene = path.parent.name, path.parent.parent.name
-        moment = f"{scene}/{verb}/{name}"
-        return {
-            "clip_id": path.relative_to(self.root / split).with_suffix("").as_posix(),
-            "moment_id": moment,
-            "take": moment,
-            "scene": scene,
-            "view": "ego" if camera.startswith("ego") else "exo",
-            "camera": camera or "cam01",
-            "verb": verb.replace("_", " "),
-            "text": verb.replace("_", " "),
-            "split": split,
-            "video": path,
-        }
+        moment, camera = (path.parent / name).as_posix(), camera or "cam01"
+        if not labeled or len(path.parts) != 3:
+            return cls(moment, camera)
+        return cls(moment, camera, path.parts[0], path.parts[1].replace("_", " "))

@@ -10,16 +10,17 @@ arxiv.org/abs/1905.04757).
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from invact_vla.core.errors import UserError
+from invact_vla.data.video.frames import list_files
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder
 from latent_actions.video.sources.ntu_actions import ACTIONS
 
-FILE = re.compile(r"^S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})(_rgb)?\.(avi|mp4)$")
-SAMPLE = re.compile(r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}")
+FILE = re.compile(r"^S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})(_rgb)?\.(avi|mp4)$", re.I)
+SAMPLE = re.compile(r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}", re.I)
 LAYOUT = "videos named SsssCcccPpppRrrrAaaa_rgb.avi"
 TRAIN_SUBJECTS_60 = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
 TRAIN_SUBJECTS_120 = (
@@ -50,28 +51,28 @@ class NtuSource(SourceConfig):
             raise ValueError(f"classes must be 60 or 120, got {self.classes}")
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        dropped, rows = SkipReport(), []
+        dropped, clips = SkipReport(), []
         ignored = self._ignored()
         for path, numbers in self._files(dropped):
             if numbers[4] > self.classes or numbers[4] == 0:
                 dropped.add(f"of classes beyond {self.classes}", path.name)
-            elif path.name[:20] in ignored:
+            elif path.name[:20].upper() in ignored:
                 dropped.add("with missing skeletons", path.name)
             elif self._is_train(numbers) == (split == "train"):
-                rows.append(_row(path, numbers, split))
-        return self.whole_videos(rows, dropped), dropped
+                clips.append(_clip(path, numbers, split))
+        return self.whole_videos(clips, dropped), dropped
 
     def _files(self, dropped: SkipReport) -> list[tuple[Path, tuple[int, ...]]]:
         """Videos with the five numbers of their names, by name."""
         check_folder(self.root, LAYOUT)
         found = []
-        for path in sorted(self.root.rglob("*"), key=lambda path: path.name):
+        for path in sorted(list_files(self.root), key=lambda path: (path.name, path)):
             match = FILE.match(path.name)
             if match:
                 found.append((path, tuple(int(group) for group in match.groups()[:5])))
             elif SAMPLE.match(path.name):
                 dropped.add("of another modality than RGB", path.name)
-            elif path.suffix in (".avi", ".mp4"):
+            elif path.suffix.lower() in (".avi", ".mp4"):
                 dropped.seen += 1
                 dropped.add("with another file name", path.name, damage=True)
         if not found:
@@ -99,21 +100,20 @@ class NtuSource(SourceConfig):
         return set(SAMPLE.findall(self.missing_skeletons.read_text()))
 
 
-def _row(path: Path, numbers: tuple[int, ...], split: Split) -> dict[str, Any]:
+def _clip(path: Path, numbers: tuple[int, ...], split: Split) -> ClipRecord:
     setup, camera, subject, repetition, action = numbers
-    sample = path.name[:20]
-    return {
-        "clip_id": f"ntu/{sample}",
-        "moment_id": f"ntu/{sample[:4]}{sample[8:]}",  # the same performance under other cameras
-        "take": f"ntu/{sample[:4]}{sample[8:12]}",
-        "scene": sample[:4],
-        "view": "exo",
-        "camera": sample[4:8],
-        "verb": ACTIONS[action - 1],
-        "text": ACTIONS[action - 1],
-        "split": split,
-        "video": path,
-        "tags": {
+    sample = path.name[:20].upper()
+    return ClipRecord(
+        clip_id=f"ntu/{sample}",
+        video=path,
+        split=split,
+        text=ACTIONS[action - 1],
+        verb=ACTIONS[action - 1],
+        moment_id=f"ntu/{sample[:4]}{sample[8:]}",  # the same performance under other cameras
+        take=f"ntu/{sample[:4]}{sample[8:12]}",
+        scene=sample[:4],
+        camera=sample[4:8],
+        tags={
             "setup": setup,
             "camera": camera,
             "subject": subject,
@@ -121,4 +121,4 @@ def _row(path: Path, numbers: tuple[int, ...], split: Split) -> dict[str, Any]:
             "action": action,
             "one_shot": int(action in ONE_SHOT_CLASSES),
         },
-    }
+    )

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import VideoError
+from invact_vla.data.video.frames import VideoError, list_files
 from invact_vla.data.video.hdf5_video import BallShard, read_shards
 from latent_actions.video.phyworld.labels import tags_of
 from latent_actions.video.phyworld.motion import SCENARIOS, Scenario
@@ -47,7 +47,7 @@ class PhyWorldSource(SourceConfig):
         check_folder(self.root, LAYOUT)
         wanted = self.train if split == "train" else "eval"
         found = []
-        for path in sorted(self.root.rglob("*.hdf5")):
+        for path in list_files(self.root):
             match = FILE.match(path.name)
             if match and match[2] == wanted:
                 found.append((path, SCENARIOS[SCENARIOS.index(match[1])]))  # type: ignore[arg-type]
@@ -73,11 +73,7 @@ class PhyWorldSource(SourceConfig):
             tags = tags_of(scenario, positions, init)
             yield ClipRecord(
                 clip_id=sample,
-                moment_id=sample,
-                take=sample,
-                scene=sample if self.scene == "sample" else str(tags[self.scene]),
-                view="exo",
-                camera="video",
+                scene="" if self.scene == "sample" else str(tags[self.scene]),
                 verb=str(tags[self.label]),
                 text=str(tags["event"]),
                 split=split,

@@ -1,25 +1,29 @@
-"""Something-Something V2 on disk: one WebM a clip, labels as JSON.
+"""Something-Something V2 on disk: a video per clip, labels as JSON.
 
-    <root>/20bn-something-something-v2/<id>.webm
+    <root>/20bn-something-something-v2/<id>.webm     as released; also <id>.mp4 and the like, or a
+                                                     folder <id>/img_00001.jpg, ... as LAPA dumps it
     <root>/labels/{train,validation,test,labels}.json     (or something-something-v2-<name>.json)
 
 Each clip is one action of 2-6 s at about 12 fps. It has a template ("Pushing [something] from left
-to right") and a filled label; the class is labels[template without brackets].
+to right") and a filled label; the class is labels[template without brackets]. Clips of the test split
+have neither.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
+from invact_vla.data.video.frames import list_videos
+from invact_vla.data.video.pictures import PICTURES_FPS, at_rate
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder
 
 VIDEOS = "20bn-something-something-v2"
 LABELS = "labels"
-SPLIT_FILES = {"train": "train", "val": "validation"}
+SPLIT_FILES = {"train": "train", "val": "validation", "test": "test"}
 
 
 @SourceConfig.register_subclass("ssv2")
@@ -33,70 +37,78 @@ class Ssv2Source(SourceConfig):
     only the query itself left out, and not training across scenes.
     """
 
+    splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+
     text: Literal["label", "template"] = "label"  # instruction: objects named, or "something"
+    pictures_fps: float = PICTURES_FPS  # rate of folders of pictures, which do not tell
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        dropped = SkipReport()
-        rows = [_clip_row(row, split) for row in self.rows(split)]
-        return self.whole_videos(rows, dropped), dropped
-
-    def rows(self, split: Split) -> list[dict[str, Any]]:
-        """Per clip: id, video (path), text, label, template, class_name, class_index."""
-        check_folder(self.root / VIDEOS, "the WebM files of Something-Something V2")
-        classes = read_json(_label_file(self.root, "labels"))
-        rows = []
-        for entry in _entries(_label_file(self.root, SPLIT_FILES[split])):
-            name = entry["template"].replace("[", "").replace("]", "")
-            if name not in classes:
-                raise UserError(
-                    f"clip {entry['id']} has the template {entry['template']!r}, which labels.json "
-                    "does not list: take both files from one release"
+        dropped, clips = SkipReport(), {}
+        folder = self.root / VIDEOS
+        check_folder(folder, "the videos of Something-Something V2")
+        videos = {video.stem: video for video in list_videos(folder, depth=1)}
+        classes = _classes(_label_file(self.root, "labels")) if split != "test" else {}
+        for entry in _entries(_label_file(self.root, SPLIT_FILES[split]), split):
+            name = str(entry["id"])
+            if name in clips:
+                dropped.add("listed twice", name)
+            elif name not in videos:
+                dropped.seen += 1
+                dropped.add("videos missing", f"no {name}.webm in {folder}", damage=True)
+            else:
+                video = at_rate(videos[name], self.pictures_fps)
+                clips[name] = ClipRecord(
+                    clip_id=f"ssv2/{name}", video=video, split=split, **self._labels(entry, classes)
                 )
-            rows.append(
-                {
-                    "id": str(entry["id"]),
-                    "video": self.root / VIDEOS / f"{entry['id']}.webm",
-                    "text": entry["label"] if self.text == "label" else name,
-                    "label": entry["label"],
-                    "template": entry["template"],
-                    "class_name": name,
-                    "class_index": int(classes[name]),
-                }
+        return self.whole_videos(clips.values(), dropped), dropped
+
+    def _labels(self, entry: dict[str, str], classes: dict[str, int]) -> dict[str, Any]:
+        """What a clip's entry says, as fields of its record; nothing in the test split."""
+        if "template" not in entry:
+            return {}
+        name = entry["template"].replace("[", "").replace("]", "")
+        if name not in classes:
+            raise UserError(
+                f"clip {entry['id']} has the template {entry['template']!r}, which labels.json "
+                "does not list: take both files from one release"
             )
-        return rows
+        return {
+            "verb": name,
+            "text": entry["label"] if self.text == "label" else name,
+            "tags": {"class_index": classes[name], "label": entry["label"]},
+        }
 
 
-def _entries(path: Path) -> list[dict[str, str]]:
-    """The clips that a label file lists. UserError where one has no id, label and template."""
+def _classes(path: Path) -> dict[str, int]:
+    """{template without brackets: index of the class}."""
+    classes = read_json(path)
+    try:
+        return {str(name): int(index) for name, index in classes.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected an object of classes and their numbers, as Something-Something V2 has, "
+            f"got {classes!r:.80}"
+        ) from error
+
+
+def _entries(path: Path, split: Split) -> list[dict[str, Any]]:
+    """The clips that a label file lists. UserError where one has no id, label and template (id alone
+    in the test split)."""
     entries = read_json(path)
+    texts = () if split == "test" else ("label", "template")
     wrong = [
         entry
         for entry in (entries if isinstance(entries, list) else [entries])
-        if not isinstance(entry, dict) or not {"id", "label", "template"} <= set(entry)
+        if not isinstance(entry, dict)
+        or not isinstance(entry.get("id"), str | int)
+        or not all(isinstance(entry.get(name), str) for name in texts)
     ]
     if wrong:
         raise UserError(
-            f"{path}: expected a list of clips with id, label and template, as "
-            f"Something-Something V2 has for training and validation, got {wrong[0]!r:.80}"
+            f"{path}: expected a list of clips with id{', label and template' if texts else ''}, as "
+            f"Something-Something V2 has for {SPLIT_FILES[split]}, got {wrong[0]!r:.80}"
         )
-    return entries
-
-
-def _clip_row(row: dict[str, Any], split: Split) -> dict[str, Any]:
-    name = f"ssv2/{row['id']}"
-    return {
-        "clip_id": name,
-        "moment_id": name,
-        "take": name,
-        "scene": name,
-        "view": "exo",
-        "camera": "video",
-        "verb": row["class_name"],
-        "text": row["text"],
-        "split": split,
-        "video": row["video"],
-        "tags": {"class_index": row["class_index"], "label": row["label"]},
-    }
+    return [{name: entry[name] for name in ("id", *texts)} for entry in entries]
 
 
 def _label_file(root: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped
 from libero_eval.doctor.inside import round_trip, tokens_of
 from libero_eval.policies import NOOP_ACTION
-from libero_eval.serving.gripper import unit_range
+from libero_eval.serving.responses import unit_range
 
 CUT_SHARE = 0.2  # of the actions; q01 and q99 cut off about 2 % a moving dimension
 

@@ -23,7 +23,7 @@ from latent_actions.labelers.label import LabelConfig, store_path
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.train import LaqTrainConfig
 from latent_actions.labelers.laq.train import main as train_laq
-from latent_actions.labelers.pairs import PairConfig, dataset_hash, shards, spread
+from latent_actions.labelers.pairs import PairConfig, dataset_hash, evenly_spaced_indices, shards
 from latent_actions.video.sources import Ssv2Source
 from tests.paths import REPOSITORY
 
@@ -113,7 +113,7 @@ def test_training_writes_its_products(parts: dict[str, LabelerConfig]) -> None:
     summary = read_json(folder / "summary.json")
     assert summary["pairs"] == 3 * CLIPS["train"]
     assert summary["health"]["pairs"] == 3 * CLIPS["validation"]
-    assert {"skill_true", "skill_shuffled", "skill_zero"} <= set(summary)
+    assert {"r2_true", "r2_shuffled", "r2_zero", "problems"} <= set(summary)
     assert (folder / "reconstructions.png").stat().st_size > 100
     assert not (folder / "frames").exists()
 
@@ -167,8 +167,8 @@ def test_a_killed_run_gives_the_same_bytes(
     child = [sys.executable, "-c", KILLED, str(path)]
     done = subprocess.run(child, capture_output=True, cwd=REPOSITORY, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    kept = sorted(p.name for p in (tmp_path / "killed" / "shards").glob("*.parquet"))
-    assert kept == ["train-00000.parquet", "train-00001.parquet"]
+    kept = sorted(p.name for p in (tmp_path / "killed" / "shards").glob("*.npz"))
+    assert kept == ["train-00000.npz", "train-00001.npz"]
     resumed, whole = label.main(config("killed")), label.main(config("whole"))
     for split in ("train", "val"):
         assert hash_file(store_path(whole, split)) == hash_file(store_path(resumed, split))
@@ -229,7 +229,8 @@ def test_pair_config_and_shards(root: Path) -> None:
     assert [len(s) for s in shards(records, 12)] == [12, 12, 12, 6]
     assert dataset_hash(records) == dataset_hash(pairs(root).records("train"))
     assert dataset_hash(records) != dataset_hash(pairs(root, seed=1).records("train"))
-    assert spread(10, 3) == [0, 4, 9] and spread(2, 5) == [0, 1] and spread(5, 1) == [0]
+    spaced = [evenly_spaced_indices(*sizes) for sizes in ((10, 3), (2, 5), (5, 1))]
+    assert spaced == [[0, 4, 9], [0, 1], [0]]
     with pytest.raises(ValueError, match="at least 2 frames"):
         pairs(root, frames=1)
     with pytest.raises(ValueError, match="horizon_s"):

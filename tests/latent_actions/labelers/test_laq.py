@@ -16,7 +16,7 @@ from latent_actions.labelers.laq.blocks import Attention, GridView, PositionGene
 from latent_actions.labelers.laq.checkpoint import from_pretrained, save_pretrained
 from latent_actions.labelers.laq.config import CODE_LENGTHS, LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
-from latent_actions.labelers.laq.nsvq import substitute_noise
+from latent_actions.labelers.vector_quantizers import substitute_noise
 from tests.paths import GOLDEN, needs_golden
 
 FULL_PARAMETERS = 343_796_080

@@ -18,7 +18,7 @@ from latent_actions.retrieval.baselines import (
     Vjepa2BaselineConfig,
     load_baseline,
 )
-from latent_actions.retrieval.baselines.baseline import CLIP_COLOURS, IMAGENET, KINETICS
+from latent_actions.retrieval.baselines.baseline import CLIP_COLORS, IMAGENET, KINETICS
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 VIT = {**SIZES, "intermediate_size": 32, "image_size": 32, "patch_size": 16}
@@ -97,7 +97,7 @@ def test_embeds_what_the_model_gives(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         if name == "clip":
             model = transformers.CLIPModel.from_pretrained(folder).eval()
-            images = pixels(CLIP_COLOURS).flatten(0, 1)
+            images = pixels(CLIP_COLORS).flatten(0, 1)
             pooled = model.vision_model(pixel_values=images).pooler_output
             frames = nn.functional.normalize(model.visual_projection(pooled), dim=-1)
             wanted = frames.reshape(2, 4, -1).mean(dim=1)

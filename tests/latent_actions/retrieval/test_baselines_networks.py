@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latent_actions.retrieval.baselines.baseline import CLIP_COLOURS, IMAGENET, Preprocess
+from latent_actions.retrieval.baselines.baseline import CLIP_COLORS, IMAGENET, Preprocess
 from latent_actions.retrieval.baselines.byov import most_changing
 from latent_actions.retrieval.baselines.suml import SlowFast
 from latent_actions.retrieval.baselines.video_text import EgoVlpConfig, VideoTower, resize_time
 from latent_actions.retrieval.baselines.vit import (
-    Attention,
+    DividedAttention,
     SpaceTimeTransformer,
-    VisionTransformer,
     VitShape,
+    image_vit,
+    resize_as_dino,
 )
 
 # of the published Kinetics model (SlowFast R101 8x8), whose head has 400 classes
@@ -31,44 +32,51 @@ def randomized(model: torch.nn.Module) -> Any:
 
 
 @pytest.mark.parametrize("size", [70, 56])
-def test_vit_equals_timm(size: int) -> None:
-    timm = pytest.importorskip("timm.models.vision_transformer")
+def test_image_vit_is_the_named_model_of_timm(size: int) -> None:
+    """The published DINOv2 ViT-S/14 with registers, made small, under its own name in timm."""
+    timm = pytest.importorskip("timm")
     shape = VitShape(width=24, depth=2, heads=2, patch=14, grid=5, registers=4,
                      class_position=False, layer_scale=True)  # fmt: skip
-    ours = randomized(VisionTransformer(shape))
-    other = timm.VisionTransformer(
-        img_size=70, patch_size=14, embed_dim=24, depth=2, num_heads=2, reg_tokens=4,
-        no_embed_class=True, init_values=1e-5, num_classes=0, dynamic_img_size=True,
+    ours = randomized(image_vit(shape))
+    other = timm.create_model(
+        "vit_small_patch14_reg4_dinov2", img_size=70, embed_dim=24, depth=2, num_heads=2,
+        dynamic_img_size=True,
     ).eval()  # fmt: skip
     other.load_state_dict(ours.state_dict())
     images = torch.rand(2, 3, size, size)
-    assert torch.allclose(ours(images)[0], other.forward_features(images), atol=1e-4)
+    assert torch.allclose(ours(images), other.forward_features(images)[:, 0], atol=1e-4)
 
 
 def test_positions_are_resized_as_dino_does() -> None:
-    """Against the formula of DINO's repository, for a square grid."""
-    shape = VitShape(width=8, depth=1, heads=1, patch=14, grid=5, antialias=False)
-    ours = randomized(VisionTransformer(shape))
-    table = ours.pos_embed[:, 1:].reshape(1, 5, 5, 8).permute(0, 3, 1, 2)
-    wanted = F.interpolate(table, scale_factor=(4.1 / 5, 4.1 / 5), mode="bicubic")
+    """Against the formula of DINO's repository, for a square grid; a table of another size stays."""
+    shape = VitShape(width=8, depth=1, heads=1, patch=14, grid=5)
+    table = torch.randn(1, 26, 8)
+    image = table[:, 1:].reshape(1, 5, 5, 8).permute(0, 3, 1, 2)
+    wanted = F.interpolate(image, scale_factor=(4.1 / 5, 4.1 / 5), mode="bicubic")
     wanted = wanted.permute(0, 2, 3, 1).reshape(1, 16, 8)
-    assert torch.allclose(ours._positions(4, 4), wanted)
-    assert ours._positions(5, 5).shape == (1, 25, 8)
+    found = resize_as_dino(table, shape, 56)
+    assert torch.allclose(found[:, 1:], wanted) and torch.equal(found[:, :1], table[:, :1])
+    assert resize_as_dino(table, shape, 70) is table
+    assert resize_as_dino(table[:, :9], shape, 56).shape == (1, 9, 8)
 
 
 @pytest.mark.parametrize("groups", ["(b f) h n e", "(b n) h f e"])
 def test_divided_attention_is_masked_dense_attention(groups: str) -> None:
     frames, places, heads = 3, 4, 2
-    attention = randomized(Attention(8, heads))
+    attention = randomized(DividedAttention(8, heads))
     tokens = torch.randn(2, 1 + frames * places, 8)
     frame = torch.arange(frames).repeat_interleave(places)
     place = torch.arange(places).repeat(frames)
     group = frame if groups.startswith("(b f)") else place
     seen = torch.ones(len(group) + 1, len(group) + 1, dtype=torch.bool)
     seen[1:, 1:] = group[:, None] == group[None]
-    q, k, v = attention._split(tokens)
-    wanted = attention._out(F.scaled_dot_product_attention(q, k, v, attn_mask=seen))
-    assert torch.allclose(attention.divided(tokens, frames, groups), wanted, atol=1e-6)
+    q, k, v = (
+        part.unflatten(2, (heads, -1)).transpose(1, 2)
+        for part in attention.qkv(tokens).chunk(3, dim=-1)
+    )
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    wanted = attention.proj(mixed.transpose(1, 2).flatten(2))
+    assert torch.allclose(attention(tokens, frames, groups), wanted, atol=1e-6)
 
 
 def test_video_tower_by_hand() -> None:
@@ -77,7 +85,7 @@ def test_video_tower_by_hand() -> None:
     trunk = randomized(SpaceTimeTransformer(shape, 3, clip_start=False, gated=False))
     clips = torch.randn(2, 3, 3, 4, 4)
     rows = [trunk.cls_token[0, 0] + trunk.pos_embed[0, 0]]
-    weight, bias = trunk.patch_embed.proj.weight.flatten(1), trunk.patch_embed.proj.bias
+    weight, bias = trunk.patch_embed["proj"].weight.flatten(1), trunk.patch_embed["proj"].bias
     for f in range(3):
         for place in range(4):
             top, left = 2 * (place // 2), 2 * (place % 2)
@@ -86,8 +94,8 @@ def test_video_tower_by_hand() -> None:
             rows.append(weight @ patch + bias + where)
     x = torch.stack(rows)[None]
     block = trunk.blocks[0]
-    over_time = block.timeattn.divided(block.norm3(x), 3, "(b n) h f e")
-    x = x + block.attn.divided(block.norm1(x + over_time), 3, "(b f) h n e")
+    over_time = block.timeattn(block.norm3(x), 3, "(b n) h f e")
+    x = x + block.attn(block.norm1(x + over_time), 3, "(b f) h n e")
     x = x + block.mlp(block.norm2(x))
     assert torch.allclose(trunk(clips)[0], trunk.norm(x)[0, 0], atol=1e-5)
 
@@ -188,6 +196,6 @@ def test_frames_are_spread_and_repeated() -> None:
     wide = np.zeros((1, 1, 4, 12, 3), np.uint8)
     wide[:, :, :, :4] = 255  # a crop loses the left third, a stretch keeps it
     crop, stretch = (
-        Preprocess(frames=1, size=4, colors=CLIP_COLOURS, stretch=s)(wide) for s in (False, True)
+        Preprocess(frames=1, size=4, colors=CLIP_COLORS, stretch=s)(wide) for s in (False, True)
     )
     assert crop.std() < stretch.std()

@@ -21,14 +21,14 @@ from latent_actions.retrieval.baselines import (
     SumlConfig,
     load_baseline,
 )
-from latent_actions.retrieval.baselines.suml import LAYOUT, SlowFast
+from latent_actions.retrieval.baselines.suml import SlowFast
 from latent_actions.retrieval.baselines.vit import VitShape
 from latent_actions.retrieval.baselines.weights import fit_weights, read_state
 from tests.latent_actions.retrieval import published_layouts as published
 
 TRUNK = VitShape(width=16, depth=2, heads=2, patch=4, grid=4)
 SMALL = {"width": 24, "depth": 4, "heads": 2, "patch": 14, "grid": 5, "layer_scale": True}
-FLOWFEAT = VitShape(**SMALL, antialias=False)
+FLOWFEAT = VitShape(**SMALL)
 LIFT = VitShape(**SMALL, registers=4, class_position=False)
 SLOWFAST_BLOCKS = (1, 2, 1, 1)
 
@@ -147,7 +147,7 @@ def test_sum_l_reads_blue_first(tmp_path: Path) -> None:
     config = sum_l(tmp_path)
     assert isinstance(config, SumlConfig)
     model = SlowFast(config.width, config.blocks, config.temporal, config.fusion)
-    fit_weights(model, read_state(config.weights), LAYOUT, config.weights)
+    fit_weights(model, config.state(), config.layout, config.weights)
     prepare, _ = config.load()
     with torch.no_grad():
         wanted = model(prepare(clips(1)[..., ::-1]))

@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import probe
+from invact_vla.data.video.frames import probe
+from latent_actions.labelers.pairs import PairConfig
 from latent_actions.video.phyworld.generate import PhyWorldConfig
 from latent_actions.video.phyworld.generate import main as generate
 from latent_actions.video.probes import PROBES
-from latent_actions.video.records import ClipRecord, PairRecord, decode_record, encode_record
+from latent_actions.video.records import (
+    ClipRecord,
+    PairRecord,
+    Split,
+    decode_record,
+    encode_record,
+)
 from latent_actions.video.sources import FolderSource, SourceConfig, Ssv2Source
+from tests.recipes.fixtures import write_demos
 
 NO_BRACKETS = str.maketrans("", "", "[]")
 # tests register members of their own
@@ -40,10 +48,24 @@ def roots(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     phyworld = tmp_path_factory.mktemp("phyworld") / "run"
     generate(PhyWorldConfig(out=phyworld, train=2, val=1, size=32, workers=1))
     egoexo4d = tree / "egoexo4d"
+    demos = write_demos(tmp_path_factory.mktemp("demos"), steps=30)
     return {
         "egoexo4d": egoexo4d, "egoexo4d_keystep": egoexo4d, "ssv2": tree / "ssv2",
-        "folder": folder, "ntu": ntu, "phyworld": phyworld,
+        "folder": folder, "ntu": ntu, "phyworld": phyworld, "demonstrations": demos,
     }  # fmt: skip
+
+
+def pairs_of(
+    source: SourceConfig,
+    pairs_per_clip: int,
+    seed: int,
+    split: Split = "train",
+    horizon_s: float = 0.5,
+) -> list[PairRecord]:
+    config = PairConfig(
+        source=source, horizon_s=horizon_s, pairs_per_clip=pairs_per_clip, seed=seed
+    )
+    return config.draw(split)[0]
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -62,21 +84,21 @@ class TestContract:
 
     def test_pairs(self, name, roots):
         source = SourceConfig.get_choice_class(name)(root=roots[name])
-        pairs = source.pairs("train", 0.5, 3, seed=1)
-        assert pairs and pairs == source.pairs("train", 0.5, 3, seed=1)
-        assert pairs != source.pairs("train", 0.5, 3, seed=2)
+        pairs = pairs_of(source, 3, seed=1)
+        assert pairs and pairs == pairs_of(source, 3, seed=1)
+        assert pairs != pairs_of(source, 3, seed=2)
         for pair in pairs:
             assert isinstance(pair, PairRecord) and pair.text
             assert pair.frame_end - pair.frame == round(0.5 * pair.fps)
             assert pair.frame_end <= probe(pair.video).n_frames - 1
         starts = [(pair.video_id, pair.frame) for pair in pairs]
         assert len(set(starts)) == len(starts)
-        assert source.pairs("train", 999.0, 3, seed=1) == []
+        assert pairs_of(source, 3, seed=1, horizon_s=999.0) == []
 
     def test_missing_root(self, name, tmp_path):
         source = SourceConfig.get_choice_class(name)(root=tmp_path / "nowhere")
         with pytest.raises(UserError, match=r"no folder .*nowhere"):
-            source.pairs("train", 0.5, 3, seed=1)
+            pairs_of(source, 3, seed=1)
 
 
 def test_folder_layout(roots):
@@ -90,15 +112,19 @@ def test_folder_layout(roots):
         FolderSource(root=roots["folder"]).clips("val")
 
 
+def entries(root: Path, name: str = "train") -> list[dict[str, str]]:
+    return json.loads((root / "labels" / f"{name}.json").read_text())
+
+
 def test_ssv2_labels_and_templates(tree):
-    rows = Ssv2Source(root=tree / "ssv2").rows("train")
+    clips = Ssv2Source(root=tree / "ssv2").clips("train")
     classes = json.loads((tree / "ssv2" / "labels" / "labels.json").read_text())
-    assert len(rows) == 4 and all(row["class_index"] < len(classes) for row in rows)
-    for row in rows:
-        assert "[something]" in row["template"] and "[" not in row["label"]
-    hidden = Ssv2Source(root=tree / "ssv2", text="template").rows("train")
-    assert all("something" in row["text"] for row in hidden)
-    assert json.loads((tree / "ssv2" / "labels" / "test.json").read_text()) == [{"id": "300001"}]
+    assert len(clips) == 4 and all(clip.tags["class_index"] < len(classes) for clip in clips)
+    for clip, entry in zip(clips, entries(tree / "ssv2"), strict=True):
+        assert "[something]" in entry["template"] and "[" not in clip.text
+        assert clip.text == clip.tags["label"] == entry["label"]
+    hidden = Ssv2Source(root=tree / "ssv2", text="template").clips("train")
+    assert all("something" in clip.text for clip in hidden)
 
 
 def test_ssv2_old_file_names_and_damage(tree, tmp_path):
@@ -107,12 +133,12 @@ def test_ssv2_old_file_names_and_damage(tree, tmp_path):
     for path in list((root / "labels").glob("*.json")):
         path.rename(path.with_name(f"something-something-v2-{path.name}"))
     source = Ssv2Source(root=root)
-    assert source.pairs("val", 0.5, 2, seed=0)
-    video = source.rows("train")[0]["video"]
+    assert pairs_of(source, 2, seed=0, split="val")
+    video = source.clips("train")[0].video
     video.write_bytes(video.read_bytes()[:100])
     with pytest.raises(UserError, match=rf"1 of 4 videos .* {video}"):
-        source.pairs("train", 0.5, 2, seed=0)
-    lenient = Ssv2Source(root=root, max_skipped=0.25).pairs("train", 0.5, 2, seed=0)
+        pairs_of(source, 2, seed=0)
+    lenient = pairs_of(Ssv2Source(root=root, max_skipped=0.25), 2, seed=0)
     assert len({pair.video_id for pair in lenient}) == 3
 
 
@@ -134,7 +160,7 @@ def test_ssv2_labels_of_another_type_are_refused(tree, tmp_path, content):
     shutil.copytree(tree / "ssv2", tmp_path / "ssv2")
     (tmp_path / "ssv2/labels/train.json").write_text(content)
     with pytest.raises(UserError, match="expected a list of clips with id, label and template"):
-        Ssv2Source(root=tmp_path / "ssv2").rows("train")
+        Ssv2Source(root=tmp_path / "ssv2").clips("train")
 
 
 def test_ssv2_unknown_template_is_named(tree, tmp_path):
@@ -144,14 +170,16 @@ def test_ssv2_unknown_template_is_named(tree, tmp_path):
     rows[0]["template"] = "Juggling [something]"
     path.write_text(json.dumps(rows))
     with pytest.raises(UserError, match="Juggling"):
-        Ssv2Source(root=tmp_path / "ssv2").rows("train")
+        Ssv2Source(root=tmp_path / "ssv2").clips("train")
 
 
 def test_ssv2_clips_are_of_their_class(tree):
     source = Ssv2Source(root=tree / "ssv2")
-    clips, rows = source.clips("train"), source.rows("train")
-    assert [clip.verb for clip in clips] == [row["template"].translate(NO_BRACKETS) for row in rows]
-    assert [clip.tags["class_index"] for clip in clips] == [row["class_index"] for row in rows]
+    clips, rows = source.clips("train"), entries(tree / "ssv2")
+    classes = json.loads((tree / "ssv2" / "labels" / "labels.json").read_text())
+    names = [row["template"].translate(NO_BRACKETS) for row in rows]
+    assert [clip.verb for clip in clips] == names
+    assert [clip.tags["class_index"] for clip in clips] == [int(classes[name]) for name in names]
     assert len({clip.scene for clip in clips}) == len(clips)
 
 
@@ -159,15 +187,14 @@ def test_pairs_are_the_same_from_the_cache_and_with_more_workers(tree, tmp_path)
     """The second listing probes nothing; parallel probing changes nothing."""
     root = tmp_path / "ssv2"
     shutil.copytree(tree / "ssv2", root, ignore=shutil.ignore_patterns(PROBES))
-    first = Ssv2Source(root=root, workers=1).pairs("train", 0.5, 2, seed=0)
+    first = pairs_of(Ssv2Source(root=root, workers=1), 2, seed=0)
     known = json.loads((root / PROBES).read_text())["videos"]
     assert sorted(known) == sorted(
-        f"20bn-something-something-v2/{row['id']}.webm"
-        for row in Ssv2Source(root=root).rows("train")
+        f"20bn-something-something-v2/{entry['id']}.webm" for entry in entries(root)
     )
-    assert Ssv2Source(root=root).pairs("train", 0.5, 2, seed=0) == first
+    assert pairs_of(Ssv2Source(root=root), 2, seed=0) == first
     (root / PROBES).unlink()
-    assert Ssv2Source(root=root, workers=2).pairs("train", 0.5, 2, seed=0) == first
+    assert pairs_of(Ssv2Source(root=root, workers=2), 2, seed=0) == first
 
 
 def test_folder_with_a_damaged_video_names_it(roots, tmp_path):

@@ -1,29 +1,22 @@
 """The bottleneck of LAQ: frame tokens -> delta -> codes, and back to decoder tokens.
 
-Training substitutes the quantization error by noise of the same length (NSVQ: Vali and Backstrom,
-"Noise Substitution in Vector Quantization", IEEE Access 2022), so gradients need no
-straight-through.
+As published, training substitutes the quantization error by noise of the same length (NSVQ: Vali and
+Backstrom, "Noise Substitution in Vector Quantization", IEEE Access 2022), so gradients need no
+straight-through; `quantizer` puts another one in its place (vector_quantizers.py).
 Axis letters: B batch, K code positions, Q width of a code, C codes, D width of the transformers.
 """
-
-from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from latent_actions.labelers.laq.config import LaqConfig, delta_convolutions
-
-LENGTH_FLOOR = 1e-12  # keeps the noise ratio finite
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """delta: (B, K, Q) before the look-up; codes: int64 (B, K); vectors: (B, K, Q) to decode."""
-
-    delta: Tensor
-    codes: Tensor
-    vectors: Tensor
+from latent_actions.labelers.vector_quantizers import (
+    Quantized,
+    squared_distances,
+    substitute_noise,
+    vector_quantizer,
+)
 
 
 class Bottleneck(nn.Module):
@@ -33,13 +26,18 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.config = config
         width = config.quant_dim
-        self.codebooks = nn.Parameter(torch.randn(config.codebook_size, width))
+        if config.quantizer == "nsvq":
+            self.codebooks = nn.Parameter(torch.randn(config.codebook_size, width))
         self.project_in = nn.Linear(config.dim, width)
         self.project_out = nn.Linear(width, config.dim)
         stack: list[nn.Module] = []
         for kernel, stride, padding in delta_convolutions(config.code_seq_len):
             stack += [nn.Conv2d(width, width, kernel, stride, padding), nn.ReLU()]
         self.cnn_encoder = nn.Sequential(*stack[:-1])
+        if config.quantizer != "nsvq":
+            self.quantizer = vector_quantizer(
+                config.quantizer, config.code_seq_len, config.codebook_size, width
+            )
         if not config.lapa_compat:
             # without it the decoder sees a set of codes and cannot tell their positions apart
             self.code_positions = nn.Parameter(torch.randn(config.code_seq_len, config.dim) * 0.5)
@@ -59,13 +57,28 @@ class Bottleneck(nn.Module):
         images = rearrange(self.project_in(tokens), "b (h w) q -> b q h w", h=self.config.grid)
         return rearrange(self.cnn_encoder(images), "b q h w -> b (h w) q")
 
+    @property
+    def reseedable(self) -> Tensor | None:
+        """The codebook in which dead codes may move; None: there is none."""
+        if self.config.quantizer != "nsvq":
+            return self.quantizer.reseedable
+        return self.codebooks.data
+
     def look_up(self, delta: Tensor) -> Tensor:
         """Nearest code of each delta vector: (..., Q) -> int64 (...). Ties go to the lower code."""
         return squared_distances(delta, self.codebooks).argmin(dim=-1)
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors of codes: int64 (B, K) -> (B, K, Q)."""
+        if self.config.quantizer != "nsvq":
+            return self.quantizer.decode(codes)
+        return self.codebooks[codes]
+
     def forward(self, first: Tensor, last: Tensor, noise: bool) -> Quantized:
         """first, last: (B, N, D) tokens of the two frames. noise: NSVQ vectors instead of codes."""
         delta = self.project(last) - self.project(first)
+        if self.config.quantizer != "nsvq":
+            return self.quantizer(delta)
         codes = self.look_up(delta.float())
         vectors = self.codebooks[codes]
         if noise:
@@ -82,17 +95,3 @@ class Bottleneck(nn.Module):
             flat = rearrange(vectors, "b k q -> b (k q)")
             return self.project_out(rearrange(flat, "b (q k) -> b k q", k=self.config.code_seq_len))
         return self.project_out(vectors) + self.code_positions
-
-
-def squared_distances(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """(..., Q) and (C, Q) -> (..., C), by the expanded square."""
-    cross = vectors @ codebook.t()
-    return vectors.square().sum(-1, keepdim=True) - 2 * cross + codebook.square().sum(-1)
-
-
-def substitute_noise(delta: Tensor, vectors: Tensor) -> Tensor:
-    """delta + |delta - vectors| * (random direction); torch's global generator gives the noise."""
-    noise = torch.randn_like(delta)
-    error = (delta - vectors).square().sum(dim=-1, keepdim=True).clamp_min(LENGTH_FLOOR).sqrt()
-    length = noise.square().sum(dim=-1, keepdim=True).clamp_min(LENGTH_FLOOR).sqrt()
-    return delta + error / length * noise

@@ -1,0 +1,166 @@
+"""Videos that are single pictures, by a path like that of a file:
+
+    <folder>                          numbered pictures, img_00001.jpg and so on, as LAPA dumps clips
+    <demonstrations>/<name>/<camera>  a camera of a robot demonstration, as invact_vla/data/readers gives
+                                      its pictures: upright, one per step
+
+What the path cannot say stands behind it: `?fps=30`, and for demonstrations `key`, `action` and
+`rotation` as DatasetConfig has them, where they are not the format's own.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
+
+import numpy as np
+
+from invact_vla.core.errors import UserError
+from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.readers.lerobot_meta import is_lerobot
+from invact_vla.data.readers.rlds import rlds_folders
+from invact_vla.data.source_files import check_file, decode_picture, stack_alike
+from invact_vla.data.stored_dataset import StoredDataset
+from invact_vla.data.video.decode import VideoError
+from invact_vla.data.video.display import Display, Fit
+from invact_vla.data.video.hdf5_video import VIDEOS
+from invact_vla.data.video.video_info import VideoInfo
+
+NUMBERED = re.compile(r"^(?:img_?|frame_?)?(\d+)\.(?:jpe?g|png)$", re.I)
+PICTURES_FPS = 12.0  # of folders of pictures: the rate of Something-Something V2
+STEPS_FPS = 20.0  # of demonstrations that do not tell: LIBERO's control rate
+
+
+@dataclass(frozen=True)
+class PictureVideo:
+    """A video of single pictures. info: without sides, which the pictures alone tell. files: what it is
+    read from; name: of it in them; read: the pictures of some indices, uint8 (H, W, 3) each."""
+
+    path: Path
+    info: VideoInfo
+    files: tuple[Path, ...]
+    name: str
+    read: Callable[[Sequence[int]], Sequence[np.ndarray]]
+
+    def frames(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        size: int | None = None,
+        fit: Fit = "crop",
+        seek: bool = False,
+    ) -> np.ndarray:
+        """uint8 (T, H, W, 3), scaled as `decode.decode_frames` does it."""
+        import av
+
+        wanted, inverse = np.unique(np.asarray(indices, np.int64), return_inverse=True)
+        if not len(wanted) or wanted[0] < 0:
+            raise ValueError(f"expected a non-empty list of frame indices >= 0, got {indices}")
+        if wanted[-1] >= self.info.n_frames:
+            raise VideoError(
+                f"{self.path} ends after {self.info.n_frames} frames, frame {wanted[-1]} was wanted: "
+                "pictures are missing; fetch it again"
+            )
+        arrays = self.read(wanted.tolist())
+        if size is not None:
+            frames = (av.VideoFrame.from_ndarray(np.ascontiguousarray(a), "rgb24") for a in arrays)
+            display = Display()
+            arrays = [display.to_array(frame, size, fit) for frame in frames]
+        return stack_alike(str(self.path), arrays)[inverse.reshape(-1)]
+
+
+def with_options(path: Path, options: Mapping[str, object]) -> Path:
+    """The path of a video of pictures with what the path cannot say; without it if there is none."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return path.with_name(f"{path.name}?{urlencode(given)}") if given else path
+
+
+def at_rate(video: Path, fps: float) -> Path:
+    """A video of a listing with the rate of its pictures, if it is a folder of them."""
+    return with_options(video, {"fps": fps}) if fps != PICTURES_FPS and video.is_dir() else video
+
+
+def holds_pictures(names: Sequence[str]) -> bool:
+    """Whether a folder with these entries is a video: numbered pictures and nothing else."""
+    return bool(names) and all(map(NUMBERED.match, names))
+
+
+def open_pictures(path: Path) -> PictureVideo | None:
+    """The video of pictures that a path leads to; None if it leads to none. Raises VideoError."""
+    path = Path(path)
+    if path.is_file():
+        return None
+    bare, options = path, {}
+    if "?" in path.name:
+        name, _, query = path.name.partition("?")
+        bare, options = path.with_name(name), dict(parse_qsl(query))
+    if bare.is_dir():
+        return _folder(bare, float(options.get("fps", PICTURES_FPS)))
+    container = next((parent for parent in bare.parents if parent.exists()), None)
+    inside = bare.relative_to(container).parts if container is not None else ()
+    if container is None or len(inside) < 2 or (container.is_file() and inside[0] == VIDEOS):
+        return None
+    if container.is_dir() and not is_lerobot(container) and not rlds_folders(container):
+        return None
+    try:
+        return _demonstration(path, container, "/".join(inside[:-1]), inside[-1], options)
+    except VideoError:
+        raise
+    except UserError as error:
+        raise VideoError(str(error)) from error
+
+
+def _folder(folder: Path, fps: float) -> PictureVideo:
+    matches = (NUMBERED.match(path.name) for path in folder.iterdir())
+    numbered = {int(m[1]): folder / m[0] for m in matches if m}
+    files = tuple(numbered[number] for number in sorted(numbered))
+    if not files:
+        raise VideoError(f"no pictures in {folder}: expected img_00001.jpg and so on")
+    last = max(numbered)
+    if last - min(numbered) + 1 != len(files):
+        gap = next(n for n in range(min(numbered), last) if n not in numbered)
+        raise VideoError(f"{folder} lacks picture {gap} of {last}: fetch it again")
+
+    def read(indices: Sequence[int]) -> list[np.ndarray]:
+        return [decode_picture(str(files[i]), check_file(files[i]).read_bytes()) for i in indices]
+
+    return PictureVideo(folder, VideoInfo(len(files), fps, 0, 0), files, "", read)
+
+
+def _demonstration(
+    path: Path, container: Path, name: str, camera: str, options: Mapping[str, str]
+) -> PictureVideo | None:
+    stamp = container.stat().st_mtime_ns
+    dataset = _dataset(container, camera, tuple(sorted(options.items())), stamp)
+    place = next((i for i, e in enumerate(dataset.all_episodes) if e.name == name), None)
+    if place is None or camera not in dataset.camera_keys:
+        return None
+    files = tuple(dataset.episode_files(place, camera))
+    fps = float(options.get("fps") or dataset.fps or STEPS_FPS)
+    info = VideoInfo(dataset.all_episodes[place].length, fps, 0, 0)
+
+    def read(indices: Sequence[int]) -> np.ndarray:
+        try:
+            return dataset.upright_frames(place, camera)[np.asarray(indices)]
+        except UserError as error:
+            raise VideoError(str(error)) from error
+
+    return PictureVideo(path, info, files, f"{name}/{camera}", read)
+
+
+@lru_cache(maxsize=16)
+def _dataset(
+    container: Path, camera: str, options: tuple[tuple[str, str], ...], _stamp: int
+) -> StoredDataset:
+    given = dict(options)
+    return open_dataset(
+        DatasetConfig(
+            path=container,
+            cameras={camera: given["key"]} if "key" in given else {},
+            action=given.get("action"),
+            rotation=given.get("rotation", "auto"),
+            instruction="unknown",  # pictures alone are read
+        )
+    )

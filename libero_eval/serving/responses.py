@@ -1,0 +1,124 @@
+"""What a server responds with, checked against what it declared: length, range, and the gripper.
+
+Many policies give the gripper as 0..1 (1 open), as RLDS and OpenVLA's training data have it. LIBERO
+takes every positive number for "close", so such a policy would never open its hand again.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.schema import ActionChunk
+from libero_eval.policy_source import REFUSED
+from libero_eval.serving import messages
+from libero_eval.serving.text import cause_first, shown
+
+logger = logging.getLogger(__name__)
+
+OPEN_BELOW = -0.25  # a command this low means "open" in LIBERO's convention: all is well
+NEAR = 0.1  # of an end
+LEAST = 8  # commands before two ends are believed
+DIFFERENT = 16  # unequal commands before values in between are believed
+SPREAD = 0.5
+MOST_KEPT = 2 * DIFFERENT  # distinct commands
+
+
+class ResponseReader:
+    """Reads the responses of one server, and remembers what it has seen of them."""
+
+    def __init__(self, url: str, chunk: int) -> None:
+        """chunk: actions per call, as the server declares."""
+        self._url, self._chunk = url, chunk
+        self._gripper = GripperRange()
+        self._is_cut = False
+
+    def chunk(self, response: dict[str, Any]) -> ActionChunk | UserError:
+        """The actions of a response, or what is wrong with it. More actions than the server declares
+        are not executed: the policy is asked again where it said that it would be."""
+        if "error" in response:
+            return UserError(f"{self._url}: {error_of(response)}")
+        values = response.get("actions")
+        if not isinstance(values, np.ndarray):
+            return UserError(f"{self._url} responded without actions: {shown(response)}")
+        if values.dtype.kind in "fiu":
+            values = values.astype(np.float32)
+        try:
+            actions = ActionChunk(values).values
+        except ValueError as error:
+            return UserError(f"{self._url} responded with a wrong {error}")
+        if len(actions) > self._chunk:
+            self._say_cut(len(actions))
+            actions = actions[: self._chunk]
+        fault = self._gripper.fault(actions[:, 6])
+        if fault is not None:
+            return UserError(f"{REFUSED}: {self._url} responds with {fault}")
+        return ActionChunk(actions)
+
+    def _say_cut(self, count: int) -> None:
+        if not self._is_cut:
+            logger.warning(
+                "%s responds with %d actions but declares chunk %d: the first %d of each response are "
+                "executed, then it is asked again; declare chunk=%d to have all of them executed",
+                *(self._url, count, self._chunk, self._chunk, count),
+            )
+        self._is_cut = True
+
+
+def error_of(response: dict[str, Any]) -> str:
+    """The error in a response, the cause first."""
+    error = response.get("error")
+    if not isinstance(error, dict):
+        return f"an error that is none of ours: {shown(error)}"
+    kind, message = error.get("kind"), error.get("message")
+    text = message if isinstance(message, str) else shown(message)
+    return f"{kind if messages.is_name(kind) else shown(kind)} error: {cause_first(text)}"
+
+
+class GripperRange:
+    """Watches the gripper's commands, response by response, until their convention is known."""
+
+    def __init__(self) -> None:
+        self._seen = np.zeros(0)  # distinct commands, a few that tell as much as all of them
+        self._count = 0  # of all commands
+        self._is_known = False
+
+    def fault(self, commands: np.ndarray) -> str | None:
+        """What is wrong with all commands so far, float (N,) of one more response; None if nothing.
+
+        A fault stays: the convention of a server does not change.
+        """
+        if self._is_known:
+            return None
+        if commands.min() < OPEN_BELOW:
+            self._seen, self._is_known = np.zeros(0), True
+            return None
+        self._count += len(commands)
+        distinct = np.unique(np.concatenate([self._seen, commands.astype(np.float64)]))
+        if len(distinct) > MOST_KEPT:
+            distinct = np.concatenate([distinct[: MOST_KEPT - 1], distinct[-1:]])
+        self._seen = distinct
+        return unit_range(distinct, self._count)
+
+
+def unit_range(values: np.ndarray, count: int | None = None) -> str | None:
+    """The fault of commands (N,) that look like 0..1; None if they do not.
+
+    count: how many commands these are the distinct ones of; none given: N. Two ends, 0 and 1, are
+    believed at once; values in between, as of a sigmoid, after more of them.
+    """
+    if values.min() < OPEN_BELOW:
+        return None
+    at_zero, at_one = np.abs(values) <= NEAR, values >= 1 - NEAR
+    count = len(values) if count is None else count
+    two_ends = count >= LEAST and at_zero.any() and at_one.any()
+    two_ends = two_ends and bool((at_zero | at_one).all())
+    between = len(np.unique(values)) >= DIFFERENT and np.ptp(values) > SPREAD
+    if not (two_ends or between):
+        return None
+    return (
+        f"a gripper in [{values.min():.2f}, {values.max():.2f}], never negative in {count} "
+        "actions: LIBERO's is -1 open, +1 close; where 1 means open, send 1 - 2 * gripper, where 1 "
+        "means closed, 2 * gripper - 1"
+    )

@@ -38,7 +38,7 @@ def main(config: EncoderTrainConfig) -> Path:
     parents = config.data.parents()
     run = run_on_main(
         lambda: open_run(
-            config.out, config, parents=parents, overwrite=config.overwrite, seed=config.seed
+            config.out, config, inputs=parents, overwrite=config.overwrite, seed=config.seed
         )
     )
     if run.finished:

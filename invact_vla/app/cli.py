@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from invact_vla.app.makers import with_maker
 from invact_vla.config.command import parse_config, run
 from invact_vla.core.errors import UserError
 
@@ -196,6 +197,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "BenchEncoderConfig",
         "time of block commitment, ratios",
     ),
+    "bench decode": (
+        "latent_actions.video.bench_decode",
+        "BenchDecodeConfig",
+        "clips per second of the installed video decoders",
+    ),
     "bench vla": ("invact_vla.openvla.bench.action", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (
         "libero_eval.bench.rollout",
@@ -278,7 +284,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
     def action() -> object:
         name, rest = find_command(words)
-        return prepare(name, rest)()
+        try:
+            return prepare(name, rest)()
+        except UserError as error:
+            raise with_maker(error) from error
 
     sys.exit(run(action))
 

@@ -1,12 +1,12 @@
 """A stage's folder: resolved config, provenance, metrics, and the mark that it is finished.
 
     <folder>/config.yaml        the resolved config
-    <folder>/provenance.json    versions, git commit, machine, devices, seed, parents with their keys
+    <folder>/provenance.json    versions, git commit, machine, devices, seed, inputs with their keys
     <folder>/metrics.jsonl      one row a logged step
     <folder>/done.json          the run's key and summary; present only when the stage is finished
 
 The key hashes the config (without `NON_HASHED_FIELDS`, which do not change the product)
-and the parents' keys: the same key means the same product, so a finished stage is skipped and a killed
+and the inputs' keys: the same key means the same product, so a finished stage is skipped and a killed
 one continues.
 """
 
@@ -84,22 +84,22 @@ class Run:
 def open_run(
     folder: Path,
     config: Any,
-    parents: dict[str, Path] | None = None,
+    inputs: dict[str, Path] | None = None,
     overwrite: bool = False,
     seed: int | None = None,
 ) -> Run:
     """Open the folder of one stage, new, half finished or finished.
 
-    config: a draccus dataclass. parents: folders or files that the product is made from. Raises
-    UserError when a parent is missing or unfinished, when another process works in the folder, or
+    config: a draccus dataclass. inputs: folders or files that the product is made from. Raises
+    UserError when an input is missing or unfinished, when another process works in the folder, or
     when it holds a run with another key and `overwrite` is not set. However suddenly a run ended
     here, the next one with its config goes on.
     """
     folder = Path(folder)
     resolved = draccus.encode(config)
     text = yaml.safe_dump(resolved, sort_keys=False)
-    parent_keys = {name: artifact_hash(path) for name, path in (parents or {}).items()}
-    key = hash_json({"config": _product_part(resolved, parents or {}), "parents": parent_keys})
+    input_keys = {name: artifact_hash(path) for name, path in (inputs or {}).items()}
+    key = hash_json({"config": _hashed_part(resolved, inputs or {}), "inputs": input_keys})
     if _check(folder, key, text, overwrite) and (folder / DONE).exists():
         return Run(folder, key, True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,11 +110,22 @@ def open_run(
         return Run(folder, key, True)
     if not known:
         _clear(folder)
-        write_json(folder / PROVENANCE, _provenance(key, seed, parents or {}, parent_keys))
+        write_json(folder / PROVENANCE, _provenance(key, seed, inputs or {}, input_keys))
     if not (folder / CONFIG).exists():
         with atomic_file(folder / CONFIG) as temporary:
             temporary.write_text(text)
     return Run(folder, key, False, lock)
+
+
+def save_result(
+    folder: Path, config: Any, name: str, result: Any, inputs: dict[str, Path] | None = None
+) -> Path:
+    """A run folder of one JSON file `name`, for commands that measure: measured again with the same
+    config it is replaced, with another it is refused as by open_run. Returns the file's path."""
+    run = open_run(folder, config, inputs)
+    write_json(run.folder / name, result)
+    run.finish({})
+    return run.folder / name
 
 
 def _check(folder: Path, key: str, config: str, overwrite: bool) -> bool:
@@ -124,9 +135,10 @@ def _check(folder: Path, key: str, config: str, overwrite: bool) -> bool:
     if (folder / PROVENANCE).exists():
         known = _key_in(folder / PROVENANCE)
         if known not in (key, _CLEARED) and not overwrite and not _is_bare(folder):
+            hint = ", or --overwrite true to replace it" if "\noverwrite: " in config else ""
             raise UserError(
                 f"{folder} holds a run with another config or other inputs (key {known}, now {key}): "
-                "give another --out, or --overwrite true to replace it"
+                f"give another --out{hint}"
             )
         return known == key
     if folder.exists() and not _is_torn_start(folder, config):
@@ -137,7 +149,10 @@ def _check(folder: Path, key: str, config: str, overwrite: bool) -> bool:
 def _is_bare(folder: Path) -> bool:
     """Whether a run ended before it made anything, as one with a mistake in its config does."""
     own = {CONFIG, PROVENANCE, LOCK}
-    return all(p.name in own or p.name.startswith(".tmp") for p in folder.iterdir())
+    return all(
+        p.name in own or p.name.startswith(".tmp") or (p.is_dir() and not any(p.iterdir()))
+        for p in folder.iterdir()
+    )
 
 
 def _is_torn_start(folder: Path, config: str) -> bool:
@@ -185,28 +200,28 @@ def artifact_hash(path: Path) -> str:
     return hash_tree(path) if path.is_dir() else hash_file(path)
 
 
-def _product_part(value: Any, parents: dict[str, Path]) -> Any:
-    """The config without product-neutral fields, paths of parents replaced by the parents' names."""
+def _hashed_part(value: Any, inputs: dict[str, Path]) -> Any:
+    """The config without NON_HASHED_FIELDS, paths of inputs replaced by the inputs' names."""
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if k not in NON_HASHED_FIELDS}
-        return {k: _product_part(v, parents) for k, v in kept.items()}
+        return {k: _hashed_part(v, inputs) for k, v in kept.items()}
     if isinstance(value, list):
-        return [_product_part(v, parents) for v in value]
+        return [_hashed_part(v, inputs) for v in value]
     if isinstance(value, str):
-        for name, path in parents.items():
+        for name, path in inputs.items():
             if value == str(path) or value.startswith(f"{path}/"):
                 return f"<{name}>{value[len(str(path)) :]}"
     return value
 
 
 def _provenance(
-    key: str, seed: int | None, parents: dict[str, Path], parent_keys: dict[str, str]
+    key: str, seed: int | None, inputs: dict[str, Path], input_keys: dict[str, str]
 ) -> dict[str, Any]:
     return {
         "key": key,
         "seed": seed,
         "started": time.time(),
-        "parents": {n: {"path": str(p), "key": parent_keys[n]} for n, p in parents.items()},
+        "inputs": {n: {"path": str(p), "key": input_keys[n]} for n, p in inputs.items()},
         "commit": git_commit(),
         "packages": package_versions(),
         "python": platform.python_version(),

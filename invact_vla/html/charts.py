@@ -121,7 +121,7 @@ def interval_chart(
         for number, row in enumerate(rows):
             color = _HEX[number % COLORS]
             axes.plot([row.low, row.high], [number, number], color=color, linewidth=2.4)
-            axes.plot(row.value, number, marker="o", markersize=6, color=color)
+            axes.plot(row.value, number, marker="o", markersize=6, color=color, clip_on=False)
             level = [number - 0.25] * len(row.points)
             axes.plot(row.points, level, "o", markersize=3.5, color=color, fillstyle="none")
             axes.text(1.02, number, row.text, transform=axes.get_yaxis_transform(), va="center")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import write_json
+from invact_vla.core.run_folder import save_result
 from invact_vla.openvla.adapters.lora import LoraConfig, find_targets
 from invact_vla.openvla.checkpoints.config_file import load_model_config, read_config
 from invact_vla.openvla.config import OpenVLAConfig
@@ -56,7 +56,7 @@ class PlanConfig:
     proprio: bool | None = None  # a state token too; null: as the model has it
     prompt_tokens: int = 30  # ids of BOS, prompt and separator
     code_length: int = 4  # latent codes per pair
-    out: Path | None = None  # JSON file for the figures
+    out: Path | None = None  # run folder for plan.json, the figures
 
     POSITIONAL = "model"
 
@@ -104,7 +104,9 @@ def main(config: PlanConfig) -> None:
     print("\n".join(report(config, footprint, machine, plans)))
     if config.out is not None:
         figures = {"machine": asdict(machine), "stages": [asdict(plan) for plan in plans]}
-        write_json(config.out, {"parameters": footprint.parameters, **figures})
+        save_result(
+            config.out, config, "plan.json", {"parameters": footprint.parameters, **figures}
+        )
 
 
 def machine_of(config: PlanConfig) -> Machine:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invact_vla.core.files import write_json
+from invact_vla.core.run_folder import save_result
 from latent_actions.encoder.attention import Kernel
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
@@ -46,7 +46,7 @@ class BenchEncoderConfig:
     embed_batch: int = 64  # clips of an embedding call
     repeats: int = 5  # rounds; the median counts
     threads: int = 1  # torch threads
-    out: Path | None = None  # JSON with every number
+    out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.embed_batch, self.repeats, self.threads) < 1:
@@ -77,7 +77,8 @@ def main(config: BenchEncoderConfig) -> int:
             name: {side: asdict(t) for side, t in rows.items()} for name, rows in found.items()
         }
         embedding = {side: asdict(timing) for side, timing in speed.items()}
-        write_json(config.out, {"load": load, "training": sides, "embedding": embedding})
+        figures = {"load": load, "training": sides, "embedding": embedding}
+        save_result(config.out, config, "bench.json", figures)
     return 0
 
 

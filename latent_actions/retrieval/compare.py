@@ -117,7 +117,7 @@ def main(config: CompareConfig) -> Path:
     """Compare, print the tables, write the page; returns the run folder."""
     variants, notes = read_variants(config)
     run = open_run(
-        config.out, config, parents=_parents(config), overwrite=config.overwrite, seed=config.seed
+        config.out, config, inputs=_parents(config), overwrite=config.overwrite, seed=config.seed
     )
     if run.finished:
         logger.info("%s: already finished", run.folder)

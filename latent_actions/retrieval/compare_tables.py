@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from invact_vla.core.text_table import text_table
 from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
-from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS
+from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS, in_words
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _directions(rows: Sequence[CompareRow]) -> Table:
 
 
 def _measures(rows: Sequence[CompareRow]) -> Table:
-    """A row a measure, a column a variant."""
+    """One row per measure, one column per variant."""
     variants = list(dict.fromkeys(row.variant for row in rows))
     keys = list(dict.fromkeys((row.benchmark, row.measure, row.setting) for row in rows))
     cells = {(row.benchmark, row.measure, row.setting, row.variant): row for row in rows}
@@ -96,7 +96,15 @@ def _measures(rows: Sequence[CompareRow]) -> Table:
         given = [cells.get((*key, variant)) for variant in variants]
         levels = {_two(row.chance) for row in given if row is not None}
         values = ["-" if row is None else f"{_two(row.value)}{_spread(row)}" for row in given]
-        body.append((*key, levels.pop() if len(levels) == 1 else "varies", *values))
+        body.append(
+            (
+                key[0],
+                in_words(key[1]),
+                key[2],
+                levels.pop() if len(levels) == 1 else "varies",
+                *values,
+            )
+        )
     caption = "Other measures: mean over seeds, lowest and highest seed in brackets"
     return Table(caption, ("benchmark", "measure", "setting", "chance", *variants), tuple(body))
 

@@ -21,6 +21,12 @@ DIRECTION_NAMES = {
 }
 
 
+def in_words(measure: str) -> str:
+    """A measure's name with its direction spelled out: "g-x P@10" is "ego -> exo P@10"."""
+    name, _, rest = measure.partition(" ")
+    return f"{DIRECTION_NAMES.get(name, name)} {rest}".rstrip()
+
+
 def all_directions(score: Callable[[str, str], np.ndarray]) -> dict[str, np.ndarray]:
     """Scores (M,) of the four directions and their two averages; score(query's view, gallery's)."""
     scores = {name: score(name[0], name[-1]) for name in DIRECTIONS}

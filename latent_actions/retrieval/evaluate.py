@@ -83,7 +83,7 @@ class EvalConfig:
 def main(config: EvalConfig) -> Path:
     """Evaluate, print the table, write the rows; returns the run folder."""
     run = open_run(
-        config.out, config, parents=_parents(config), overwrite=config.overwrite, seed=config.seed
+        config.out, config, inputs=_parents(config), overwrite=config.overwrite, seed=config.seed
     )
     if run.finished:
         return run.folder

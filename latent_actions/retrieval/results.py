@@ -16,6 +16,7 @@ import numpy as np
 from invact_vla.core.files import atomic_file, write_json
 from invact_vla.core.text_table import text_table
 from invact_vla.stats.bootstrap import percentile_interval, resample
+from latent_actions.retrieval.directions import in_words
 
 OVERALL = "all"  # encoder of rows that belong to no encoder
 
@@ -128,7 +129,7 @@ def format_rows(rows: Sequence[Row]) -> str:
 
 
 def _line(row: Row) -> tuple[str, ...]:
-    names = (row.benchmark, row.setting, row.measure, row.encoder)
+    names = (row.benchmark, row.setting, in_words(row.measure), row.encoder)
     if row.value is None:
         return (*names, "-", *[""] * 4, row.note)
     interval = "" if row.low is None else f"[{row.low:.1f}, {row.high:.1f}]"

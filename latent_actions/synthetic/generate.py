@@ -57,7 +57,7 @@ class SynthConfig(SynthContent):
 
 def main(config: SynthConfig) -> Path:
     """Render what is missing, write the label files, return config.out."""
-    run = open_run(config.out, config, parents={}, overwrite=config.overwrite, seed=config.seed)
+    run = open_run(config.out, config, overwrite=config.overwrite, seed=config.seed)
     if run.finished:
         return run.folder
     jobs = _jobs(config)

@@ -158,7 +158,7 @@ class IndexConfig:
 
 def main(config: IndexConfig) -> Path:
     """Print the report, write records.json and report.json; returns the run folder."""
-    run = open_run(config.out, config, parents=config.source.parents(), overwrite=config.overwrite)
+    run = open_run(config.out, config, inputs=config.source.parents(), overwrite=config.overwrite)
     if run.finished:
         return run.folder
     index = build_index(config.source, config.splits, _vocabulary(config.vocabulary))

@@ -24,8 +24,8 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import write_json
 from invact_vla.core.machine import cpu_name
+from invact_vla.core.run_folder import save_result
 from libero_eval.bench.loops import MARK, BenchJob, Phase
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.protocol import DEFAULT_PROTOCOL, get_protocol
@@ -47,7 +47,7 @@ class BenchRolloutConfig:
     steps: int = 32  # timed steps an episode
     chunk: int = 8  # steps between two frames of the open-loop policy
     workers: int = 2  # processes of ours
-    out: Path | None = None  # JSON with every number
+    out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         for name in ("repeats", "episodes", "steps", "chunk", "workers"):
@@ -97,7 +97,8 @@ def main(config: BenchRolloutConfig) -> int:
     numbers = {"cpu": cpu_name(), "load": [before, os.getloadavg()[0]], "pack": config.assets.name}
     print(report(config, rounds, numbers))
     if config.out is not None:
-        write_json(config.out, {**numbers, "rounds": [asdict(r) for r in rounds]})
+        figures = {**numbers, "rounds": [asdict(r) for r in rounds]}
+        save_result(config.out, config, "bench.json", figures)
     return 0
 
 

@@ -1,6 +1,6 @@
 """`invact libero doctor CHECKPOINT`: why would it score 0 %? In under two minutes, before any rollout.
 
-    <out>/doctor.json    every check: status, expected, found, advice
+    <out>/doctor.json    with --out: every check: status, expected, found, advice
 
 Prints a line a check, failures last with what to do. Exit code 0, or 1 if a check failed.
 """
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import write_json
+from invact_vla.core.run_folder import save_result
 from invact_vla.data.dataset_config import DatasetConfig
 from libero_eval.doctor.check import Check
 from libero_eval.doctor.checks import CHECKS
@@ -32,6 +32,8 @@ from libero_eval.env.protocol import DEFAULT_PROTOCOL
 from libero_eval.policies import CheckpointConfig, NoopConfig
 from libero_eval.rollout.command import RolloutConfig, protocol_of
 
+_NOWHERE = Path("runs/doctor")  # of a rollout config that nothing runs
+
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
@@ -40,7 +42,7 @@ class DoctorConfig:
     POSITIONAL: ClassVar[str] = "subject"  # a word without a flag
 
     subject: Path | None = None  # checkpoint, post-training run, rollout .yaml; none: the setup
-    out: Path = Path("runs/doctor")  # folder for doctor.json, which is replaced
+    out: Path | None = None  # run folder for doctor.json, all findings
     demos: Path | None = (
         None  # what it was trained on; none given: as its run says, or two are made
     )
@@ -66,7 +68,7 @@ class DoctorConfig:
 
 
 def main(config: DoctorConfig) -> int:
-    """Examine; print the table, write doctor.json. Returns 1 if a check failed, else 0."""
+    """Examine; print the table, save it. Returns 1 if a check failed, else 0."""
     context = DiagnosticContext(subject_of(config))
     started = time.perf_counter()
     if config.write_fingerprints:
@@ -77,7 +79,8 @@ def main(config: DoctorConfig) -> int:
     context.close()
     seconds = time.perf_counter() - started
     print(table(context.findings, seconds))
-    write_json(config.out / "doctor.json", report(context, config, seconds))
+    if config.out is not None:
+        save_result(config.out, config, "doctor.json", report(context, config, seconds))
     return int(any(finding.status == "fail" for finding in context.findings.values()))
 
 
@@ -89,7 +92,7 @@ def subject_of(config: DoctorConfig) -> DoctorTarget:
     }  # fmt: skip
     path = config.subject
     if path is not None and path.suffix in (".yaml", ".yml"):
-        arguments = ["--config_path", str(path), "--out", str(config.out)]
+        arguments = ["--config_path", str(path), "--out", str(_NOWHERE)]
         rollout = parse_config(RolloutConfig, arguments, "invact libero rollout")
         protocol, assets = protocol_of(rollout), rollout.assets
         return DoctorTarget(policy=rollout.policy, protocol=protocol, assets=assets, **common)
@@ -102,7 +105,7 @@ def subject_of(config: DoctorConfig) -> DoctorTarget:
     if policy is not None:
         policy.checkpoint_folder()  # says what else it is
     rollout = RolloutConfig(
-        out=config.out, policy=policy or NoopConfig(), protocol=config.protocol, suite=config.suite,
+        out=_NOWHERE, policy=policy or NoopConfig(), protocol=config.protocol, suite=config.suite,
         max_steps=config.max_steps, render_px=config.render_px,
     )  # fmt: skip
     return DoctorTarget(

@@ -51,10 +51,10 @@ def training_of(checkpoint: Path) -> Training | None:
     config: Any = read_yaml(run / "config.yaml")
     if not isinstance(config, dict):
         return None
-    parents = read_json(run / "provenance.json").get("parents", {})
+    inputs = read_json(run / "provenance.json").get("inputs", {})
     summary = read_json(run / "summary.json") if (run / "summary.json").is_file() else {}
     loop = config.get("loop") or {}
-    named = _named_demos(config) or (parents.get("demos") or {}).get("path")
+    named = _named_demos(config) or (inputs.get("demos") or {}).get("path")
     return Training(
         run=run,
         demos=_found(Path(named), run) if named else None,

@@ -69,9 +69,9 @@ def _product(policy: EvaluatedPolicy) -> Path:
 
 def text(result: PolicyComparison) -> str:
     """One comparison for the terminal."""
-    rows = [difference.cells() for difference in (*result.tasks, result.total)]
+    head, *rows = result.table()
     warnings = [f"! {note}" for note in notes(result)]
-    return "\n".join([conclusion(result), *warnings, text_table(result.head, rows, left=(0, 7))])
+    return "\n".join([conclusion(result), *warnings, text_table(head, rows, (0, len(head) - 1))])
 
 
 def as_json(results: Sequence[PolicyComparison], level: float) -> dict[str, Any]:

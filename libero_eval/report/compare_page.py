@@ -33,10 +33,6 @@ def write_compare_page(path: Path, results: Sequence[PolicyComparison]) -> Path:
 def _view(result: PolicyComparison, folder: Path) -> dict[str, Any]:
     """What the template shows of one comparison."""
     kinds, theirs = _kinds(result), {row.episode: row for row in result.second.rows}
-    rows = [difference.cells() for difference in (*result.tasks, result.total)]
-    # the instruction, last on a terminal, stands beside its task; where nothing can be
-    # distinguished, the counts stand alone
-    kept = slice(1, -1 if result.is_decidable else 3)
     matrix: dict[str, list[str]] = {}
     for (_, task_id, _), kind in kinds.items():
         matrix.setdefault(str(task_id), []).append(kind)
@@ -57,8 +53,7 @@ def _view(result: PolicyComparison, folder: Path) -> dict[str, Any]:
         "is_decidable": result.is_decidable,
         "conclusion": conclusion(result),
         "notes": notes(result),
-        "head": ["task", "", *result.head[kept]],
-        "rows": [[row[0], row[-1], *row[kept]] for row in rows],
+        "table": [[row[0], row[-1], *row[1:-1]] for row in result.table()],
         "counts": [list(kinds.values()).count(kind) for kind in colors],
         "matrix": list(matrix.items()),
         "colors": {kind: f"var({color})" for kind, color in colors.items()},

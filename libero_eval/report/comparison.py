@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.text_table import p_text, points, whole_percent
 from invact_vla.stats import Comparison, compare_sequential, detectable_paired, holm
-from libero_eval.env.tasks import instruction
-from libero_eval.report.lines import caveats, line
+from libero_eval.report.lines import TOTAL, caveats, line
 from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.results.rows import EpisodeRow, by_task
 from libero_eval.results.statistics import compare, outcomes
@@ -45,7 +45,7 @@ class Difference:
         return f"{c.only_second} : {c.only_first}" if c.is_paired else "not paired"
 
     def cells(self) -> list[str]:
-        """For `PolicyComparison.head`."""
+        """For the head of `PolicyComparison.table`."""
         return [
             self.across + self.label,
             self.first_counts,
@@ -69,13 +69,14 @@ class PolicyComparison:
     only_in_one: list[str]  # tasks that one policy lacks, in words
     level: float
 
-    @property
-    def head(self) -> list[str]:
-        """Heads of the columns."""
+    def table(self) -> list[list[str]]:
+        """Head, tasks and total; counts alone where nothing can be significant. Instructions last."""
         first, second = self.first.name, self.second.name
         size = f"difference (percentage points) [{whole_percent(self.level)}]"
         pairs = f"discordant pairs ({second} only : {first} only)"
-        return ["task", first, second, size, pairs, "p", "p (Holm)", "instruction"]
+        head = ["task", first, second, size, pairs, "p", "p (Holm)", "instruction"]
+        rows = [head, *(difference.cells() for difference in (*self.tasks, self.total))]
+        return rows if self.is_decidable else [[*row[:3], row[-1]] for row in rows]
 
     @property
     def is_decidable(self) -> bool:
@@ -85,39 +86,45 @@ class PolicyComparison:
         return not c.is_paired or c.only_first + c.only_second >= DISCORDANT_PAIRS
 
 
+class _Question(NamedTuple):
+    """Rows of two policies to compare, of a task or of all."""
+
+    label: str
+    first: EvaluatedPolicy
+    second: EvaluatedPolicy
+    ours: list[EpisodeRow]
+    theirs: list[EpisodeRow]
+
+
 def compare_policies(
     policies: Sequence[EvaluatedPolicy], across: bool = False, seed: int = 0, level: float = 0.95
 ) -> list[PolicyComparison]:
-    """All policies against the first; p values of the totals are Holm-corrected for their number."""
-    first = policies[0]
-    totals = [
-        _compare(first, policy, first.rows, policy.rows, across, seed, level)
-        for policy in policies[1:]
-    ]
-    corrected = holm([total.p_value for total in totals])
+    """All policies against the first; p values of the totals are Holm-corrected for their number,
+    those of the tasks for the number of tasks."""
+
+    def answer(questions: list[_Question]) -> list[Difference]:
+        found = [_compare(question, seed, level, across) for question in questions]
+        corrected = holm([comparison.p_value for comparison in found])
+        return [_difference(*parts) for parts in zip(questions, found, corrected, strict=True)]
+
+    first, *others = policies
+    totals = answer([_Question(TOTAL, first, p, first.rows, p.rows) for p in others])
     return [
         PolicyComparison(
             first=first,
             second=policy,
-            total=_difference("all", first.rows, policy.rows, total, holm_p),
-            tasks=_tasks(first, policy, across, seed, level),
+            total=total,
+            tasks=answer(_tasks(first, policy)),
             only_in_one=_only_in_one(first, policy),
             level=level,
         )
-        for policy, total, holm_p in zip(policies[1:], totals, corrected, strict=True)
+        for policy, total in zip(others, totals, strict=True)
     ]
 
 
-def _compare(
-    first: EvaluatedPolicy,
-    second: EvaluatedPolicy,
-    ours: Sequence[EpisodeRow],
-    theirs: Sequence[EpisodeRow],
-    across: bool,
-    seed: int,
-    level: float,
-) -> Comparison:
+def _compare(question: _Question, seed: int, level: float, across: bool) -> Comparison:
     """One comparison; by confidence sequence on the shared episodes if a policy stopped early."""
+    _, first, second, ours, theirs = question
     if first.verdict is None and second.verdict is None:
         return compare(ours, theirs, seed, level, across)
     a, b = outcomes(ours), outcomes(theirs)
@@ -133,32 +140,19 @@ def _compare(
     return Comparison(**{**vars(result), "differs": differs})
 
 
-def _tasks(
-    first: EvaluatedPolicy, second: EvaluatedPolicy, across: bool, seed: int, level: float
-) -> list[Difference]:
+def _tasks(first: EvaluatedPolicy, second: EvaluatedPolicy) -> list[_Question]:
     ours, theirs = by_task(first.rows), by_task(second.rows)
     shared = sorted(ours.keys() & theirs.keys())
-    found = [_compare(first, second, ours[t], theirs[t], across, seed, level) for t in shared]
-    corrected = holm([c.p_value for c in found])
-    return [
-        _difference(str(task[1]), ours[task], theirs[task], comparison, holm_p)
-        for task, comparison, holm_p in zip(shared, found, corrected, strict=True)
-    ]
+    return [_Question(str(t[1]), first, second, ours[t], theirs[t]) for t in shared]
 
 
-def _difference(
-    label: str,
-    ours: Sequence[EpisodeRow],
-    theirs: Sequence[EpisodeRow],
-    comparison: Comparison,
-    holm_p: float,
-) -> Difference:
-    tasks = {row.task for row in (*ours, *theirs)}
+def _difference(question: _Question, comparison: Comparison, holm_p: float) -> Difference:
+    ours, theirs = (line(question.label, rows) for rows in (question.ours, question.theirs))
     return Difference(
-        label=label,
-        instruction=instruction(tasks.pop()) if len(tasks) == 1 else "",
-        first_counts=line(label, ours).counts,
-        second_counts=line(label, theirs).counts,
+        label=question.label,
+        instruction=ours.instruction,
+        first_counts=ours.counts,
+        second_counts=theirs.counts,
         comparison=comparison,
         holm_p=holm_p,
     )

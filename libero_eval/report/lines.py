@@ -13,6 +13,8 @@ from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.results.rows import EpisodeRow, by_task
 from libero_eval.results.statistics import RateRefused, rate
 
+TOTAL = "all"  # label of the line of all tasks
+
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
@@ -70,7 +72,7 @@ class Throughput:
 
 
 def line(label: str, rows: Sequence[EpisodeRow], interval: Interval = wilson) -> Line:
-    """Numbers of these rows; the instruction if they are of one task."""
+    """Numbers of these rows; the instruction, where they are a task's."""
     outcomes = Counter(row.outcome for row in rows)
     ended = [] if outcomes["error"] else [row for row in rows if row.goals_total]
     steps = [row.steps for row in rows if row.outcome == "success"]
@@ -82,7 +84,7 @@ def line(label: str, rows: Sequence[EpisodeRow], interval: Interval = wilson) ->
         found = None
     return Line(
         label=label,
-        instruction=instruction(tasks.pop()) if len(tasks) == 1 else "",
+        instruction=instruction(tasks.pop()) if len(tasks) == 1 and label != TOTAL else "",
         n=len(rows),
         successes=outcomes["success"],
         errors=outcomes["error"],
@@ -102,7 +104,7 @@ def lines_of(policy: EvaluatedPolicy) -> list[Line]:
         line(f"{suite} {task}" if several else str(task), rows, policy.interval)
         for (suite, task), rows in groups.items()
     ]
-    return [*lines, line("all", policy.rows, policy.interval)]
+    return [*lines, line(TOTAL, policy.rows, policy.interval)]
 
 
 def throughput(policy: EvaluatedPolicy) -> Throughput | None:

@@ -25,7 +25,7 @@ from invact_vla.stats import (
 from libero_eval.report.lines import throughput
 from libero_eval.report.policies import read_policy
 
-INIT_STATES = 50  # that LIBERO ships a task
+INIT_STATES = 50  # that LIBERO ships per task
 LADDER = (50, 100, 200, 500, 1000)
 
 
@@ -39,10 +39,10 @@ class PlanConfig:
     power: float = 0.8  # chance of seeing the difference if it is there
     alpha: float = 0.05  # chance of seeing one that is not there
     agreement: float = 0.7  # share of episodes that both policies end alike; `compare` prints it
-    tasks: int = 10  # tasks a suite
+    tasks: int = 10  # tasks per suite
     suites: int = 1  # suites that are run
     policies: int = 2  # policies to run; 1 if the other one is there already
-    run: Path | None = None  # a finished rollout, for its episodes an hour
+    run: Path | None = None  # a finished rollout, for its episodes per hour
 
     def __post_init__(self) -> None:
         gap = fraction(self.detect)
@@ -90,9 +90,9 @@ def fraction(text: str) -> float:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Need:
-    """A way of comparing, and the episodes a policy that it takes; None: more than can be run."""
+    """A way of comparing, and the episodes per policy that it takes; None: more than can be run."""
 
     name: str
     episodes: int | None
@@ -105,24 +105,19 @@ def needs(config: PlanConfig) -> list[Need]:
     alpha, target = config.alpha, config.power
 
     def paired(agreement: float) -> Need:
-        lost, won = (1 - agreement - config.gap) / 2, (1 - agreement + config.gap) / 2
-        lost = max(0.0, lost)
+        lost = max(0.0, (1 - agreement - config.gap) / 2)
+        won = (1 - agreement + config.gap) / 2
         power_of = lambda n: power_mcnemar(lost, won, n, alpha)
-        guess = required_pairs(lost, won, target, alpha)
-        name = f"paired, {whole_percent(agreement)} alike"
-        return Need(name=name, episodes=smallest_n(power_of, target, guess), power_of=power_of)
+        episodes = smallest_n(power_of, target, required_pairs(lost, won, target, alpha))
+        return Need(f"paired, {whole_percent(agreement)} alike", episodes, power_of)
 
     z_n = required_n(first, second, target, alpha)
     fisher = lambda n: power_fisher(first, second, n, alpha)
     agreements = sorted({config.agreement, config.independent_agreement}, reverse=True)
     return [
-        *(paired(agreement) for agreement in agreements),
-        Need(name="unpaired", episodes=smallest_n(fisher, target, z_n), power_of=fisher),
-        Need(
-            name="unpaired (z)",
-            episodes=z_n,
-            power_of=lambda n: power(first, second, n, alpha),
-        ),
+        *map(paired, agreements),
+        Need("unpaired", smallest_n(fisher, target, z_n), fisher),
+        Need("unpaired (z)", z_n, lambda n: power(first, second, n, alpha)),
     ]
 
 
@@ -136,72 +131,51 @@ def main(config: PlanConfig) -> list[Need]:
 
 def text(config: PlanConfig, found: list[Need], per_hour: float | None) -> str:
     """The plan for a terminal."""
-    first, second = config.base, config.base + config.gap
+    head = ["comparison", "episodes", "per task", "episodes in all"] + ["hours"] * bool(per_hour)
+    rows = [[need.name, *_costs(config, need.episodes, per_hour)] for need in found]
+    chances = [[need.name, *(f"{need.power_of(n):.2f}" for n in LADDER)] for need in found]
     parts = [
-        f"To tell {percent(first)} from {percent(second)} with a chance of "
-        f"{whole_percent(config.power)} at {whole_percent(config.alpha)} (two-sided), "
-        "each policy needs:",
-        _need_table(config, found, per_hour),
-        _ladder_table(config, found),
+        f"To distinguish {percent(config.base)} from {percent(config.base + config.gap)} with a "
+        f"power of {whole_percent(config.power)} at alpha = {config.alpha:g} (two-sided), each "
+        "policy needs:",
+        text_table(head, rows, left=(0,)),
+        text_table(["power with episodes per policy", *map(str, LADDER)], chances, left=(0,)),
         *_remarks(config, found, per_hour),
     ]
     return "\n\n".join(parts)
 
 
-def trials(config: PlanConfig, episodes: int) -> int:
-    """Episodes a task, rounded up so that every task has equally many."""
-    return math.ceil(episodes / (config.tasks * config.suites))
-
-
-def _need_table(config: PlanConfig, found: list[Need], per_hour: float | None) -> str:
-    head = ["comparison", "episodes", "a task", "episodes in all"] + ["hours"] * bool(per_hour)
-    rows = []
-    for need in found:
-        if need.episodes is None:
-            rows.append([need.name, "> 20000"] + ["–"] * (len(head) - 2))
-            continue
-        a_task = trials(config, need.episodes)
-        total = a_task * config.tasks * config.suites * config.policies
-        hours = [f"{total / per_hour:.1f}"] if per_hour else []
-        rows.append([need.name, str(need.episodes), str(a_task), str(total), *hours])
-    return text_table(head, rows, left=(0,))
-
-
-def _ladder_table(config: PlanConfig, found: list[Need]) -> str:
-    head = ["chance of seeing it with episodes a policy", *(str(n) for n in LADDER)]
-    rows = [[need.name, *(f"{need.power_of(n):.2f}" for n in LADDER)] for need in found]
-    return text_table(head, rows, left=(0,))
+def _costs(config: PlanConfig, episodes: int | None, per_hour: float | None) -> list[str]:
+    """Episodes, those per task (rounded up, so that every task has equally many), in all, hours."""
+    if episodes is None:
+        return ["> 20000", "–", "–"] + ["–"] * bool(per_hour)
+    per_task = math.ceil(episodes / (config.tasks * config.suites))
+    total = per_task * config.tasks * config.suites * config.policies
+    hours = [f"{total / per_hour:.1f}"] if per_hour else []
+    return [str(episodes), str(per_task), str(total), *hours]
 
 
 def _remarks(config: PlanConfig, found: list[Need], per_hour: float | None) -> list[str]:
     available = INIT_STATES * config.tasks * config.suites
-    unpaired = detectable_gap(
-        lambda gap: power_fisher(config.base, config.base + gap, available, config.alpha),
-        1 - config.base,
-        config.power,
-    )
+    power_of = lambda gap: power_fisher(config.base, config.base + gap, available, config.alpha)
+    unpaired = detectable_gap(power_of, 1 - config.base, config.power)
     paired = detectable_paired(available, 1 - config.agreement, config.power, config.alpha)
-    remarks = [
-        f"LIBERO ships {INIT_STATES} init states a task: {available} episodes a policy here. They "
+    too_few = (found[0].episodes or math.inf) > available
+    return [
+        f"LIBERO ships {INIT_STATES} init states per task: {available} episodes per policy here. They "
         f"show a difference of {_points(paired)} paired at {whole_percent(config.agreement)} "
-        f"agreement, of {_points(unpaired)} unpaired."
+        f"agreement, of {_points(unpaired)} unpaired.",
+        *["That is too few for this difference: run more suites (--suites), or settle for less."]
+        * too_few,
+        f"Hours: at {per_hour:.0f} episodes/h, measured in {config.run}."
+        if per_hour
+        else "Hours: give a finished rollout with --run.",
+        "Noise of training seeds comes on top: episodes of one checkpoint say nothing about it.",
     ]
-    if (found[0].episodes or math.inf) > available:
-        remarks.append(
-            "That is too few for this difference: run more suites (--suites), or settle for less."
-        )
-    if per_hour is None:
-        remarks.append("Hours: give a finished rollout with --run.")
-    else:
-        remarks.append(f"Hours: at {per_hour:.0f} episodes/h, measured in {config.run}.")
-    remarks.append(
-        "Noise of training seeds comes on top: episodes of one checkpoint say nothing about it."
-    )
-    return remarks
 
 
 def _points(gap: float | None) -> str:
-    return "no size" if gap is None else f"{100 * gap:.1f} points"
+    return "no size" if gap is None else f"{100 * gap:.1f} percentage points"
 
 
 def _episodes_per_hour(folder: Path) -> float:

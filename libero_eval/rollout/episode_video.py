@@ -1,4 +1,6 @@
-"""Videos of episodes: small, with instruction, step and outcome written under the picture."""
+"""Videos of episodes: small, with instruction, step and outcome written above the picture, where a
+player's controls do not cover them.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,7 @@ class VideoConfig:
 class EpisodeVideo:
     """Collects the frames of one episode and writes an mp4 when its outcome is known.
 
-    path: where to. instruction: written under the picture; may be set until then. stride: film
+    path: where to. instruction: written above the picture; may be set until then. stride: film
     every n-th step, so that the video plays n times as fast as the robot moved. size_px: width and
     height of the picture.
     """
@@ -77,16 +79,17 @@ class EpisodeVideo:
         write_video(self.path, np.stack(pictures), FPS, "h264", CRF)
 
     def _compose(self, step: int, frame: np.ndarray, outcome: Outcome | None) -> np.ndarray:
-        """The frame above a strip of text. Returns uint8 (H, W, 3) with even H and W."""
+        """The frame below a strip of text. Returns uint8 (H, W, 3) with even H and W."""
         lines = wrap(self.instruction, width=round(self.size_px / (FONT_PX * 0.52)))
-        height = self.size_px + LINE_PX * (len(lines) + 1) + 5
-        canvas = Image.new("RGB", (self.size_px, height + height % 2), PAPER)
-        canvas.paste(Image.fromarray(frame), (0, 0))
+        strip = LINE_PX * (len(lines) + 1) + 5
+        strip += strip % 2
+        canvas = Image.new("RGB", (self.size_px, strip + self.size_px), PAPER)
+        canvas.paste(Image.fromarray(frame), (0, strip))
         draw = ImageDraw.Draw(canvas)
         for number, line in enumerate(lines):
-            draw.text((4, self.size_px + 2 + LINE_PX * number), line, INK, self._font)
+            draw.text((4, 2 + LINE_PX * number), line, INK, self._font)
         speed = f"  {self.stride}x" if self.stride > 1 else ""
-        y = self.size_px + 2 + LINE_PX * len(lines)
+        y = 2 + LINE_PX * len(lines)
         draw.text((4, y), f"step {step}{speed}", (120, 120, 125), self._font)
         if outcome is not None:
             width = draw.textlength(outcome, self._font)

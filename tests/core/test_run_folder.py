@@ -11,7 +11,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, atomic_folder, hash_tree, read_json
-from invact_vla.core.run_folder import artifact_hash, open_run
+from invact_vla.core.run_folder import artifact_hash, open_run, save_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,29 @@ def test_a_run_that_made_nothing_does_not_stand_in_the_way(tmp_path):
     assert not open_run(tmp_path / "a", Config(out=tmp_path / "a")).finished
 
 
-def test_the_key_follows_the_content_of_parents_not_their_place(tmp_path):
+def test_a_run_that_failed_before_its_first_file_does_not_stand_in_the_way(tmp_path):
+    run = open_run(tmp_path / "a", Config(out=tmp_path / "a", size=9))
+    (run.folder / "videos").mkdir()
+    del run
+    other = Config(out=tmp_path / "a")
+    run = open_run(tmp_path / "a", other)
+    assert not run.finished and not (run.folder / "videos").exists()
+    (run.folder / "metrics.jsonl").write_text("{}\n")
+    del run
+    with pytest.raises(UserError, match=r"give another --out$"):
+        open_run(tmp_path / "a", Config(out=tmp_path / "a", size=9))
+
+
+def test_a_measurement_is_replaced_by_its_repetition_alone(tmp_path):
+    config = Config(out=tmp_path / "a")
+    path = save_result(tmp_path / "a", config, "bench.json", {"s": 1})
+    assert save_result(tmp_path / "a", config, "bench.json", {"s": 2}) == path
+    assert read_json(path) == {"s": 2}
+    with pytest.raises(UserError, match="another config"):
+        save_result(tmp_path / "a", Config(out=tmp_path / "a", size=2), "bench.json", {"s": 3})
+
+
+def test_the_key_follows_the_content_of_inputs_not_their_place(tmp_path):
     keys = []
     for place in ("x", "y"):
         parent = tmp_path / place / "data"
@@ -56,7 +78,7 @@ def test_the_key_follows_the_content_of_parents_not_their_place(tmp_path):
     assert artifact_hash(tmp_path / "x/data") != artifact_hash(tmp_path / "y/data")
 
 
-def test_missing_and_unfinished_parents_are_named(tmp_path):
+def test_missing_and_unfinished_inputs_are_named(tmp_path):
     with pytest.raises(UserError, match="missing input"):
         open_run(tmp_path / "o", Config(out=tmp_path), {"data": tmp_path / "nothing"})
     open_run(tmp_path / "half", Config(out=tmp_path))

@@ -85,10 +85,10 @@ def test_wrong_configs() -> None:
 def test_all_loops_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = BenchRolloutConfig(
         assets=ProceduralPack(), tasks=(2,), repeats=1, episodes=1, steps=4, chunk=2, workers=1,
-        out=tmp_path / "bench.json",
+        out=tmp_path / "bench",
     )  # fmt: skip
     assert bench.main(config) == 0
     assert "times faster" in capsys.readouterr().out
-    (row,) = json.loads((tmp_path / "bench.json").read_text())["rounds"]
+    (row,) = json.loads((tmp_path / "bench/bench.json").read_text())["rounds"]
     assert row["steps"] == [4, 4] and row["physics"] > row["every_step"][1] > 0
     assert row["reset_ms"][0] > row["reset_ms"][1], "a hard reset takes longer than a soft one"

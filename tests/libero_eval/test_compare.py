@@ -91,13 +91,16 @@ def test_a_comparison_of_a_running_rollout_follows_its_episodes(tmp_path: Path) 
         compare.main(config)
 
 
-def test_policies_that_hardly_differ_have_counts_and_no_differences(tmp_path: Path) -> None:
+def test_policies_that_hardly_differ_have_counts_and_no_differences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = [rollout(tmp_path / name, name, A[:4]) for name in ("a", "b")]
     compare.main(compare.CompareConfig(policies=tuple(folders), out=tmp_path / "out"))
     html = (tmp_path / "out/compare.html").read_text()
     assert "no true difference would be found with 80" in html
     assert "With fewer than 6 discordant pairs no difference can be significant" in html
-    assert "2/4" in html and "p (Holm)" not in html and "+0.0 [" not in html
+    for shown in (html.split("</nav>")[1], capsys.readouterr().out.split("\ntask ")[1]):
+        assert "2/4" in shown and "p (Holm)" not in shown and "+0.0 [" not in shown
 
 
 def test_several_arms_are_held_against_the_first_with_holm(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_plan_says_what_eight_points_take(
     for need in (paired, unpaired):
         assert need.episodes is not None
         assert need.power_of(need.episodes) >= 0.8 > need.power_of(need.episodes - 1)
-    assert "500 episodes a policy here" in printed
+    assert "500 episodes per policy here" in printed
     # 39 a task, 10 tasks, 2 policies, 60 an hour
     [line] = [line for line in printed.splitlines() if line.startswith("paired, 70 % alike")][:1]
     assert line.split()[-4:] == [str(paired.episodes), "39", "780", "13.0"]

@@ -453,7 +453,7 @@ def run_folder(folder: Path, demos: Path, steps: int, samples: int = 400) -> Pat
         f"demos: {demos}\nloop:\n  steps: {steps}\n  batch_size: 32\n"
     )
     (folder / "summary.json").write_text(json.dumps({"samples": samples}))
-    (folder / "provenance.json").write_text(json.dumps({"parents": {}}))
+    (folder / "provenance.json").write_text(json.dumps({"inputs": {}}))
     return folder
 
 

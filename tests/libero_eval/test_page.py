@@ -4,6 +4,7 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyarrow import parquet
 
@@ -17,6 +18,7 @@ from libero_eval.report.policies import read_policy
 from libero_eval.report.run_page import min_distance
 from libero_eval.report.scope import deviations, scope_line
 from libero_eval.results.rows import EPISODES_FILE, EpisodeLog
+from libero_eval.rollout.episode_video import EpisodeVideo
 from tests.app.report.fixture import rollouts
 from tests.libero_eval.rows import make_row
 
@@ -75,6 +77,15 @@ def test_the_scope_of_policies_that_ran_unequally(tmp_path: Path) -> None:
     assert scope_line(policies[:1]).startswith("3 of 10 tasks, 6 of 500 episodes, procedural")
     assert scope_line(policies).startswith("none: 3 of 10 tasks, 6 of 500 episodes, procedural")
     assert "; lapa: 3 of 10 tasks, 9 of 500" in scope_line(policies)
+
+
+def test_captions_stand_above_the_picture(tmp_path: Path) -> None:
+    """A player's controls cover the lower edge."""
+    video = EpisodeVideo(tmp_path / "a.mp4", "put the mug on the plate", size_px=64)
+    frame = np.random.default_rng(0).integers(0, 200, (64, 64, 3), np.uint8)
+    composed = video._compose(3, frame, "success")
+    assert (composed[-64:] == frame).all() and composed.shape[0] % 2 == 0
+    assert (composed[:-64] < 100).any(axis=(1, 2)).sum() > 20  # lines of text
 
 
 def test_tables_hold_every_row(folder: Path) -> None:

@@ -21,11 +21,11 @@ DEBUG = REPOSITORY / "configs/vla/model_debug.yaml"
 
 def test_all_sides_are_measured_and_written(tmp_path, capsys) -> None:
     quantize = "int8" if has_onednn() else "none"
-    out = tmp_path / "bench.json"
+    out = tmp_path / "bench"
     assert (
         main(BenchVlaConfig(model=DEBUG, quantize=quantize, rounds=3, device="cpu", out=out)) == 0
     )
-    found, said = json.loads(out.read_text()), capsys.readouterr().out
+    found, said = json.loads((out / "bench.json").read_text()), capsys.readouterr().out
     names = ["plain generate", "ours", "OFT chunk"]
     names += ["ours, int8", "OFT chunk, int8"] if has_onednn() else []
     assert set(found["sides"]) == set(names) and all(name in said for name in names)

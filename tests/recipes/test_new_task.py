@@ -139,7 +139,7 @@ def test_from_demonstrations_to_actions(
     if not (desk / "runs/new/hdf5").is_dir():
         run(desk, "python examples")
     said = run(desk, "invact vla init", "invact vla plan")
-    assert "posttrain: fits" in said and (desk / "runs/new/plan.json").is_file()
+    assert "posttrain: fits" in said and (desk / "runs/new/plan/plan.json").is_file()
     run(desk, "invact vla posttrain")
     config = json.loads((desk / "runs/new/policy/model/config.json").read_text())
     assert list(config["norm_stats"]) == ["my_task"]

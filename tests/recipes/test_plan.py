@@ -100,7 +100,7 @@ def test_a_folder_needs_config_json_alone(tmp_path: Path, capsys: pytest.Capture
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(folder / "config.json", bare)
-    figures = tmp_path / "plan.json"
+    figures = tmp_path / "plan"
     with pytest.raises(SystemExit) as stop:
         cli(["vla", "plan", str(bare), "--device", "cpu", "--out", str(figures)])
     assert not stop.value.code
@@ -108,7 +108,7 @@ def test_a_folder_needs_config_json_alone(tmp_path: Path, capsys: pytest.Capture
     for name in ("inference: fits", "lora: fits", "posttrain: fits", "pretrain: fits"):
         assert name in said
     assert "batch   32 = 1 process(es) x micro-batch 32 x accumulation 1" in said
-    stages = json.loads(figures.read_text())["stages"]
+    stages = json.loads((figures / "plan.json").read_text())["stages"]
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
     trained = next(s for s in stages if s["stage"] == "posttrain")
     assert abs(trained["checkpoint_bytes"] / size - 1) < 0.1

@@ -14,7 +14,7 @@ from invact_vla.core.text_table import p_text, points
 from invact_vla.html.charts import Interval, interval_chart
 from invact_vla.html.render import Html
 from libero_eval.report.comparison import compare_policies
-from libero_eval.report.lines import Line, lines_of
+from libero_eval.report.lines import TOTAL, Line, lines_of
 from libero_eval.report.policies import EvaluatedPolicy, read_policy
 from libero_eval.report.run_page import error_rows
 from libero_eval.results import statistics
@@ -66,7 +66,7 @@ def _chart(totals: Mapping[str, Line]) -> Html:
 def _per_task(lines: Mapping[str, list[Line]]) -> list[list[str]]:
     counts = {name: {line.label: line.counts for line in found} for name, found in lines.items()}
     titles = {line.label: line.instruction for found in lines.values() for line in found}
-    titles["all"] = titles.pop("all")  # the last row
+    titles[TOTAL] = titles.pop(TOTAL)  # the last row
     return [
         [f"{label}  {title}", *(counts[name].get(label, "–") for name in lines)]
         for label, title in titles.items()
@@ -84,7 +84,7 @@ def _differences(variants: Policies) -> dict[str, Any]:
     differs in enough episodes for any difference to be significant."""
     rows, progress, refusals, decidable = [], [], [], []
     for first, second in combinations(variants.values(), 2):
-        name = f"{second.name} − {first.name}"
+        name = f"{second.name}\xa0−\xa0{first.name}"
         try:
             [result] = compare_policies([first, second])
         except UserError as refused:

@@ -1,6 +1,7 @@
 """Training curves, rollout videos, environment, and how everything was made."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from invact_vla.app.report.reading import curve, read_metrics, read_optional_jso
 from invact_vla.core.limits import inside, read_text
 from invact_vla.html import media
 from invact_vla.html.charts import line_chart
-from invact_vla.html.render import Html
 from libero_eval.env.tasks import instruction
 from libero_eval.report.lines import environment, origin
 from libero_eval.report.policies import EvaluatedPolicy
@@ -19,61 +19,41 @@ from libero_eval.rollout.command import find_video
 
 Policies = Mapping[str, EvaluatedPolicy]
 MAX_CURVES = 3  # metrics shown per run besides the loss
-# shown first when a run has them; otherwise the first others in alphabetical order
-FAVORITES = (
-    "verb_accuracy",
-    "contrast",
-    "skill",
-    "perplexity_min",
-    "perplexity_mean",
-    "latent_accuracy",
-    "action_accuracy",
-    "action_l1",
-)
+# shown when a run has them; otherwise the first in alphabetical order
+FAVORITES = ("verb_accuracy", "contrast", "skill", "perplexity_min", "perplexity_mean",
+             "latent_accuracy", "action_accuracy", "action_l1")  # fmt: skip
 NOT_CURVES = ("step", "samples", "seconds", "learning_rate", "loss", "gradient_norm")
 
 
 def curves(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Encoder and LAQ alone, the two VLA stages with all variants in one chart: each with a title,
-    charts (none without metrics), a note and what to say in place of charts."""
+    """Encoder and LAQ alone, the two VLA stages with all variants in one chart."""
     variants = inputs.variants.items()
     return [
-        _single("InvAct encoder", inputs.encoder),
-        _single("LAPA LAQ", inputs.laq),
-        _by_variant("Pretraining", {name: variant.pretrain for name, variant in variants}),
-        _by_variant("Post-training", {name: variant.posttrain for name, variant in variants}),
+        _curves("InvAct encoder", {"encoder": inputs.encoder}, MAX_CURVES),
+        _curves("LAPA LAQ", {"LAQ": inputs.laq}, MAX_CURVES),
+        _curves("Pretraining", {name: variant.pretrain for name, variant in variants}, 2),
+        _curves("Post-training", {name: variant.posttrain for name, variant in variants}, 2),
     ]
 
 
-def _single(title: str, folder: Path | None) -> dict[str, Any]:
-    rows = read_metrics(folder) if folder else []
-    if not rows:
-        return _stage(title, [], "", "no metrics.jsonl was given")
-    names = {name for row in rows for name in row} - set(NOT_CURVES)
-    ordered = [n for n in FAVORITES if n in names] + sorted(names - set(FAVORITES))
-    shown = [n for n in ["loss", *ordered[:MAX_CURVES]] if curve(rows, n)]
-    samples = f", {rows[-1]['samples']:,.0f} samples" if "samples" in rows[-1] else ""
-    charts = [line_chart({n: curve(rows, n)}, "step", n) for n in shown]
-    return _stage(title, charts, f"{rows[-1]['step']:,.0f} steps{samples}.")
-
-
-def _by_variant(title: str, folders: Mapping[str, Path | None]) -> dict[str, Any]:
+def _curves(title: str, folders: Mapping[str, Path | None], most: int) -> dict[str, Any]:
+    """Charts of the loss and at most `most` metrics that all runs have, one line per run."""
     metrics = {name: read_metrics(folder) for name, folder in folders.items() if folder}
     metrics = {name: rows for name, rows in metrics.items() if rows}
-    if not metrics:
-        return _stage(title, [], "", "no variant has a metrics.jsonl")
-    shared = set.intersection(*({n for row in rows for n in row} for rows in metrics.values()))
-    charts = []
-    for name in ["loss", *[n for n in FAVORITES if n in shared][:2]]:
-        series = {variant: curve(rows, name) for variant, rows in metrics.items()}
-        if any(series.values()):
-            charts.append(line_chart(series, "step", name, order=list(folders)))
-    absent = ", ".join(name for name, folder in folders.items() if folder is None)
-    return _stage(title, charts, f"Without {title.lower()}: {absent}." if absent else "")
-
-
-def _stage(title: str, charts: Sequence[Html], note: str, why_not: str = "") -> dict[str, Any]:
-    return {"title": title, "charts": charts, "note": note, "why_not": why_not}
+    names = [{name for row in rows for name in row} for rows in metrics.values()]
+    known = set.intersection(*names) - set(NOT_CURVES) if names else set()
+    chosen = [n for n in FAVORITES if n in known] or sorted(known)
+    series = [
+        (name, {run: points for run, rows in metrics.items() if (points := curve(rows, name))})
+        for name in ["loss", *chosen[:most]]
+    ]
+    order = list(folders) if len(folders) > 1 else ()
+    return {
+        "title": title,
+        "charts": [line_chart(s, "step", name, order=order) for name, s in series if s],
+        "steps": {name: rows[-1] for name, rows in metrics.items()},
+        "absent": [name for name, folder in folders.items() if folder is None],
+    }
 
 
 def videos(policies: Policies, most: int) -> dict[str, list[Tile]]:
@@ -106,21 +86,21 @@ def environments(policies: Policies) -> dict[str, Any]:
 
 
 def stages(inputs: ReportInputs) -> dict[str, Any]:
-    """The stages in running order, with their duration, parents and key, and their configs."""
+    """The stages in running order, with their duration, inputs and key, and their configs."""
     rows, total = [], 0.0
     for name, folder in inputs.stages.items():
         done = read_optional_json(folder / "done.json") or {}
         provenance = read_optional_json(folder / "provenance.json") or {}
         seconds = done.get("seconds")
         total += seconds or 0.0
-        parents = ", ".join(provenance.get("parents", {})) or "–"
+        made_from = ", ".join(provenance.get("inputs", {})) or "–"
         duration = _duration(seconds) if seconds is not None else "–"
         commit = (provenance.get("commit") or "–")[:10]
-        rows.append([name, duration, parents, str(done.get("key", "unfinished")), commit])
+        rows.append([name, duration, made_from, str(done.get("key", "unfinished")), commit])
     summary = read_optional_json(inputs.demos / "summary.json") if inputs.demos else None
     return {
         "rows": [*rows, ["all", _duration(total), "", "", ""]] if rows else [],
-        "demos": summary and [[name, _plain(value)] for name, value in summary.items()],
+        "demos": summary and [[name, json.dumps(value)] for name, value in summary.items()],
         "configs": {
             name: read_text(path)
             for name, folder in inputs.stages.items()
@@ -131,11 +111,3 @@ def stages(inputs: ReportInputs) -> dict[str, Any]:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(_plain(part) for part in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invact_vla.core.files import write_json
 from invact_vla.core.machine import device_name
+from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, Timing, take_turns
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.bench.sides import OFT, OFT_INT8, PLAIN, make_sides, questions, with_tokens
@@ -44,7 +44,7 @@ class BenchVlaConfig:
     chunk: int = 8  # actions of one OFT pass; 0: leave OFT out
     threads: int = 1  # torch threads
     seed: int = 0  # of weights and observations
-    out: Path | None = None  # JSON with every number
+    out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         if min(self.rounds, self.threads) < 1 or self.text_ids < 2 or self.chunk < 0:
@@ -73,7 +73,7 @@ def main(config: BenchVlaConfig) -> int:
     found = measure(config)
     print(report(found))
     if config.out is not None:
-        write_json(config.out, found)
+        save_result(config.out, config, "bench.json", found)
     return 0
 
 

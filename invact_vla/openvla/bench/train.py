@@ -20,8 +20,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from invact_vla.core.files import write_json
 from invact_vla.core.machine import device_name
+from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, take_turns
 from invact_vla.openvla import vision_backbones as towers
 from invact_vla.openvla.checkpoints.config_file import load_model_config
@@ -46,7 +46,7 @@ class BenchTrainConfig:
     rounds: int = 10  # steps of each side; one more warms up
     threads: int = 1  # torch threads
     seed: int = 0  # of weights and samples
-    out: Path | None = None  # JSON with every number
+    out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.chunk, self.rounds, self.threads) < 1 or self.text_ids < 2:
@@ -64,7 +64,7 @@ def main(config: BenchTrainConfig) -> int:
         f"losses differ by at most {found['loss_difference']:.1e}; {found['name']}"
     )
     if config.out is not None:
-        write_json(config.out, found)
+        save_result(config.out, config, "bench.json", found)
     return 0
 
 

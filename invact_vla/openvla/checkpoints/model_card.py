@@ -108,7 +108,7 @@ def _made(run: Path) -> str:
     """Hashes and versions of the run; its paths stay where they are."""
     provenance = read_json(run / "provenance.json")
     lines = [f"- run {provenance['key']}, seed {provenance.get('seed')}"]
-    lines += [f"- {name}: {p['key']}" for name, p in sorted(provenance["parents"].items())]
+    lines += [f"- {name}: {p['key']}" for name, p in sorted(provenance["inputs"].items())]
     lines.append(f"- code: {provenance.get('commit') or 'not under git'}")
     packages = sorted(provenance.get("packages", {}).items())
     lines.append("- " + ", ".join(f"{name} {version}" for name, version in packages))

@@ -40,7 +40,7 @@ class VilaTrainConfig:
 def main(config: VilaTrainConfig) -> Path:
     """Train and save; returns the run folder."""
     run = open_run(
-        config.out, config, parents=config.data.parents(), overwrite=config.overwrite,
+        config.out, config, inputs=config.data.parents(), overwrite=config.overwrite,
         seed=config.seed,
     )  # fmt: skip
     if run.finished:

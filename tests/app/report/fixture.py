@@ -86,7 +86,7 @@ def training(folder: Path, seed: int, **metrics: tuple[float, float]) -> Path:
             row = {"step": step, **values, "samples": step * 32, "seconds": step / 20}
             file.write(json.dumps(row) + "\n")
     write_json(folder / "done.json", {"key": f"{seed:016x}", "seconds": 41.5 + 60 * seed})
-    write_json(folder / "provenance.json", {"commit": "0123456789abcdef", "parents": {"data": {}}})
+    write_json(folder / "provenance.json", {"commit": "0123456789abcdef", "inputs": {"data": {}}})
     (folder / "config.yaml").write_text("steps: 600\nnote: a < b\n")
     return folder
 

@@ -16,13 +16,13 @@ SMALL = EncoderConfig(
 
 
 def test_the_report_names_every_side(tmp_path, capsys):
-    out = tmp_path / "bench.json"
+    out = tmp_path / "bench"
     config = BenchEncoderConfig(train=SMALL, embed=SMALL, embed_batch=3, repeats=2, out=out)
     assert main(config) == 0
     printed = capsys.readouterr().out
     for words in ("8 tokens", "fp32 plain ViT", "bf16 InvAct", "soft rows", "V-JEPA 2", "clips/s"):
         assert words in printed
-    found = json.loads(out.read_text())
+    found = json.loads((out / "bench.json").read_text())
     assert set(found["training"]) == {"fp32", "bf16"}
     sides = [*found["training"]["fp32"].values(), *found["embedding"].values()]
     assert len(sides) == 7

@@ -27,6 +27,7 @@ from latent_actions.retrieval.compare_page import write_compare_page
 from latent_actions.retrieval.compare_stats import CompareRow, Estimate, against, estimates_of
 from latent_actions.retrieval.compare_tables import has_headroom, tables
 from latent_actions.retrieval.compare_variants import Member, Variant
+from latent_actions.retrieval.directions import in_words
 from latent_actions.retrieval.encoders import EvaluatedEncoder, trained
 from latent_actions.retrieval.evaluate import evaluate
 from latent_actions.retrieval.results import Row
@@ -291,6 +292,11 @@ def test_the_page_of_clips_that_cannot_tell_encoders_apart(tmp_path):
     assert (
         "a random order and a perfect one" in text and "<svg" not in text and "<table" not in text
     )
+
+
+def test_directions_are_spelled_out():
+    assert in_words("g-x P@10") == "ego -> exo P@10" and in_words("cross_view") == "cross-view"
+    assert in_words("scene from embedding") == "scene from embedding"
 
 
 def test_the_config_names_three_seeds_of_each_variant_that_is_judged():

@@ -1,0 +1,34 @@
+"""The decoding benchmark: every installed library reads the same clips."""
+
+import numpy as np
+import pytest
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
+from invact_vla.data.video.video_io import write_video
+from latent_actions.video.bench_decode import BenchDecodeConfig, installed, lines, main
+
+
+def test_installed_libraries_are_compared_on_both_containers(tmp_path, capsys):
+    frames = np.repeat(np.arange(24, dtype=np.uint8) * 10, 48 * 64 * 3).reshape(24, 48, 64, 3)
+    for suffix, codec in (("webm", "vp9"), ("mp4", "h264")):
+        write_video(tmp_path / f"a.{suffix}", frames, 12, codec)
+    out = tmp_path / "found.json"
+    assert main(BenchDecodeConfig(videos=tmp_path, frames=4, size=16, rounds=2, out=out)) == 0
+    found = read_json(out)
+    names = list(installed()[0])
+    assert names[0] == "PyAV" and set(found["containers"]) == {"webm", "mp4"}
+    for part in found["containers"].values():
+        assert set(part["decoders"]) == set(names)
+        assert part["decoders"]["PyAV"]["difference"] == 0
+        assert part["decoders"]["PyAV"]["ratio"]["median"] == 1
+        assert all(row["difference"] < 4 for row in part["decoders"].values())
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == len(lines(found))
+    for part in found["containers"].values():
+        assert f"{part['decoders']['PyAV']['clips_per_s']:.1f} clips/s" in printed
+
+
+def test_a_folder_without_videos_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no \.webm or \.mp4 file below"):
+        main(BenchDecodeConfig(videos=tmp_path))

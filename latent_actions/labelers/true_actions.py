@@ -49,6 +49,7 @@ class TrueActionsConfig(LabelerConfig):
 
     actions: ActionsConfig = field(default_factory=ActionsConfig)  # of all pairs
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
+    # what to fit
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def parents(self) -> dict[str, Path]:
@@ -111,6 +112,7 @@ class VptConfig(LabelerConfig):
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
     model: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)  # what to train
     training: FitConfig = field(default_factory=FitConfig)  # how it is trained
+    # what to fit
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def __post_init__(self) -> None:

@@ -124,7 +124,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "vla plan": (
         "invact_vla.recipes.plan",
-        "PlanConfig",
+        "VLAPlanConfig",
         "memory, disk and time of each stage, beforehand",
     ),
     "vla verify": (

@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "encoder compare": (
         "latent_actions.retrieval.compare",
-        "CompareConfig",
+        "CompareEncodersConfig",
         "compare encoders over several seeds",
     ),
     "encoder search": (

@@ -1,5 +1,4 @@
-"""Attention and the plain pre-norm transformer block, which the commit block shares its weights'
-shapes with.
+"""Attention and the pre-norm transformer block: the plain blocks, and what commit blocks extend.
 
 B clips, N queries, M keys, h heads, e head width, d = h e width.
 """
@@ -10,12 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-Kernel = Literal[
-    "matmul", "sdpa"
-]  # matmul is the faster one in bf16 on a CPU, sdpa in fp32 and on a GPU
-_SMALLEST_GATE = (
-    1e-6  # soft gates below this count as this: keeps the gradient of their logarithm finite
-)
+# matmul is the faster one in bf16 on a CPU, sdpa in fp32 and on a GPU
+Kernel = Literal["matmul", "sdpa"]
 
 
 def attend(
@@ -25,20 +20,23 @@ def attend(
     M).
     """
     if kernel == "sdpa":
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=None if bias is None else bias.to(q.dtype)
-        )
+        mask = None if bias is None else bias.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if bias is not None:
         logits = logits + bias.to(logits.dtype)
     return F.softmax(logits, dim=-1) @ v
 
 
-def gate_bias(gate: Tensor) -> Tensor:
-    """Log of a soft gate in [0, 1], so that softmax(logits + bias) is the gated and renormalised
-    softmax.
-    """
-    return gate.clamp_min(_SMALLEST_GATE).log()
+def split_heads(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N, 3 d) -> queries, keys and values, each (B, h, N, e)."""
+    q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=heads)
+    return q, k, v
+
+
+def merge_heads(values: Tensor) -> Tensor:
+    """(B, h, N, e) -> (B, N, h e)."""
+    return rearrange(values, "b h n e -> b n (h e)")
 
 
 class Block(nn.Module):
@@ -57,22 +55,15 @@ class Block(nn.Module):
             nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
         )
 
-    def forward(self, tokens: Tensor, special_tokens: int = 0) -> Tensor:
-        """(B, N, d) -> (B, N, d). Which tokens are special makes no difference here."""
-        q, k, v = self.split_heads(self.project(tokens))
-        tokens = tokens + self.out(merge_heads(attend(q, k, v, kernel=self.kernel)))
-        return tokens + self.mlp(self.norm_mlp(tokens))
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, d) -> (B, N, d)."""
+        q, k, v = split_heads(self.project(tokens), self.heads)
+        return self.add_mlp(tokens + self.out(merge_heads(attend(q, k, v, kernel=self.kernel))))
 
     def project(self, tokens: Tensor) -> Tensor:
         """Queries, keys and values of normalized tokens: (B, N, d) -> (B, N, 3 d)."""
         return self.qkv(self.norm_attention(tokens))
 
-    def split_heads(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, 3 d) -> queries, keys and values, each (B, h, N, e)."""
-        q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=self.heads)
-        return q, k, v
-
-
-def merge_heads(values: Tensor) -> Tensor:
-    """(B, h, N, e) -> (B, N, h e)."""
-    return rearrange(values, "b h n e -> b n (h e)")
+    def add_mlp(self, tokens: Tensor) -> Tensor:
+        """The second half of the block: (B, N, d) -> (B, N, d)."""
+        return tokens + self.mlp(self.norm_mlp(tokens))

@@ -2,9 +2,9 @@
 
 - training: forward and backward of an InvAct encoder beside a plain ViT of the same depth, width
   and tokens, in fp32 and bf16, with the attention kernel that is faster for the plain ViT
-- embedding: clips a second beside the class of V-JEPA 2 (transformers) at equal size, random weights
+- embedding: clips per second beside the class of V-JEPA 2 (transformers) at equal size, random weights
 
-The sides take turns, one call each a round, so that the load of the machine hits all alike; the
+The sides take turns, one call each per round, so that the load of the machine hits all alike; the
 ratio of a side is the median over rounds of its time over the reference's in the same round.
 Processor time is given beside the clock: of one thread, it depends least on what else runs.
 """
@@ -41,22 +41,20 @@ class BenchEncoderConfig:
 
     train: EncoderConfig = field(default_factory=EncoderConfig)  # size of the training step
     embed: EncoderConfig = field(default_factory=EncoderConfig)  # size of the embedding
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")  # of the training step
     batch_size: int = 1  # clips of a training step
     embed_batch: int = 64  # clips of an embedding call
     repeats: int = 5  # rounds; the median counts
-    threads: int = 1  # torch threads
     out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.embed_batch, self.repeats, self.threads) < 1:
-            raise ValueError("batch sizes, repeats and threads must be at least 1")
+        if min(self.batch_size, self.embed_batch, self.repeats) < 1:
+            raise ValueError("batch sizes and repeats must be at least 1")
         if "none" in (self.train.commit.estimator, self.embed.commit.estimator):
             raise ValueError("estimator none has no commitment whose cost could be measured")
 
 
 @dataclass(frozen=True)
-class Timing:
+class SideTiming:
     """Seconds of each round of one side, by the clock and of the processor."""
 
     clock: list[float]
@@ -65,26 +63,24 @@ class Timing:
 
 def main(config: BenchEncoderConfig) -> int:
     """Measure and print; returns 0."""
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(1)
     before = os.getloadavg()[0]
-    found = {name: measure_training(config, name) for name in config.precisions}
+    found = {name: measure_training(config, name) for name in KERNELS}
     speed = measure_embedding(config)
     load = [before, os.getloadavg()[0]]
     print("\n".join([*report_training(config, found), *report_embedding(config, speed)]))
     print(f"load average {load[0]:.1f} before, {load[1]:.1f} after; {config.repeats} rounds")
     if config.out is not None:
-        sides = {
-            name: {side: asdict(t) for side, t in rows.items()} for name, rows in found.items()
-        }
-        embedding = {side: asdict(timing) for side, timing in speed.items()}
-        figures = {"load": load, "training": sides, "embedding": embedding}
-        save_result(config.out, config, "bench.json", figures)
+        parts = {**found, "embedding": speed}
+        plain = {n: {side: asdict(t) for side, t in sides.items()} for n, sides in parts.items()}
+        numbers = {"load": load, "embedding": plain.pop("embedding"), "training": plain}
+        save_result(config.out, config, "bench.json", numbers)
     return 0
 
 
-def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[str, Timing]:
-    """Forward and backward: a plain ViT, InvAct with hard rows as they come, InvAct with all
-    patches in one group (the most expensive rows), and InvAct with soft rows, as before hardening.
+def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[str, SideTiming]:
+    """Forward and backward: a plain ViT, InvAct with hard routing as it comes, InvAct with all
+    patches in one group (the most expensive case), and InvAct with soft routing, as at first.
     """
     shape = replace(config.train, kernel=KERNELS[precision])
     plain = replace(shape, commit=CommitConfig(estimator="none", registers=0))
@@ -93,7 +89,7 @@ def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[s
         "plain ViT": (_encoder(plain), Routing()),
         "InvAct": (_encoder(shape), hard),
         "InvAct, one group has all": (_encoder(shape, collapsed=True), hard),
-        "InvAct, soft rows": (_encoder(shape), Routing(hard=False)),
+        "InvAct, soft routing": (_encoder(shape), Routing(hard=False)),
     }
     steps: dict[str, Step] = {
         name: training_step(encoder, config, routing, precision)
@@ -117,7 +113,7 @@ def training_step(
     return step
 
 
-def measure_embedding(config: BenchEncoderConfig) -> dict[str, Timing]:
+def measure_embedding(config: BenchEncoderConfig) -> dict[str, SideTiming]:
     """Embedding of the same uint8 clips, fp32, by V-JEPA 2's class, by InvAct, and by InvAct with
     the stem and the one stream that V-JEPA 2 has.
     """
@@ -155,11 +151,11 @@ def vjepa2(shape: EncoderConfig) -> Callable[[Tensor], Tensor]:
     return embed
 
 
-def take_turns(steps: dict[str, Step], rounds: int, description: str) -> dict[str, Timing]:
-    """Time each step once a round, in turns, after a round that does not count."""
+def take_turns(steps: dict[str, Step], rounds: int, description: str) -> dict[str, SideTiming]:
+    """Time each step once per round, in turns, after a round that does not count."""
     for step in steps.values():
         step()
-    timings = {name: Timing([], []) for name in steps}
+    timings = {name: SideTiming([], []) for name in steps}
     for _ in tqdm(range(rounds), desc=description):
         for name, step in steps.items():
             clock, processor = time.perf_counter(), time.process_time()
@@ -175,14 +171,14 @@ def ratio(side: list[float], reference: list[float]) -> float:
 
 
 def report_training(
-    config: BenchEncoderConfig, found: Mapping[str, dict[str, Timing]]
+    config: BenchEncoderConfig, found: Mapping[str, dict[str, SideTiming]]
 ) -> list[str]:
     """Lines of the training part."""
     c = config.train
     tokens = (c.frames // c.tubelet) * (c.size // c.patch) ** 2
     lines = [
         f"forward and backward, {config.batch_size} clip(s) of {tokens} tokens, {c.depth} blocks of "
-        f"width {c.width}, commit blocks from {c.commit.start}, {config.threads} thread(s)",
+        f"width {c.width}, commit blocks from {c.commit.start}, one thread",
         f"{'':34s}{'ms':>9s}{'CPU ms':>9s}{'x plain':>9s}{'CPU x':>9s}",
     ]
     for precision, sides in found.items():
@@ -195,13 +191,13 @@ def report_training(
     return lines
 
 
-def report_embedding(config: BenchEncoderConfig, found: dict[str, Timing]) -> list[str]:
+def report_embedding(config: BenchEncoderConfig, found: dict[str, SideTiming]) -> list[str]:
     """Lines of the embedding part."""
-    c, theirs = config.embed, found["V-JEPA 2 class"]
+    c, reference = config.embed, found["V-JEPA 2 class"]
     lines = [f"embedding, {config.embed_batch} clips of {c.size} px, {c.depth} blocks of {c.width}"]
     for name, timing in found.items():
         speed = config.embed_batch / median(timing.clock)
-        times = ratio(theirs.clock, timing.clock), ratio(theirs.processor, timing.processor)
+        times = ratio(reference.clock, timing.clock), ratio(reference.processor, timing.processor)
         lines.append(f"{name:34s}{speed:9.0f} clips/s{times[0]:9.2f} x (CPU {times[1]:.2f} x)")
     return lines
 

@@ -4,7 +4,7 @@ B clips, T frames, H W pixels, N = (T/t) (H/p) (W/p) tokens ordered time, row, c
 Two stems: `linear`, one map of cut tubelets (a 3-D convolution with stride = kernel, and the faster
 of the two on a CPU), and `conv`, a few strided convolutions over the frames of a tubelet, which
 learns much faster from few clips (early convolutions: Xiao et al. 2021, arxiv.org/abs/2106.14881).
-Several streams meet as channels of one stem, or, with a stem each, as tokens (Fusion).
+Several streams meet as channels of one stem, or, with a stem each, in the sum of their tokens.
 """
 
 import math
@@ -20,30 +20,21 @@ from latent_actions.encoder.inputs.streams import stream
 
 Stream = Literal["rgb", "diff", "flow", "features"]
 Stem = Literal["linear", "conv"]
-Fusion = Literal["channels", "sum", "gated", "tokens"]
+Fusion = Literal["channels", "sum", "gated"]
 _GROUPS = 8  # of the normalizations between convolutions
 
 
 class TubeletEmbedder(nn.Module):
     """Tokens of all streams: those of the frames (streams.py) and frozen `features`.
 
-    fusion: `channels` of one stem; or a stem a stream, whose tokens are summed (`sum`), summed by
-    weights that each token chooses (`gated`), or put one stream after the other (`tokens`).
+    fusion: `channels` of one stem; or a stem per stream, whose tokens are summed (`sum`), or summed
+    by weights that each token chooses (`gated`).
     """
 
     def __init__(
-        self,
-        *,
-        width: int,
-        frames: int,
-        size: int,
-        tubelet: int,
-        patch: int,
-        streams: tuple[Stream, ...],
-        stem: Stem,
-        fusion: Fusion = "channels",
-        features: str = "",
-    ) -> None:
+        self, *, width: int, frames: int, size: int, tubelet: int, patch: int,
+        streams: tuple[Stream, ...], stem: Stem, fusion: Fusion = "channels", features: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.tubelet, self.patch, self.streams, self.fusion = tubelet, patch, streams, fusion
         self.grid = (frames // tubelet, size // patch, size // patch)
@@ -63,28 +54,21 @@ class TubeletEmbedder(nn.Module):
         nn.init.trunc_normal_(self.time_embed, std=0.02)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (B, T, H, W, 3) float in [0, 1] -> tokens (B, N, d), or (B, streams N, d) with
-        fusion `tokens`.
-        """
+        """pixels: (B, T, H, W, 3) float in [0, 1] -> tokens (B, N, d)."""
         places = rearrange(self.time_embed + self.space_embed, "t s d -> (t s) d")
         if self.fusion == "channels":
             return self._cut(self.stem, [stream(pixels, name) for name in self.streams]) + places
         tokens = torch.stack([self._stream_tokens(name, pixels) for name in self.streams])
-        if self.fusion == "tokens":
-            return rearrange(tokens + places, "s b n d -> b (s n) d")
         if self.fusion == "gated":
             tokens = tokens * self.gate(tokens).softmax(dim=0)
         return tokens.sum(dim=0) + places
 
     def motion(self, pixels: Tensor) -> Tensor:
-        """Mean |difference| of tubelets, standardized in the clip: (B, T, H, W, 3) -> (B, N), for
-        every stream again with fusion `tokens`.
-        """
+        """Mean |difference| of tubelets, standardized in the clip: (B, T, H, W, 3) -> (B, N)."""
         change = stream(pixels, "diff").abs().mean(dim=-1).float()
         energy = F.avg_pool3d(change, (self.tubelet, self.patch, self.patch)).flatten(1)
         spread = energy.std(dim=1, keepdim=True) + 1e-6
-        standard = (energy - energy.mean(dim=1, keepdim=True)) / spread
-        return standard.repeat(1, len(self.streams)) if self.fusion == "tokens" else standard
+        return (energy - energy.mean(dim=1, keepdim=True)) / spread
 
     def _stream_tokens(self, name: Stream, pixels: Tensor) -> Tensor:
         if name == "features" and self.features is not None:

@@ -5,51 +5,51 @@ embedding. At inference the embedding needs no text and the registers are droppe
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder, read_json
+from invact_vla.core.hub import hub_errors
 from invact_vla.core.limits import inside, read_text, some
 from invact_vla.training.device import CPU, Device, exact, resolve_device
 from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
-from latent_actions.encoder.divided import DividedBlock
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
-from latent_actions.encoder.hub import fetch_folder, push_folder
 from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.inputs.video_input import as_clips
-from latent_actions.encoder.register_encoder import ScenePath
+from latent_actions.encoder.register_encoder import RegisterEncoder
 from latent_actions.encoder.routing import Routing, RoutingAssignments
+from latent_actions.published_model import fetch
 
-FORMAT = "invact-encoder/1"
+FORMAT = "invact-encoder/2"
 MAX_DEPTH = 1024
 FEATURES = "features"  # folder of the frozen image model inside an encoder folder
+FILES = ("config.json", "model.safetensors", "README.md", f"{FEATURES}/*")  # of a folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Shape of the encoder."""
 
-    frames: int = 8  # T, frames of a clip
+    frames: int = 8  # T, frames per clip
     size: int = 48  # H = W in pixels; other sizes are resized
-    tubelet: int = 2  # frames of a token
-    patch: int = 8  # pixels of a token's side
+    tubelet: int = 2  # frames per token
+    patch: int = 8  # patch size (px)
     # among rgb, diff (frame difference), flow (Lucas-Kanade), features (frozen image model)
     streams: tuple[Stream, ...] = ("rgb", "diff")
-    fusion: Fusion = "channels"  # of streams: channels of one stem | sum | gated | tokens
+    fusion: Fusion = "channels"  # of streams: channels of one stem | sum | gated
     features: str = ""  # folder of the frozen image model (transformers), for the stream `features`
     stem: Stem = "conv"  # tubelet embedder: conv (patch a power of 2) | linear (as published)
     width: int = 128  # of tokens, d
@@ -57,21 +57,13 @@ class EncoderConfig:
     heads: int = 4  # attention heads
     mlp_ratio: float = 4.0  # hidden width of the MLP over d
     embedding: int = 128  # numbers of the embedding, D
-    action_dim: int = 0  # k, numbers the action token is brought down to before that; 0: d
-    attention: Literal["joint", "divided"] = "joint"  # of plain blocks: all at once | time, space
+    action_dim: int = 0  # k, numbers the action token is projected to before that; 0: d
     kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
     commit: CommitConfig = field(default_factory=CommitConfig)  # routing
 
     def __post_init__(self) -> None:
-        sizes = (
-            self.frames,
-            self.size,
-            self.tubelet,
-            self.patch,
-            self.width,
-            self.depth,
-            self.heads,
-        )
+        names = ("frames", "size", "tubelet", "patch", "width", "depth", "heads")
+        sizes = [getattr(self, name) for name in names]
         if min(sizes) < 1 or self.depth > MAX_DEPTH or self.commit.registers > MAX_DEPTH:
             raise ValueError(f"sizes must be at least 1, depth and registers at most {MAX_DEPTH}")
         if self.frames % self.tubelet or self.size % self.patch or self.width % self.heads:
@@ -86,8 +78,8 @@ class EncoderConfig:
             raise ValueError(f"frames must be >= 2 and streams among {known}, got {self.streams}")
         if "features" in self.streams and (self.fusion == "channels" or not self.features):
             raise ValueError(
-                "stream features needs the folder of a frozen model in `features`, and fusion sum, "
-                "gated or tokens: it has no pixels to share a stem with"
+                "stream features needs the folder of a frozen model in `features`, and fusion sum "
+                "or gated: it has no pixels to share a stem with"
             )
         if self.action_dim < 0:
             raise ValueError(f"action_dim must be >= 0, got {self.action_dim}")
@@ -100,33 +92,36 @@ class EncoderConfig:
     def has_register_encoder(self) -> bool:
         """Whether registers are read by a network of their own."""
         c = self.commit
-        return c.estimator != "none" and c.registers > 0 and c.register_encoder == "own"
+        return c.estimator != "none" and c.registers > 0 and c.register_encoder == "separate"
 
     @property
     def registers_trainable(self) -> bool:
-        """Whether there are registers that a loss of theirs can teach; a plain ViT with a register
-        path of its own in the config has none."""
+        """Whether there are registers that a loss of theirs can teach; a plain ViT with a separate
+        register encoder in the config has none."""
         return self.commit.registers > 0 and (
-            self.has_register_encoder or self.commit.register_encoder == "trunk"
+            self.has_register_encoder or self.commit.register_encoder == "shared"
         )
 
 
 @dataclass(frozen=True)
 class Encoded:
     """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, k), the action
-    token as the head reads it; token: (B, d), the same before it is cut down; registers: (B, R, d);
-    rows: one RoutingAssignments a commit block; motion: (B, N) standardized |frame difference|.
+    token as the head reads it; token: (B, d), the same before it is projected; registers: (B, R, d);
+    assignments: one per commit block; motion: (B, N) standardized |frame difference|.
     """
 
     embedding: Tensor
     action: Tensor
     token: Tensor
     registers: Tensor
-    rows: list[RoutingAssignments]
+    assignments: list[RoutingAssignments]
     motion: Tensor
 
 
-class InvActEncoder(nn.Module):
+class InvActEncoder(
+    nn.Module, PyTorchModelHubMixin, library_name="invact-vla", pipeline_tag="feature-extraction",
+    tags=["video", "action-retrieval", "view-invariance", "scene-invariance"],
+):  # fmt: skip
     """Clip to action embedding. `commit.estimator none` makes it a plain video ViT with a class
     token.
     """
@@ -137,39 +132,27 @@ class InvActEncoder(nn.Module):
         self.card = ""  # README.md of the folder: written by training, saved and pushed with it
         c, routed = config, config.commit.estimator != "none"
         self.embedder = TubeletEmbedder(
-            width=c.width,
-            frames=c.frames,
-            size=c.size,
-            tubelet=c.tubelet,
-            patch=c.patch,
-            streams=c.streams,
-            stem=c.stem,
-            fusion=c.fusion,
-            features=c.features,
-        )
+            width=c.width, frames=c.frames, size=c.size, tubelet=c.tubelet, patch=c.patch,
+            streams=c.streams, stem=c.stem, fusion=c.fusion, features=c.features,
+        )  # fmt: skip
         self.special_tokens = nn.Parameter(torch.empty(1, 1 + c.commit.registers, c.width))
         plain = (c.width, c.heads, c.mlp_ratio, c.kernel)
-        self.plain_blocks = nn.ModuleList(
-            Block(*plain)
-            if c.attention == "joint"
-            else DividedBlock(*plain, places=self.grid[1] * self.grid[2])
-            for _ in range(c.commit.start if routed else c.depth)
-        )
+        start = c.commit.start if routed else c.depth
+        self.plain_blocks = nn.ModuleList(Block(*plain) for _ in range(start))
         self.commit_blocks = nn.ModuleList(
-            CommitBlock(*plain, c.commit) for _ in range(c.depth - len(self.plain_blocks))
+            CommitBlock(*plain, c.commit) for _ in range(c.depth - start)
         )
         self.norm = nn.LayerNorm(c.width)
-        self.narrow = nn.Linear(c.width, c.action_dim) if c.action_dim else nn.Identity()
+        self.action_projection = nn.Linear(c.width, c.action_dim) if c.action_dim else nn.Identity()
         self.head = nn.Linear(c.action_dim or c.width, c.embedding)
-        self.scene_path = None
+        self.register_encoder = None
         if c.has_register_encoder:
-            self.scene_path = ScenePath(
+            self.register_encoder = RegisterEncoder(
                 width=c.width, registers=c.commit.registers, patch=c.patch, grid=self.grid
             )
-        self.apply(_initialise)
-        nn.init.trunc_normal_(
-            self.special_tokens, std=0.2
-        )  # wide: columns must differ for routing to start
+        self.apply(_initialize)
+        # wide: special tokens must differ for routing to start
+        nn.init.trunc_normal_(self.special_tokens, std=0.2)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -183,36 +166,29 @@ class InvActEncoder(nn.Module):
 
     @property
     def size(self) -> int:
-        """Parameters that an embedding is made with: all but those of the registers' own path."""
-        unused = self.scene_path.parameters() if self.scene_path else ()
+        """Parameters that an embedding is made with: all but those of a separate register encoder."""
+        unused = self.register_encoder.parameters() if self.register_encoder else ()
         return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in unused)
 
     def forward(self, frames: Tensor, routing: Routing | None = None) -> Encoded:
-        """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard rows without
-        noise.
-        """
+        """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard, without noise."""
         routing = routing or Routing()
         pixels = self.prepare(frames)
         patches = self.embedder(pixels)
         motion = self.embedder.motion(pixels.detach())
         special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
-        patches, special_tokens = self._before(patches, special_tokens)
-        rows: list[RoutingAssignments] = []
+        patches, special_tokens = self._plain(patches, special_tokens)
+        found: list[RoutingAssignments] = []
         for block in self.commit_blocks:
-            last = rows[-1] if rows else None
+            last = found[-1] if found else None
             patches, special_tokens, chosen = block(patches, special_tokens, routing, motion, last)
-            rows.append(chosen)
+            found.append(chosen)
         token = self.norm(special_tokens[:, 0])
-        action = self.narrow(token)
-        registers = self.scene_path(pixels, rows[-1]) if self.scene_path else special_tokens[:, 1:]
-        return Encoded(
-            embedding=F.normalize(self.head(action).float(), dim=-1),
-            action=action,
-            token=token,
-            registers=registers,
-            rows=rows,
-            motion=motion,
-        )
+        action, registers = self.action_projection(token), special_tokens[:, 1:]
+        if self.register_encoder:
+            registers = self.register_encoder(pixels, found[-1])
+        embedding = F.normalize(self.head(action).float(), dim=-1)
+        return Encoded(embedding, action, token, registers, found, motion)
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Any frames -> (B, T, size, size, 3) float in [0, 1], color after color in memory
@@ -230,7 +206,7 @@ class InvActEncoder(nn.Module):
             pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
         return pixels
 
-    def _before(self, patches: Tensor, special_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _plain(self, patches: Tensor, special_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The plain blocks, over the patches alone or over all tokens."""
         if self.commit_blocks and self.config.commit.pre_routing == "idle":
             for block in self.plain_blocks:
@@ -238,7 +214,7 @@ class InvActEncoder(nn.Module):
             return patches, special_tokens
         tokens, count = torch.cat([special_tokens, patches], dim=1), special_tokens.shape[1]
         for block in self.plain_blocks:
-            tokens = block(tokens, count)
+            tokens = block(tokens)
         return tokens[:, count:], tokens[:, :count]
 
     @torch.no_grad()
@@ -246,7 +222,7 @@ class InvActEncoder(nn.Module):
     def embed(
         self, video: np.ndarray | str | Path, batch_size: int = 64, clip_s: float | None = None
     ) -> np.ndarray:
-        """Vectors of unit length, float32: hard rows, no noise, fp32.
+        """Vectors of unit length, float32: hard routing, no noise, fp32.
 
         video: clips uint8 (N, T, H, W, 3) -> (N, D); one video uint8 (F, H, W, 3) of any length ->
         (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
@@ -262,8 +238,7 @@ class InvActEncoder(nn.Module):
     @exact()
     def committed(self, frames: np.ndarray) -> np.ndarray:
         """Special token of every patch in the last commit block: uint8 (N, T, H, W, 3) -> int64
-        (N, T', H', W'), 0 = action, j = register j; of the first
-        stream with fusion `tokens`. Raises ValueError for an encoder without
+        (N, T', H', W'), 0 = action, j = register j. Raises ValueError for an encoder without
         commitment.
         """
         if not self.commit_blocks:
@@ -272,13 +247,11 @@ class InvActEncoder(nn.Module):
         return torch.cat(found).numpy()
 
     def committed_places(self, encoded: Encoded) -> Tensor:
-        """Special token of every patch (of the first stream) in the last commit block: int64 (B, T',
-        H', W')."""
-        chosen = encoded.rows[-1].used.argmax(dim=-1)[:, : math.prod(self.grid)]
-        return chosen.unflatten(1, self.grid)
+        """Special token of every patch in the last commit block: int64 (B, T', H', W')."""
+        return encoded.assignments[-1].used.argmax(dim=-1).unflatten(1, self.grid)
 
     def evaluated(self, frames: Tensor) -> Encoded:
-        """One forward pass as at inference, whatever the mode: hard rows, no noise."""
+        """One forward pass as at inference, whatever the mode: hard routing, no noise."""
         was_training = self.training
         self.eval()
         try:
@@ -286,43 +259,45 @@ class InvActEncoder(nn.Module):
         finally:
             self.train(was_training)
 
-    def set_readout(self, narrow: Tensor, offset: Tensor, head: Tensor, bias: Tensor) -> None:
-        """Bring the action token down to k numbers, narrow (k, d) token + offset (k,), and embed
+    def set_readout(self, projection: Tensor, offset: Tensor, head: Tensor, bias: Tensor) -> None:
+        """Project the action token to k numbers, projection (k, d) token + offset (k,), and embed
         those by head (D, k) and bias (D,)."""
-        self.config = replace(self.config, action_dim=len(narrow))
-        self.narrow = _linear(narrow, offset).to(self.device)
+        self.config = replace(self.config, action_dim=len(projection))
+        self.action_projection = _linear(projection, offset).to(self.device)
         self.head = _linear(head, bias).to(self.device)
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write config.json, model.safetensors and the card README.md into a folder, atomically."""
+    def save_pretrained(self, folder: Path | str, **options: Any) -> str | None:
+        """Write config.json, model.safetensors and the card README.md into a folder, atomically.
+        options: those of huggingface_hub's ModelHubMixin."""
         with atomic_folder(Path(folder)) as temporary:
-            if self.card:
-                (temporary / "README.md").write_text(self.card)
-            if self.embedder.features is not None:
-                self.embedder.features.save(temporary / FEATURES)
-            config = {"format": FORMAT, **asdict(self.config)}
-            if config["features"]:  # where it lay here is of no use to others
-                config["features"] = FEATURES
-            (temporary / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-            save_file(
-                {n: t.contiguous() for n, t in self.state_dict().items()},
-                temporary / "model.safetensors",
-            )
+            return super().save_pretrained(temporary, **options)
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+    def _save_pretrained(self, folder: Path) -> None:
+        if self.card:
+            (folder / "README.md").write_text(self.card)
+        if self.embedder.features is not None:
+            self.embedder.features.save(folder / FEATURES)
+        config = {"format": FORMAT, **asdict(self.config)}
+        if config["features"]:  # where it lay here is of no use to others
+            config["features"] = FEATURES
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the encoder with its card into "owner/name" on the Hugging Face hub; returns the
-        address."""
-        with TemporaryDirectory() as temporary:
-            self.save_pretrained(Path(temporary) / "encoder")
-            return push_folder(Path(temporary) / "encoder", repo_id, private=private)
+        commit's address. options: private, token, branch ... of ModelHubMixin. UserError on a refused
+        login, an unknown name, no network."""
+        with hub_errors(repo_id):
+            return super().push_to_hub(repo_id, **options)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: Device = CPU) -> "InvActEncoder":
         """Read what save_pretrained wrote, from a folder or from "owner/name" or "owner/name@revision"
         on the hub, strictly; UserError on anything missing or left over. device: as in
-        training/device.py."""
+        training/device.py. Instead of the mixin's reader, which would trust the file's sizes."""
         device = resolve_device(device)
-        folder = fetch_folder(folder)
+        folder = fetch(str(folder), FILES)
         config = read_json(inside(folder, "config.json"))
         if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
             raise UserError(
@@ -337,8 +312,7 @@ class InvActEncoder(nn.Module):
         _check_shapes(on_meta(lambda: cls(shape), what), stored_shapes(weights), weights)
         with device:
             model = cls(shape)
-        state = read_safetensors(weights, device)
-        model.load_state_dict({name: _with_dimension(value) for name, value in state.items()})
+        model.load_state_dict(read_safetensors(weights, device))
         card = inside(folder, "README.md")
         model.card = read_text(card) if card.is_file() else ""
         return model.eval()
@@ -351,18 +325,11 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def _with_dimension(value: Tensor) -> Tensor:
-    """Scalars were saved without a dimension before FSDP asked for one."""
-    return value.reshape(1) if value.ndim == 0 else value
-
-
 def _check_shapes(model: nn.Module, stored: dict[str, tuple[int, ...]], path: Path) -> None:
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: shape or (1,) for name, shape in stored.items()}
-    if expected != found:
-        wrong = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
+    if expected != stored:
+        names = expected.keys() | stored.keys()
+        wrong = sorted(name for name in names if expected.get(name) != stored.get(name))
         raise UserError(
             f"{path} does not fit its config.json: {len(wrong)} entries differ, such as {some(wrong)}"
         )
@@ -378,7 +345,7 @@ def _batches(frames: np.ndarray, batch_size: int) -> list[Tensor]:
     return [torch.from_numpy(np.array(frames[i : i + batch_size])) for i in starts]
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Conv2d):
         fan_in = module.weight[0].numel()
         nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)

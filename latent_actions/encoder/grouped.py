@@ -13,9 +13,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from latent_actions.encoder.attention import Kernel, attend
+from latent_actions.encoder.attention import Kernel, attend, merge_heads, split_heads
 
-_FEWEST = 256  # tokens of a clip that are worth sorting: below, calls cost more than the mask saves
+_FEWEST = 256  # tokens per clip that are worth sorting: below, calls cost more than the mask saves
 
 
 def grouped_attention(packed: Tensor, groups: Tensor, heads: int, kernel: Kernel) -> Tensor:
@@ -35,10 +35,10 @@ def grouped_attention(packed: Tensor, groups: Tensor, heads: int, kernel: Kernel
 
 def masked_attention(packed: Tensor, groups: Tensor, heads: int, kernel: Kernel) -> Tensor:
     """The same by a mask over all pairs: of few tokens, the faster way."""
-    q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=heads)
+    q, k, v = split_heads(packed, heads)
     closed = groups[:, None, :, None] != groups[:, None, None, :]
     bias = torch.zeros(closed.shape, device=closed.device).masked_fill_(closed, float("-inf"))
-    return rearrange(attend(q, k, v, bias, kernel), "b h n e -> b n (h e)")
+    return merge_heads(attend(q, k, v, bias, kernel))
 
 
 def sort_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def sort_groups(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _run_by_run(rows: Tensor, sizes: Tensor, heads: int, kernel: Kernel) -> Tensor:
-    """One attention call a run: the fastest on a CPU. (B M, 3 d) -> (B M, d)."""
+    """One attention call per run: the fastest on a CPU. (B M, 3 d) -> (B M, d)."""
     packed = rearrange(rows, "n (three h e) -> three 1 h n e", three=3, h=heads)
     runs = zip(*(part.split(sizes.tolist(), dim=2) for part in packed), strict=True)
     mixed = torch.cat([attend(q, k, v, kernel=kernel) for q, k, v in runs], dim=2)

@@ -1,4 +1,4 @@
-"""The unified scene-aware contrastive loss, its special cases, and what else embeddings are taught by.
+"""The unified scene-aware contrastive loss, its special cases, and the auxiliary losses.
 
 Same action across scenes attracts (across views too), different actions repel, those of the same
 scene more. B items; masks and weights are (B, B) with the anchor in the row.
@@ -14,8 +14,6 @@ from torch import Tensor
 
 from invact_vla.training.distributed import gather
 
-LossKind = Literal["scene_aware", "supcon", "infonce_pair", "quadruplet_v1"]
-NegativeMask = Literal["none", "head", "text"]
 _LARGEST_BETA = 16.0
 _ALIKE = 0.7  # cosine of two verbs' texts above which they start to be one action
 
@@ -24,31 +22,22 @@ _ALIKE = 0.7  # cosine of two verbs' texts above which they start to be one acti
 class ContrastConfig:
     """Contrastive loss over clip embeddings."""
 
-    kind: LossKind = "scene_aware"  # scene_aware | supcon (verbs) | infonce_pair | quadruplet_v1
-    temperature: float = 0.1  # start of the temperature, kept in [0.01, 0.5]
-    learn_temperature: bool = True  # whether it is trained
+    # scene_aware | supcon (all of one verb attract) | infonce_pair (the two views of a moment)
+    kind: Literal["scene_aware", "supcon", "infonce_pair"] = "scene_aware"
+    temperature: float = 0.1  # start of the temperature, which is trained within [0.01, 0.5]
     view_weight: float = 0.5  # w_v, of a positive that differs in view only; 0 = no view term
-    across_views: bool = True  # of scene_aware: whether the other view has any positives
-    beta: float = (
-        0.0  # weight of same-scene negatives; 0 = auto, so that they carry `hard_fraction`
-    )
+    beta: float = 0.0  # weight of same-scene negatives; 0 = auto: they carry `hard_fraction`
     hard_fraction: float = 0.5  # of the expected negative mass, with beta auto (clipped to [1, 16])
-    negative_mask: NegativeMask = "head"  # softer negatives: none | head (same first word) | text
-    positives_in_denominator: bool = (
-        False  # all positives in the denominator, as SupCon's L_out has them
-    )
-    pair_weight: float = 0.5  # of quadruplet_v1: ego and exo of one moment
-    attract: float = 1.0  # of quadruplet_v1: positives of other scenes against easy negatives
-    repel: float = 1.0  # of quadruplet_v1: same-scene negatives farther than positives
-    margin: float = 0.2  # m of quadruplet_v1, in cosine
+    # softer negatives: none | verb_root (same first word: ignored) | text (alike in text: weaker)
+    negative_mask: Literal["none", "verb_root", "text"] = "verb_root"
+    # all positives in the denominator, as SupCon's L_out has them
+    positives_in_denominator: bool = False
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 0.5:
             raise ValueError(f"temperature must be in [0.01, 0.5], got {self.temperature}")
         if self.view_weight < 0 or self.beta < 0 or not 0 < self.hard_fraction < 1:
             raise ValueError("view_weight and beta must be >= 0 and hard_fraction in (0, 1)")
-        if min(self.pair_weight, self.attract, self.repel, self.margin) < 0:
-            raise ValueError("pair_weight, attract, repel and margin must be >= 0")
 
 
 @dataclass(frozen=True)
@@ -56,15 +45,14 @@ class BatchLabels:
     """What is known of the items of a batch: integer ids, int64 (B,) each, and the verb's text."""
 
     verb: Tensor
-    head: Tensor  # first word of the verb
+    verb_root: Tensor  # first word of the verb
     scene: Tensor
     view: Tensor
     moment: Tensor
     # bool (B,): shown time_reversed, so a negative of its own action and nothing else; None: none is
     time_reversed: Tensor | None = None
-    verb_embedding: Tensor | None = (
-        None  # (B, F) unit text features of the verb, for negative_mask text
-    )
+    # (B, F) unit text features of the verb, for negative_mask text
+    verb_embedding: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "BatchLabels":
         """The same change made to every column."""
@@ -95,10 +83,26 @@ def contrastive_loss(
     L = - mean_i sum_p w_ip log( e_ip / (e_ip + sum_easy k_in e_in + beta_i sum_hard k_in e_in) ) /
     sum_p w_ip, e = exp(similarity / temperature). supcon: every same-verb item a positive of weight
     1, no item hard. infonce_pair: the positive is the other view of the same moment, all other
-    moments are negatives (the ego-exo InfoNCE of the view-invariant encoder). quadruplet_v1: a
-    weighted sum of pair InfoNCE, attraction across scenes and a margin within the scene.
+    moments are negatives (the ego-exo InfoNCE of the view-invariant encoder).
     """
-    return _KINDS[config.kind](embedding @ embedding.T, items, temperature, config)
+    return _infonce(embedding @ embedding.T / temperature, pair_masks(items, config), config)
+
+
+def pair_masks(items: BatchLabels, config: ContrastConfig) -> PairMasks:
+    """Who attracts and repels whom, by the kind of the loss."""
+    nothing_hard = torch.zeros_like(_same(items.verb))
+    if config.kind == "infonce_pair":
+        same_moment = _same(items.moment)
+        positive = same_moment & ~_same(items.view) & _forward(items)
+        return PairMasks(positive.float(), (~same_moment).float(), nothing_hard)
+    same_verb, negative = _same(items.verb) & _forward(items), _negative_weight(items, config)
+    if config.kind == "supcon":
+        itself = torch.eye(len(items.verb), dtype=torch.bool, device=items.verb.device)
+        return PairMasks((same_verb & ~itself).float(), negative, nothing_hard)
+    same_scene = _same(items.scene)
+    across_scene = (same_verb & ~same_scene).float()
+    across_view = (same_verb & same_scene & ~_same(items.view)).float()
+    return PairMasks(across_scene + config.view_weight * across_view, negative, same_scene)
 
 
 def scene_loss(vectors: Tensor, items: BatchLabels, temperature: float) -> Tensor:
@@ -111,11 +115,11 @@ def scene_loss(vectors: Tensor, items: BatchLabels, temperature: float) -> Tenso
     """
     same_scene, same_moment = _same(items.scene), _same(items.moment)
     positive = (same_scene & ~same_moment).float()
-    relations = PairMasks(positive, (~same_scene).float(), _same(items.verb))
-    return _infonce(vectors @ vectors.T / temperature, relations, ContrastConfig())[0]
+    masks = PairMasks(positive, (~same_scene).float(), _same(items.verb))
+    return _infonce(vectors @ vectors.T / temperature, masks, ContrastConfig())[0]
 
 
-def dependence(action: Tensor, scene: Tensor, items: BatchLabels) -> Tensor:
+def scene_leakage(action: Tensor, scene: Tensor, items: BatchLabels) -> Tensor:
     """How much of the scene can be read off the action token by a linear map: the mean over its
     dimensions of the sum of squared correlations with the dimensions of the scene vector; about
     D / B where there is nothing to read.
@@ -141,75 +145,9 @@ def multi_positive_infonce(similarity: Tensor, positive: Tensor) -> Tensor:
     return (torch.logsumexp(similarity, dim=1) - torch.logsumexp(chosen, dim=1)).mean()
 
 
-def fraction_target(share: Tensor, target: float) -> Tensor:
-    """Mean KL( Bernoulli(target) || Bernoulli(share) ) of clips' action shares (B,), nats."""
-    share = share.clamp(1e-6, 1 - 1e-6)
-    goal = torch.as_tensor(target, dtype=share.dtype, device=share.device)
-    kept = torch.xlogy(goal, goal / share)
-    return (kept + torch.xlogy(1 - goal, (1 - goal) / (1 - share))).mean()
-
-
-def _scene_aware(
-    cosine: Tensor, items: BatchLabels, temperature: Tensor, config: ContrastConfig
-) -> tuple[Tensor, Tensor]:
-    same_verb, same_scene = _same(items.verb) & _forward(items), _same(items.scene)
-    across_scene = (same_verb & ~same_scene).float()
-    across_view = (same_verb & same_scene & ~_same(items.view)).float()
-    positive = across_scene + config.view_weight * across_view
-    if not config.across_views:
-        positive = positive * _same(items.view)
-    relations = PairMasks(positive, _softness(items, config), same_scene)
-    return _infonce(cosine / temperature, relations, config)
-
-
-def _supcon(
-    cosine: Tensor, items: BatchLabels, temperature: Tensor, config: ContrastConfig
-) -> tuple[Tensor, Tensor]:
-    other = ~torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
-    positive = (_same(items.verb) & _forward(items) & other).float()
-    nothing = torch.zeros_like(other)
-    relations = PairMasks(positive, _softness(items, config), nothing)
-    return _infonce(cosine / temperature, relations, config)
-
-
-def _infonce_pair(
-    cosine: Tensor, items: BatchLabels, temperature: Tensor, config: ContrastConfig
-) -> tuple[Tensor, Tensor]:
-    same_moment = _same(items.moment)
-    positive = (same_moment & ~_same(items.view) & _forward(items)).float()
-    nothing = torch.zeros_like(same_moment)
-    return _infonce(
-        cosine / temperature, PairMasks(positive, (~same_moment).float(), nothing), config
-    )
-
-
-def _quadruplet(
-    cosine: Tensor, items: BatchLabels, temperature: Tensor, config: ContrastConfig
-) -> tuple[Tensor, Tensor]:
-    pair, _ = _infonce_pair(cosine, items, temperature, config)
-    same_scene, negative_weight = _same(items.scene), _softness(items, config)
-    positive = (_same(items.verb) & ~same_scene & _forward(items)).float()
-    easy, hard = negative_weight * ~same_scene, negative_weight * same_scene
-    nothing = torch.zeros_like(same_scene)
-    attract, skipped = _infonce(cosine / temperature, PairMasks(positive, easy, nothing), config)
-    repel = _margin(cosine, positive, hard, temperature, config.margin)
-    total = config.pair_weight * pair + config.attract * attract + config.repel * repel
-    return total, skipped
-
-
-_KINDS: dict[
-    str, Callable[[Tensor, BatchLabels, Tensor, ContrastConfig], tuple[Tensor, Tensor]]
-] = {
-    "scene_aware": _scene_aware,
-    "supcon": _supcon,
-    "infonce_pair": _infonce_pair,
-    "quadruplet_v1": _quadruplet,
-}
-
-
-def _infonce(logits: Tensor, relations: PairMasks, config: ContrastConfig) -> tuple[Tensor, Tensor]:
-    """The formula of `contrastive_loss` for given relations."""
-    positive, negative, hard = relations.positive, relations.negative, relations.hard
+def _infonce(logits: Tensor, masks: PairMasks, config: ContrastConfig) -> tuple[Tensor, Tensor]:
+    """The formula of `contrastive_loss` for given masks."""
+    positive, negative, hard = masks.positive, masks.negative, masks.hard
     bias = _beta(negative, hard, config).log()[:, None] * hard + negative.clamp_min(1e-6).log()
     masked = (logits + bias).masked_fill(negative == 0, float("-inf"))
     # log-sum-exp of nothing is -inf: an anchor without negatives has loss 0 for each positive
@@ -226,19 +164,7 @@ def _infonce(logits: Tensor, relations: PairMasks, config: ContrastConfig) -> tu
     return per_anchor[kept].sum() / kept.sum().clamp_min(1), 1 - kept.float().mean()
 
 
-def _margin(
-    cosine: Tensor, positive: Tensor, hard: Tensor, temperature: Tensor, margin: float
-) -> Tensor:
-    """Mean of softplus((sim_hard - mean sim_positive + m) / temperature) over anchors' hard
-    negatives, weighted by their negative_weight; anchors without a positive are left out."""
-    count = positive.sum(dim=1, keepdim=True)
-    nearest = (positive * cosine).sum(dim=1, keepdim=True) / count.clamp_min(1)
-    weight = hard * (count > 0)
-    each = F.softplus((cosine - nearest + margin) / temperature)
-    return (weight * each).sum() / weight.sum().clamp_min(1)
-
-
-def _softness(items: BatchLabels, config: ContrastConfig) -> Tensor:
+def _negative_weight(items: BatchLabels, config: ContrastConfig) -> Tensor:
     """Weight of each negative: 1 = a full negative, 0 = ignored. A clip in reverse is a negative of
     its own action shown forwards; what it is beside other actions is not known.
     """
@@ -257,16 +183,16 @@ def _forward(items: BatchLabels) -> Tensor:
 
 
 def _difference(items: BatchLabels, config: ContrastConfig) -> Tensor:
-    """negative_weight of each pair of different verbs, forwards."""
+    """Weight of each pair of different verbs as negatives, both shown forwards."""
+    if config.negative_mask == "verb_root":
+        return (~_same(items.verb_root)).float()
     different = (~_same(items.verb)).float()
-    if config.negative_mask == "head":
-        return (~_same(items.head)).float()
-    if config.negative_mask == "text":
-        if items.verb_embedding is None:
-            raise ValueError("negative_mask text needs the text features of the items' verbs")
-        alike = items.verb_embedding @ items.verb_embedding.T
-        return different * (1 - F.relu(alike - _ALIKE) / (1 - _ALIKE)).clamp(0, 1)
-    return different
+    if config.negative_mask == "none":
+        return different
+    if items.verb_embedding is None:
+        raise ValueError("negative_mask text needs the text features of the items' verbs")
+    alike = items.verb_embedding @ items.verb_embedding.T
+    return different * (1 - F.relu(alike - _ALIKE) / (1 - _ALIKE)).clamp(0, 1)
 
 
 def _beta(negative: Tensor, hard: Tensor, config: ContrastConfig) -> Tensor:

@@ -1,15 +1,14 @@
 """What is trained: the encoder, the language head and the temperature, with the whole loss in one
 forward.
 
-L = L_contrast + w_vt L_vt + w_ce L_CE + w_s L_scene + w_d L_dep + w_f L_frac + w_b L_bal + w_e H,
-each weight with a ramp if wanted. With several processes embeddings and labels are gathered, so
-that the loss is that of the global batch.
+L = L_contrast + w_vt L_vt + w_ce L_CE + w_s L_scene + w_l L_leak + L_frac + w_b L_bal + w_e H, each
+weight with a ramp if wanted. With several processes embeddings and labels are gathered, so that the
+loss is that of the global batch.
 """
 
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,23 +22,19 @@ from latent_actions.encoder.losses import (
     BatchLabels,
     ContrastConfig,
     contrastive_loss,
-    dependence,
-    fraction_target,
+    scene_leakage,
     scene_loss,
 )
 from latent_actions.encoder.routing import Routing, action_band, diagnostics, register_balance
 
 SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE = 0.01, 0.5
+TEXT_TEMPERATURE, SCENE_TEMPERATURE = 0.07, 0.1  # of the language terms, of the contrast of scenes
+ACTION_BAND = (0.05, 0.35)  # fraction of a clip's patches that L_frac leaves to the action token
+BALANCE_WEIGHT = 0.01  # w_b: even use of the registers
 TERMS = (
-    "contrast",
-    "video_text",
-    "verb_class",
-    "scene",
-    "dependence",
-    "share",
-    "balance",
-    "entropy",
-)
+    "contrast", "video_text", "verb_class", "scene", "scene_leakage", "action_fraction_loss",
+    "balance", "entropy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,35 +44,20 @@ class LossConfig:
     contrast: ContrastConfig = field(default_factory=ContrastConfig)  # weight 1
     video_text: float = 0.5  # w_vt of the video-text term
     verb_class: float = 0.5  # w_ce of the verb classification term
-    text_temperature: float = 0.07  # of both language terms
     scene: float = 0.0  # w_s of the contrast of scenes over the registers, which gives them a task
-    scene_temperature: float = 0.1  # of that contrast
-    dependence: float = 0.0  # w_d of what a linear map reads of the scene off the action token
-    share: Literal["band", "target"] = "band"  # what L_frac asks of a clip's action share
-    band_weight: float = 1.0  # w_f: action share of a clip outside the band, or off the target
-    band_low: float = 0.05  # lower end of the band
-    band_high: float = 0.35  # upper end of the band
-    fraction_target: float = 0.2  # action share of `target`, by KL divergence of Bernoullis
-    balance: float = 0.01  # w_b: even use of the registers
-    entropy: float = 0.0  # w_e of the rows' mean entropy (nats): pushes soft rows towards one-hot
+    scene_leakage: float = 0.0  # w_l of what a linear map reads of the scene off the action token
+    entropy: float = 0.0  # w_e of the mean entropy of soft routing (nats): pushes it to one-hot
     # {term: [a, b]}: its weight rises from 0 at share a of the steps to full at share b; terms:
-    # contrast, video_text, verb_class, scene, dependence, share, balance, entropy
+    # contrast, video_text, verb_class, scene, scene_leakage, action_fraction_loss, balance, entropy
     ramps: dict[str, tuple[float, float]] = field(default_factory=dict)  # see above
 
     def __post_init__(self) -> None:
         if min(self.weights(1.0).values()) < 0:
             raise ValueError("loss weights must be >= 0")
-        if self.dependence and not self.scene:
+        if self.scene_leakage and not self.scene:
             raise ValueError(
-                "loss.dependence asks what the action token says of the scene vectors that loss.scene "
-                "teaches: give loss.scene a weight, such as 0.1"
-            )
-        if min(self.text_temperature, self.scene_temperature) <= 0:
-            raise ValueError("temperatures must be positive")
-        if not 0 <= self.band_low <= self.band_high <= 1 or not 0 < self.fraction_target < 1:
-            raise ValueError(
-                f"expected 0 <= band_low <= band_high <= 1 and 0 < fraction_target < 1, got "
-                f"{self.band_low}, {self.band_high}, {self.fraction_target}"
+                "loss.scene_leakage asks what the action token says of the scene vectors that "
+                "loss.scene teaches: give loss.scene a weight, such as 0.1"
             )
         for name, (start, full) in self.ramps.items():
             if name not in TERMS or not 0 <= start <= full <= 1:
@@ -90,8 +70,8 @@ class LossConfig:
         """Weight of each term when a share `progress` in [0, 1] of the steps is done."""
         full = {
             "contrast": 1.0, "video_text": self.video_text, "verb_class": self.verb_class,
-            "scene": self.scene, "dependence": self.dependence, "share": self.band_weight,
-            "balance": self.balance, "entropy": self.entropy,
+            "scene": self.scene, "scene_leakage": self.scene_leakage, "action_fraction_loss": 1.0,
+            "balance": BALANCE_WEIGHT, "entropy": self.entropy,
         }  # fmt: skip
         return {name: value * self._ramp(name, progress) for name, value in full.items()}
 
@@ -133,7 +113,7 @@ class InvActModel(nn.Module):
         self.scene = nn.Linear(encoder.width, encoder.embedding) if taught else None
         # one entry, not a scalar: FSDP shards no scalars
         start = torch.tensor([math.log(loss.contrast.temperature)])
-        self.log_temperature = nn.Parameter(start, requires_grad=loss.contrast.learn_temperature)
+        self.log_temperature = nn.Parameter(start)
 
     def forward(
         self, batch: Batch, routing: Routing, progress: float = 1.0
@@ -142,30 +122,29 @@ class InvActModel(nn.Module):
         encoded = self.encoder(batch.pixels, routing)
         with torch.autocast(batch.pixels.device.type, enabled=False):
             items = batch.items.gathered()
-            terms, figures = self._label_terms(gather(encoded.embedding), items, batch)
+            terms, extra = self._label_terms(gather(encoded.embedding), items, batch)
             if self.scene is not None:
                 terms |= self._scene_terms(self.scene, encoded, items)
             terms |= self._routing_terms(encoded)
             weights = self.loss_config.weights(progress)
             total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        metrics = {**terms, **figures, **diagnostics(encoded.rows, encoded.motion)}
+        metrics = {**terms, **extra, **diagnostics(encoded.assignments, encoded.motion)}
         return total, {name: value.detach() for name, value in metrics.items()}
 
     def _label_terms(
         self, z: Tensor, items: BatchLabels, batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Terms of z, in fp32: of the global batch, whose embeddings are z (B, D)."""
-        config = self.loss_config
         verb_class, text = gather(batch.verb_class), gather(batch.text)
         temperature = self.temperature()
-        contrast, skipped = contrastive_loss(z, items, temperature, config.contrast)
-        logits = self.language.classify(z, config.text_temperature)
+        contrast, skipped = contrastive_loss(z, items, temperature, self.loss_config.contrast)
+        logits = self.language.classify(z, TEXT_TEMPERATURE)
         known = verb_class >= 0
         count = known.sum().clamp_min(1)  # of no known verb the cross-entropy is 0, not NaN
         class_loss = F.cross_entropy(logits[known], verb_class[known], reduction="sum") / count
         kept = slice(None) if items.time_reversed is None else ~items.time_reversed
         words, verb = self.language(text[kept]), items.verb[kept]
-        text_loss = video_text_loss(z[kept], words, verb, config.text_temperature)
+        text_loss = video_text_loss(z[kept], words, verb, TEXT_TEMPERATURE)
         right = (logits.argmax(dim=-1) == verb_class).sum() / count
         terms = {"contrast": contrast, "video_text": text_loss, "verb_class": class_loss}
         return terms, {
@@ -178,25 +157,19 @@ class InvActModel(nn.Module):
         """The contrast of scenes over the mean register, and what the action token says of it."""
         vectors = head(encoded.registers.float().mean(dim=1))
         vectors = gather(F.normalize(vectors, dim=-1))
-        contrast = scene_loss(vectors, items, self.loss_config.scene_temperature)
+        contrast = scene_loss(vectors, items, SCENE_TEMPERATURE)
         action = gather(encoded.action.float())
-        return {"scene": contrast, "dependence": dependence(action, vectors, items)}
+        return {"scene": contrast, "scene_leakage": scene_leakage(action, vectors, items)}
 
     def _routing_terms(self, encoded: Encoded) -> dict[str, Tensor]:
-        """Regularisers of the rows, averaged over the commit blocks; none without commitment."""
-        terms: dict[str, list[Tensor]] = {"share": [], "balance": [], "entropy": []}
-        for rows in encoded.rows:
-            soft = rows.soft
-            terms["share"].append(self._fraction(soft))
-            terms["balance"].append(register_balance(rows))
-            terms["entropy"].append(-(soft * soft.clamp_min(1e-9).log()).sum(dim=-1).mean())
-        return {name: torch.stack(values).mean() for name, values in terms.items() if values}
-
-    def _fraction(self, soft: Tensor) -> Tensor:
-        config = self.loss_config
-        if config.share == "band":
-            return action_band(soft, config.band_low, config.band_high)
-        return fraction_target(soft[..., 0].mean(dim=1), config.fraction_target)
+        """Regularizers of the routing, averaged over the commit blocks; none without commitment."""
+        each: dict[str, list[Tensor]] = {"action_fraction_loss": [], "balance": [], "entropy": []}
+        for chosen in encoded.assignments:
+            soft = chosen.soft
+            each["action_fraction_loss"].append(action_band(soft, *ACTION_BAND))
+            each["balance"].append(register_balance(chosen))
+            each["entropy"].append(-(soft * soft.clamp_min(1e-9).log()).sum(dim=-1).mean())
+        return {name: torch.stack(values).mean() for name, values in each.items() if values}
 
     def temperature(self) -> Tensor:
         """The contrastive temperature, a scalar in its bounds."""

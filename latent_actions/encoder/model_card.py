@@ -12,21 +12,29 @@ from typing import Any
 
 import draccus
 import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from invact_vla.core.versions import git_commit, package_versions
+from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs.clips import ClipTable
 
 _SCORES = {
     "g-g": "ego to ego", "x-x": "exo to exo", "cross_scene": "cross-scene (mean of both)",
     "g-x": "ego to exo", "x-g": "exo to ego", "cross_view": "cross-view (mean of both)",
 }  # fmt: skip
-_NEUTRAL = (
-    "out",
-    "overwrite",
-    "workers",
-    "device",
-)  # fields of a config that do not shape the encoder
+_NEUTRAL = ("out", "overwrite", "workers", "device")  # fields that do not shape the encoder
 _SHOWN_VERBS = 30
+_LOADING = """```python
+from latent_actions.encoder.encoder import InvActEncoder
+
+encoder = InvActEncoder.from_pretrained("this/folder")  # or "owner/name" on the hub
+encoder.embed("clip.mp4")                # (1, {d}): the file as one clip
+encoder.embed("long.mp4", clip_s=2.0)    # (K, {d}): clips of 2 s
+encoder.embed(clips)                     # uint8 (N, {frames}, H, W, 3) -> (N, {d})
+```
+
+Similarity is the inner product. No text is needed. Frames of any size are scaled to {size} x {size} \
+px; a clip is {frames} frames spread over its span."""
 # how a path begins that does not start here: /x, C:\\x, \\\\host\\x, file:///x, ~/x, ~user, ../x, x/../x
 _START = r"(?:file:|[A-Za-z]:)?[\\/]+|~[\w.-]*(?:[\\/]|$)|(?:[^\s]*[\\/])?\.\.?[\\/]"
 _INSIDE = rf"(?<![\w.:\\/~-])(?:{_START})[^\s\"',;:=()\[\]{{}}]+"
@@ -36,60 +44,36 @@ _HOMES = ("home", "users")
 def model_card(config: Any, table: ClipTable, result: dict[str, Any], parameters: int) -> str:
     """Markdown with a YAML head. config: EncoderTrainConfig; result: of `evaluate`, with
     `unseen_verbs`; parameters: of the encoder."""
+    model = config.model
+    loading = _LOADING.format(d=model.embedding, frames=model.frames, size=model.size)
     sections = [
-        "---\n" + yaml.safe_dump(_head(result), sort_keys=False) + "---",
+        f"---\n{_head(result).to_yaml()}\n---",
         f"# InvAct action encoder, {parameters / 1e6:.2f} M parameters",
         "One vector of unit length for a short video clip. It is trained to follow the action, not "
         "the scene or the camera: clips of one action attract each other across scenes and views, "
         "other actions of the same scene repel.",
-        "## Load\n\n" + _loading(config),
+        "## Load\n\n" + loading,
         "## Data\n\n" + _data(config, table),
         "## Metrics\n\n" + _metrics(result),
         "## Limits\n\n" + _limits(table, result),
         "## Training\n\n" + _training(config),
     ]
-    return "\n\n".join(sections) + "\n"
+    return str(ModelCard("\n\n".join(sections) + "\n"))
 
 
-def _head(result: dict[str, Any]) -> dict[str, Any]:
+def _head(result: dict[str, Any]) -> ModelCardData:
     """Metadata that the hub reads: task, tags, results."""
+    data = InvActEncoder._hub_mixin_info.model_card_data.to_dict()
     scores = result["encoders"]["encoder"]
-    metrics = [
-        {"type": "precision_at_10", "name": f"P@10 {name} (%)", "value": round(score["p_at_10"], 2)}
-        for name, score in scores.items()
-        if name in ("cross_scene", "cross_view")
-    ]
-    dataset = {"name": "held-out scenes of the training data", "type": "video"}
-    task = {"type": "feature-extraction", "name": "action retrieval"}
-    return {
-        "library_name": "invact-vla",
-        "pipeline_tag": "feature-extraction",
-        "tags": ["video", "action-retrieval", "view-invariance", "scene-invariance"],
-        "model-index": [
-            {
-                "name": "InvAct encoder",
-                "results": [{"task": task, "dataset": dataset, "metrics": metrics}],
-            }
-        ],
-    }
-
-
-def _loading(config: Any) -> str:
-    model = config.model
-    return "\n".join([
-        "```python",
-        "from latent_actions.encoder.encoder import InvActEncoder",
-        "",
-        'encoder = InvActEncoder.from_pretrained("this/folder")  # or "owner/name" on the hub',
-        f'encoder.embed("clip.mp4")                # (1, {model.embedding}): the file as one clip',
-        f'encoder.embed("long.mp4", clip_s=2.0)    # (K, {model.embedding}): clips of 2 s',
-        f"encoder.embed(clips)                     # uint8 (N, {model.frames}, H, W, 3) -> "
-        f"(N, {model.embedding})",
-        "```",
-        "",
-        "Similarity is the inner product. No text is needed. Frames of any size are scaled to "
-        f"{model.size} x {model.size} px; a clip is {model.frames} frames spread over its span.",
-    ])  # fmt: skip
+    results = [
+        EvalResult(
+            task_type="feature-extraction", task_name="action retrieval", dataset_type="video",
+            dataset_name="held-out scenes of the training data", metric_type="precision_at_10",
+            metric_name=f"P@10 {name} (%)", metric_value=round(scores[name]["p_at_10"], 2),
+        )
+        for name in ("cross_scene", "cross_view")
+    ]  # fmt: skip
+    return ModelCardData(model_name="InvAct encoder", eval_results=results, **data)
 
 
 def _data(config: Any, table: ClipTable) -> str:
@@ -106,8 +90,7 @@ def _data(config: Any, table: ClipTable) -> str:
         "",
         f"Training clips by action: {shown}" + (f", and {more} more." if more > 0 else "."),
     ]
-    source = yaml.safe_dump(without_places(draccus.encode(config)["data"]), sort_keys=False)
-    return "\n".join([*lines, "", "```yaml", source.rstrip(), "```"])
+    return "\n".join(lines) + "\n\n" + _yaml(draccus.encode(config)["data"])
 
 
 def _metrics(result: dict[str, Any]) -> str:
@@ -146,12 +129,15 @@ def _limits(table: ClipTable, result: dict[str, Any]) -> str:
 def _training(config: Any) -> str:
     resolved = {k: v for k, v in draccus.encode(config).items() if k not in (*_NEUTRAL, "data")}
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    text = yaml.safe_dump(without_places(resolved), sort_keys=False).rstrip()
-    return f"Commit {git_commit()}; {versions}.\n\n```yaml\n{text}\n```"
+    return f"Commit {git_commit()}; {versions}.\n\n{_yaml(resolved)}"
+
+
+def _yaml(values: Any) -> str:
+    return f"```yaml\n{yaml.safe_dump(without_places(values), sort_keys=False).rstrip()}\n```"
 
 
 def without_places(value: Any) -> Any:
-    """A config in which paths of the machine that trained are cut down to their last names: whose home
+    """A config in which paths of the machine that trained are cut to their last names: whose home
     they lie in is nobody's business. Names such as "owner/model" stay."""
     if isinstance(value, dict):
         return {without_places(k): without_places(v) for k, v in value.items()}

@@ -1,8 +1,8 @@
-"""The action token brought down to the few directions in which embeddings differ.
+"""The action token projected to the few directions in which embeddings differ.
 
 A token of d numbers keeps, beside the action, faint traces of the place that no contrast asks for
 and that a linear probe still finds. After training the embeddings of the training clips, before they
-are scaled to unit length, are brought down to their k principal directions: the action token becomes
+are scaled to unit length, are projected to their k principal directions: the action token becomes
 those k numbers, and the head puts them back where the embedding was, so texts stay beside it.
 
 M clips, d width of the token, k numbers kept, D embedding.

@@ -1,9 +1,9 @@
-"""The registers' own path: what the patches left to them look like, by weights of their own.
+"""The registers' own encoder: what the patches left to them look like, by weights of their own.
 
-In the trunk a register shares every weight with the action token, so a loss that teaches it the
+In the transformer a register shares every weight with the action token, so a loss that teaches it the
 place teaches the action token the place too. Here registers are read from the pixels by a small
 network that nothing else uses, over the patches that the last commit block left to them; the choice
-is only read (no gradient), so what this path learns cannot move the action token.
+is only read (no gradient), so what it learns cannot move the action token.
 
 B clips, T frames, H W pixels, N patch tokens (T', H', W'), R registers, d width.
 """
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from latent_actions.encoder.routing import RoutingAssignments
 
 
-class ScenePath(nn.Module):
-    """Patches to appearance, appearance to registers: an MLP, a mean over places, an MLP."""
+class RegisterEncoder(nn.Module):
+    """Patches to appearance, appearance to registers: an MLP, a mean over patches, an MLP."""
 
     def __init__(
         self, *, width: int, registers: int, patch: int, grid: tuple[int, int, int]
@@ -34,24 +34,15 @@ class ScenePath(nn.Module):
         nn.init.trunc_normal_(self.places, std=0.2)
         nn.init.trunc_normal_(self.slots, std=0.2)
 
-    def forward(self, pixels: Tensor, rows: RoutingAssignments) -> Tensor:
-        """pixels (B, T, H, W, 3) float in [0, 1], rows of N patches (or of several streams' N) ->
-        registers (B, R, d); one that holds no patch has its slot's own vector.
+    def forward(self, pixels: Tensor, chosen: RoutingAssignments) -> Tensor:
+        """pixels (B, T, H, W, 3) float in [0, 1], assignments of N patches -> registers (B, R, d);
+        one that holds no patch has its slot's own vector.
         """
-        t, h, w = self.grid
-        still = rearrange(
-            pixels,
-            "b (t a) (h p) (w q) c -> b t (h w) (p q c) a",
-            t=t,
-            h=h,
-            w=w,
-            p=self.patch,
-            q=self.patch,
-        ).mean(dim=-1)
+        t, _, _ = self.grid
+        pattern = "b (t a) (h p) (w q) c -> b t (h w) (p q c) a"
+        still = rearrange(pixels, pattern, t=t, p=self.patch, q=self.patch).mean(dim=-1)
         looks = self.look(self.pixels(still) + self.places)
-        left = rearrange(
-            rows.used.detach()[..., 1:], "b (s t n) r -> b s t n r", t=t, n=h * w
-        ).mean(dim=1)
-        share = F.normalize(rearrange(left, "b t n r -> b r (t n)"), p=1.0, dim=-1)
+        left = rearrange(chosen.used.detach()[..., 1:], "b n r -> b r n")
+        share = F.normalize(left, p=1.0, dim=-1)
         states = self.slots + share.to(looks.dtype) @ looks.flatten(1, 2)
         return states + self.mix(states)

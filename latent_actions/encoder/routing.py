@@ -1,8 +1,7 @@
-"""Row-wise token routing: which special token each patch is committed to.
+"""Token routing: which special token each patch is committed to.
 
-B clips, N patch tokens (rows), S = 1 + R special tokens (columns; 0 is the action token).
-Straight-through estimators after Bengio 2013 and Jang 2017 (Gumbel-softmax), sparsemax after
-Martins & Astudillo 2016 (arxiv.org/abs/1602.02068).
+B clips, N patch tokens, S = 1 + R special tokens (0 is the action token). Straight-through
+estimators after Bengio 2013 and Jang 2017 (Gumbel-softmax).
 """
 
 from dataclasses import dataclass
@@ -15,24 +14,24 @@ from torch import Tensor
 
 from invact_vla.training.distributed import gather, rank_info
 
-Estimator = Literal["st_gumbel", "st_argmax", "topk", "sparsemax", "soft", "none"]
+Estimator = Literal["st_gumbel", "st_argmax", "topk", "soft", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """How rows are chosen in one forward pass."""
+    """How patches are routed in one forward pass."""
 
-    hard: bool = True  # one-hot rows (with an estimator that has them), else soft rows
+    hard: bool = True  # one-hot assignments (with an estimator that has them), else soft ones
     noise: bool = False  # Gumbel noise of st_gumbel: training only
-    temperature: float = 1.0  # of soft rows before they harden, then of straight-through gradients
+    temperature: float = 1.0  # of soft assignments, later of the straight-through gradients
 
 
 @dataclass(frozen=True)
 class RoutingAssignments:
-    """RoutingAssignments of one commit block, each (B, N, S) fp32 with rows that sum to 1.
+    """What the patches of one commit block are committed to, (B, N, S) fp32 that sum to 1 over S.
 
-    soft: probabilities without noise (regularisers and diagnostics read these). used: what gates
-    the block: `soft`, or one-hot with the soft rows' gradient. hard: whether `used` is one-hot.
+    soft: probabilities without noise (regularizers and diagnostics read these). used: what gates
+    the block: `soft`, or one-hot with the soft ones' gradient. hard: whether `used` is one-hot.
     """
 
     soft: Tensor
@@ -41,42 +40,31 @@ class RoutingAssignments:
 
 
 def route_tokens(
-    logits: Tensor, estimator: Estimator, routing: Routing, share: float = 0.3
+    logits: Tensor, estimator: Estimator, routing: Routing, topk_ratio: float = 0.3
 ) -> RoutingAssignments:
-    """logits: (B, N, S) -> RoutingAssignments; share: the part that `topk` sends to the action token."""
+    """logits (B, N, S) -> assignments; topk_ratio: part that `topk` sends to the action token."""
     logits = logits.float()
     soft = F.softmax(logits, dim=-1)
     if not routing.hard:
         return RoutingAssignments(soft, F.softmax(logits / routing.temperature, dim=-1), False)
     if estimator == "soft":
         return RoutingAssignments(soft, soft, False)
-    if estimator == "sparsemax":
-        return RoutingAssignments(soft, sparsemax(logits), False)
     if estimator == "st_gumbel" and routing.noise:
         logits = logits + gumbel_like(logits)
-    chosen = best_action(logits, share) if estimator == "topk" else logits.argmax(dim=-1)
+    chosen = best_action(logits, topk_ratio) if estimator == "topk" else logits.argmax(dim=-1)
     relaxed = F.softmax(logits / routing.temperature, dim=-1)
     picked = F.one_hot(chosen, logits.shape[-1]).to(relaxed.dtype)
     return RoutingAssignments(soft, picked + (relaxed - relaxed.detach()), True)
 
 
-def best_action(logits: Tensor, share: float) -> Tensor:
-    """Each clip's round(share N) patches (at least one) of the largest odds of action go there, the
-    others to their best register: (B, N, S) -> int64 (B, N).
+def best_action(logits: Tensor, topk_ratio: float) -> Tensor:
+    """Each clip's round(topk_ratio N) patches (at least one) of the largest odds of action go there,
+    the others to their best register: (B, N, S) -> int64 (B, N).
     """
     registers = logits[..., 1:]
     odds = logits[..., 0] - registers.logsumexp(dim=-1)
-    best = odds.topk(max(1, round(share * odds.shape[1])), dim=1).indices
+    best = odds.topk(max(1, round(topk_ratio * odds.shape[1])), dim=1).indices
     return (1 + registers.argmax(dim=-1)).scatter(1, best, 0)
-
-
-def sparsemax(logits: Tensor) -> Tensor:
-    """Projection of each row on the simplex, with exact zeros: (..., S) -> (..., S)."""
-    ordered = logits.sort(dim=-1, descending=True).values
-    places = torch.arange(1, logits.shape[-1] + 1, device=logits.device)
-    sums = ordered.cumsum(dim=-1) - 1
-    support = (places * ordered > sums).sum(dim=-1, keepdim=True)
-    return F.relu(logits - sums.gather(-1, support - 1) / support)
 
 
 def gumbel_like(values: Tensor) -> Tensor:
@@ -98,15 +86,15 @@ def action_band(soft: Tensor, low: float, high: float) -> Tensor:
     return 100 * (F.relu(low - share) ** 2 + F.relu(share - high) ** 2).mean()
 
 
-def register_balance(rows: RoutingAssignments) -> Tensor:
+def register_balance(chosen: RoutingAssignments) -> Tensor:
     """L_bal = R sum_j f_j p_j over registers (Switch-style): 1 when even, R when one register has
     all.
 
     f: hard share, p: mean soft share, both among what the registers hold. Scalar.
     """
-    soft = rows.soft[..., 1:]
+    soft = chosen.soft[..., 1:]
     if soft.shape[-1] == 0:
-        return rows.soft.new_zeros(())
+        return chosen.soft.new_zeros(())
     picked = F.one_hot(soft.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
     weight = soft.detach().sum(dim=-1, keepdim=True)
     # sums of each clip, gathered: shares are of the global batch, whatever its number of processes
@@ -116,27 +104,27 @@ def register_balance(rows: RoutingAssignments) -> Tensor:
 
 
 @torch.no_grad()
-def diagnostics(rows: list[RoutingAssignments], motion: Tensor | None = None) -> dict[str, Tensor]:
-    """Shares by argmax: `action_fraction` and `register_fraction_j` of the last commit block,
+def diagnostics(
+    blocks: list[RoutingAssignments], motion: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Fractions by argmax: `action_fraction` and `register_fraction_j` of the last commit block,
     `action_fraction_block_b` of every one, `switch_rate` (patches that change
-    their special from one commit block to the next), `row_entropy` (nats), `action_motion`
-    and `register_motion` (standardized |difference| of their patches; 0 is the clip's mean).
+    their special token from one commit block to the next), `routing_entropy` (nats),
+    `action_motion` and `register_motion` (standardized |difference| of their patches; 0 is the
+    clip's mean).
     """
-    if not rows:
+    if not blocks:
         return {}
-    choice = [r.used.argmax(dim=-1) for r in rows]
-    last = choice[-1]
+    choice = [chosen.used.argmax(dim=-1) for chosen in blocks]
+    last, soft = choice[-1], blocks[-1].soft
     found = {"action_fraction": (last == 0).float().mean()}
     for index, chosen in enumerate(choice):
         found[f"action_fraction_block_{index}"] = (chosen == 0).float().mean()
-    for j in range(1, rows[-1].soft.shape[-1]):
+    for j in range(1, soft.shape[-1]):
         found[f"register_fraction_{j}"] = (last == j).float().mean()
     changes = [(a != b).float().mean() for a, b in pairwise(choice)]
-    found["switch_rate"] = (
-        torch.stack(changes).mean() if changes else last.new_zeros((), dtype=torch.float32)
-    )
-    soft = rows[-1].soft
-    found["row_entropy"] = -(soft * soft.clamp_min(1e-12).log()).sum(dim=-1).mean()
+    found["switch_rate"] = torch.stack(changes).mean() if changes else soft.new_zeros(())
+    found["routing_entropy"] = -(soft * soft.clamp_min(1e-12).log()).sum(dim=-1).mean()
     if motion is not None:
         action = (last == 0).float()
         found["action_motion"] = (action * motion).sum() / action.sum().clamp_min(1)

@@ -14,7 +14,7 @@ from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.encoder.encoder import EncoderConfig
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.augment import AugmentConfig
-from latent_actions.encoder.inputs.batches import ActionConfig, Batches, TextConfig
+from latent_actions.encoder.inputs.batches import ActionConfig, ClipBatches, ClipTextConfig
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
 from latent_actions.encoder.inputs.sampler import SamplerConfig
 from latent_actions.encoder.model import Batch, InvActModel, LossConfig, checkpoint_blocks
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RoutingSchedule:
-    """Soft rows first, hard rows later: routing from the first step on delays learning."""
+    """Soft routing first, hard later: hard routing from the first step on delays learning."""
 
-    hard_after: float = 0.5  # share of the steps after which rows are hard
-    sharpen_to: float = 1.0  # temperature of soft rows when they harden; it falls from 1 evenly
-    temperature_start: float = 1.0  # of straight-through rows, when they begin
+    hard_after: float = 0.5  # share of the steps after which routing is hard
+    sharpen_to: float = 1.0  # temperature of soft routing when it hardens; it falls from 1 evenly
+    temperature_start: float = 1.0  # of straight-through gradients, when they begin
     temperature_end: float = 0.5  # reached `anneal` later
     anneal: float = 0.3  # share of the steps that the temperature takes to fall
 
@@ -41,7 +41,7 @@ class RoutingSchedule:
             raise ValueError("temperatures must be positive")
 
     def at(self, step: int, steps: int) -> Routing:
-        """How rows are chosen at one step of `steps`."""
+        """How patches are routed at one step of `steps`."""
         since = step / steps - self.hard_after
         if since < 0:
             warm = 1 + (self.sharpen_to - 1) * step / steps / self.hard_after
@@ -60,14 +60,12 @@ class EncoderTrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)  # terms and weights
     sampler: SamplerConfig = field(default_factory=SamplerConfig)  # how batches are drawn
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colors
-    text: TextConfig = field(default_factory=TextConfig)  # what a clip's text is
+    text: ClipTextConfig = field(default_factory=ClipTextConfig)  # what a clip's text is
     action: ActionConfig = field(default_factory=ActionConfig)  # what is one action, what is not
-    # the action token, cut down once training is over
+    # the action token, projected once training is over
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
-    routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when rows become hard
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=1000, batch_size=128)
-    )  # the loop
+    routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when routing becomes hard
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, batch_size=128))  # loop
     gradient_checkpointing: bool = False  # recompute blocks backward: less memory, 1/3 more time
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     workers: int = 2  # decoding processes
@@ -76,11 +74,6 @@ class EncoderTrainConfig:
     overwrite: bool = False  # replace a run folder of another config
 
     def __post_init__(self) -> None:
-        if self.sampler.views == "one" and self.loss.contrast.kind == "infonce_pair":
-            raise ValueError(
-                "loss.contrast.kind infonce_pair needs both views of a moment in a batch: "
-                "sampler.views both"
-            )
         if self.readout.width and self.model.action_dim:
             raise ValueError("give readout.width (fitted) or model.action_dim (trained), not both")
         if self.readout.width >= min(self.model.width, self.model.embedding):
@@ -91,8 +84,8 @@ class EncoderTrainConfig:
             )
         if self.model.has_register_encoder and not self.loss.scene:
             raise ValueError(
-                "registers of a path of their own (model.commit.register_encoder own) learn from "
-                "loss.scene alone: give it a weight, such as 0.1, or register_encoder trunk"
+                "registers of model.commit.register_encoder separate learn from loss.scene alone: "
+                "give it a weight, such as 0.1, or take register_encoder shared"
             )
 
 
@@ -101,17 +94,10 @@ def train(
 ) -> InvActModel:
     """The training itself: a function of the config, the table and the seed."""
     rows = table.rows_of("train")
-    batches = Batches(
-        table,
-        rows,
-        size=config.model.size,
-        sampler=config.sampler,
-        augmentation=config.augment,
-        text=config.text,
-        action=config.action,
-        seed=config.seed,
-        part=rank_info(),
-    )
+    batches = ClipBatches(
+        table, rows, size=config.model.size, sampler=config.sampler, augmentation=config.augment,
+        text=config.text, action=config.action, seed=config.seed, part=rank_info(),
+    )  # fmt: skip
 
     def build() -> InvActModel:
         torch.manual_seed(config.seed)

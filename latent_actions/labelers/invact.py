@@ -4,17 +4,18 @@ The quantizer is fitted once, on embeddings of training pairs only, when no fold
 is given; it is kept beside the labels.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from invact_vla.core.files import hash_json, hash_tree, read_json
+from invact_vla.core.files import hash_tree, read_json
 from invact_vla.core.limits import inside
 from invact_vla.training.device import CPU
 from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.labelers.embedding_labeler import EmbeddingLabeler, fitted_quantizer
 from latent_actions.labelers.labeler import (
     DEFAULT_SIZE,
     FrameSpec,
@@ -29,14 +30,10 @@ from latent_actions.labelers.quantizers import (
     ProductQuantizerConfig,
     Quantizer,
     QuantizerConfig,
-    load_quantizer,
-    save_quantizer,
 )
-from latent_actions.video.records import PairRecord
 
 BATCH = 64  # windows per forward pass
 ENCODER_PART = "encoder"  # sub-folder of a training run that holds the weights
-QUANTIZER_PART = "quantizer"  # sub-folder of a labeling run that holds the fitted quantizer
 
 
 @LabelerConfig.register_subclass("invact")
@@ -60,37 +57,19 @@ class InvActConfig(LabelerConfig):
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
         encoder = subfolder_or_self(self.encoder, ENCODER_PART)
         model = InvActEncoder.from_pretrained(encoder, device)
-        quantizer = self._quantizer(model, folder / QUANTIZER_PART, training)
+        quantizer = fitted_quantizer(
+            self.quantizer, self.fitted, folder, training, lambda pairs: embed(model, pairs.frames)
+        )
         return InvActLabeller(model, quantizer, hash_tree(encoder))
 
-    def _quantizer(self, model: InvActEncoder, folder: Path, training: TrainingFrames) -> Quantizer:
-        if self.fitted is not None:
-            return load_quantizer(subfolder_or_self(self.fitted, QUANTIZER_PART))
-        if not (folder / "quantizer.json").exists():
-            embeddings = [embed(model, f) for f in training()]
-            save_quantizer(self.quantizer.fit(np.concatenate(embeddings)), folder)
-        return load_quantizer(folder)
 
-
-class InvActLabeller:
+class InvActLabeller(EmbeddingLabeler):
     """An encoder and a fitted quantizer that label."""
 
-    name = "invact"
-
     def __init__(self, model: InvActEncoder, quantizer: Quantizer, encoder_hash: str) -> None:
-        self.model, self.quantizer = model, quantizer
-        self.hash = hash_json([encoder_hash, quantizer.hash])
-        self.n_frames = model.config.frames
-        self.code_length = quantizer.code_length
-        self.codebook_size = quantizer.codebook_size
-
-    def codes(self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None) -> np.ndarray:
-        """Codes of the whole window from the first to the last frame."""
-        return self.quantizer.encode(self.embeddings(frames))
-
-    def embeddings(self, frames: np.ndarray) -> np.ndarray:
-        """The continuous vectors before the quantizer: float32 (B, D) of unit length."""
-        return embed(self.model, frames)
+        self.model = model
+        frames = model.config.frames
+        super().__init__("invact", frames, partial(embed, model), quantizer, encoder_hash)
 
 
 def embed(model: InvActEncoder, frames: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import stage_device
 from latent_actions.labelers import LapaConfig
 from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
-from latent_actions.labelers.labeler import Labeler, LabelerConfig
+from latent_actions.labelers.labeler import Labeler, LabelerConfig, TrainingPairs
 from latent_actions.labelers.pairs import (
     PairConfig,
     dataset_hash,
@@ -180,8 +180,8 @@ def _label_shard(
     return Shard(np.array(rows, np.int64), np.array(keys, np.str_), codes)
 
 
-def _training_frames(config: LabelConfig, folder: Path) -> Iterator[np.ndarray]:
-    """Frames of about `fit_pairs` training pairs: whole shards, evenly spaced over the split."""
+def _training_frames(config: LabelConfig, folder: Path) -> Iterator[TrainingPairs]:
+    """About `fit_pairs` training pairs: whole shards, evenly spaced over the split."""
     parts = shards(config.pairs.records("train"), config.pairs.shard)
     wanted = -(-config.fit_pairs // config.pairs.shard)
     chosen = evenly_spaced_indices(len(parts), wanted)
@@ -189,7 +189,7 @@ def _training_frames(config: LabelConfig, folder: Path) -> Iterator[np.ndarray]:
         place = _frames(config, folder, "train", number)
         # kept in any case: labeling this shard comes next and removes it
         with decoded(parts[number], config.pairs, place, config.workers, keep=True) as frames:
-            yield frames.frames
+            yield TrainingPairs(frames.frames, frames.records)
 
 
 def _frames(config: LabelConfig, folder: Path, split: Split, number: int) -> Path:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import draccus
 import numpy as np
@@ -28,7 +28,15 @@ CODEBOOK_SIZE = 8  # values of a code, as LAPA
 
 DEFAULT_SIZE = 64  # side of the frames for labelers that do not care, pixels
 
-TrainingFrames = Callable[[], Iterator[np.ndarray]]
+
+class TrainingPairs(NamedTuple):
+    """Decoded training pairs. frames: uint8 (B, T, H, W, 3); records: which they are."""
+
+    frames: np.ndarray
+    records: Sequence[PairRecord]
+
+
+TrainingFrames = Callable[[], Iterator[TrainingPairs]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class LabelerConfig(draccus.ChoiceRegistry, abc.ABC):
         """Make the labeler; its network, if it has one, runs on `device`.
 
         folder: where a part that must be fitted first is kept (and found again after a kill).
-        training: gives uint8 (B, T, H, W, 3) batches of training pairs, for that fit only.
+        training: gives the decoded training pairs, for that fit only.
         """
 
 

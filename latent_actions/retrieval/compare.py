@@ -72,7 +72,7 @@ def _default_measures() -> tuple[Benchmark, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareEncodersConfig:
     """Which variants to compare, and on what."""
 
     out: Path  # run folder
@@ -113,7 +113,7 @@ class CompareConfig:
             raise ValueError(f"draws must be >= 1, got {self.draws}")
 
 
-def main(config: CompareConfig) -> Path:
+def main(config: CompareEncodersConfig) -> Path:
     """Compare, print the tables, write the page; returns the run folder."""
     variants, notes = read_variants(config)
     run = open_run(
@@ -147,7 +147,7 @@ def main(config: CompareConfig) -> Path:
     return run.folder
 
 
-def read_variants(config: CompareConfig) -> tuple[list[Variant], list[str]]:
+def read_variants(config: CompareEncodersConfig) -> tuple[list[Variant], list[str]]:
     """All variants, the reference first, and how they are not alike. UserError if they can't be
     compared, or if they are not alike though `matched` asks for it.
     """
@@ -205,7 +205,10 @@ def _unnamed(row: Row, name: str) -> Row:
 
 
 def _precision_rows(
-    config: CompareConfig, variants: list[Variant], parts: dict[str, list[Part]], context: Context
+    config: CompareEncodersConfig,
+    variants: list[Variant],
+    parts: dict[str, list[Part]],
+    context: Context,
 ) -> list[CompareRow]:
     """P@10 with intervals, all variants of a measure one after the other."""
     moments, rows = context.moments, []
@@ -291,7 +294,7 @@ def _no_headroom(rows: list[CompareRow]) -> str:
     )
 
 
-def _parents(config: CompareConfig) -> dict[str, Path]:
+def _parents(config: CompareEncodersConfig) -> dict[str, Path]:
     runs = {
         f"{name}_{n}": f for name, given in config.variants.items() for n, f in enumerate(given)
     }

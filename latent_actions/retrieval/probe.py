@@ -16,17 +16,12 @@ _ITERATIONS = 200
 
 
 def probe_hits(
-    features: np.ndarray,
-    labels: Sequence[Hashable],
-    groups: Sequence[Hashable],
-    *,
-    penalty: float = 1.0,
-    seed: int = 0,
+    features: np.ndarray, labels: Sequence[Hashable], groups: Sequence[Hashable], *, seed: int = 0
 ) -> np.ndarray:
     """Whether each clip's label is predicted by a probe fitted on the other folds: float64 (N,).
 
-    features (N, D), labels (N,), groups (N,): clips of one group share a fold. penalty: of the sum
-    of the clips' losses, |W|^2 penalty / 2. A label that the other folds lack counts as missed.
+    features (N, D), labels (N,), groups (N,): clips of one group share a fold. The sum of the
+    clips' losses has the penalty |W|^2 / 2. A label that the other folds lack counts as missed.
     UserError if there is one label or one group only.
     """
     label_ids, group_ids = as_ids(labels), as_ids(groups)
@@ -38,7 +33,7 @@ def probe_hits(
     hits = np.zeros(len(label_ids))
     for fold in np.unique(fold_of):
         test = fold_of == fold
-        predicted = _fit_predict(features[~test], label_ids[~test], features[test], penalty)
+        predicted = _fit_predict(features[~test], label_ids[~test], features[test])
         hits[test] = predicted == label_ids[test]
     return hits
 
@@ -57,9 +52,7 @@ def chance_of(labels: Sequence[Hashable]) -> float:
     return float(np.bincount(as_ids(labels)).max() / len(labels))
 
 
-def _fit_predict(
-    train: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float
-) -> np.ndarray:
+def _fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Labels of the test rows: fit by L-BFGS in float64 from zero, so without randomness."""
     known, targets = np.unique(labels, return_inverse=True)
     mean, spread = train.mean(axis=0), train.std(axis=0) + 1e-6
@@ -74,7 +67,7 @@ def _fit_predict(
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         error = torch.nn.functional.cross_entropy(x @ weight + bias, y, reduction="sum")
-        value = (error + 0.5 * penalty * weight.square().sum()) / len(x)
+        value = (error + 0.5 * weight.square().sum()) / len(x)
         value.backward()
         return value
 

@@ -29,12 +29,10 @@ class HasTask(Protocol):
 
 
 Job = TypeVar("Job", bound=HasTask)
-JobIn_contra = TypeVar("JobIn_contra", bound=HasTask, contravariant=True)
 Result = TypeVar("Result")
-ResultOut_co = TypeVar("ResultOut_co", covariant=True)
 
 
-class Runner(Protocol[JobIn_contra, ResultOut_co]):
+class Runner(Protocol):
     """Runs jobs in one process. capacity: how many it holds at a time.
 
     A UserError that `start` or `advance` raises ends the whole run; any other exception counts as
@@ -44,11 +42,11 @@ class Runner(Protocol[JobIn_contra, ResultOut_co]):
     @property
     def capacity(self) -> int: ...
 
-    def start(self, job: JobIn_contra) -> None:
+    def start(self, job: Any) -> None:
         """Take a job; called only while fewer than `capacity` are held."""
         ...
 
-    def advance(self) -> Sequence[tuple[Any, ResultOut_co]]:
+    def advance(self) -> Sequence[tuple[Any, Any]]:
         """Go on a little with the jobs held; returns (job, result) of those that ended."""
         ...
 
@@ -82,7 +80,7 @@ class Executor(Protocol):
 
     def run(
         self,
-        make_runner: Callable[[], Runner[Job, Result]],
+        make_runner: Callable[[], Runner],
         queue: "JobQueue[Job]",
         error_row: Callable[[Job, str], Result],
     ) -> Generator[Result, None, None]:
@@ -238,7 +236,7 @@ class Serial:
 
     def run(
         self,
-        make_runner: Callable[[], Runner[Job, Result]],
+        make_runner: Callable[[], Runner],
         queue: JobQueue[Job],
         error_row: Callable[[Job, str], Result],
     ) -> Generator[Result, None, None]:

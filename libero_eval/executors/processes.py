@@ -9,7 +9,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,7 +22,6 @@ from libero_eval.executors.executor import (
     ExecutorConfig,
     Job,
     JobQueue,
-    Result,
     Runner,
     SerialConfig,
 )
@@ -60,11 +59,11 @@ def by_workers(workers: int) -> ExecutorConfig:
 
 
 def run_all(
-    make_runner: Callable[[], Runner[Job, Result]], jobs: Iterable[Job], workers: int
-) -> Generator[Result, None, None]:
+    make_runner: Callable[[], Runner], jobs: Iterable[Job], workers: int
+) -> Generator[Any, None, None]:
     """Yield the result of each job as it ends, for stages that are no rollouts. Raises JobLost."""
 
-    def lost(job: Job, reason: str) -> Result:
+    def lost(job: Job, reason: str) -> Any:
         raise JobLost(f"{job}: {reason}; the messages above say why")
 
     yield from by_workers(workers).build().run(make_runner, JobQueue(jobs), lost)
@@ -86,7 +85,7 @@ class _ProcessPool(WorkerPool[_Process]):
         super().__init__(config)
         self.recycle = config.recycle
 
-    def launch(self, make_runner: Callable[[], Runner[Any, Any]]) -> _Process:
+    def launch(self, make_runner: Callable[[], Runner]) -> _Process:
         return _Process(*start_child(_serve, make_runner))
 
     def send(self, worker: _Process, job: Any) -> bool:
@@ -131,10 +130,10 @@ def _message(worker: _Process) -> object:
     return Lost(f"died with exit code {code} ({signal.Signals(-code).name}{hint})")
 
 
-def _serve(pipe: Connection, make_runner: Callable[[], Runner[Any, Any]]) -> None:
+def _serve(pipe: Connection, make_runner: Callable[[], Runner]) -> None:
     """A worker's life: make the runner, say so, run jobs until None comes."""
     begin_child()
-    runner: Runner[Any, Any] | None = None
+    runner: Runner | None = None
     try:
         runner = make_runner()
         pipe.send(Ready(runner.capacity))
@@ -148,7 +147,7 @@ def _serve(pipe: Connection, make_runner: Callable[[], Runner[Any, Any]]) -> Non
             runner.close()
 
 
-def _work(pipe: Connection, runner: Runner[Any, Any]) -> None:
+def _work(pipe: Connection, runner: Runner) -> None:
     num_jobs, last_heartbeat = 0, time.monotonic()
     while True:
         while not num_jobs or pipe.poll():
@@ -157,7 +156,7 @@ def _work(pipe: Connection, runner: Runner[Any, Any]) -> None:
                 return
             runner.start(job)
             num_jobs += 1
-        ended: Sequence[tuple[Any, Any]] = runner.advance()
+        ended = runner.advance()
         num_jobs -= len(ended)
         if ended or time.monotonic() - last_heartbeat > HEARTBEAT_S:
             pipe.send(ended)

@@ -82,9 +82,9 @@ class _ActorProcess:
 
     def __init__(self) -> None:
         os.environ.update(ONE_THREAD)
-        self._runner: Runner[Any, Any] | None = None
+        self._runner: Runner | None = None
 
-    def start(self, make_runner: Sequence[Callable[[], Runner[Any, Any]]]) -> Ready | UserError:
+    def start(self, make_runner: Sequence[Callable[[], Runner]]) -> Ready | UserError:
         """Make the runner. make_runner: in a list, by which Ray leaves it alone."""
         try:
             self._runner = make_runner[0]()
@@ -126,7 +126,7 @@ class _ActorPool(WorkerPool[_Actor]):
 
     def run(
         self,
-        make_runner: Callable[[], Runner[Job, Result]],
+        make_runner: Callable[[], Runner],
         queue: JobQueue[Job],
         error_row: Callable[[Job, str], Result],
     ) -> Generator[Result, None, None]:
@@ -141,7 +141,7 @@ class _ActorPool(WorkerPool[_Actor]):
             if is_ours:
                 ray.shutdown()
 
-    def launch(self, make_runner: Callable[[], Runner[Any, Any]]) -> _Actor:
+    def launch(self, make_runner: Callable[[], Runner]) -> _Actor:
         options = {
             "num_cpus": self.config.cpus, "num_gpus": self.config.gpus, "max_restarts": 0,
         }  # fmt: skip

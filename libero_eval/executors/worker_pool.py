@@ -66,7 +66,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
         self.workers: list[WorkerT] = []
 
     @abstractmethod
-    def launch(self, make_runner: Callable[[], Runner[Any, Any]]) -> WorkerT:
+    def launch(self, make_runner: Callable[[], Runner]) -> WorkerT:
         """Start a worker; its first message is `Ready`, or a UserError."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
 
     def run(
         self,
-        make_runner: Callable[[], Runner[Job, Result]],
+        make_runner: Callable[[], Runner],
         queue: JobQueue[Job],
         error_row: Callable[[Job, str], Result],
     ) -> Generator[Result, None, None]:

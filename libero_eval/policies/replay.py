@@ -1,8 +1,6 @@
 """Recorded demonstrations as a policy: does the harness count what is known to succeed?"""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import artifact_hash
 from invact_vla.core.schema import ActionChunk, Observation
-from invact_vla.data.readers.hdf5_file import open_hdf5, read_array, read_rows
+from invact_vla.data.readers.hdf5_file import read_array, read_rows
+from invact_vla.data.readers.libero_hdf5 import natural_order, opened
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policies.controls import NOOP_ACTION
 from libero_eval.policy_source import PolicySource, Privileged
@@ -96,9 +95,8 @@ def demos_by_init(path: Path, suite: str, task_id: int) -> dict[int, str]:
     from libero_eval.env.init_states import init_states
 
     found: dict[int, str] = {}
-    with _open(path) as file:
-        data: Any = file["data"]
-        for name in sorted(data, key=lambda n: int(n.rsplit("_", 1)[-1])):
+    with opened(path) as data:
+        for name in sorted(data, key=natural_order):
             attributes = data[name].attrs
             index = attributes.get("init_index")
             if index is None and "layout_seed" not in attributes:
@@ -114,11 +112,10 @@ def demos_by_init(path: Path, suite: str, task_id: int) -> dict[int, str]:
 
 def read_actions(path: Path, name: str) -> np.ndarray:
     """`actions` of one demonstration, float32 (T, 7) in LIBERO's env convention."""
-    with _open(path) as file:
-        demo: Any = file["data"][name]
-        if "actions" not in demo:
+    with opened(path) as data:
+        if "actions" not in data[name]:
             raise UserError(f"{path}: {name} has no actions")
-        values = read_array(demo["actions"]).astype(np.float32)
+        values = read_array(data[name]["actions"]).astype(np.float32)
     if values.ndim != 2 or values.shape[1] != 7 or not len(values):
         raise UserError(f"{path}: {name}: expected actions (T, 7), got {values.shape}")
     return values
@@ -130,13 +127,3 @@ def _nearest(start: np.ndarray, states: np.ndarray | None) -> int | None:
         return None
     distances = np.abs(states[:, 1:] - start[1:]).max(1)
     return int(distances.argmin()) if distances.min() <= TOLERANCE else None
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    if not path.exists():
-        raise UserError(f"no demonstrations {path}: make some with `invact libero demos`")
-    with open_hdf5(path) as file:
-        if "data" not in file:
-            raise UserError(f"{path} has not LIBERO's layout: expected data/demo_<i>/actions")
-        yield file

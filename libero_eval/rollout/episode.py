@@ -6,8 +6,7 @@ process, with one policy call for all of them.
 
 import time
 import traceback
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import Observation, Policy
 from libero_eval.env.protocol import Protocol
-from libero_eval.env.sim import Progress
+from libero_eval.env.sim import LiberoSim, Progress
 from libero_eval.env.tasks import task_name
 from libero_eval.policy_source import PolicyResponse
 from libero_eval.results.rows import EpisodeRow, Outcome
@@ -34,28 +33,6 @@ class Job:
     task_id: int
     init_index: int
     film: bool = False
-
-
-class Simulator(typing.Protocol):
-    """What an episode needs of `libero_eval.env.sim.LiberoSim`."""
-
-    task_id: int
-    task: str
-    instruction: str
-
-    def reset(self, init_index: int) -> None: ...
-
-    def step(self, action: np.ndarray) -> bool: ...
-
-    def observation(self, cameras: Sequence[str]) -> Observation: ...
-
-    def image(self, camera: str, size: int) -> np.ndarray: ...
-
-    def progress(self) -> Progress: ...
-
-    def state_hash(self) -> str: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +84,7 @@ def episode_seed(seed: int, task_id: int, init_index: int) -> int:
 
 
 def run_episode(
-    sim: Simulator,
+    sim: LiberoSim,
     policy: Policy,
     init_index: int,
     labels: RunLabels,
@@ -132,7 +109,7 @@ class Episode:
     sim, policy: what it runs with, once it `has_begun`. row: what is recorded, once it `is_over`.
     """
 
-    sim: Simulator
+    sim: LiberoSim
     policy: Policy
     row: EpisodeRow
 
@@ -145,7 +122,7 @@ class Episode:
         self._seen: np.ndarray | None = None  # the frame that the policy read before this step
         self._steps, self._started = 0, time.perf_counter()
 
-    def reset(self, sim: Simulator, policy: Policy, video: EpisodeVideo | None = None) -> None:
+    def reset(self, sim: LiberoSim, policy: Policy, video: EpisodeVideo | None = None) -> None:
         """Begin: the simulator in its init state and at rest, the policy with the episode's seed."""
         self.sim, self.policy, self._video, self.has_begun = sim, policy, video, True
         self._labels.protocol.check_cameras(policy.needs)

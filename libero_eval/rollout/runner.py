@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from libero_eval.env.protocol import Protocol
+from libero_eval.env.sim import LiberoSim
 from libero_eval.perturbations import PerturbationsConfig
 from libero_eval.policies import PolicyConfig
 from libero_eval.results.rows import EpisodeRow
-from libero_eval.rollout.episode import Episode, Job, RunLabels, Simulator
+from libero_eval.rollout.episode import Episode, Job, RunLabels
 from libero_eval.rollout.episode_video import EpisodeVideo, VideoConfig, video_name
 
-OpenSimulator = Callable[[int], Simulator]
+OpenSimulator = Callable[[int], LiberoSim]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,10 @@ class OpenLibero:
     gl_backend: str
     perturbations: PerturbationsConfig
 
-    def __call__(self, task_id: int) -> Simulator:
+    def __call__(self, task_id: int) -> LiberoSim:
         from libero_eval.env import gl
 
         gl.use(self.gl_backend)
-        from libero_eval.env.sim import LiberoSim
         from libero_eval.perturbations.perturbed import PerturbedSim
 
         protocol = self.protocol
@@ -76,8 +76,8 @@ class EpisodeRunner:
         self._source = factory.policy.load()
         self._new: deque[Job] = deque()
         self._episodes: list[Episode] = []
-        self._open: list[Simulator] = []  # simulators in memory
-        self._idle: list[Simulator] = []  # those of them that no episode uses
+        self._open: list[LiberoSim] = []  # simulators in memory
+        self._idle: list[LiberoSim] = []  # those of them that no episode uses
 
     def start(self, job: Job) -> None:
         """Take an episode; `advance` begins it."""
@@ -112,11 +112,11 @@ class EpisodeRunner:
             except BaseException:
                 self._idle.append(sim)
                 raise
-            path, videos = video_name(job.task_id, job.init_index), factory.videos
-            video = EpisodeVideo(
-                factory.folder / path, stride=videos.stride, size_px=videos.size_px
-            )
-            episode.reset(sim, policy, video if job.film else None)
+            video = None
+            if job.film:
+                path = factory.folder / video_name(job.task_id, job.init_index)
+                video = EpisodeVideo(path, "", factory.videos.stride, factory.videos.size_px)
+            episode.reset(sim, policy, video)
         return episode
 
     def _act_and_step(self) -> None:
@@ -129,7 +129,7 @@ class EpisodeRunner:
             with episode.errors_recorded():
                 episode.execute(response)
 
-    def _simulator(self, task_id: int) -> Simulator:
+    def _simulator(self, task_id: int) -> LiberoSim:
         """One of this task that is idle, or a new one in the place of another idle one."""
         for sim in self._idle:
             if sim.task_id == task_id:
@@ -150,6 +150,6 @@ class EpisodeRunner:
         else:
             self._idle.append(episode.sim)
 
-    def _drop(self, sim: Simulator) -> None:
+    def _drop(self, sim: LiberoSim) -> None:
         self._open.remove(sim)
         sim.close()

@@ -10,14 +10,14 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
-from typing import Any
+from typing import Any, cast
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LIBERO_ACTIONS, ActionChunk, Observation, Policy
-from libero_eval.policy_source import PolicyRequest, PolicySource
+from libero_eval.policy_source import PolicyRequest, PolicyResponse, PolicySource
 from libero_eval.serving import MAX_BYTES, messages
 from libero_eval.serving.address import TOKEN_VARIABLE, ServerUrl, dial, waiting
 from libero_eval.serving.messages import PolicyCard, WireError
@@ -202,70 +202,68 @@ class RemoteSource(PolicySource):
     batched = True
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self.link = link
         self._episodes = itertools.count()
 
     @property
     def card(self) -> PolicyCard:
         """What the server says of its policy."""
-        return self._link.card
+        return self.link.card
 
     def open(self, sim: Any) -> Policy:
-        return RemotePolicy(self._link, next(self._episodes))
+        return RemotePolicy(self, next(self._episodes))
 
     def act(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk]:
         """Send all observations together, so that the server can compute them together."""
-        return [_or_raise(response) for response in self.act_apart(requests)]
+        responses = self.act_apart(requests)
+        for response in responses:
+            if isinstance(response, Exception):
+                raise response
+        return cast(list[ActionChunk], responses)
 
-    def act_apart(self, requests: Sequence[PolicyRequest]) -> list[ActionChunk | Exception]:
+    def act_apart(self, requests: Sequence[PolicyRequest]) -> list[PolicyResponse]:
         """The same; each request is sent once, since the server's policies have a memory."""
-        calls = [_act_call(policy, observation) for policy, observation in requests]
+        calls = [
+            {
+                "call": "act",
+                "episode": cast(RemotePolicy, policy).episode,
+                "observation": messages.observation_to_message(observation),
+            }
+            for policy, observation in requests
+        ]
         try:
-            return [self._link.responses.chunk(response) for response in self._link.request(calls)]
+            return [self.link.responses.chunk(response) for response in self.link.request(calls)]
         except UserError as error:
             return [error for _ in requests]
 
     def release(self, policy: Policy) -> None:
         """Tell the server; one that cannot be reached forgets by itself."""
-        assert isinstance(policy, RemotePolicy)
+        episode = cast(RemotePolicy, policy).episode
         try:
-            self._link.request([{"call": "release", "episode": policy.episode}])
+            self.link.request([{"call": "release", "episode": episode}])
         except UserError as error:
-            logger.debug("episode %d was not released: %s", policy.episode, error)
+            logger.debug("episode %d was not released: %s", episode, error)
 
     def close(self) -> None:
-        self._link.close()
+        self.link.close()
 
 
 class RemotePolicy:
     """One episode of a policy on a server."""
 
-    def __init__(self, link: Link, episode: int) -> None:
-        self.needs, self.chunk = link.card.needs, link.card.chunk
+    def __init__(self, source: RemoteSource, episode: int) -> None:
+        self.needs, self.chunk = source.card.needs, source.card.chunk
         self.episode = episode
-        self._link = link
+        self._source = source
 
     def reset(self, seed: int) -> None:
-        call = {"call": "reset", "episode": self.episode, "seed": seed}
-        response = self._link.request([call])[0]
+        link = self._source.link
+        [response] = link.request([{"call": "reset", "episode": self.episode, "seed": seed}])
         if "error" in response:
-            raise UserError(f"{self._link.url}: {error_of(response)}")
+            raise UserError(f"{link.url}: {error_of(response)}")
 
     def act(self, observation: Observation) -> ActionChunk:
-        response = self._link.request([_act_call(self, observation)])[0]
-        return _or_raise(self._link.responses.chunk(response))
-
-
-def _act_call(policy: Policy, observation: Observation) -> dict[str, Any]:
-    assert isinstance(policy, RemotePolicy)
-    seen = messages.observation_to_message(observation)
-    return {"call": "act", "episode": policy.episode, "observation": seen}
-
-
-def _or_raise(response: ActionChunk | Exception) -> ActionChunk:
-    if isinstance(response, Exception):
-        raise response
-    return response
+        return self._source.act([(self, observation)])[0]
 
 
 def _words(error: BaseException) -> str:

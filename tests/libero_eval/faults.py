@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.env.init_states import read_init_states
 from libero_eval.policies import PolicyConfig
 from libero_eval.policy_source import PolicySource, Privileged
-from libero_eval.rollout.episode import Simulator
 from tests.libero_eval.point_sim import PointSim
 
 ALWAYS = 99  # faults of an episode that never ends well
@@ -126,5 +126,5 @@ class OpenFaulty:
 
     plan: Plan
 
-    def __call__(self, task_id: int) -> Simulator:
+    def __call__(self, task_id: int) -> Any:
         return FaultySim(task_id, self.plan)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from libero_eval.env.protocol import Protocol
 from libero_eval.env.sim import Progress
 from libero_eval.policies import PolicyConfig
 from libero_eval.policy_source import EachEpisode, PolicySource
-from libero_eval.rollout.episode import RunLabels, Simulator
+from libero_eval.rollout.episode import RunLabels
 from libero_eval.rollout.episode_video import VideoConfig
 from libero_eval.rollout.runner import EpisodeRunnerFactory
 
@@ -70,7 +71,7 @@ class PointSim:
         pass
 
 
-def open_point_sim(task_id: int) -> Simulator:
+def open_point_sim(task_id: int) -> Any:
     return PointSim(task_id)
 
 

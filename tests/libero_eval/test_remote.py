@@ -477,7 +477,7 @@ def test_a_message_that_is_too_big(fickle: str) -> None:
         big = replace(OBSERVATION, agentview=np.zeros((2400, 2400, 3), np.uint8))
         with pytest.raises(UserError, match=r"at most 16777216 bytes, this one has 172\d+"):
             policy.act(big)
-        source._link.card = replace(source.card, max_bytes=1 << 30)
+        source.link.card = replace(source.card, max_bytes=1 << 30)
         with pytest.raises(UserError, match="refused a message as too big"):
             policy.act(big)
 

@@ -16,8 +16,9 @@ from torch import Tensor
 class AugmentConfig:
     """Strength of the augmentation; every draw holds for the whole clip."""
 
-    min_crop: float = 0.6  # side of the crop as a share of the frame, drawn in [this, largest]
-    max_crop: float = 1.1  # above 1 the frame's border is repeated around it
+    # side of the crop as a share of the frame, drawn between the two; above 1 the frame's border is
+    # repeated around it
+    crop_scale: tuple[float, float] = (0.6, 1.1)
     rotation: float = 15.0  # degrees, drawn in [-this, this]
     aspect_jitter: float = 0.15  # width over height drawn in [1 - this, 1 + this]
     min_temporal_crop: float = 0.8  # part of the clip's time that is kept, drawn in [this, 1]
@@ -30,9 +31,9 @@ class AugmentConfig:
     static_frame_mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_crop <= self.max_crop:
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1]:
             raise ValueError(
-                f"expected 0 < min_crop <= max_crop, got {self.min_crop} and {self.max_crop}"
+                f"expected crop_scale [low, high], 0 < low <= high, got {self.crop_scale}"
             )
         if not 0 < self.min_temporal_crop <= 1 or not 0 <= self.shuffle_channels <= 1:
             raise ValueError("min_temporal_crop must be in (0, 1] and shuffle_channels in [0, 1]")
@@ -62,7 +63,7 @@ def augment(
 
 def _view(count: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Affine maps from the input's to the frame's coordinates in [-1, 1]: float32 (B, 2, 3)."""
-    side = rng.uniform(config.min_crop, config.max_crop, count)
+    side = rng.uniform(*config.crop_scale, count)
     aspect_jitter = np.sqrt(rng.uniform(1 - config.aspect_jitter, 1 + config.aspect_jitter, count))
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, count))
     cos, sin = np.cos(angle), np.sin(angle)

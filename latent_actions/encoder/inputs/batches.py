@@ -23,19 +23,18 @@ from latent_actions.encoder.losses import BatchLabels
 from latent_actions.encoder.model import Batch
 from latent_actions.video.opposites import direction_of
 
+VERB_PROMPT_PROB = 0.5  # probability of the bare verb in a sentence instead of the description
+
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """Which text a clip is paired with."""
+class ClipTextConfig:
+    """Which verbs the text side learns to name."""
 
-    verb_prompt_prob: float = (
-        0.5  # probability of the bare verb in a template instead of the description
-    )
     min_clips: int = 20  # clips that a verb needs to become a class of the verb term
 
     def __post_init__(self) -> None:
-        if not 0 <= self.verb_prompt_prob <= 1 or self.min_clips < 1:
-            raise ValueError("verb_prompt_prob must be in [0, 1] and min_clips >= 1")
+        if self.min_clips < 1:
+            raise ValueError(f"min_clips must be >= 1, got {self.min_clips}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,8 @@ class ActionConfig:
     """What counts as one action when clips are contrasted."""
 
     # verb | direction: the verb and which way it goes, where the description says so ("slides ... to
-    # the left"; with negative_mask head the other way is ignored, not repelled), in the contrast and
-    # the video-text term; the verb alone is the label of groups, the verb term and the benchmarks
+    # the left"; with negative_mask verb_root the other way is ignored, not repelled), in the contrast
+    # and the video-text term; the verb alone is the label of groups, verb term and benchmarks
     label: Literal["verb", "direction"] = "verb"
     # probability that the other actions of a group are its own, shown time_reversed: hard negatives of
     # actions that have a temporal opposite (video/opposites.py); sampler.kind groups, label direction
@@ -66,7 +65,7 @@ def class_verbs(table: ClipTable, rows: np.ndarray, min_clips: int) -> tuple[str
     return tuple(sorted(v for v, n in count.items() if n >= min_clips)) or tuple(sorted(count))
 
 
-class Batches:
+class ClipBatches:
     """Makes training batches; `part` is this process's share of them."""
 
     def __init__(
@@ -77,13 +76,13 @@ class Batches:
         size: int,
         sampler: SamplerConfig,
         augmentation: AugmentConfig,
-        text: TextConfig,
+        text: ClipTextConfig,
         action: ActionConfig = ActionConfig(),
         seed: int,
         part: RankInfo = RankInfo(),  # noqa: B008  (frozen)
     ) -> None:
         self.table, self.size, self.part, self.seed = table, size, part, seed
-        self.augmentation, self.text, self.action = augmentation, text, action
+        self.augmentation, self.action = augmentation, action
         self.verbs = class_verbs(table, rows, text.min_clips)
         self.sampler = GroupSampler(table, rows, sampler, seed)
         self.ids = {name: _ids(getattr(table, name)) for name in ("scene", "view", "moment")}
@@ -92,14 +91,11 @@ class Batches:
         if action.label == "direction":
             names = [f"{verb} {way and way[1]}" for verb, way in zip(table.verb, ways, strict=True)]
         self.ids["verb"] = _ids(table.verb if action.label == "verb" else names)
-        self.ids["head"] = _ids([verb.split(" ")[0] for verb in table.verb])
+        self.ids["verb_root"] = _ids([verb.split(" ")[0] for verb in table.verb])
         index = {verb: i for i, verb in enumerate(self.verbs)}
         self.classes = np.array([index.get(verb, -1) for verb in table.verb], np.int64)
-
-        known = sorted(set(table.verb))
-        place = {verb: i for i, verb in enumerate(known)}
-        self.verb_of = np.array([place[verb] for verb in table.verb], np.int64)
-        self.meanings = text_features(known)
+        self.verb_of = _ids(table.verb)
+        self.verb_embeddings = text_features(list(dict.fromkeys(table.verb)))
 
     def __call__(self, step: int, batch_size: int) -> Batch:
         """This process's part of the batch of one step; batch_size counts all processes."""
@@ -116,7 +112,7 @@ class Batches:
         picked, time_reversed, pixels, text = zip(*pieces, strict=True)
         rows, turned = np.concatenate(picked), np.concatenate(time_reversed)
         ids = {name: torch.from_numpy(column[rows]) for name, column in self.ids.items()}
-        verb_embedding = torch.from_numpy(self.meanings[self.verb_of[rows]])
+        verb_embedding = torch.from_numpy(self.verb_embeddings[self.verb_of[rows]])
         items = BatchLabels(
             **ids, time_reversed=torch.from_numpy(turned), verb_embedding=verb_embedding
         )
@@ -148,7 +144,7 @@ class Batches:
         return rows, time_reversed
 
     def _texts(self, rows: np.ndarray, rng: np.random.Generator) -> list[str]:
-        bare = rng.random(len(rows)) < self.text.verb_prompt_prob
+        bare = rng.random(len(rows)) < VERB_PROMPT_PROB
         return [
             verb_sentence(self.table.verb[row])
             if is_bare

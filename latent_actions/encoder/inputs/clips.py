@@ -1,6 +1,6 @@
 """A table of clips with their frames: what training and retrieval read, whatever the source.
 
-One row a (moment, camera). A moment is one action at one time, seen by an ego and one or more exo
+One row per (moment, camera). A moment is one action at one time, seen by an ego and one or more exo
 cameras.
 """
 
@@ -15,14 +15,12 @@ from typing import Literal
 import draccus
 import numpy as np
 
-from latent_actions.video.index import build_index
-from latent_actions.video.records import Split
+from latent_actions.video.index import SPLITS, build_index
+from latent_actions.video.records import Split, View
 from latent_actions.video.sources import EgoExo4dSource, SourceConfig
 from latent_actions.video.store import FrameStore
 
 logger = logging.getLogger(__name__)
-View = Literal["ego", "exo"]
-SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +75,7 @@ class ClipTable:
         return stored[np.arange(count)[:, None], picks]
 
     def rows_of(self, split: str) -> np.ndarray:
-        """RoutingAssignments of one split, int64."""
+        """Row indices of one split, int64."""
         return np.flatnonzero(np.array([s == split for s in self.split], dtype=bool))
 
     def is_best(self, row: int) -> bool:

@@ -36,25 +36,26 @@ def pairwise_flow(first: Tensor, second: Tensor) -> Tensor:
         pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
     coarsest = pyramid[-1][0]
     flow = coarsest.new_zeros(len(coarsest), 2, *coarsest.shape[-2:])
-    for here, there in reversed(pyramid):
-        if flow.shape[-2:] != here.shape[-2:]:
-            flow = 2 * F.interpolate(flow, here.shape[-2:], mode="bilinear", align_corners=False)
-        flow = _refine(here, there, flow)
+    for frames in reversed(pyramid):
+        size = frames[0].shape[-2:]
+        if flow.shape[-2:] != size:
+            flow = 2 * F.interpolate(flow, size, mode="bilinear", align_corners=False)
+        flow = _refine(*frames, flow)
     return flow
 
 
-def _refine(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
+def _refine(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     """Lucas-Kanade steps at one level, on blurred frames: differences of raw ones mistake fine
     texture for flatter than it is, and the steps overshoot.
     """
-    here, there = _blur(here), _blur(there)
-    dx, dy = _gradients(here)
+    first, second = _blur(first), _blur(second)
+    dx, dy = _gradients(first)
     xx, xy, yy = (_window(product) for product in (dx * dx, dx * dy, dy * dy))
     xx, yy = xx + _DAMPING, yy + _DAMPING
     determinant = xx * yy - xy * xy
     for _ in range(_ITERATIONS):
         # each pixel of the window votes with its own flow so far, as in Farneback 2003
-        shift = dx * flow[:, :1] + dy * flow[:, 1:] - (_warp(there, flow) - here)
+        shift = dx * flow[:, :1] + dy * flow[:, 1:] - (_warp(second, flow) - first)
         x, y = _window(dx * shift), _window(dy * shift)
         flow = torch.cat([yy * x - xy * y, xx * y - xy * x], dim=1) / determinant
     return flow

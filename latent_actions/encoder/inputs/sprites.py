@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from latent_actions.encoder.inputs.clips import SPLITS, ClipData, ClipTable, View
-from latent_actions.video.records import Split
+from latent_actions.encoder.inputs.clips import ClipData, ClipTable
+from latent_actions.video.index import SPLITS
+from latent_actions.video.records import Split, View
 
 MOTIONS = ("left", "right", "up", "down", "approach", "part", "circle", "bounce")
 

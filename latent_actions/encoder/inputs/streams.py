@@ -20,7 +20,7 @@ def planes(pixels: Tensor) -> Tensor:
 
 
 def rgb(pixels: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 a clip and channel, so that light and tint drop out."""
+    """Mean 0 and deviation 1 per clip and channel, so that light and tint drop out."""
     centered = pixels - pixels.mean(dim=(1, 2, 3), keepdim=True)
     count = centered[0, ..., 0].numel()
     # torch's own std over these axes takes several times longer on a CPU
@@ -40,7 +40,7 @@ def flow(pixels: Tensor) -> Tensor:
 
 
 def _per_pair(change: Tensor) -> Tensor:
-    """(B, T - 1, H, W, 3) -> (B, T, H, W, 3), the last pair repeated, of root mean square 1 a clip:
+    """(B, T - 1, H, W, 3) -> (B, T, H, W, 3), the last pair repeated, of root mean square 1 per clip:
     raw motion is a few percent of full scale and would be drowned by the colors.
     """
     size = change.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()

@@ -102,7 +102,7 @@ def _config(file: Path, lapa_compat: bool | None) -> LaqConfig:
     return config
 
 
-def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Path) -> None:
+def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Path | str) -> None:
     """Compare names and shapes; the first few differences go into the UserError."""
     problems = [f"missing {k}" for k in expected if k not in came]
     problems += [f"unexpected {k}" for k in came if k not in expected]

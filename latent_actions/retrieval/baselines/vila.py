@@ -36,6 +36,7 @@ from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, r
 
 PART = "vila"  # folder of a training run that holds the model
 MAX_FRAMES = 1024
+MOMENTUM = 0.99  # of the encoder's slowly following copy
 _STRIDES = 4  # convolutions, each halves the side
 _GROUPS = 8  # of the normalizations
 
@@ -52,7 +53,6 @@ class VilaShape:
     offset: int = 3  # largest distance of a pair, in frames; drawn in [1, this]
     contrast: float = 1.0  # weight of the contrast over views
     temperature: float = 0.1  # of the contrast
-    momentum: float = 0.99  # of the encoder's slowly following copy
 
     def __post_init__(self) -> None:
         if min(self.size, self.channels, self.width, self.latent) < 1 or self.frames > MAX_FRAMES:
@@ -62,8 +62,8 @@ class VilaShape:
                 f"size must be a multiple of {2**_STRIDES} and channels of {_GROUPS}, "
                 f"got {self.size} and {self.channels}"
             )
-        if not 1 <= self.offset < self.frames or not 0 <= self.momentum < 1:
-            raise ValueError("expected 1 <= offset < frames and momentum in [0, 1)")
+        if not 1 <= self.offset < self.frames:
+            raise ValueError(f"expected 1 <= offset < frames, got {self.offset} and {self.frames}")
         if self.contrast < 0 or self.temperature <= 0:
             raise ValueError("expected contrast >= 0 and temperature > 0")
 
@@ -137,7 +137,7 @@ class Vila(nn.Module):
     def follow(self) -> None:
         """Move the copy a little towards the encoder; called after every step."""
         for slow, fast in zip(self.target.parameters(), self.encoder.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.shape.momentum)
+            slow.lerp_(fast, 1 - MOMENTUM)
 
     def embed(self, clips: Tensor) -> Tensor:
         """(B, T, 3, S, S) in [-1, 1] -> mean latent action of consecutive frames, (B, D)."""

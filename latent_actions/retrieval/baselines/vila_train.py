@@ -15,7 +15,7 @@ from invact_vla.training.device import stage_device
 from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.augment import AugmentConfig
-from latent_actions.encoder.inputs.batches import Batches, TextConfig
+from latent_actions.encoder.inputs.batches import ClipBatches, ClipTextConfig
 from latent_actions.encoder.inputs.clips import ClipData, VideoClips
 from latent_actions.encoder.inputs.sampler import SamplerConfig
 from latent_actions.retrieval.baselines.vila import PART, Vila, VilaShape
@@ -48,9 +48,9 @@ def main(config: VilaTrainConfig) -> Path:
     table = config.data.table(
         config.model.frames, run.folder / "frames", config.workers, ("train",)
     )
-    batches = Batches(
+    batches = ClipBatches(
         table, table.rows_of("train"), size=config.model.size, sampler=config.sampler,
-        augmentation=config.augment, text=TextConfig(), seed=config.seed,
+        augmentation=config.augment, text=ClipTextConfig(), seed=config.seed,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     model = Vila(config.model)

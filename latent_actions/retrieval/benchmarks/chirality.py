@@ -19,6 +19,7 @@ from latent_actions.retrieval.results import Row, Scorer
 from latent_actions.retrieval.scenes import OWN
 from latent_actions.video.opposites import direction_of
 
+SMALLEST = 2  # clips of each direction that a pair needs
 Pairs = dict[str, dict[int, str]]  # {pair: {row: "forth" | "back"}}
 
 
@@ -28,20 +29,15 @@ class ChiralityBenchmark(Benchmark):
     """Nearest neighbors among the clips of two opposite actions, and a linear probe per pair."""
 
     scene_key: str = OWN  # grouping that is left out with the query
-    smallest: int = 2  # clips of each direction that a pair needs
     frame_averaged: bool = True  # show the order-blind version of each encoder too
-
-    def __post_init__(self) -> None:
-        if self.smallest < 2:
-            raise ValueError(f"smallest must be >= 2, got {self.smallest}")
 
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         moments = context.moments
         groups = moments.groups(self.scene_key)
-        pairs = pairs_among(moments.text, self.smallest)
+        pairs = pairs_among(moments.text, SMALLEST)
         if not pairs:
             raise UserError(
-                f"no pair of temporally opposite actions has {self.smallest} clips of each "
+                f"no pair of temporally opposite actions has {SMALLEST} clips of each "
                 f"direction among {len(moments.text)} moments"
             )
         versions = {encoder.name: context.vectors(encoder)}

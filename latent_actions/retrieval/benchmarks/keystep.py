@@ -27,6 +27,7 @@ from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources import EgoExo4dKeystepSource
 
 COMPOSITIONS: tuple[Composition, ...] = ("mean", "max", "dtw", "chamfer", "gt_atomic")
+WINDOW_S, MOST_WINDOWS = 2.0, 16  # length of a window, and how many a keystep has at most
 LEVELS = ("leaf", "parent", "scenario")
 
 
@@ -59,17 +60,12 @@ class KeystepBenchmark(Benchmark):
     """P@10 of keysteps by composition, label level and scene key."""
 
     source: SourceConfig | None = None  # longer actions; default: keysteps in the clips' own root
-    compositions: tuple[Composition, ...] = COMPOSITIONS  # how two sequences are compared
     label_levels: tuple[str, ...] = LEVELS  # tags that are labels: leaf | parent | scenario
     scene_keys: tuple[str, ...] = ("institution", "capture")  # groupings that are left out
-    window_s: float = 2.0  # length of a window, seconds
-    largest: int = 16  # windows of a keystep at most
 
     def __post_init__(self) -> None:
-        if self.window_s <= 0 or self.largest < 1:
-            raise ValueError("window_s must be positive and largest >= 1")
-        if set(self.compositions) - set(COMPOSITIONS) or set(self.scene_keys) - set(SCENE_KEYS):
-            raise ValueError(f"compositions: {COMPOSITIONS}; scene_keys: {SCENE_KEYS}")
+        if set(self.scene_keys) - set(SCENE_KEYS):
+            raise ValueError(f"scene_keys must be of {SCENE_KEYS}, got {self.scene_keys}")
 
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         keysteps = self._keysteps(context, encoder)
@@ -97,7 +93,7 @@ class KeystepBenchmark(Benchmark):
             yield score.skip(str(error), setting=setting)
             return
         bounds = bounds_of(labels, groups).fractions()
-        for composition in self.compositions:
+        for composition in COMPOSITIONS:
             if composition == "gt_atomic" and not any(len(s) for s in sides["g"].atomic):
                 reason = "no keystep has atomic actions"
                 yield score.skip(reason, setting=setting, measure=composition)
@@ -174,7 +170,7 @@ class KeystepBenchmark(Benchmark):
         spans: Sequence[tuple[float, float]] = record.parts
         if kind == "windows":
             length = record.end_s - record.start_s
-            count = window_count(length, self.window_s, self.largest)
+            count = window_count(length, WINDOW_S, MOST_WINDOWS)
             edges = record.start_s + length * np.arange(count + 1) / count
             spans = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
         return [

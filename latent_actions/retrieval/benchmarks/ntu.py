@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from latent_actions.retrieval.benchmark import Benchmark
-from latent_actions.retrieval.benchmarks.zero_shot import Protocol, ZeroShotBenchmark
+from latent_actions.retrieval.benchmarks.zero_shot import ZeroShotBenchmark, ZeroShotProtocol
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.sources import NtuSource
 
@@ -22,7 +22,7 @@ class NtuBenchmark(ZeroShotBenchmark):
 
     source: NtuSource = field(default_factory=NtuSource)  # where the videos are, and which split
 
-    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
+    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[ZeroShotProtocol]:
         labels = [record.verb for record in records]
         tags = {
             name: np.array([int(record.tags[name]) for record in records])
@@ -31,17 +31,17 @@ class NtuBenchmark(ZeroShotBenchmark):
         every, moments = np.ones(len(records), bool), [record.moment_id for record in records]
         front = tags["camera"] == FRONT
         clips = [record.clip_id for record in records]
-        yield Protocol("all", labels, every, every, clips)
-        yield Protocol("side view to front", labels, ~front, front, moments)
-        yield Protocol("front view to side", labels, front, ~front, moments)
+        yield ZeroShotProtocol("all", labels, every, every, clips)
+        yield ZeroShotProtocol("side view to front", labels, ~front, front, moments)
+        yield ZeroShotProtocol("front view to side", labels, front, ~front, moments)
         for name in ("subject", "setup"):
             groups = [str(value) for value in tags[name]]
-            yield Protocol(f"across {name}s", labels, every, every, groups)
+            yield ZeroShotProtocol(f"across {name}s", labels, every, every, groups)
         novel = tags["one_shot"] == 1
         examples = first_examples(labels, clips, novel)
         known = int(examples.sum())
         name = "one-shot" if known in (0, 20) else f"one-shot, {known} of its 20 classes"
-        yield Protocol(name, labels, novel & ~examples, examples, clips)
+        yield ZeroShotProtocol(name, labels, novel & ~examples, examples, clips)
 
 
 def first_examples(labels: Sequence[str], clips: Sequence[str], novel: np.ndarray) -> np.ndarray:

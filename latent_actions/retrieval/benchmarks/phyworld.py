@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from latent_actions.retrieval.benchmark import Benchmark
-from latent_actions.retrieval.benchmarks.zero_shot import Protocol, ZeroShotBenchmark
+from latent_actions.retrieval.benchmarks.zero_shot import ZeroShotBenchmark, ZeroShotProtocol
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.sources import PhyWorldSource
 
@@ -25,11 +25,11 @@ class PhyWorldBenchmark(ZeroShotBenchmark):
 
     source: PhyWorldSource = field(default_factory=PhyWorldSource)  # where the HDF5 files are
 
-    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
+    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[ZeroShotProtocol]:
         every, clips = np.ones(len(records), bool), [record.clip_id for record in records]
         for name in LABELS:
             labels = [str(record.tags[name]) for record in records]
-            yield Protocol(name, labels, every, every, clips)
+            yield ZeroShotProtocol(name, labels, every, every, clips)
         for name in NUISANCES:
             bins = [str(record.tags[name]) for record in records]
-            yield Protocol(f"nuisance {name}", bins, every, every, clips)
+            yield ZeroShotProtocol(f"nuisance {name}", bins, every, every, clips)

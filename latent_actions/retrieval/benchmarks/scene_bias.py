@@ -6,13 +6,12 @@
                           chance beside it
 `action before scene`     how often a clip of the same action in another scene is nearer than one of
                           another action in the same scene: 50 without information
-`scene/verb from ...`     linear probes, 5 folds by take (or by moment: an easier question); the action
-                          token as the head reads it, and as a whole where it was cut down for that
+`scene/verb from ...`     linear probes, 5 folds by take; the action token as the head reads it, and as a
+                          whole where it was projected for that
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -32,12 +31,6 @@ class SceneBiasBenchmark(Benchmark):
     """How much of the place is in the embedding, the action token and the registers."""
 
     scene_key: str = OWN  # grouping by place
-    penalty: float = 1.0  # L2 penalty of the probes
-    folds_by: Literal["take", "moment"] = "take"  # what a probe never sees twice
-
-    def __post_init__(self) -> None:
-        if self.penalty <= 0:
-            raise ValueError(f"penalty must be positive, got {self.penalty}")
 
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         moments = context.moments
@@ -86,7 +79,6 @@ class SceneBiasBenchmark(Benchmark):
         """Scene and verb from the embedding, the action token and the registers."""
         moments = context.moments
         takes = [*moments.take, *moments.take]
-        apart = takes if self.folds_by == "take" else [*moments.moment, *moments.moment]
         labels = {"scene": [*scenes, *scenes], "verb": [*moments.verb, *moments.verb]}
         parts = {"embedding": np.concatenate(context.vectors(encoder))}
         if encoder.tokens is not None:
@@ -98,9 +90,9 @@ class SceneBiasBenchmark(Benchmark):
             parts["registers"] = np.concatenate([tokens.registers for tokens in both])
         for part, features in parts.items():
             for what, values in labels.items():
-                hits = probe_hits(features, values, apart, penalty=self.penalty)
+                hits = probe_hits(features, values, takes)
                 yield score.row(
-                    f"{what} from {part}", f"{self.scene_key}, folds by {self.folds_by}", hits, takes,
+                    f"{what} from {part}", f"{self.scene_key}, folds by take", hits, takes,
                     chance=chance_of(values), oracle=1.0,
                 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from latent_actions.retrieval.benchmark import Benchmark
-from latent_actions.retrieval.benchmarks.zero_shot import Protocol, ZeroShotBenchmark
+from latent_actions.retrieval.benchmarks.zero_shot import ZeroShotBenchmark, ZeroShotProtocol
 from latent_actions.video.opposites import OPPOSITES, direction_of
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.sources import Ssv2Source
@@ -22,14 +22,14 @@ class Ssv2Benchmark(ZeroShotBenchmark):
 
     source: Ssv2Source = field(default_factory=Ssv2Source)  # where the videos are
 
-    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
+    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[ZeroShotProtocol]:
         labels, clips = ([getattr(r, name) for r in records] for name in ("verb", "clip_id"))
         every = np.ones(len(records), bool)
-        yield Protocol("all", labels, every, every, clips)
+        yield ZeroShotProtocol("all", labels, every, every, clips)
         pair_of = opposite_classes(labels)
         for pair in sorted(set(pair_of.values())):
             inside = np.array([pair_of.get(label) == pair for label in labels])
-            yield Protocol(f"chiral: {pair}", labels, inside, inside, clips)
+            yield ZeroShotProtocol(f"chiral: {pair}", labels, inside, inside, clips)
 
 
 def opposite_classes(names: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from latent_actions.video.source import SourceConfig
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ZeroShotProtocol:
     """Which clips ask, which may be found, and what is left out.
 
     queries, gallery: bool (N,); groups: (N,), a clip is never found by one of its own group;
@@ -44,7 +44,7 @@ class ZeroShotBenchmark(Benchmark):
             raise ValueError(f"limit must be >= 0, got {self.limit}")
 
     @abc.abstractmethod
-    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[Protocol]:
+    def protocols(self, records: Sequence[ClipRecord]) -> Iterator[ZeroShotProtocol]:
         """What is asked of the clips, in the order of the table."""
 
     def records(self, context: Context) -> list[ClipRecord]:
@@ -77,7 +77,7 @@ def some_of_each(records: Sequence[ClipRecord], limit: int) -> list[ClipRecord]:
 
 
 def protocol_rows(
-    score: Scorer, vectors: np.ndarray, protocol: Protocol, takes: Sequence[str]
+    score: Scorer, vectors: np.ndarray, protocol: ZeroShotProtocol, takes: Sequence[str]
 ) -> Iterator[Row]:
     """P@10, mAP and R@1 of one protocol; a protocol without queries or gallery is said so."""
     asked, offered = (

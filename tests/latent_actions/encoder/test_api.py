@@ -137,6 +137,7 @@ class Hub:
         names = [p.relative_to(folder_path).as_posix() for p in files]
         kept = filter_repo_objects(names, allow_patterns=allow_patterns)
         self.store["files"] = {name: (Path(folder_path) / name).read_bytes() for name in kept}
+        return f"commit of {repo_id}"
 
 
 def downloader(store, folder):
@@ -156,9 +157,9 @@ def downloader(store, folder):
 
 def test_push_to_the_hub_and_back(encoder, tmp_path, monkeypatch):
     store = {}
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub(store))
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", lambda token: Hub(store))
     encoder.card = "# a card\n"
-    assert encoder.push_to_hub("somebody/invact", private=True).endswith("somebody/invact")
+    assert encoder.push_to_hub("somebody/invact", private=True) == "commit of somebody/invact"
     assert store["made"][0] == "somebody/invact" and store["made"][1]["private"] is True
     assert set(store["files"]) == {"config.json", "model.safetensors", "README.md"}
 
@@ -175,7 +176,7 @@ def test_the_model_of_frozen_features_goes_to_the_hub_too(image_model, tmp_path,
     streams = {"streams": ("diff", "features"), "fusion": "sum", "features": image_model}
     encoder = InvActEncoder(EncoderConfig(**size, **streams, commit=commit)).eval()
     store = {}
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub(store))
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", lambda token: Hub(store))
     monkeypatch.setattr("huggingface_hub.snapshot_download", downloader(store, tmp_path / "far"))
     encoder.push_to_hub("somebody/invact")
     again = InvActEncoder.from_pretrained("somebody/invact")

@@ -20,7 +20,14 @@ def test_the_report_names_every_side(tmp_path, capsys):
     config = BenchEncoderConfig(train=SMALL, embed=SMALL, embed_batch=3, repeats=2, out=out)
     assert main(config) == 0
     printed = capsys.readouterr().out
-    for words in ("8 tokens", "fp32 plain ViT", "bf16 InvAct", "soft rows", "V-JEPA 2", "clips/s"):
+    for words in (
+        "8 tokens",
+        "fp32 plain ViT",
+        "bf16 InvAct",
+        "soft routing",
+        "V-JEPA 2",
+        "clips/s",
+    ):
         assert words in printed
     found = json.loads((out / "bench.json").read_text())
     assert set(found["training"]) == {"fp32", "bf16"}

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from latent_actions.encoder import grouped
-from latent_actions.encoder.attention import attend
+from latent_actions.encoder.attention import attend, split_heads
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
 from latent_actions.encoder.grouped import _jagged, grouped_attention, sort_groups
 from latent_actions.encoder.routing import Routing, RoutingAssignments
@@ -92,7 +92,7 @@ def dense_block(block, patches, special_tokens, rows):
     groups = torch.cat([torch.arange(special_tokens.shape[1]).expand(len(special_tokens), -1),
                         rows.used.argmax(dim=-1)], dim=1)  # fmt: skip
     both = torch.cat([special_tokens, patches], dim=1)
-    q, k, v = block.split_heads(block.project(both))
+    q, k, v = split_heads(block.project(both), block.heads)
     same = groups[:, None, :, None] == groups[:, None, None, :]
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=same).transpose(1, 2).flatten(2)
     both = both + block.out(mixed)

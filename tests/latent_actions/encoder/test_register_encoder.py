@@ -7,12 +7,12 @@ import torch
 
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
-from latent_actions.encoder.register_encoder import ScenePath
+from latent_actions.encoder.register_encoder import RegisterEncoder
 from latent_actions.encoder.routing import Routing, RoutingAssignments
 
 CONFIG = EncoderConfig(
     frames=4, size=16, tubelet=2, patch=8, streams=("diff",), width=32, depth=2, heads=2, embedding=8,
-    action_dim=6, commit=CommitConfig(start=1, registers=2, router_width=8, register_encoder="own"),
+    action_dim=6, commit=CommitConfig(start=1, registers=2, router_width=8, register_encoder="separate"),
 )  # fmt: skip
 
 
@@ -35,17 +35,17 @@ def test_what_registers_learn_cannot_move_the_action_token():
     out = encoder(pixels(), Routing(hard=True, noise=True))
     out.registers.square().sum().backward()
     moved = {name for name, p in encoder.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moved and all(name.startswith("scene_path.") for name in moved)
+    assert moved and all(name.startswith("register_encoder.") for name in moved)
 
 
 def test_the_embedding_does_not_touch_the_path():
     encoder = make()
     encoder(pixels(), Routing(hard=True)).embedding.sum().backward()
-    assert all(p.grad is None for p in encoder.scene_path.parameters())
+    assert all(p.grad is None for p in encoder.register_encoder.parameters())
 
 
 def test_a_register_sees_its_own_patches_only():
-    path = ScenePath(width=8, registers=2, patch=8, grid=(2, 2, 2))
+    path = RegisterEncoder(width=8, registers=2, patch=8, grid=(2, 2, 2))
     choice = torch.tensor([[0, 1, 2, 2, 1, 1, 0, 2]])
     seen = pixels(1)
     start = path(seen, rows_of(choice))
@@ -58,25 +58,19 @@ def test_a_register_sees_its_own_patches_only():
 
 
 def test_motion_alone_is_not_seen():
-    path = ScenePath(width=8, registers=2, patch=8, grid=(2, 2, 2))
+    path = RegisterEncoder(width=8, registers=2, patch=8, grid=(2, 2, 2))
     rows, seen = rows_of(torch.ones(1, 8, dtype=torch.long)), pixels(1)
     time_reversed = seen.unflatten(1, (2, 2)).flip(2).flatten(1, 2)  # inside each tubelet
     torch.testing.assert_close(path(time_reversed, rows), path(seen, rows))
 
 
 def test_an_empty_register_has_the_vector_of_its_slot():
-    path = ScenePath(width=8, registers=2, patch=8, grid=(2, 2, 2))
+    path = RegisterEncoder(width=8, registers=2, patch=8, grid=(2, 2, 2))
     rows = rows_of(torch.ones(2, 8, dtype=torch.long))
     found = path(pixels(2), rows)
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found[0, 1], found[1, 1])
     assert not torch.allclose(found[0, 0], found[1, 0])
-
-
-@pytest.mark.parametrize("streams", [("diff",), ("rgb", "diff")])
-def test_rows_of_several_streams_are_averaged(streams):
-    encoder = make(streams=streams, fusion="tokens")
-    assert encoder(pixels()).registers.shape == (3, 2, 32)
 
 
 def test_the_embedding_is_a_map_of_the_narrow_action_token():
@@ -90,9 +84,9 @@ def test_the_embedding_is_a_map_of_the_narrow_action_token():
 
 def test_without_routing_there_is_no_path():
     config = replace(CONFIG, commit=replace(CONFIG.commit, estimator="none"))
-    assert InvActEncoder(config).scene_path is None and not config.registers_trainable
-    trunk = replace(CONFIG, commit=replace(CONFIG.commit, register_encoder="trunk"))
-    assert InvActEncoder(trunk).scene_path is None and trunk.registers_trainable
+    assert InvActEncoder(config).register_encoder is None and not config.registers_trainable
+    shared = replace(CONFIG, commit=replace(CONFIG.commit, register_encoder="shared"))
+    assert InvActEncoder(shared).register_encoder is None and shared.registers_trainable
     with pytest.raises(ValueError, match="action_dim"):
         replace(CONFIG, action_dim=-1)
 

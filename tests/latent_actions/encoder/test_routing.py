@@ -1,4 +1,4 @@
-"""RoutingAssignments: which special token each patch is committed to, and what their gradients are."""
+"""Routing: which special token each patch is committed to, and what their gradients are."""
 
 import pytest
 import torch
@@ -10,12 +10,11 @@ from latent_actions.encoder.routing import (
     action_band,
     register_balance,
     route_tokens,
-    sparsemax,
 )
 
 HARD = Routing(hard=True, noise=False)
 HARD_ROWS = ["st_gumbel", "st_argmax", "topk"]
-ALL = [*HARD_ROWS, "sparsemax", "soft"]
+ALL = [*HARD_ROWS, "soft"]
 
 
 def logits(seed=0, clips=3, patches=50, special_tokens=5):
@@ -67,7 +66,7 @@ def test_before_hardening_all_rows_are_soft_and_sharpen_with_the_temperature(est
 
 def test_topk_gives_the_action_token_its_share_of_every_clip():
     values = logits()
-    used = route_tokens(values, "topk", HARD, share=0.2).used
+    used = route_tokens(values, "topk", HARD, topk_ratio=0.2).used
     assert (used[..., 0].sum(dim=1) == 10).all()
     odds = values[..., 0] - values[..., 1:].logsumexp(dim=-1)
     for clip in range(3):
@@ -76,22 +75,6 @@ def test_topk_gives_the_action_token_its_share_of_every_clip():
     others = used[..., 0] == 0
     best = 1 + values[..., 1:].argmax(dim=-1)
     assert torch.equal(used.argmax(dim=-1)[others], best[others])
-
-
-def test_sparsemax_is_the_nearest_point_of_the_simplex():
-    rows = logits(patches=20)
-    found = sparsemax(rows)
-    assert (found == 0).any() and not (found == 0).all()
-    candidates = torch.distributions.Dirichlet(torch.full((5,), 0.5)).sample((2000,))
-    distance = (found - rows).square().sum(dim=-1)
-    others = (candidates[:, None, None] - rows).square().sum(dim=-1)
-    assert (distance <= others + 1e-5).all()
-    torch.testing.assert_close(sparsemax(found), found, atol=1e-6, rtol=0)
-
-
-def test_sparsemax_gradient_is_that_of_differences():
-    values = logits(clips=1, patches=3).double().requires_grad_()
-    assert torch.autograd.gradcheck(sparsemax, values, eps=1e-6)
 
 
 def test_action_band_is_zero_inside_and_squared_outside():

@@ -1,4 +1,4 @@
-"""Options of the group sampler: one view of each moment, the best exo camera."""
+"""The group sampler: its pinned stream, the best exo camera."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.clips import ClipTable, pair_views
-from latent_actions.encoder.inputs.sampler import GroupSampler, SamplerConfig, check_groups
+from latent_actions.encoder.inputs.sampler import GroupSampler, SamplerConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
 
 COLUMNS = ("moment", "take", "scene", "view", "camera", "verb", "text", "split")
@@ -56,35 +56,7 @@ def test_random_batches_are_of_pairs(table, size):
         sampler(table, kind="random").batch(0, size)
 
 
-def test_one_view_each(table):
-    drawn = sampler(table, views="one")
-    rows = np.concatenate([drawn.batch(step, 64) for step in range(50)])
-    check_groups(table, rows, "one")
-    groups = rows.reshape(-1, 2, 2, 2)  # group, anchors or others, quadruplet, A and B or C and D
-    for group in groups[:50]:
-        for first, second in group[0]:
-            assert table.verb[first] == table.verb[second]
-            assert table.scene[first] != table.scene[second]
-        for anchors, others in zip(group[0], group[1], strict=True):
-            for anchor, other in zip(anchors, others, strict=True):
-                assert table.scene[anchor] == table.scene[other]
-                assert table.verb[anchor] != table.verb[other]
-    ego = np.array([view == "ego" for view in table.view])[groups]
-    crossed = (ego[:, 0, :, 0] != ego[:, 0, :, 1]).mean()
-    assert crossed == pytest.approx(0.5, abs=0.06)  # 800 quadruplets: 3.4 standard errors
-    assert ego.mean(axis=(0, 2)) == pytest.approx(0.5, abs=0.06)
-    np.testing.assert_array_equal(sampler(table, views="one").batch(7, 16), drawn.batch(7, 16))
-
-
-def test_the_promise_of_both_views_does_not_hold_for_one(table):
-    rows = sampler(table, views="one").batch(0, 64)
-    with pytest.raises(AssertionError, match="no cross-view positive"):
-        check_groups(table, rows)
-    with pytest.raises(ValueError, match="needs kind groups"):
-        SamplerConfig(kind="random", views="one")
-
-
-@pytest.mark.parametrize("options", [{}, {"views": "one"}, {"kind": "random"}])
+@pytest.mark.parametrize("options", [{}, {"kind": "random"}])
 def test_the_best_exo_camera_comes_more_often(three_exo, options):
     drawn = sampler(three_exo, **options)
     rows = np.concatenate([drawn.batch(step, 64) for step in range(50)])

@@ -10,25 +10,38 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
+from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.labelers import (
+    FeatureDifferenceConfig,
     InvActConfig,
     LabelerConfig,
     LapaConfig,
+    LapoConfig,
     RandomConfig,
     ShuffledConfig,
+    TrueActionsConfig,
+    UnivlaLabelerConfig,
+    VptConfig,
 )
+from latent_actions.labelers.actions import ActionsConfig
+from latent_actions.labelers.features import RandomFeatureConfig
 from latent_actions.labelers.labeler import (
     CODE_LENGTH,
     CODEBOOK_SIZE,
     Labeler,
+    TrainingPairs,
     ends,
     subfolder_or_self,
     window,
 )
+from latent_actions.labelers.lapo import LapoModelConfig
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.trained import FitConfig
+from latent_actions.labelers.true_actions import InverseDynamicsConfig
+from latent_actions.labelers.univla.config import UnivlaConfig
 from latent_actions.video.records import PairRecord
 
 PAIRS = 24
@@ -49,9 +62,21 @@ def records(count: int = PAIRS) -> list[PairRecord]:
     ]  # fmt: skip
 
 
-def training() -> Iterator[np.ndarray]:
-    yield clips(40, seed=1)
-    yield clips(40, seed=2)
+def training() -> Iterator[TrainingPairs]:
+    yield TrainingPairs(clips(40, seed=1), records(40))
+    yield TrainingPairs(clips(40, seed=2), records(40))
+
+
+def quick() -> FitConfig:
+    return FitConfig(loop=LoopConfig(steps=6, batch_size=8, log_every=2, checkpoint_every=4))
+
+
+def write_actions(folder: Path) -> ActionsConfig:
+    folder.mkdir()
+    for number in range(10):
+        velocity = np.random.default_rng(number).normal(size=(40, 7))
+        np.savez(folder / f"{number}.npz", velocity=velocity)
+    return ActionsConfig(folder=folder)
 
 
 def store(count: int = PAIRS) -> LabelStore:
@@ -85,7 +110,22 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LabelerConfig]:
     )
     encoder.save_pretrained(folder / "encoder" / "encoder")
     write_labels(folder / "labels" / "labels_train.parquet", store())
+    actions = write_actions(folder / "truth")
+    lam = UnivlaConfig(
+        model_dim=16, latent_dim=8, num_latents=8, context_latents=8, enc_blocks=1, dec_blocks=1,
+        num_heads=2, text_dim=16,
+    )  # fmt: skip
+    features = RandomFeatureConfig(width=8, size=16, side=2)
     return {
+        "feature_difference": FeatureDifferenceConfig(features=features),
+        "lapo": LapoConfig(model=LapoModelConfig(size=16, width=4, latent_dim=8), training=quick()),
+        "true_actions": TrueActionsConfig(actions=actions),
+        "univla": UnivlaLabelerConfig(
+            features=features, model=lam, stage_1=quick(), stage_2=quick()
+        ),
+        "vpt": VptConfig(
+            actions=actions, model=InverseDynamicsConfig(size=16, width=4), training=quick()
+        ),
         "lapa": LapaConfig(laq=folder / "laq"),
         "invact": InvActConfig(encoder=folder / "encoder"),
         "shuffled": ShuffledConfig(labels=folder / "labels"),
@@ -109,7 +149,8 @@ def test_contract(name: str, parts: dict[str, LabelerConfig], tmp_path: Path) ->
     assert codes.min() >= 0 and codes.max() < CODEBOOK_SIZE
     assert (labeler.code_length, labeler.codebook_size) == (CODE_LENGTH, CODEBOOK_SIZE)
     assert labeler.name == name and len(labeler.hash) == 16
-    assert labeler.n_frames == {"lapa": 2, "invact": 4}.get(name, 0)
+    looks_at = {"invact": 4, "random": 0, "shuffled": 0, "true_actions": 0}
+    assert labeler.n_frames == looks_at.get(name, 2)
     assert np.array_equal(codes, labeler.codes(clips(), records()))
     again = built(parts, name, tmp_path)
     assert again.hash == labeler.hash
@@ -118,7 +159,7 @@ def test_contract(name: str, parts: dict[str, LabelerConfig], tmp_path: Path) ->
     assert all(path.exists() for path in parts[name].parents().values())
 
 
-@pytest.mark.parametrize("name", ["invact", "lapa"])
+@pytest.mark.parametrize("name", ["feature_difference", "invact", "lapa", "lapo", "univla", "vpt"])
 def test_codes_depend_on_the_pair_alone(
     name: str, parts: dict[str, LabelerConfig], tmp_path: Path
 ) -> None:
@@ -150,7 +191,7 @@ def test_invact_keeps_its_quantizer_and_shares_it(
 ) -> None:
     labeler = built(parts, "invact", tmp_path)
 
-    def never() -> Iterator[np.ndarray]:
+    def never() -> Iterator[TrainingPairs]:
         raise AssertionError("the quantizer was fitted already")
 
     kept = parts["invact"].build(tmp_path, never)

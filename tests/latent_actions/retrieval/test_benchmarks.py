@@ -147,7 +147,7 @@ def test_probes_read_action_token_and_registers(context):
     assert found[folds, "scene from registers"].value > 95
     row = found[folds, "scene from action token"]
     assert row.value <= row.chance + 1e-9
-    # a token that was cut down is probed as a whole too
+    # a token that was projected is probed as a whole too
     assert found[folds, "scene from action token before its readout"].value > 95
     whole = values(SceneBiasBenchmark().rows(context, split(blind)))
     assert (folds, "scene from action token before its readout") not in whole

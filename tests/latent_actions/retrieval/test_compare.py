@@ -62,14 +62,14 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
-def config_of(runs: Path, out: Path, *args: str, **variants: str) -> compare.CompareConfig:
+def config_of(runs: Path, out: Path, *args: str, **variants: str) -> compare.CompareEncodersConfig:
     """variants: names of runs with a space between."""
     variants = variants or {"ours": "ours_0 ours_1", "other": "other_0 other_1"}
     given = {name: [str(runs / run) for run in words.split()] for name, words in variants.items()}
     words = ["--out", str(out), "--variants", json.dumps(given), "--reference", "ours", "--draws", "50",
              "--data.type", "sprites", "--data.moments", "8", "--data.val_moments", "40",
              "--data.val_scenes", "3", "--data.size", "16"]  # fmt: skip
-    return parse_config(compare.CompareConfig, [*words, *args])
+    return parse_config(compare.CompareEncodersConfig, [*words, *args])
 
 
 def p_at_10(folder: Path) -> dict[tuple[str, str], dict]:
@@ -301,7 +301,7 @@ def test_directions_are_spelled_out():
 
 def test_the_config_names_three_seeds_of_each_variant_that_is_judged():
     path = REPOSITORY / "configs" / "encoder" / "compare_retrieval.yaml"
-    config = parse_config(compare.CompareConfig, ["--config_path", str(path)])
+    config = parse_config(compare.CompareEncodersConfig, ["--config_path", str(path)])
     seeds = {name: len(runs) for name, runs in {**config.variants, **config.baselines}.items()}
     assert set(seeds.values()) == {3}
     assert [type(m).__name__[:9] for m in config.measures] == ["Chirality", "Commitmen"]

@@ -9,7 +9,11 @@ from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.retrieval.benchmark import Context
 from latent_actions.retrieval.benchmarks import NtuBenchmark, PhyWorldBenchmark
 from latent_actions.retrieval.benchmarks.ssv2 import Ssv2Benchmark, opposite_classes
-from latent_actions.retrieval.benchmarks.zero_shot import Protocol, protocol_rows, some_of_each
+from latent_actions.retrieval.benchmarks.zero_shot import (
+    ZeroShotProtocol,
+    protocol_rows,
+    some_of_each,
+)
 from latent_actions.retrieval.encoders import EvaluatedEncoder, pixel_embedding
 from latent_actions.retrieval.results import Scorer
 from latent_actions.video.phyworld.generate import PhyWorldConfig, main
@@ -52,13 +56,11 @@ def test_scores_of_a_protocol():
     labels = ["a", "a", "b", "b"]
     every = np.ones(4, bool)
     score = Scorer("ntu", "perfect", 20)
-    rows = list(
-        protocol_rows(score, np.eye(2)[[0, 0, 1, 1]], Protocol("all", labels, every, every, "wxyz"),
-                      "wxyz")
-    )  # fmt: skip
+    protocol = ZeroShotProtocol("all", labels, every, every, "wxyz")
+    rows = list(protocol_rows(score, np.eye(2)[[0, 0, 1, 1]], protocol, "wxyz"))
     assert {row.measure: row.value for row in rows} == {"P@10": 10, "mAP": 100, "R@1": 100}
     assert rows[2].chance == pytest.approx(100 / 3) and rows[2].n == 4
-    empty = Protocol("none", labels, ~every, every, labels)
+    empty = ZeroShotProtocol("none", labels, ~every, every, labels)
     assert "0 queries" in next(protocol_rows(score, np.eye(4), empty, labels)).note
 
 

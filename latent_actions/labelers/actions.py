@@ -1,0 +1,60 @@
+"""True actions of pairs: what upper bounds are made of, and what codes are measured against.
+
+    <folder>/<video>.npz    an array (T, A), one row per frame, as `invact data synth` writes `velocity`
+                            into <out>/truth/ssv2; <video> is the name of the video file without suffix
+
+The action of a pair is the mean over its frames, the last one left out: with velocities, the motion from
+its first to its last frame over the time between.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from invact_vla.core.errors import UserError
+from invact_vla.core.limits import short, some
+from latent_actions.video.records import PairRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionsConfig:
+    """Where true actions are."""
+
+    folder: Path = Path("runs/synth/truth/ssv2")  # one .npz file per video
+    array: str = "velocity"  # name of the array in each file
+
+
+def pair_actions(records: Sequence[PairRecord], config: ActionsConfig) -> np.ndarray:
+    """float64 (N, A), a row per pair. UserError for a pair without actions."""
+    files: dict[str, np.ndarray] = {}
+    rows = []
+    for record in records:
+        name = Path(record.video).stem
+        if name not in files:
+            files[name] = _read(config.folder / f"{name}.npz", config.array)
+        part = files[name][record.frame : record.frame_end]
+        if not len(part):
+            raise UserError(
+                f"{config.folder}/{name}.npz has {len(files[name])} frames, a pair starts at "
+                f"{record.frame}: give the actions of these videos"
+            )
+        rows.append(part.mean(axis=0))
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        raise UserError(f"actions in {config.folder} have different widths: {some(sorted(widths))}")
+    return np.stack(rows) if rows else np.zeros((0, 0))
+
+
+def _read(path: Path, array: str) -> np.ndarray:
+    if not path.is_file():
+        raise UserError(f"no true actions at {path}: expected one .npz file per video")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            values = np.asarray(arrays[array], np.float64)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} has no array {array} ({short(str(error))})") from error
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise UserError(f"{path}: expected {array} of shape (frames, dimensions), finite")
+    return values

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
 
 WIDTH_IN = 4.2  # of a chart at its natural size, about what a phone shows
 MAX_POINTS = 240  # of a line; more are averaged in bins
-LABEL_CHARACTERS = 26  # of a row; longer labels are cut, tables have them in full
+LABEL_CHARACTERS = 26  # longer labels are cut; tables and legends have them in full
 COLORS = 6  # --c0 .. --c5 of the page
 SINGLE_COLOR = 2
 _HEX = ("#6b7280", "#c26a17", "#1f5fae", "#2c8a57", "#8b48a8", "#b23a48")
 _SOFT, _RULE = "#6a6e76", "#e3e1da"
 _VARIABLES = {h: f"var(--c{n})" for n, h in enumerate(_HEX)} | {
-    _SOFT: "var(--soft)",
-    _RULE: "var(--rule)",
-}
-_STYLE = {
+    _SOFT: "var(--soft)", _RULE: "var(--rule)",
+}  # fmt: skip
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "invact",
     "text.parse_math": False,  # names of variants may hold a dollar sign
@@ -75,8 +75,9 @@ def line_chart(
         for name, points in lines.items():
             marker = "o" if len(points) == 1 else ""
             axes.plot(*zip(*points, strict=True), marker=marker, color=_HEX[numbers[name]])
-        axes.set_xlabel(x_label)
-        axes.set_title(y_label + " (log scale)" * is_log, loc="left", color=_SOFT, fontsize=9)
+        axes.set_xlabel(_cut(x_label))
+        title = _cut(y_label) + " (log scale)" * is_log
+        axes.set_title(title, loc="left", color=_SOFT, fontsize=9)
         if is_log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -118,20 +119,21 @@ def interval_chart(
     every = [value for r in rows for value in (r.high, r.value, *r.points)] + [reference or 0.0]
 
     def draw(axes: Any) -> None:
+        side = axes.get_yaxis_transform()
         for number, row in enumerate(rows):
             color = _HEX[number % COLORS]
             axes.plot([row.low, row.high], [number, number], color=color, linewidth=2.4)
             axes.plot(row.value, number, marker="o", markersize=6, color=color, clip_on=False)
             level = [number - 0.25] * len(row.points)
             axes.plot(row.points, level, "o", markersize=3.5, color=color, fillstyle="none")
-            axes.text(1.02, number, row.text, transform=axes.get_yaxis_transform(), va="center")
+            axes.text(1.02, number, _cut(row.text), transform=side, va="center")
         if reference is not None:
             axes.axvline(reference, color=_SOFT, linestyle="--", linewidth=1)
         axes.set_xlim(0, 1.02 * (end or max(every) or 1.0))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [_cut(row.label) for row in rows])
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(_cut(x_label))
         axes.grid(axis="x")
 
     marks = [("dot", "var(--soft)", legend)]
@@ -163,7 +165,8 @@ def _chart(
     from matplotlib.figure import Figure
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its font cache is nobody's business
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of glyphs that its font lacks; the page has another
         figure = Figure(figsize=(width, height))
         draw(figure.subplots())
         svg = _svg(figure)
@@ -171,27 +174,32 @@ def _chart(
 
 
 def _svg(figure: "Figure") -> str:
-    """The figure's <svg>, made fit for a page: no addresses, no ids but those in use, no own fonts."""
-    file = io.StringIO()
-    figure.savefig(
-        file, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
-    )
+    """The figure's <svg>, made fit for a page."""
+    file, given = io.StringIO(), {"bbox_inches": "tight", "transparent": True}
+    figure.savefig(file, format="svg", metadata={"Date": None}, **given)
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"| id="(?![mp][0-9a-f]{10}")[^"]*"', "", text)
-    text = re.sub(r"font-family: [^;]*; ?", "", text).replace("xlink:href", "href")
-    text = re.sub(
-        r'<svg width="([^"]*)" height="[^"]*"', r'<svg class="chart" style="max-width:\1"', text
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|\n *(?=<)", "", text, flags=re.S)
+    return re.sub(r"<[^>]+>", lambda tag: _clean(tag[0]), text)
+
+
+def _clean(tag: str) -> str:
+    """A tag without addresses, ids that nothing refers to, own fonts and idle digits, in the page's
+    colors; what stands between tags is left alone."""
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"| id="(?![mp][0-9a-f]{10}")[^"]*"', "", tag)
+    tag = re.sub(r"font-family: [^;]*; ?|(?<=\d\.\d\d)\d+|\s*\n\s*(?=\S)", "", tag)
+    tag = re.sub(
+        r'<svg width="([^"]*)" height="[^"]*"', r'<svg class="chart" style="max-width:\1"', tag
     )
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", " ", text))
     for color, variable in _VARIABLES.items():
-        text = text.replace(color, variable)
-    return text
+        tag = tag.replace(color, variable)
+    return tag.replace("xlink:href", "href")
 
 
-def _cut(label: str) -> str:
-    return label if len(label) <= LABEL_CHARACTERS else label[: LABEL_CHARACTERS - 1] + "…"
+def _cut(text: str) -> str:
+    """At most LABEL_CHARACTERS printable characters: fonts refuse others."""
+    short = text if len(text) <= LABEL_CHARACTERS else text[: LABEL_CHARACTERS - 1] + "…"
+    return "".join(c if c.isprintable() else "?" for c in short)
 
 
 def _thin(points: Points) -> list[tuple[float, float]]:

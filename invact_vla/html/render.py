@@ -23,7 +23,7 @@ def render(template: str, *folders: Path, **values: Any) -> str:
     the template names. A number stays on the line of its percent sign.
     """
     text = _environment(*folders).get_template(template).render(**values)
-    links = re.findall(r'<section id="(\w+)"><h2>(.*?)</h2>', text)
+    links = re.findall(r'<section id="(\w+)"><h2>(.*?)</h2>', text, re.S)
     items = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in links)
     return re.sub(r"(\d) %", r"\1&nbsp;%", text.replace("<nav></nav>", f"<nav>{items}</nav>", 1))
 
@@ -32,7 +32,7 @@ def write_page(path: Path, template: str, *folders: Path, **values: Any) -> Path
     """`render` into a file, all or nothing; returns `path`."""
     document = render(template, *folders, **values)
     with atomic_file(path) as temporary:
-        temporary.write_text(document, encoding="utf-8")
+        temporary.write_text(document, encoding="utf-8", errors="replace")
     return path
 
 

@@ -19,8 +19,8 @@ from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs.clips import ClipTable
 
 _SCORES = {
-    "g-g": "ego to ego", "x-x": "exo to exo", "cross_scene": "cross-scene (mean of both)",
-    "g-x": "ego to exo", "x-g": "exo to ego", "cross_view": "cross-view (mean of both)",
+    "g-g": "ego -> ego", "x-x": "exo -> exo", "cross_scene": "cross-scene (mean of both)",
+    "g-x": "ego -> exo", "x-g": "exo -> ego", "cross_view": "cross-view (mean of both)",
 }  # fmt: skip
 _NEUTRAL = ("out", "overwrite", "workers", "device")  # fields that do not shape the encoder
 _SHOWN_VERBS = 30

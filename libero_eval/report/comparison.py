@@ -83,7 +83,8 @@ class PolicyComparison:
         """Whether any split of the discordant pairs could be significant: McNemar's exact p of m
         pairs is at least 2 / 2^m."""
         c = self.total.comparison
-        return not c.is_paired or c.only_first + c.only_second >= DISCORDANT_PAIRS
+        pairs = (c.only_first or 0) + (c.only_second or 0)
+        return not c.is_paired or pairs >= DISCORDANT_PAIRS
 
 
 class _Question(NamedTuple):

@@ -97,7 +97,7 @@ def line(label: str, rows: Sequence[EpisodeRow], interval: Interval = wilson) ->
 
 
 def lines_of(policy: EvaluatedPolicy) -> list[Line]:
-    """A line a task, and the total as the last."""
+    """One line per task, and the total as the last."""
     groups = by_task(policy.rows)
     several = len({suite for suite, _ in groups}) > 1
     lines = [

@@ -32,6 +32,24 @@ def test_text_and_colors_are_the_page_s_own() -> None:
     assert "<style" not in chart and "<metadata" not in chart
 
 
+def test_what_is_written_keeps_its_digits() -> None:
+    chart = line_chart({"a": [(0, 0.0012345), (1, 0.0018)]}, "0.12345 s", "#1f5fae")
+    assert ">0.0014<" in chart and ">0.12345 s<" in chart and ">#1f5fae<" in chart
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\ud800x", "a\x00b", "a\nb", "-->", "</text><script>", "$\\frac{", "", "中文", "x" * 5000],
+)
+def test_any_name_can_be_drawn(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    rows = [Interval(name, 1, 0, 2, name)]
+    charts = interval_chart(rows, name, name, name, reference=1, reference_name=name)
+    charts += line_chart({name: [(0, 1), (1, 2)]}, name, name)
+    assert "<script" not in charts and not recwarn.list
+    tick = charts.split("</text>")[0].rsplit(">", 1)[1]
+    assert len(tick) <= 30
+
+
 def test_a_variant_has_one_color_in_all_charts() -> None:
     chart = line_chart({"b": LINES["_b & <i>"]}, "step", "loss", order=("a", "b"))
     assert "var(--c1)" in chart and "var(--c0)" not in chart

@@ -34,6 +34,13 @@ def test_a_number_stays_with_its_percent_sign(tmp_path: Path) -> None:
     assert "12.5&nbsp;% of x" in text and "a % b" in text
 
 
+def test_text_that_no_encoding_has_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x.html.j2").write_text(PAGE)
+    values = {"title": "a\ud800b", "scope": "", "name": "n", "rows": []}
+    path = write_page(tmp_path / "x.html", "x.html.j2", tmp_path, **values)
+    assert "<title>a?b</title>" in path.read_text()
+
+
 def test_parts_escape_what_they_are_given() -> None:
     table = part("table", head=["<a>"], rows=[["x" * 40], ["short"]], caption="<c>")
     assert "&lt;a&gt;" in table and "&lt;c&gt;" in table

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from libero_eval.report.lines import TOTAL, Line, lines_of
 from libero_eval.report.policies import EvaluatedPolicy, read_policy
 from libero_eval.report.run_page import error_rows
 from libero_eval.results import statistics
-from libero_eval.results.rows import EpisodeRow
 
 Policies = Mapping[str, EvaluatedPolicy]
 
@@ -108,25 +107,17 @@ def _differences(variants: Policies) -> dict[str, Any]:
     }
 
 
-def _goals_best(row: EpisodeRow) -> float:
-    return row.goals_best / max(row.goals_total, 1)
-
-
-def _closest(row: EpisodeRow) -> float:
-    return nan if row.closest_m is None else row.closest_m
-
-
 MEASURES = {
-    "goals, best moment (percentage points)": _goals_best,
-    "closest approach (cm)": _closest,
+    "goals, best moment (percentage points)": lambda row: row.goals_best / max(row.goals_total, 1),
+    "closest approach (cm)": lambda row: nan if row.closest_m is None else row.closest_m,
 }
 
 
 def _mean_change(first: EvaluatedPolicy, second: EvaluatedPolicy, value: Any) -> str:
+    """Mean paired change times 100; a dash for other episodes or one without the measure."""
     try:
         found = statistics.compare_means(first.rows, second.rows, value)
     except UserError:
         return "–"
-    if found.difference != found.difference:  # an episode without a closest approach
-        return "–"
-    return f"{points(found.difference)} [{points(found.low)}, {points(found.high)}]"
+    words = f"{points(found.difference)} [{points(found.low)}, {points(found.high)}]"
+    return "–" if isnan(found.difference) else words

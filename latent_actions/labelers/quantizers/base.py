@@ -21,7 +21,6 @@ from invact_vla.core.files import atomic_folder, hash_json, read_json, write_jso
 from invact_vla.core.limits import short
 from invact_vla.untrusted.model_config import decode_config
 from invact_vla.untrusted.torch_files import read_safetensors
-from latent_actions.labelers.kmeans import kmeans, nearest
 
 Arrays = dict[str, np.ndarray]
 MOST = 1 << 16  # positions, and values of a code
@@ -146,118 +145,6 @@ class Quantizer:
         return float(1 - error / np.maximum(((embeddings - embeddings.mean(0)) ** 2).sum(), 1e-12))
 
 
-@QuantizerConfig.register_subclass("pq")
-@dataclass(frozen=True, kw_only=True)
-class ProductQuantizerConfig(QuantizerConfig):
-    """Product quantization: rotate, cut into K sub-spaces, k-means in each (Jegou et al. 2011).
-
-    Principal axes are dealt to the sub-spaces so that each gets an equal share of the variance
-    (eigenvalue allocation of optimized PQ, Ge et al. 2013); otherwise the last carry only noise.
-    """
-
-    dims: int = 32  # principal axes kept, at most D; rounded down to a multiple of `positions`
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.dims < self.positions:
-            raise ValueError(f"dims must be at least positions {self.positions}, got {self.dims}")
-
-    def _fit(self, embeddings: np.ndarray) -> Arrays:
-        mean, axes, variance = principal_axes(embeddings)
-        width = min(self.dims, len(axes)) // self.positions
-        if width < 1:
-            raise UserError(
-                f"{self.positions} sub-spaces need as many dimensions, there are {len(axes)}"
-            )
-        parts = allocate(variance[: width * self.positions], self.positions)
-        rotation = np.concatenate([axes[part] for part in parts])
-        projected = _split((embeddings - mean) @ rotation.T, self.positions)
-        rng = np.random.default_rng([self.seed, 0])
-        centers = np.stack([kmeans(part, self.codes, rng) for part in projected])
-        return {"mean": mean, "rotation": rotation, "centers": centers}
-
-    def _encode(self, arrays: Arrays, embeddings: np.ndarray) -> np.ndarray:
-        parts = _split((embeddings - arrays["mean"]) @ arrays["rotation"].T, self.positions)
-        codes = [nearest(p, c) for p, c in zip(parts, arrays["centers"], strict=True)]
-        return np.stack(codes, axis=1)
-
-    def _decode(self, arrays: Arrays, codes: np.ndarray) -> np.ndarray:
-        parts = [c[codes[:, k]] for k, c in enumerate(arrays["centers"])]
-        return arrays["mean"] + np.concatenate(parts, axis=1) @ arrays["rotation"]
-
-    def _shapes(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
-        rows, width = arrays["rotation"].shape
-        centers = (self.positions, self.codes, rows // self.positions)
-        rotation = (centers[0] * centers[2], width)
-        return {"mean": (width,), "rotation": rotation, "centers": centers}
-
-
-@QuantizerConfig.register_subclass("rvq")
-@dataclass(frozen=True, kw_only=True)
-class ResidualQuantizerConfig(QuantizerConfig):
-    """Residual quantization: each position quantizes what those before left (Chen et al. 2010).
-
-    The first code is coarse and the last is fine, so it has a natural order for a language model.
-    """
-
-    def _fit(self, embeddings: np.ndarray) -> Arrays:
-        mean = embeddings.mean(axis=0)
-        rest, rng, levels = embeddings - mean, np.random.default_rng([self.seed, 1]), []
-        for _ in range(self.positions):
-            levels.append(kmeans(rest, self.codes, rng))
-            rest = rest - levels[-1][nearest(rest, levels[-1])]
-        return {"mean": mean, "centers": np.stack(levels)}
-
-    def _encode(self, arrays: Arrays, embeddings: np.ndarray) -> np.ndarray:
-        rest, codes = embeddings - arrays["mean"], []
-        for centers in arrays["centers"]:
-            codes.append(nearest(rest, centers))
-            rest = rest - centers[codes[-1]]
-        return np.stack(codes, axis=1)
-
-    def _decode(self, arrays: Arrays, codes: np.ndarray) -> np.ndarray:
-        return arrays["mean"] + sum(c[codes[:, k]] for k, c in enumerate(arrays["centers"]))
-
-    def _shapes(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
-        (width,) = arrays["mean"].shape
-        return {"mean": (width,), "centers": (self.positions, self.codes, width)}
-
-
-@QuantizerConfig.register_subclass("fsq")
-@dataclass(frozen=True, kw_only=True)
-class PCAQuantileQuantizerConfig(QuantizerConfig):
-    """Scalar quantization: the first K principal axes, C levels each.
-
-    After FSQ (arxiv.org/abs/2309.15505). ScoreBounds are equally frequent quantiles of the training
-    data, so no code can die; neighbors in code are neighbors in space.
-    """
-
-    def _fit(self, embeddings: np.ndarray) -> Arrays:
-        mean, axes, _ = principal_axes(embeddings)
-        if len(axes) < self.positions:
-            raise UserError(f"{self.positions} axes needed, the embeddings have {len(axes)}")
-        axes = axes[: self.positions]
-        projected = (embeddings - mean) @ axes.T
-        edges = np.quantile(projected, np.arange(1, self.codes) / self.codes, axis=0).T
-        middles = np.quantile(projected, (np.arange(self.codes) + 0.5) / self.codes, axis=0).T
-        return {"mean": mean, "axes": axes, "edges": edges, "middles": middles}
-
-    def _encode(self, arrays: Arrays, embeddings: np.ndarray) -> np.ndarray:
-        projected = (embeddings - arrays["mean"]) @ arrays["axes"].T
-        codes = [
-            np.searchsorted(e, projected[:, k], "right") for k, e in enumerate(arrays["edges"])
-        ]
-        return np.stack(codes, axis=1).astype(np.int64)
-
-    def _decode(self, arrays: Arrays, codes: np.ndarray) -> np.ndarray:
-        values = np.stack([m[codes[:, k]] for k, m in enumerate(arrays["middles"])], axis=1)
-        return arrays["mean"] + values @ arrays["axes"]
-
-    def _shapes(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
-        (width,), k, c = arrays["mean"].shape, self.positions, self.codes
-        return {"mean": (width,), "axes": (k, width), "edges": (k, c - 1), "middles": (k, c)}
-
-
 def save_quantizer(quantizer: Quantizer, folder: Path) -> None:
     """Write quantizer.json and quantizer.safetensors, atomically as a folder."""
     with atomic_folder(folder) as temporary:
@@ -290,23 +177,6 @@ def principal_axes(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     axes = vectors[:, order].T
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
     return mean, axes * signs[:, None], np.maximum(values[order], 0.0)
-
-
-def allocate(variance: np.ndarray, parts: int) -> list[list[int]]:
-    """Deal axes of falling variance (R,) to `parts` equal groups of nearly equal total variance."""
-    capacity = len(variance) // parts
-    groups: list[list[int]] = [[] for _ in range(parts)]
-    totals = np.zeros(parts)
-    for axis, value in enumerate(variance):
-        open_groups = [g for g in range(parts) if len(groups[g]) < capacity]
-        group = min(open_groups, key=lambda g: (totals[g], g))
-        groups[group].append(axis)
-        totals[group] += value
-    return groups
-
-
-def _split(values: np.ndarray, parts: int) -> list[np.ndarray]:
-    return np.split(values, parts, axis=1)
 
 
 def _checked(embeddings: np.ndarray) -> np.ndarray:

@@ -27,6 +27,37 @@ def kmeans(
     return best[np.argsort(best[:, 0], kind="stable")]
 
 
+def balanced_kmeans(
+    points: np.ndarray, centers: int, rng: np.random.Generator, steps: int = 20, rounds: int = 50
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centers (C, D) and offsets (C,), float64, such that argmin of squared distance + offset gives each
+    center a nearly equal part of points (N, D).
+
+    Lloyd steps on assignments of equal parts: prices of the centers, found by optimal transport with an
+    entropy of a part of the squared radius of a cell (Sinkhorn). Ordered as in `kmeans`.
+    """
+    points = np.asarray(points, np.float64)
+    found, offsets = kmeans(points, centers, rng, restarts=1), np.zeros(centers)
+    for _ in range(steps):
+        cost = squared_distances(points, found)
+        small = max(0.1 * float(np.median(cost.min(axis=1))), 1e-9 * float(cost.mean()), 1e-12)
+        for unit in np.geomspace(max(float(cost.mean()), small), small, rounds):
+            share = _softmax(-(cost + offsets) / unit)
+            offsets += unit * np.log(np.maximum(share.mean(axis=0) * centers, 1e-12))
+        chosen = (cost + offsets).argmin(axis=1)
+        counts = np.bincount(chosen, minlength=centers)
+        sums = np.zeros_like(found)
+        np.add.at(sums, chosen, points)
+        found = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], found)
+    order = np.argsort(found[:, 0], kind="stable")
+    return found[order], (offsets - offsets.min())[order]
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    weights = np.exp(values - values.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Index of the nearest center of each point: int64 (N,). Ties go to the lower index."""
     return squared_distances(np.asarray(points, np.float64), centers).argmin(axis=1)

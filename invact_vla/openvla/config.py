@@ -7,6 +7,8 @@ description of the towers under "towers", so that other readers of the file can 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from transformers import LlamaConfig
+
 from invact_vla.data.conventions import ROTATIONS
 from invact_vla.openvla.head_configs import HeadConfig, OftHeadConfig, TokensHeadConfig
 
@@ -57,37 +59,10 @@ class TowerConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """The Llama. Defaults are what an empty text_config means: 7B, eps 1e-6, 2048 places."""
-
-    vocab_size: int = 32064  # rows of the embedding, padded
-    hidden_size: int = 4096  # width
-    intermediate_size: int = 11008  # MLP width
-    num_hidden_layers: int = 32  # layers
-    num_attention_heads: int = 32  # query heads
-    num_key_value_heads: int | None = None  # key and value heads; null: as many as query heads
-    head_dim: int | None = None  # width of a head; null: hidden_size / num_attention_heads
-    hidden_act: str = "silu"  # activation of the gate
-    rms_norm_eps: float = 1e-6  # the published folder means 1e-6, not Llama-2's own 1e-5
-    max_position_embeddings: int = 2048  # longest sequence
-    rope_theta: float = 10000.0  # base of the rotary angles
-    rope_scaling: dict[str, Any] | None = None  # scaling of the rotary angles
-    initializer_range: float = 0.02  # standard deviation of fresh weights
-    attention_bias: bool = False  # biases of q, k, v, o
-    mlp_bias: bool = False  # biases of the MLP
-    attention_dropout: float = 0.0  # dropout of the attention weights
-    tie_word_embeddings: bool = False  # lm_head shares the embedding
-
-    def __post_init__(self) -> None:
-        _check_sizes(self, num_hidden_layers=MAX_LAYERS, hidden_size=MAX_WIDTH,
-                     intermediate_size=MAX_WIDTH, num_attention_heads=MAX_WIDTH,
-                     vocab_size=MAX_ROWS)  # fmt: skip
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of "
-                f"num_attention_heads {self.num_attention_heads}"
-            )
+def llama_config(**options: Any) -> LlamaConfig:
+    """The Llama of an OpenVLA; transformers' defaults are what an empty text_config means: 7B, eps
+    1e-6 and not Llama-2's own 1e-5, 2048 places. 32064 rows are 32000 pieces, padded."""
+    return LlamaConfig(**{"vocab_size": 32064, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +123,7 @@ class OpenVLAConfig:
     output_projector_states: bool = False  # return the projected patches
     n_action_bins: int = 256  # ids at the end of the vocabulary that mean actions
     norm_stats: dict[str, Any] = field(default_factory=dict)  # statistics per data set
-    text_config: TextConfig = field(default_factory=TextConfig)  # the language model
+    text_config: LlamaConfig = field(default_factory=llama_config)  # the language model
     towers: tuple[TowerConfig, ...] = ()  # explicit towers
     invact: InvActConfig = field(default_factory=InvActConfig)  # this project's additions
 
@@ -159,6 +134,9 @@ class OpenVLAConfig:
                 f"use_fused_vision_backbone {self.use_fused_vision_backbone} needs {self.n_towers} "
                 f"tower(s), got {count}"
             )
+        _check_sizes(self.text_config, num_hidden_layers=MAX_LAYERS, hidden_size=MAX_WIDTH,
+                     intermediate_size=MAX_WIDTH, num_attention_heads=MAX_WIDTH,
+                     num_key_value_heads=MAX_WIDTH, head_dim=MAX_WIDTH, vocab_size=MAX_ROWS)  # fmt: skip
         rows = self.text_config.vocab_size
         if not 0 < self.vocab_size <= rows or not 0 <= self.pad_token_id < rows:
             raise ValueError(

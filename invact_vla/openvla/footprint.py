@@ -161,9 +161,8 @@ class Footprint:
     def cache_bytes(self, length: int, itemsize: int = _BF16) -> int:
         """Keys and values of `length` tokens of one sequence."""
         text = self.config.text_config
-        heads = text.num_key_value_heads or text.num_attention_heads
-        size = text.head_dim or text.hidden_size // text.num_attention_heads
-        return 2 * len(self.layers) * heads * size * itemsize * length
+        heads = text.num_key_value_heads * text.head_dim
+        return 2 * len(self.layers) * heads * itemsize * length
 
     def activation_bytes(
         self, sample: Sample, compute: Compute, checkpointing: bool = False, scores: bool = False
@@ -227,10 +226,7 @@ def _linears(module: nn.Module) -> int:
 
 
 def _attention_width(config: OpenVLAConfig) -> int:
-    text = config.text_config
-    return text.num_attention_heads * (
-        text.head_dim or text.hidden_size // text.num_attention_heads
-    )
+    return config.text_config.num_attention_heads * config.text_config.head_dim
 
 
 def _sides(module: nn.Module) -> tuple[int, int]:

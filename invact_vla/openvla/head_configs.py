@@ -1,6 +1,6 @@
 """The choices of action head, as they stand in a recipe (`--head.type oft`) and in config.json."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import draccus
@@ -17,9 +17,13 @@ class HeadConfig(draccus.ChoiceRegistry):
         """What a config without a type means: published OpenVLA."""
         return "tokens"
 
-    def to_json(self) -> dict[str, Any]:
-        """The form in config.json; `head_from_json` reads it."""
-        return {"type": self.get_choice_name(type(self)), **asdict(self)}
+    @classmethod
+    def get_choice_class(cls, name: str) -> Any:
+        """The config of a type; ValueError names those there are."""
+        known = cls.get_known_choices()
+        if name not in known:
+            raise ValueError(f"unknown head type {name!r}: known are {', '.join(sorted(known))}")
+        return known[name]
 
 
 @HeadConfig.register_subclass("tokens")
@@ -57,15 +61,3 @@ class TextHeadConfig(HeadConfig):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"head: steps must be at least 1, got {self.steps}")
-
-
-def head_from_json(value: Any) -> HeadConfig:
-    """The `head` of config.json -> its config. ValueError names an unknown type or option."""
-    if not isinstance(value, dict):
-        raise ValueError(f"head: expected an object with a type, got {value!r}")
-    options = dict(value)
-    name = options.pop("type", HeadConfig.default_choice_name())
-    known = HeadConfig.get_known_choices()
-    if name not in known:
-        raise ValueError(f"unknown head type {name!r}: known are {', '.join(sorted(known))}")
-    return known[name](**options)

@@ -23,8 +23,7 @@ from tqdm import tqdm
 from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import open_run
 from invact_vla.core.schema import LatentLabels
-from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
-from invact_vla.data.label_videos import relative_path
+from invact_vla.data.label_store import LabelIdentity, LabelStore, relative_path, write_labels
 from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import stage_device
 from latent_actions.labelers import LapaConfig

@@ -46,7 +46,11 @@ def size() -> OpenVLAConfig:
     """The debug size with 64 px images, wider, and with more pieces."""
     config = load_model_config(REPOSITORY / "configs/vla/model_debug.yaml")
     text = replace(
-        config.text_config, hidden_size=96, intermediate_size=192, vocab_size=PIECES + 64
+        config.text_config,
+        hidden_size=96,
+        head_dim=48,
+        intermediate_size=192,
+        vocab_size=PIECES + 64,
     )
     towers = tuple(_tower(tower) for tower in config.towers)
     return replace(

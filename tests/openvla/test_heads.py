@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invact_vla.core.errors import UserError
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.checkpoints.checkpoint import (
     VLACheckpoint,
@@ -20,7 +21,6 @@ from invact_vla.openvla.head_configs import (
     OftHeadConfig,
     TextHeadConfig,
     TokensHeadConfig,
-    head_from_json,
 )
 from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.heads.head import ActionHead
@@ -194,7 +194,8 @@ def test_config_json_names_the_head() -> None:
     assert config_from_json(value, "here") == config
     del value["invact"]["head"]  # as folders from before have it
     assert config_from_json(value, "here").invact.head == TokensHeadConfig()
-    with pytest.raises(ValueError, match="known are oft, text, tokens"):
-        head_from_json({"type": "diffusion"})
+    value["invact"]["head"] = {"type": "diffusion"}
+    with pytest.raises(UserError, match="known are oft, text, tokens"):
+        config_from_json(value, "here")
     with pytest.raises(ValueError, match="slots_per_action"):
         replace(OftHeadConfig(), slots_per_action=0)

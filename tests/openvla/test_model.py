@@ -1,5 +1,6 @@
 """What must hold for every OpenVLA, on tiny random weights."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,9 @@ from transformers import LlamaForCausalLM
 
 from invact_vla.core.errors import UserError
 from invact_vla.openvla.checkpoints.config_file import config_from_json, load_model_config
-from invact_vla.openvla.config import OpenVLAConfig, TextConfig
+from invact_vla.openvla.config import OpenVLAConfig, llama_config
 from invact_vla.openvla.heads.tokens import TokensHead
 from invact_vla.openvla.inference.generate import greedy_decode
-from invact_vla.openvla.language import llama_config
 from invact_vla.openvla.model import IGNORED, OpenVLA, build_model
 from tests.openvla.small import debug_config, pixels, tiny
 from tests.paths import REPOSITORY
@@ -36,7 +36,7 @@ def stock_logits(model: OpenVLA, ids: torch.Tensor, images: torch.Tensor) -> tor
         last = len(tower.blocks) - 2
         features.append(tower.get_intermediate_layers(part, n=[last])[0])
     patches = model.projector(torch.cat(features, dim=2))
-    config = llama_config(model.config.text_config, model.config.pad_token_id)
+    config = copy.deepcopy(model.language_model.config)
     config._attn_implementation = "eager"
     stock = LlamaForCausalLM(config).eval()
     stock.load_state_dict(model.language_model.state_dict())
@@ -184,7 +184,7 @@ def test_an_empty_text_config_means_the_published_llama() -> None:
         "timm_model_ids": ["a", "b"],
     }
     text = config_from_json(value, "config.json").text_config
-    assert text == TextConfig()
+    assert text == llama_config()
     assert (text.rms_norm_eps, text.max_position_embeddings) == (1e-6, 2048)
 
 

@@ -1,35 +1,60 @@
 """config.json of a folder <-> OpenVLAConfig, and the YAML of configs/vla/model_*.yaml."""
 
+import copy
 from collections.abc import Collection
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import draccus
+from transformers import LlamaConfig
+
+from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
-from invact_vla.core.limits import short
+from invact_vla.core.limits import short, some
 from invact_vla.openvla.checkpoints.folder import checkpoint_folder
 from invact_vla.openvla.checkpoints.oft_files import oft_config
-from invact_vla.openvla.config import InvActConfig, OpenVLAConfig, TextConfig, TowerConfig
-from invact_vla.openvla.head_configs import head_from_json
+from invact_vla.openvla.config import OpenVLAConfig, TowerConfig, llama_config
+from invact_vla.untrusted.model_config import decode_config
 
 _MODEL_TYPES = ("openvla", "prismatic")
-_NESTED = {"text_config", "towers", "invact"}
+_LLAMA_FIELDS = (  # of a published text_config, as far as they mean something here
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "max_position_embeddings"),
+    *("rope_theta", "rope_scaling", "initializer_range", "attention_bias", "mlp_bias"),
+    *("attention_dropout", "tie_word_embeddings"),
+)
 _AUTO_MAP = {
     "AutoConfig": "configuration_prismatic.OpenVLAConfig",
     "AutoModelForVision2Seq": "modeling_prismatic.OpenVLAForActionPrediction",
 }
 
 
+@draccus.decode.register(LlamaConfig)
+def _decode_llama(value: dict[str, Any], path: object = ()) -> LlamaConfig:
+    unknown = sorted(set(value) - set(_LLAMA_FIELDS) - {"rope_parameters"})
+    if unknown:
+        raise ValueError(f"unknown keys of the language model: {some(unknown)}")
+    return llama_config(**copy.deepcopy(value))  # transformers writes into it
+
+
+@draccus.encode.register(LlamaConfig)
+def _encode_llama(llama: LlamaConfig) -> dict[str, Any]:
+    rope = dict(llama.rope_parameters or {})
+    value = {name: getattr(llama, name, None) for name in _LLAMA_FIELDS}
+    value["rope_theta"] = rope.pop("rope_theta", None)
+    value["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else rope
+    return {name: entry for name, entry in value.items() if entry is not None}
+
+
 def load_model_config(path: Path) -> OpenVLAConfig:
     """Read configs/vla/model_*.yaml. Unknown keys and bad values are UserErrors."""
-    from invact_vla.config.command import parse_config
-
     if not Path(path).is_file():
         raise UserError(
             f"no model config {path}: expected a YAML such as configs/vla/model_cpu.yaml"
         )
-    return parse_config(OpenVLAConfig, ["--config_path", str(path)])
+    return decode_config(OpenVLAConfig, read_yaml(path), str(path))
 
 
 def read_config(folder: Path) -> OpenVLAConfig:
@@ -63,44 +88,33 @@ def read_config_file(folder: Path) -> OpenVLAConfig:
 
 def config_from_json(value: dict[str, Any], source: str) -> OpenVLAConfig:
     """The fields of config.json -> OpenVLAConfig. `source` names the file in errors."""
+    known = {f.name for f in fields(OpenVLAConfig)}
     try:
-        towers = tuple(_tower(t, source) for t in value.get("towers") or ())
-        plain = {f.name: value[f.name] for f in fields(OpenVLAConfig) if f.name in value}
-        plain = {k: v for k, v in plain.items() if k not in _NESTED and v is not None}
+        plain = {k: v for k, v in value.items() if k in known and v is not None}
         if "use_fused_vision_backbone" not in plain:  # as the published configuration class decides
             name = str(plain.get("vision_backbone_id", ""))
             plain["use_fused_vision_backbone"] = name.startswith(("dinosiglip", "dinoclip"))
         count = 2 if plain["use_fused_vision_backbone"] else 1  # further towers are never looked at
-        plain["timm_model_ids"] = tuple(plain.get("timm_model_ids", ()))[:count]
-        return OpenVLAConfig(
-            **_tuples(plain),
-            text_config=_text_config(value.get("text_config") or {}),
-            towers=towers[:count],
-            invact=_invact(value.get("invact") or {}),
-        )
-    except UserError:
-        raise
-    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        plain["timm_model_ids"] = plain.get("timm_model_ids", [])[:count]
+        plain["towers"] = [_tower(tower) for tower in plain.get("towers", [])[:count]]
+        plain["text_config"] = _language(plain.get("text_config", {}))
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise UserError(f"{source}: {short(error)}") from error
+    return decode_config(OpenVLAConfig, plain, source)
 
 
 def config_to_json(config: OpenVLAConfig) -> dict[str, Any]:
     """OpenVLAConfig -> config.json, with what stock OpenVLA code expects to find there."""
-    value = asdict(config)
-    value["text_config"] = {
-        "model_type": "llama",
-        "pad_token_id": config.pad_token_id,
-        **{k: v for k, v in value["text_config"].items() if v is not None},
-    }
-    value["invact"]["head"] = config.invact.head.to_json()
-    value["towers"] = [_tower_to_json(tower) for tower in value["towers"]]
-    if not value["towers"]:
-        del value["towers"]
+    value = draccus.encode(config)
+    towers = [{**tower.pop("options"), **tower} for tower in value.pop("towers")]
+    text = {"model_type": "llama", "pad_token_id": config.pad_token_id, **value["text_config"]}
     return {
         "architectures": ["OpenVLAForActionPrediction"],
         "auto_map": _AUTO_MAP,
         "model_type": "openvla",
         **value,
+        "text_config": text,
+        **({"towers": towers} if towers else {}),
     }
 
 
@@ -125,9 +139,9 @@ def with_latent_tokens(
     return replace(config, invact=replace(config.invact, latent_token_ids=ids))
 
 
-def _tower(value: dict[str, Any], source: str) -> TowerConfig:
-    if not isinstance(value, dict):
-        raise UserError(f"{source}: a tower must be an object, got {type(value).__name__}")
+def _tower(value: dict[str, Any]) -> dict[str, Any]:
+    """A tower as it stands in JSON: further arguments of the VisionTransformer beside the others, and
+    sizes that may be pairs."""
     known = {f.name for f in fields(TowerConfig)} - {"options"}
     options = {**value.get("options", {}), **{k: v for k, v in value.items() if k not in known}}
     options.pop("options", None)
@@ -136,37 +150,13 @@ def _tower(value: dict[str, Any], source: str) -> TowerConfig:
         if isinstance(plain.get(name), list):
             sides = set(plain[name])
             if len(sides) != 1:
-                raise UserError(
-                    f"{source}: tower {name} must be square, got {short(str(plain[name]))}"
-                )
+                raise ValueError(f"tower {name} must be square, got {short(str(plain[name]))}")
             plain[name] = sides.pop()
-    return TowerConfig(**plain, options=options)
+    return {**plain, "options": options}
 
 
-def _tower_to_json(value: dict[str, Any]) -> dict[str, Any]:
-    options = value.pop("options")
-    return {**value, **options}
-
-
-def _text_config(value: dict[str, Any]) -> TextConfig:
-    known = {f.name for f in fields(TextConfig)}
-    plain = {k: v for k, v in value.items() if k in known and v is not None}
-    rope = dict(value.get("rope_parameters") or {})  # transformers 5 writes the angles here
-    if "rope_theta" in rope:
-        plain["rope_theta"] = rope.pop("rope_theta")
-    if rope.get("rope_type", "default") != "default":
-        plain["rope_scaling"] = rope
-    return TextConfig(**plain)
-
-
-def _invact(value: dict[str, Any]) -> InvActConfig:
-    unknown = set(value) - {f.name for f in fields(InvActConfig)}
-    if unknown:
-        raise ValueError(f"unknown keys under invact: {sorted(unknown)}")
-    head = {"head": head_from_json(value["head"])} if "head" in value else {}
-    return InvActConfig(**{**_tuples(value), **head})
-
-
-def _tuples(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where configs have tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+def _language(value: dict[str, Any]) -> dict[str, Any]:
+    """What of a text_config means something here; transformers 5 writes the angles as
+    rope_parameters."""
+    known = (*_LLAMA_FIELDS, "rope_parameters")
+    return {k: v for k, v in value.items() if k in known and v is not None}

@@ -177,6 +177,26 @@ def test_a_killed_run_gives_the_same_bytes(
     assert store_path(whole, "train").stat().st_mtime_ns == before  # finished: skipped
 
 
+def test_torn_shards_and_those_of_other_pairs_are_made_again(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
+) -> None:
+    config = LabelConfig(
+        out=tmp_path / "labels", labeler=parts["lapa"], pairs=pairs(root), splits=("val",)
+    )
+    whole = label.main(config)
+    expected = hash_file(store_path(whole, "val"))
+    shards_of = whole / "shards"
+    shards_of.mkdir()
+    (shards_of / "val-00000.npz").write_bytes(b"")
+    np.savez(
+        shards_of / "val-00001.npz", identity="of something else", rows=np.arange(6),
+        keys=np.array(["k"] * 6), codes=np.zeros((6, 4), np.int64),
+    )  # fmt: skip
+    (whole / "done.json").unlink()
+    store_path(whole, "val").unlink()
+    assert hash_file(store_path(label.main(config), "val")) == expected
+
+
 def test_shuffled_labels_of_a_run_and_shared_frames(
     parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
 ) -> None:

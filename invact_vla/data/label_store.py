@@ -11,9 +11,9 @@ give equal bytes: rows are sorted, and nothing but content is written.
 """
 
 import json
-from collections.abc import Sequence
+import os
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -86,16 +86,22 @@ class LabelStore:
         return dict(sorted(set(zip(self.path, self.video_key, strict=True))))
 
 
+def relative_path(video: Path, root: Path) -> str:
+    """The path of a video below the root of its data set, as label stores keep it. UserError if it
+    lies elsewhere."""
+    path = PurePosixPath(os.path.relpath(video, root))
+    if ".." in path.parts:
+        raise UserError(f"{video} does not lie below {root}: give a root that holds all videos")
+    return str(path)
+
+
 def write_labels(path: Path, store: LabelStore) -> None:
-    """Write a store atomically, rows sorted by (video_id, path, frame, frame_end)."""
-    order = sorted(
-        range(len(store)),
-        key=lambda i: (
-            store.video_id[i], store.path[i], int(store.frame[i]), int(store.frame_end[i]),
-        ),
-    )  # fmt: skip
-    codes = store.labels.codes[order].astype(np.int16)
-    flat = pa.array(codes.reshape(-1), pa.int16())
+    """Write a store atomically, rows sorted by (video_id, path, frame, frame_end), then by the rest."""
+    frames = store.frame.tolist(), store.frame_end.tolist()
+    codes = store.labels.codes
+    keys = list(zip(store.video_id, store.path, *frames, store.text, codes.tolist(), strict=True))
+    order = sorted(range(len(store)), key=keys.__getitem__)
+    flat = pa.array(codes[order].astype(np.int16).reshape(-1), pa.int16())
     texts = {name: getattr(store, name) for name in TEXTS}
     columns = {
         **{
@@ -184,22 +190,3 @@ def _texts(column: pa.ChunkedArray) -> tuple[str, ...]:
             raise ValueError(f"texts that are none, or longer than {MOST_LETTERS} letters")
         found += [words[i] for i in chunk.indices.to_pylist()]
     return tuple(found)
-
-
-def concatenate(stores: Sequence[LabelStore]) -> LabelStore:
-    """One store of several with the same identity (shards)."""
-    identities = {s.identity for s in stores}
-    if len(identities) != 1:
-        raise UserError(
-            f"label shards of different labelers or data: {sorted(map(str, identities))}"
-        )
-    first = stores[0]
-    return LabelStore(
-        identity=first.identity,
-        **{name: tuple(t for s in stores for t in getattr(s, name)) for name in TEXTS},
-        frame=np.concatenate([s.frame for s in stores]),
-        frame_end=np.concatenate([s.frame_end for s in stores]),
-        labels=LatentLabels(
-            np.concatenate([s.labels.codes for s in stores]), first.identity.codebook_size
-        ),
-    )

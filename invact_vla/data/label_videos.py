@@ -1,6 +1,5 @@
 """The videos of a label store, found again: by their path below a root, and known by their key."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -10,15 +9,6 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short
 from invact_vla.data.label_store import LabelStore
 from invact_vla.data.video.frames import VideoError, video_key
-
-
-def relative_path(video: Path, root: Path) -> str:
-    """The path of a video below the root of its data set, as label stores keep it. UserError if it
-    lies elsewhere."""
-    path = PurePosixPath(os.path.relpath(video, root))
-    if ".." in path.parts:
-        raise UserError(f"{video} does not lie below {root}: give a root that holds all videos")
-    return str(path)
 
 
 def find_videos(

@@ -123,13 +123,14 @@ def interval_chart(
         for number, row in enumerate(rows):
             color = _HEX[number % COLORS]
             axes.plot([row.low, row.high], [number, number], color=color, linewidth=2.4)
-            axes.plot(row.value, number, marker="o", markersize=6, color=color, clip_on=False)
+            axes.plot(row.value, number, marker="o", markersize=6, color=color)
             level = [number - 0.25] * len(row.points)
             axes.plot(row.points, level, "o", markersize=3.5, color=color, fillstyle="none")
             axes.text(1.02, number, _cut(row.text), transform=side, va="center")
         if reference is not None:
             axes.axvline(reference, color=_SOFT, linestyle="--", linewidth=1)
-        axes.set_xlim(0, 1.02 * (end or max(every) or 1.0))
+        right = end or max(every) or 1.0
+        axes.set_xlim(-0.02 * right, 1.02 * right)  # a dot at 0 stays clear of its label
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [_cut(row.label) for row in rows])
         axes.tick_params(axis="y", length=0)

@@ -34,27 +34,9 @@ from invact_vla.stats.rates import Interval, Rate, wilson
 from invact_vla.stats.sequences import difference_evidence, difference_sequence, rate_sequence
 
 __all__ = [
-    "Comparison",
-    "Interval",
-    "MeanDifference",
-    "Rate",
-    "compare_paired",
-    "compare_sequential",
-    "compare_unpaired",
-    "detectable_gap",
-    "detectable_paired",
-    "difference_evidence",
-    "difference_sequence",
-    "holm",
-    "mcnemar",
-    "paired_bootstrap",
-    "power",
-    "power_fisher",
-    "power_mcnemar",
-    "rate_sequence",
-    "required_n",
-    "required_pairs",
-    "smallest_n",
-    "tango",
+    "Comparison", "Interval", "MeanDifference", "Rate", "compare_paired", "compare_sequential",
+    "compare_unpaired", "detectable_gap", "detectable_paired", "difference_evidence",
+    "difference_sequence", "holm", "mcnemar", "paired_bootstrap", "power", "power_fisher",
+    "power_mcnemar", "rate_sequence", "required_n", "required_pairs", "smallest_n", "tango",
     "wilson",
-]
+]  # fmt: skip

@@ -18,13 +18,9 @@ def as_ids(values: Sequence[Hashable]) -> np.ndarray:
 
 
 def resample(
-    above: np.ndarray,
-    below: np.ndarray,
-    clusters: Sequence[Hashable],
-    *,
-    draws: int = 1000,
+    above: np.ndarray, below: np.ndarray, clusters: Sequence[Hashable], *, draws: int = 1000,
     seed: Seed = 0,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Bootstrap draws of sum(above) / sum(below), clusters being drawn by the seed alone.
 
     above: (N,) or (S, N); below: (N,), all ones for a mean -> (B,) or (B, S); NaN in a draw whose

@@ -75,12 +75,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired_bootstrap(
-    first: Sequence[bool],
-    second: Sequence[bool],
-    rng: np.random.Generator,
-    level: float = 0.95,
+    first: Sequence[bool], second: Sequence[bool], rng: np.random.Generator, level: float = 0.95,
     resamples: int = BOOTSTRAP_RESAMPLES,
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """Percentile interval of mean(second) - mean(first) when whole pairs are resampled.
 
     A pair changes the difference by -1, 0 or +1, so resampling n pairs is one multinomial draw.
@@ -135,16 +132,11 @@ def compare_paired(
         low, high = paired_bootstrap(first, second, rng, level)
         interval = "bootstrap over pairs"
     return Comparison(
-        n_first=len(first),
-        n_second=len(second),
-        difference=(only_second - only_first) / len(first),
-        low=low,
-        high=high,
-        p_value=mcnemar(only_first, only_second),
-        only_first=only_first,
-        only_second=only_second,
+        n_first=len(first), n_second=len(second),
+        difference=(only_second - only_first) / len(first), low=low, high=high,
+        p_value=mcnemar(only_first, only_second), only_first=only_first, only_second=only_second,
         method=f"paired: {interval}, McNemar's exact test",
-    )
+    )  # fmt: skip
 
 
 def compare_sequential(
@@ -155,16 +147,12 @@ def compare_sequential(
     counts = only_first, len(first) - only_first - only_second, only_second
     low, high = difference_sequence(*counts, level)
     return Comparison(
-        n_first=len(first),
-        n_second=len(second),
-        difference=(only_second - only_first) / len(first),
-        low=low,
-        high=high,
-        p_value=min(1.0, 1 / difference_evidence(*counts)),
-        only_first=only_first,
+        n_first=len(first), n_second=len(second),
+        difference=(only_second - only_first) / len(first), low=low, high=high,
+        p_value=min(1.0, 1 / difference_evidence(*counts)), only_first=only_first,
         only_second=only_second,
         method="paired, stopped early: confidence sequence by betting, p = 1 / e-value",
-    )
+    )  # fmt: skip
 
 
 def compare_unpaired(k1: int, n1: int, k2: int, n2: int, level: float = 0.95) -> Comparison:
@@ -174,16 +162,13 @@ def compare_unpaired(k1: int, n1: int, k2: int, n2: int, level: float = 0.95) ->
     (low1, high1), (low2, high2) = wilson(k1, n1, level), wilson(k2, n2, level)
     p1, p2 = k1 / n1, k2 / n2
     return Comparison(
-        n_first=n1,
-        n_second=n2,
-        difference=p2 - p1,
+        n_first=n1, n_second=n2, difference=p2 - p1,
         low=p2 - p1 - float(np.hypot(p2 - low2, high1 - p1)),
         high=p2 - p1 + float(np.hypot(high2 - p2, p1 - low1)),
         p_value=float(np.asarray(stats.fisher_exact([[k1, n1 - k1], [k2, n2 - k2]]))[1]),
-        only_first=None,
-        only_second=None,
+        only_first=None, only_second=None,
         method="unpaired (other episodes): Newcombe's interval, Fisher's exact test",
-    )
+    )  # fmt: skip
 
 
 def discordant(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:

@@ -71,13 +71,9 @@ class CommitBlock(Block):
         self.null_value = nn.Parameter(torch.zeros(heads, 1, width // heads))
 
     def forward(
-        self,
-        patches: Tensor,
-        special_tokens: Tensor,
-        routing: Routing,
-        motion: Tensor | None = None,
-        last: RoutingAssignments | None = None,
-    ) -> tuple[Tensor, Tensor, RoutingAssignments]:
+        self, patches: Tensor, special_tokens: Tensor, routing: Routing,
+        motion: Tensor | None = None, last: RoutingAssignments | None = None,
+    ) -> tuple[Tensor, Tensor, RoutingAssignments]:  # fmt: skip
         """patches (B, N, d), special tokens (B, S, d), motion (B, N) or None, the last block's
         assignments -> both updated, and this block's assignments.
         """
@@ -134,15 +130,9 @@ class CommitBlock(Block):
 
 
 def gated_read(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gate: Tensor,
-    null_key: Tensor,
-    null_value: Tensor,
-    *,
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, null_key: Tensor, null_value: Tensor, *,
     hard: bool = True,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Gated attention: r = sum_i g_i e_i v_i / sum_i g_i e_i with e_i = exp(q k_i / sqrt(e) - c).
 
     q (B, h, S, e), k v (B, h, M, e), gate (B, 1, S, M); the null key and value (h, 1, e) are always

@@ -6,9 +6,12 @@ each clip draws from (seed, its id). A shard is a fixed run of the pairs, so a k
 most one of them.
 """
 
+import math
 import shutil
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +21,8 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_json
 from invact_vla.data.video.display import Fit
-from invact_vla.data.video.frames import VideoError, VideoInfo, decode_frames
-from latent_actions.video.clips import episode_rng, timed_pairs
+from invact_vla.data.video.frames import VideoError, decode_frames
+from invact_vla.data.video.video_info import EARLY_S, VideoInfo
 from latent_actions.video.decode_errors import damage_of
 from latent_actions.video.records import ClipRecord, PairRecord, Split
 from latent_actions.video.skip_report import SkipReport
@@ -115,7 +118,7 @@ class PairConfig:
 
     def _of_clip(self, clip: ClipRecord, info: VideoInfo) -> list[PairRecord]:
         """Up to `pairs_per_clip` pairs inside a clip, by time."""
-        rng, count = episode_rng(self.seed, clip.clip_id), self.pairs_per_clip
+        rng, count = clip_rng(self.seed, clip.clip_id), self.pairs_per_clip
         span = clip.start_s, min(clip.end_s, info.duration_s)
         if self.horizon_jitter:
             low, high = (self.horizon_s * (1 + sign * self.horizon_jitter) for sign in (-1, 1))
@@ -146,6 +149,76 @@ class PairConfig:
         for row in sorted(left_out):
             dropped.add("no-op pairs", f"{records[row].video_id} at frame {records[row].frame}")
         return [record for row, record in enumerate(records) if row not in left_out]
+
+
+def clip_rng(seed: int, clip_id: str) -> np.random.Generator:
+    """A random stream of one clip, independent of which others are read and in what order."""
+    return np.random.default_rng([seed, zlib.crc32(clip_id.encode())])
+
+
+def horizon_frames(horizon_s: float, fps: float) -> int:
+    """The horizon H in frames: `horizon_s` seconds rounded to the nearest frame, at least 1."""
+    if horizon_s <= 0 or fps <= 0:
+        raise ValueError(f"horizon and fps must be positive, got {horizon_s} s at {fps} fps")
+    return max(1, math.floor(horizon_s * fps + 0.5))
+
+
+def pair_starts(n_frames: int, horizon: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """First frames t of up to `count` distinct pairs (t, t + horizon) with t + horizon <= n_frames
+    - 1.
+
+    Returns sorted int64 (k,): k = count where the video is long enough, fewer in a short video, 0
+    if no pair fits. One start is drawn in each of `count` equal strata, so pairs cover the whole
+    video.
+    """
+    if horizon < 1 or count < 1:
+        raise ValueError(f"horizon and count must be positive, got {horizon} and {count}")
+    possible = n_frames - horizon
+    if possible <= 0:
+        return np.zeros(0, np.int64)
+    return _strata(possible, count, rng)
+
+
+def timed_pairs(
+    info: VideoInfo,
+    start_s: float,
+    end_s: float,
+    horizon_s: float,
+    count: int,
+    rng: np.random.Generator,
+) -> list[tuple[int, int, float]]:
+    """Up to `count` pairs (frame, frame_end, fps) inside [start_s, end_s), (frame_end - frame) / fps
+    seconds apart: horizon_s, rounded to the nearest frame of a constant rate.
+
+    Where the rate varies, the second frame is the one that appears nearest to horizon_s later; starts
+    without one within 10 % of the horizon, or half a mean frame, are left out.
+    """
+    if not info.times:
+        first = round(start_s * info.fps)
+        length = min(round(end_s * info.fps), info.n_frames) - first
+        horizon = horizon_frames(horizon_s, info.fps)
+        starts = first + pair_starts(max(length, 0), horizon, count, rng)
+        return [(start, start + horizon, info.fps) for start in starts.tolist()]
+    times = np.asarray(info.times)
+    frames = np.flatnonzero((times >= start_s - EARLY_S) & (times < end_s - EARLY_S))
+    ends = info.nearest(times[frames] + horizon_s)
+    apart_s = times[ends] - times[frames]
+    near = np.abs(apart_s - horizon_s) <= max(0.1 * horizon_s, 0.5 / info.fps)
+    possible = np.flatnonzero(near & (ends > frames) & np.isin(ends, frames))
+    if not len(possible):
+        return []
+    rows = possible[_strata(len(possible), count, rng)]
+    starts, ends, apart_s = frames[rows], ends[rows], apart_s[rows]
+    return list(
+        zip(starts.tolist(), ends.tolist(), ((ends - starts) / apart_s).tolist(), strict=True)
+    )
+
+
+def _strata(possible: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """An index below `possible` from each of `count` equal parts: sorted int64, at most `possible`."""
+    count = min(count, possible)
+    edges = np.floor(np.arange(count + 1) * possible / count).astype(np.int64)
+    return edges[:-1] + np.floor(rng.random(count) * np.diff(edges)).astype(np.int64)
 
 
 def motions(records: Sequence[PairRecord], workers: int = 1) -> np.ndarray:
@@ -204,8 +277,8 @@ def shards(records: Sequence[PairRecord], size: int) -> list[list[PairRecord]]:
 
 
 def dataset_hash(records: Sequence[PairRecord]) -> str:
-    """16 digits that name the pairs, whatever folder they lie in."""
-    return hash_json([[r.video_id, r.frame, r.frame_end, r.text] for r in records])
+    """16 digits that name the pairs, whatever folder they lie in and however they are ordered."""
+    return hash_json(sorted([r.video_id, r.frame, r.frame_end, r.text] for r in records))
 
 
 @contextmanager
@@ -220,6 +293,27 @@ def decoded(
     )
     if not keep:
         shutil.rmtree(folder)
+
+
+def decoded_ahead(
+    jobs: Sequence[tuple[list[PairRecord], Path]], config: PairConfig, workers: int, keep: bool
+) -> Iterator[FrameStore]:
+    """Frames of shards, each decoded into its folder while the one before is used; kept, or removed
+    after use."""
+
+    def decode(job: tuple[list[PairRecord], Path]) -> FrameStore:
+        with decoded(job[0], config, job[1], workers, keep=True) as store:
+            return store
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = [thread.submit(decode, job) for job in jobs[:1]]
+        for following, (_, folder) in zip([*jobs[1:], None], jobs, strict=True):
+            store = coming.pop().result()
+            if following is not None:
+                coming.append(thread.submit(decode, following))
+            yield store
+            if not keep:
+                shutil.rmtree(folder)
 
 
 def evenly_spaced_indices(count: int, wanted: int) -> list[int]:

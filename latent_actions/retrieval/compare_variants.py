@@ -82,14 +82,10 @@ def _trained_member(name: str, folder: Path) -> Member:
         )
     encoder = InvActEncoder.from_pretrained(folder / "encoder")
     return Member(
-        load=lambda name, device: trained(folder, name, device),
-        folder=folder,
-        shape=encoder.config,
-        seed=config["seed"],
-        steps=config["loop"]["steps"],
-        batch_size=config["loop"]["batch_size"],
-        parameters=encoder.size,
-    )
+        load=lambda name, device: trained(folder, name, device), folder=folder,
+        shape=encoder.config, seed=config["seed"], steps=config["loop"]["steps"],
+        batch_size=config["loop"]["batch_size"], parameters=encoder.size,
+    )  # fmt: skip
 
 
 def baseline_variant(name: str, configs: Sequence[BaselineConfig]) -> Variant:

@@ -71,14 +71,9 @@ SINGLE = {"mean": mean_vector, "max": max_vector}
 
 
 def retrieve(
-    queries: Sequences,
-    gallery: Sequences,
-    composition: Composition,
-    groups: Sequence[str],
-    *,
-    top: int = TOP,
-    seed: int = 0,
-) -> np.ndarray:
+    queries: Sequences, gallery: Sequences, composition: Composition, groups: Sequence[str], *,
+    top: int = TOP, seed: int = 0,
+) -> np.ndarray:  # fmt: skip
     """Gallery rows of every query, best first, its own group left out: (M, top) int64, -1 for none.
 
     gt_atomic takes sequences of real atomic actions and composes them as mean does.

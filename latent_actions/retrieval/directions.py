@@ -12,13 +12,9 @@ from latent_actions.retrieval.metric import precision_at
 DIRECTIONS = ("g-g", "x-x", "g-x", "x-g")
 AVERAGES = {"cross_scene": ("g-g", "x-x"), "cross_view": ("g-x", "x-g")}
 DIRECTION_NAMES = {
-    "g-g": "ego -> ego",
-    "x-x": "exo -> exo",
-    "cross_scene": "cross-scene",
-    "g-x": "ego -> exo",
-    "x-g": "exo -> ego",
-    "cross_view": "cross-view",
-}
+    "g-g": "ego -> ego", "x-x": "exo -> exo", "cross_scene": "cross-scene", "g-x": "ego -> exo",
+    "x-g": "exo -> ego", "cross_view": "cross-view",
+}  # fmt: skip
 
 
 def in_words(measure: str) -> str:

@@ -104,13 +104,9 @@ class Gallery:
             ) from error
 
     def nearest(
-        self,
-        queries: np.ndarray,
-        top: int,
-        *,
-        leave_out: Sequence[np.ndarray] | None = None,
+        self, queries: np.ndarray, top: int, *, leave_out: Sequence[np.ndarray] | None = None,
         backend: Backend = "auto",
-    ) -> Found:
+    ) -> Found:  # fmt: skip
         """The `top` nearest clips of every query, exactly: float (Q, D) -> Found.
 
         leave_out: for each query the rows that must not be found.

@@ -72,14 +72,9 @@ def bounds_of(
 
 
 def precision_at(
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    labels: Sequence[Hashable],
-    groups: Sequence[Hashable],
-    *,
-    top: int = TOP,
-    seed: int = 0,
-) -> np.ndarray:
+    queries: np.ndarray, gallery: np.ndarray, labels: Sequence[Hashable],
+    groups: Sequence[Hashable], *, top: int = TOP, seed: int = 0,
+) -> np.ndarray:  # fmt: skip
     """Score every query: (N, D) float against (N, D) float -> (N,) float64 in [0, 1].
 
     Similarity is the cosine. Gallery rows of the query's own group are left out (give every row its
@@ -102,13 +97,9 @@ def hits_of(found: np.ndarray, labels: Sequence[Hashable]) -> np.ndarray:
 
 
 def top_indices(
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    groups: Sequence[Hashable],
-    *,
-    top: int = TOP,
+    queries: np.ndarray, gallery: np.ndarray, groups: Sequence[Hashable], *, top: int = TOP,
     seed: int = 0,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Gallery rows retrieved for every query, best first: (N, top) int64, -1 where the gallery is
     too small.
     """

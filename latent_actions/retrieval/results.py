@@ -51,17 +51,10 @@ class Scorer:
     draws: int
 
     def row(
-        self,
-        measure: str,
-        setting: str,
-        scores: np.ndarray,
-        clusters: Sequence[Hashable],
-        *,
-        over: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
-        unit: float = 100.0,
+        self, measure: str, setting: str, scores: np.ndarray, clusters: Sequence[Hashable], *,
+        over: np.ndarray | None = None, weights: np.ndarray | None = None, unit: float = 100.0,
         **bounds: float,
-    ) -> Row:
+    ) -> Row:  # fmt: skip
         """The mean of scores (N,) in [0, 1] by weights (N,), or equally; or sum(scores) / sum(over).
 
         clusters: (N,), what the interval draws whole. unit: of the number, 100 for percent. bounds:
@@ -114,17 +107,8 @@ def write_table(rows: Sequence[dict[str, Any]], schema: Any, path: Path) -> None
 def format_rows(rows: Sequence[Row]) -> str:
     """A text table: one line per number, in the order of the rows; reasons stand last."""
     head = (
-        "benchmark",
-        "setting",
-        "measure",
-        "encoder",
-        "value",
-        "95 %",
-        "chance",
-        "oracle",
-        "n",
-        "",
-    )
+        "benchmark", "setting", "measure", "encoder", "value", "95 %", "chance", "oracle", "n", "",
+    )  # fmt: skip
     return text_table(head, [_line(row) for row in rows], left=(0, 1, 2, 3, 9))
 
 

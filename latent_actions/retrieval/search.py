@@ -19,6 +19,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, hash_json, hash_tree
 from invact_vla.core.run_folder import open_run
 from invact_vla.data.video.decode import decode_frames, probe
+from invact_vla.data.video.video_info import clip_frames
 from invact_vla.html import media
 from invact_vla.html.render import Html, write_page
 from latent_actions.encoder.encoder import InvActEncoder
@@ -26,7 +27,6 @@ from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the d
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
 from latent_actions.retrieval.encoders import encoder_folder
 from latent_actions.retrieval.index import Backend, Entry, Found, Gallery
-from latent_actions.video.clips import clip_frames
 from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)

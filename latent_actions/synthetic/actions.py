@@ -87,12 +87,9 @@ def pick(s: Setting) -> list[Key]:
     """From the side of the body to the object, close, and carry it up and towards the body."""
     grasp, hand, grip = s.grasp(), s.hand(), s.kind.grip
     return [
-        _rest(s),
-        Key(0.26, grasp + s.away, hand, 0.05),
-        Key(0.40, grasp, hand, 0.05, free=False),
-        Key(0.50, grasp, hand, grip, event="attach", free=False),
-        Key(1.0, s.held_at, hand, grip),
-    ]
+        _rest(s), Key(0.26, grasp + s.away, hand, 0.05), Key(0.40, grasp, hand, 0.05, free=False),
+        Key(0.50, grasp, hand, grip, event="attach", free=False), Key(1.0, s.held_at, hand, grip),
+    ]  # fmt: skip
 
 
 def place(s: Setting) -> list[Key]:

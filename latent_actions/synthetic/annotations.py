@@ -13,7 +13,7 @@ import numpy as np
 from latent_actions.synthetic.config import SynthContent
 from latent_actions.synthetic.recording import EGO_STREAM, exo_names
 from latent_actions.synthetic.scenes import make_scene
-from latent_actions.synthetic.takes import LEAD_S, Block, TakePlan
+from latent_actions.synthetic.takes import LEAD_S, Segment, TakePlan
 from latent_actions.synthetic.vocabulary import ACTIONS, KINDS_NOUN
 
 ANNOTATOR_PURPOSE, REJECTED_PURPOSE, TAKE_PURPOSE, TEXT_PURPOSE = 2, 3, 4, 5
@@ -49,26 +49,18 @@ def _take_entry(content: SynthContent, plan: TakePlan, best: str) -> dict[str, A
         videos[camera] = {"0": {"relative_path": f"{folder}/{camera}.mp4"}}
     bounded = rng.random() < 0.6
     return {
-        "take_uid": plan.uid,
-        "take_name": plan.name,
-        "root_dir": f"takes/{plan.name}",
-        "university_name": institution,
-        "capture_uid": plan.name.rpartition("_")[0],
-        "physical_setting_uid": scene.uid,
-        "parent_task_name": activity.capitalize(),
+        "take_uid": plan.uid, "take_name": plan.name, "root_dir": f"takes/{plan.name}",
+        "university_name": institution, "capture_uid": plan.name.rpartition("_")[0],
+        "physical_setting_uid": scene.uid, "parent_task_name": activity.capitalize(),
         "task_name": f"Table-top actions, {activity}",
-        "best_exo": best if rng.random() < 0.8 else None,
-        "duration_sec": duration_s,
-        "task_start_sec": 0.0 if bounded else None,
-        "task_end_sec": duration_s if bounded else None,
-        "validated": True,
-        "is_narrated": True,
-        "frame_aligned_videos": videos,
-    }
+        "best_exo": best if rng.random() < 0.8 else None, "duration_sec": duration_s,
+        "task_start_sec": 0.0 if bounded else None, "task_end_sec": duration_s if bounded else None,
+        "validated": True, "is_narrated": True, "frame_aligned_videos": videos,
+    }  # fmt: skip
 
 
 def keystep_json(content: SynthContent, plans: list[TakePlan]) -> dict[str, Any]:
-    """keystep_<split>.json: a segment a performance, from cut to cut."""
+    """keystep_<split>.json: a segment per performance, from cut to cut."""
     families = sorted({block.performance.family for plan in plans for block in plan.blocks})
     number = {family: index for index, family in enumerate(families)}
     annotations = {}
@@ -140,7 +132,7 @@ def _take_annotations(plan: TakePlan, fps: float, best: str) -> list[dict[str, A
 def _annotator(
     plan: TakePlan, fps: float, best: str, rng: np.random.Generator, complete: bool
 ) -> dict[str, Any]:
-    """One annotator's list: an entry an action, and now and then another person at a cut."""
+    """One annotator's list: an entry per action, and now and then another person at a cut."""
     rows = []
     for block in plan.blocks:
         if not complete and rng.random() < 0.5:
@@ -179,7 +171,7 @@ def _description(
     }
 
 
-def description(plan: TakePlan, block: Block, order: int) -> str:
+def description(plan: TakePlan, block: Segment, order: int) -> str:
     """The sentence about the order-th action of a block: "C picks the red can from the table"."""
     performance = block.performance
     action = ACTIONS[performance.actions[order]]

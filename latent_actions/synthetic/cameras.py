@@ -9,7 +9,7 @@ import numpy as np
 
 from latent_actions.synthetic.scenes import ExoCamera
 
-WORK_CENTRE = np.array([0.0, 0.02, 0.09])  # what exo cameras look at
+WORK_CENTER = np.array([0.0, 0.02, 0.09])  # what exo cameras look at
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def exo_track(camera: ExoCamera, frames: int) -> CameraTrack:
             np.sin(camera.elevation),
         ]
     )
-    position = WORK_CENTRE + camera.distance * direction
-    axes = look_at(position, WORK_CENTRE)
+    position = WORK_CENTER + camera.distance * direction
+    axes = look_at(position, WORK_CENTER)
     return CameraTrack(
         np.tile(position, (frames, 1)),
         np.tile(axes, (frames, 1, 1)),

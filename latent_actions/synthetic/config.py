@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+SSV2_FPS = 12.0  # SSV2 videos, frames per second
+ACTION_S = (1.2, 1.8)  # duration of an action of a take, seconds; above the loader's 1.0 s
+
 
 @dataclass(frozen=True, kw_only=True)
 class SynthContent:
@@ -20,22 +23,14 @@ class SynthContent:
     scene_verb_correlation: float = 0.6  # training: share of a scene's favorite actions, 0..1
     scene_favorites: int = 4  # training: families of actions that a scene prefers, of 13
     size: int = 112  # side of the square frames, px, even
-    fps: float = 10.0  # Ego-Exo4D videos, frames a second
-    ssv2_fps: float = 12.0  # SSV2 videos, frames a second
-    action_min_s: float = 1.2  # shortest action of a take, seconds; above the loader's 1.0 s
-    action_max_s: float = 1.8  # longest action of a take, seconds
+    fps: float = 10.0  # Ego-Exo4D videos, frames per second
     crf: int = 23  # quality of H.264 and VP9: higher is smaller and worse
 
     def __post_init__(self) -> None:
         counts = (
-            "n_train_takes",
-            "n_val_takes",
-            "actions_per_take",
-            "n_train_scenes",
-            "n_val_scenes",
-            "n_exo",
-            "scene_favorites",
-        )
+            "n_train_takes", "n_val_takes", "actions_per_take", "n_train_scenes", "n_val_scenes",
+            "n_exo", "scene_favorites",
+        )  # fmt: skip
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -48,13 +43,8 @@ class SynthContent:
             raise ValueError(
                 f"scene_verb_correlation must be in [0, 1], got {self.scene_verb_correlation}"
             )
-        if self.fps <= 0 or self.ssv2_fps <= 0:
-            raise ValueError(f"fps must be positive, got {self.fps} and {self.ssv2_fps}")
-        if not 1.2 <= self.action_min_s <= self.action_max_s:
-            raise ValueError(
-                "expected 1.2 <= action_min_s <= action_max_s (clips of 1 s or less are dropped by "
-                f"the loader), got {self.action_min_s} and {self.action_max_s}"
-            )
+        if self.fps <= 0:
+            raise ValueError(f"fps must be positive, got {self.fps}")
 
     @property
     def mask_size(self) -> int:

@@ -26,7 +26,7 @@ from latent_actions.synthetic.annotations import (
     keystep_json,
     takes_json,
 )
-from latent_actions.synthetic.config import SynthContent
+from latent_actions.synthetic.config import SSV2_FPS, SynthContent
 from latent_actions.synthetic.recording import exo_names, take_files, write_recording
 from latent_actions.synthetic.ssv2_labels import entries_json, label_of, labels_json
 from latent_actions.synthetic.takes import LEAD_S, SUBSETS, TakePlan, plan_clip, plan_take
@@ -152,7 +152,7 @@ def _action_rows(
 
 def _plan_rows(config: SynthConfig, plan: TakePlan, split: str) -> list[dict[str, Any]]:
     single = plan.camera is not None
-    fps = config.ssv2_fps if single else config.fps
+    fps = SSV2_FPS if single else config.fps
     rows = []
     for block in plan.blocks:
         for order, (name, (start_s, end_s)) in enumerate(

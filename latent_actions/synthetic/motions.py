@@ -19,15 +19,9 @@ Event = Literal["attach", "detach"]
 # rotations about x (pitch: fingers down is negative) and y (roll: thumb up) of a right hand,
 # degrees
 POSES = {
-    "top": (-42.0, 0.0),
-    "side": (-12.0, 78.0),
-    "front": (-18.0, 0.0),
-    "palm": (-28.0, 0.0),
-    "stick": (-20.0, 65.0),
-    "push": (62.0, 0.0),
-    "point": (-38.0, 0.0),
-    "rest": (-15.0, 20.0),
-}
+    "top": (-42.0, 0.0), "side": (-12.0, 78.0), "front": (-18.0, 0.0), "palm": (-28.0, 0.0),
+    "stick": (-20.0, 65.0), "push": (62.0, 0.0), "point": (-38.0, 0.0), "rest": (-15.0, 20.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

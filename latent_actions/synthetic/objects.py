@@ -52,6 +52,11 @@ def _capsule(start: tuple, end: tuple, radius: float, look: str = "a") -> str:
     return f'<geom class="{look}" type="capsule" fromto="{ends}" size="{radius}"/>'
 
 
+def _joint(name: str, attributes: str) -> str:
+    """The joint of a fixture's moving part."""
+    return f'<joint name="{name}_joint" class="fixture" {attributes}/>'
+
+
 def _bowl(radius: float, height: float, walls: int = 8) -> str:
     """A flat base and a ring of leaning boxes."""
     parts = [_cylinder(radius * 0.6, 0.0, 0.012, "b")]
@@ -73,143 +78,59 @@ def _mug() -> str:
 
 
 FREE: dict[str, Kind] = {
-    "can": Kind(
-        "can",
-        (0, 0, 0.07),
-        "side",
-        0.55,
-        _cylinder(0.036, 0.0, 0.115) + _cylinder(0.0365, 0.035, 0.085, "b"),
-        height=0.115,
-    ),
-    "bottle": Kind(
-        "bottle",
-        (0, 0, 0.075),
-        "side",
-        0.55,
-        _cylinder(0.036, 0.0, 0.12)
-        + _cylinder(0.016, 0.12, 0.185)
-        + _cylinder(0.019, 0.185, 0.20, "b"),
-        height=0.20,
-    ),
+    "can": Kind("can", (0, 0, 0.07), "side", 0.55,
+        _cylinder(0.036, 0.0, 0.115) + _cylinder(0.0365, 0.035, 0.085, "b"), height=0.115),
+    "bottle": Kind("bottle", (0, 0, 0.075), "side", 0.55, _cylinder(0.036, 0.0, 0.12)
+        + _cylinder(0.016, 0.12, 0.185) + _cylinder(0.019, 0.185, 0.20, "b"), height=0.20),
     "mug": Kind("mug", (0, 0, 0.06), "side", 0.5, _mug(), height=0.10),
-    "jar": Kind(
-        "jar",
-        (0, 0, 0.06),
-        "side",
-        0.5,
-        _cylinder(0.043, 0.0, 0.085) + _cylinder(0.045, 0.085, 0.11, "b"),
-        height=0.11,
-    ),
-    "carton": Kind(
-        "box",
-        (0, 0, 0.09),
-        "top",
-        0.4,
-        _box((0.085, 0.06, 0.11), (0, 0, 0.055)) + _box((0.087, 0.062, 0.035), (0, 0, 0.06), "b"),
-        height=0.11,
-    ),
-    "block": Kind(
-        "block", (0, 0, 0.055), "top", 0.4, _box((0.07, 0.07, 0.07), (0, 0, 0.035)), height=0.07
-    ),
-    "brick": Kind(
-        "brick", (0, 0, 0.045), "top", 0.4, _box((0.12, 0.09, 0.06), (0, 0, 0.03)), height=0.06
-    ),
-    "ball": Kind(
-        "ball",
-        (0, 0, 0.06),
-        "top",
-        0.45,
-        '<geom class="a" type="sphere" size="0.042" pos="0 0 0.042"/>',
-        height=0.084,
-    ),
+    "jar": Kind("jar", (0, 0, 0.06), "side", 0.5,
+        _cylinder(0.043, 0.0, 0.085) + _cylinder(0.045, 0.085, 0.11, "b"), height=0.11),
+    "carton": Kind("box", (0, 0, 0.09), "top", 0.4, _box((0.085, 0.06, 0.11), (0, 0, 0.055))
+        + _box((0.087, 0.062, 0.035), (0, 0, 0.06), "b"), height=0.11),
+    "block": Kind("block", (0, 0, 0.055), "top", 0.4, _box((0.07, 0.07, 0.07), (0, 0, 0.035)),
+        height=0.07),
+    "brick": Kind("brick", (0, 0, 0.045), "top", 0.4, _box((0.12, 0.09, 0.06), (0, 0, 0.03)),
+        height=0.06),
+    "ball": Kind("ball", (0, 0, 0.06), "top", 0.45,
+        '<geom class="a" type="sphere" size="0.042" pos="0 0 0.042"/>', height=0.084),
     "bowl": Kind("bowl", (0.075, 0, 0.05), "top", 0.6, _bowl(0.085, 0.055), height=0.055, mass=0.4),
-    "spoon": Kind(
-        "spoon",
-        (0, 0, 0.17),
-        "stick",
-        0.85,
-        _capsule((0, 0, 0.03), (0, 0, 0.20), 0.008)
-        + '<geom class="b" type="ellipsoid" size="0.02 0.01 0.028" pos="0 0 0.028"/>',
-        height=0.2,
-    ),
-    "sponge": Kind(
-        "sponge",
-        (0, 0, 0.035),
-        "top",
-        0.35,
-        _box((0.12, 0.08, 0.028), (0, 0, 0.014)) + _box((0.12, 0.08, 0.012), (0, 0, 0.034), "b"),
-        height=0.04,
-    ),
-}
+    "spoon": Kind("spoon", (0, 0, 0.17), "stick", 0.85, _capsule((0, 0, 0.03), (0, 0, 0.20), 0.008)
+        + '<geom class="b" type="ellipsoid" size="0.02 0.01 0.028" pos="0 0 0.028"/>', height=0.2),
+    "sponge": Kind("sponge", (0, 0, 0.035), "top", 0.35, _box((0.12, 0.08, 0.028), (0, 0, 0.014))
+        + _box((0.12, 0.08, 0.012), (0, 0, 0.034), "b"), height=0.04),
+}  # fmt: skip
 
 DRAWER_TRAVEL_M = 0.15
 LID_OPEN_RAD = 1.75
-BUTTON_TRAVEL_M = 0.022
 
 FIXTURES: dict[str, Kind] = {
-    "drawer": Kind(
-        "drawer",
-        (0, -0.155, 0.065),
-        "front",
-        0.7,
-        _box((0.25, 0.19, 0.014), (0, 0.02, 0.127))
-        + _box((0.25, 0.19, 0.01), (0, 0.02, 0.005))
+    "drawer": Kind("drawer", (0, -0.155, 0.065), "front", 0.7,
+        _box((0.25, 0.19, 0.014), (0, 0.02, 0.127)) + _box((0.25, 0.19, 0.01), (0, 0.02, 0.005))
         + _box((0.014, 0.19, 0.12), (-0.118, 0.02, 0.064))
         + _box((0.014, 0.19, 0.12), (0.118, 0.02, 0.064))
         + _box((0.25, 0.012, 0.12), (0, 0.11, 0.064)),
-        part='<joint name="drawer_joint" class="fixture" type="slide" axis="0 -1 0" '
-        'range="0 0.16"/>'
+        part=_joint("drawer", 'type="slide" axis="0 -1 0" range="0 0.16"')
         + _box((0.218, 0.014, 0.104), (0, -0.082, 0.066), "b")
         + _box((0.21, 0.15, 0.008), (0, 0.0, 0.02), "b")
         + _box((0.008, 0.15, 0.06), (-0.1, 0.0, 0.045), "b")
         + _box((0.008, 0.15, 0.06), (0.1, 0.0, 0.045), "b")
-        + _capsule((-0.04, -0.115, 0.066), (0.04, -0.115, 0.066), 0.009, "dark"),
-    ),
-    "chest": Kind(
-        "box",
-        (0, -0.105, 0.115),
-        "front",
-        0.6,
-        _box((0.22, 0.16, 0.01), (0, 0, 0.005))
-        + _box((0.22, 0.01, 0.09), (0, -0.075, 0.05))
-        + _box((0.22, 0.01, 0.09), (0, 0.075, 0.05))
-        + _box((0.01, 0.15, 0.09), (-0.105, 0, 0.05))
-        + _box((0.01, 0.15, 0.09), (0.105, 0, 0.05)),
-        part='<joint name="chest_joint" class="fixture" axis="-1 0 0" pos="0 0.08 0.1" '
-        'range="-0.1 2.0"/>'
+        + _capsule((-0.04, -0.115, 0.066), (0.04, -0.115, 0.066), 0.009, "dark")),
+    "chest": Kind("box", (0, -0.105, 0.115), "front", 0.6, _box((0.22, 0.16, 0.01), (0, 0, 0.005))
+        + _box((0.22, 0.01, 0.09), (0, -0.075, 0.05)) + _box((0.22, 0.01, 0.09), (0, 0.075, 0.05))
+        + _box((0.01, 0.15, 0.09), (-0.105, 0, 0.05)) + _box((0.01, 0.15, 0.09), (0.105, 0, 0.05)),
+        part=_joint("chest", 'axis="-1 0 0" pos="0 0.08 0.1" range="-0.1 2.0"')
         + _box((0.23, 0.17, 0.016), (0, 0, 0.105), "b")
-        + _box((0.05, 0.03, 0.018), (0, -0.095, 0.105), "dark"),
-    ),
-    "knob": Kind(
-        "knob",
-        (0, 0, 0.085),
-        "top",
-        0.5,
-        _box((0.20, 0.20, 0.045), (0, 0, 0.0225)),
-        part='<joint name="knob_joint" class="fixture" axis="0 0 1" pos="0 0 0"/>'
-        + _cylinder(0.055, 0.045, 0.075, "b")
-        + _box((0.10, 0.022, 0.03), (0, 0, 0.085), "dark"),
-    ),
-    "lid": Kind(
-        "lid of the jar",
-        (0, 0, 0.11),
-        "top",
-        0.5,
-        _cylinder(0.062, 0.0, 0.085),
-        part='<joint name="lid_joint" class="fixture" axis="0 0 1" pos="0 0 0"/>'
-        + _cylinder(0.066, 0.087, 0.112, "b")
-        + _box((0.13, 0.016, 0.006), (0, 0, 0.114), "dark"),
-    ),
-    "button": Kind(
-        "button",
-        (0, 0, 0.10),
-        "palm",
-        0.0,
-        _box((0.15, 0.15, 0.055), (0, 0, 0.0275)),
-        part='<joint name="button_joint" class="fixture" type="slide" axis="0 0 -1" range="0 0.03" '
-        'stiffness="40" springref="0"/>' + _cylinder(0.045, 0.05, 0.085, "b"),
-    ),
-}
+        + _box((0.05, 0.03, 0.018), (0, -0.095, 0.105), "dark")),
+    "knob": Kind("knob", (0, 0, 0.085), "top", 0.5, _box((0.20, 0.20, 0.045), (0, 0, 0.0225)),
+        part=_joint("knob", 'axis="0 0 1" pos="0 0 0"')
+        + _cylinder(0.055, 0.045, 0.075, "b") + _box((0.10, 0.022, 0.03), (0, 0, 0.085), "dark")),
+    "lid": Kind("lid of the jar", (0, 0, 0.11), "top", 0.5, _cylinder(0.062, 0.0, 0.085),
+        part=_joint("lid", 'axis="0 0 1" pos="0 0 0"')
+        + _cylinder(0.066, 0.087, 0.112, "b") + _box((0.13, 0.016, 0.006), (0, 0, 0.114), "dark")),
+    "button": Kind("button", (0, 0, 0.10), "palm", 0.0, _box((0.15, 0.15, 0.055), (0, 0, 0.0275)),
+        part=_joint("button", 'type="slide" axis="0 0 -1" range="0 0.03" stiffness="40" springref="0"')
+        + _cylinder(0.045, 0.05, 0.085, "b")),
+}  # fmt: skip
 
 KINDS = {**FREE, **FIXTURES}
 

@@ -11,7 +11,7 @@ from latent_actions.synthetic.actions import Setting
 from latent_actions.synthetic.hand import WRIST, Side
 from latent_actions.synthetic.motions import HandPath, HandTrack, Key
 from latent_actions.synthetic.objects import DRAWER_TRAVEL_M, FIXTURES, KINDS, LID_OPEN_RAD
-from latent_actions.synthetic.vocabulary import ACTIONS, COLOURS, FAMILIES
+from latent_actions.synthetic.vocabulary import ACTIONS, COLORS, FAMILIES
 from latent_actions.synthetic.world import World, yaw_quaternion
 
 SUBSTEP_S = 0.006  # longest simulation step
@@ -47,13 +47,9 @@ class Performance:
 
 
 def plan_performance(
-    rng: np.random.Generator,
-    family_name: str,
-    side: Side,
-    fps: float,
-    duration_s: tuple[float, float],
-    chain: tuple[str, ...] | None = None,
-) -> Performance:
+    rng: np.random.Generator, family_name: str, side: Side, fps: float,
+    duration_s: tuple[float, float], chain: tuple[str, ...] | None = None,
+) -> Performance:  # fmt: skip
     """Draw a performance of a family: object, place, style, speed. Times are whole frames.
 
     duration_s: range of the duration of one action (repeated ones take half as long again).
@@ -62,7 +58,7 @@ def plan_performance(
     chain = chain or family.chains[rng.integers(len(family.chains))]
     kind = family.kinds[rng.integers(len(family.kinds))]
     partner = family.partners[0] if family.partners else None
-    colors = rng.permutation(len(COLOURS))[:2]
+    colors = rng.permutation(len(COLORS))[:2]
     setting = _draw_setting(rng, family_name, chain[0], kind, partner, side)
     first = setting.spot.copy()
     bend = rng.normal(0, 1, 3) * (0.10, 0.05, 0.08)
@@ -87,7 +83,7 @@ def plan_performance(
         first = base.copy()
     if family_name == "stack" and partner:
         base[2] -= KINDS[partner].height
-    names = list(COLOURS)
+    names = list(COLORS)
     return Performance(
         family=family_name, actions=chain, kind=kind, partner=partner,
         colors=(names[colors[0]], names[colors[1]]), spans=tuple(spans),
@@ -104,11 +100,8 @@ def _draw_setting(
     spot = np.array([rng.uniform(-0.07, 0.07), rng.uniform(-0.04, 0.07), 0.0])
     # start a long way on the side that it will come from
     shift = {
-        "slide_left": (0.13, 0),
-        "slide_right": (-0.13, 0),
-        "push": (0, -0.10),
-        "pull": (0, 0.10),
-    }
+        "slide_left": (0.13, 0), "slide_right": (-0.13, 0), "push": (0, -0.10), "pull": (0, 0.10),
+    }  # fmt: skip
     spot[:2] += np.array(shift.get(first, (0, 0))) * amplitude
     base = spot.copy()
     if family == "stack" and partner:

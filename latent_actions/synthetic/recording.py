@@ -9,13 +9,13 @@ import numpy as np
 
 from invact_vla.data.video.video_io import write_video
 from latent_actions.synthetic.cameras import CameraTrack, ego_track, exo_track
-from latent_actions.synthetic.config import SynthContent
+from latent_actions.synthetic.config import SSV2_FPS, SynthContent
 from latent_actions.synthetic.performance import play, set_phase, wrist_motion
 from latent_actions.synthetic.render import Renderer
 from latent_actions.synthetic.takes import LEAD_S, TakePlan
 from latent_actions.synthetic.textures import Color
 from latent_actions.synthetic.truth import write_truth
-from latent_actions.synthetic.vocabulary import COLOURS
+from latent_actions.synthetic.vocabulary import COLORS
 from latent_actions.synthetic.world import World, cached_world
 
 EGO = "ego"
@@ -25,7 +25,7 @@ DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedTake:
     """frames, masks: per camera uint8 (T, H, W, 3) and (T, h, w); pose, velocity (T, 7); cut
     (T,).
     """
@@ -38,7 +38,7 @@ class Recording:
 
 
 def take_files(out: Path, content: SynthContent, plan: TakePlan) -> dict[str, Path]:
-    """Files of a take: a video a camera, and "truth", which is written last."""
+    """Files of a take: a video per camera, and "truth", which is written last."""
     folder = out / "egoexo4d" / "takes" / plan.name / DOWNSCALED
     files = {EGO: folder / f"{EGO_STREAM}.mp4"}
     files |= {camera: folder / f"{camera}.mp4" for camera in exo_names(content)}
@@ -63,23 +63,19 @@ def write_recording(out: Path, content: SynthContent, plan: TakePlan) -> None:
     files = clip_files(out, plan) if single else take_files(out, content, plan)
     if all(path.exists() for path in files.values()):
         return
-    fps = content.ssv2_fps if single else content.fps
+    fps = SSV2_FPS if single else content.fps
     recording = record(content, plan, fps)
     for camera, frames in recording.frames.items():
         write_video(files[camera], frames, fps, "vp9" if single else "h264", content.crf)
     write_truth(files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks)
 
 
-def record(content: SynthContent, plan: TakePlan, fps: float) -> Recording:
+def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
     """Simulate and render a plan."""
     world = cached_world(
-        seed=content.seed,
-        split=plan.split,
-        number=plan.number,
-        n_exo=content.n_exo,
-        side=plan.side,
-        size=content.size,
-    )
+        seed=content.seed, split=plan.split, number=plan.number, n_exo=content.n_exo,
+        side=plan.side, size=content.size,
+    )  # fmt: skip
     renderer = _renderer(content.size)
     tracks = _camera_tracks(plan, world, fps)
     shape = (plan.frames, content.size, content.size, 3)
@@ -106,7 +102,7 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> Recording:
                 masks[camera][index] = renderer.mask(world, track, index, content.mask_size, things)
             pose[index], velocity[index, :6] = wrist_motion(world)
             velocity[index, 6] = grip[local]
-    return Recording(frames, masks, pose, velocity, cut)
+    return RecordedTake(frames, masks, pose, velocity, cut)
 
 
 def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, CameraTrack]:
@@ -122,7 +118,7 @@ def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, Camera
 
 
 def _colors(names: tuple[str, str]) -> tuple[Color, Color]:
-    return COLOURS[names[0]], COLOURS[names[1]]
+    return COLORS[names[0]], COLORS[names[1]]
 
 
 @cache

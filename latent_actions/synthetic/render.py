@@ -13,7 +13,7 @@ MAX_GEOMS = 256
 
 
 class Renderer:
-    """Draws worlds at size x size; one GL context a process, one drawing context a world."""
+    """Draws worlds at size x size; one GL context per process, one drawing context per world."""
 
     def __init__(self, size: int):
         self.mujoco = load_mujoco()

@@ -18,16 +18,9 @@ TRAIN_INSTITUTIONS = ("harbor", "northlab", "meadow", "delta", "summit", "quarry
 VAL_INSTITUTIONS = ("lagoon", "orchard", "tundra", "canyon")
 # places at the rim of the table, out of the working area: (x, y) in m
 CLUTTER_SLOTS = (
-    (-0.40, 0.30),
-    (-0.2, 0.37),
-    (0.03, 0.39),
-    (0.24, 0.37),
-    (0.42, 0.28),
-    (-0.46, 0.08),
-    (0.47, 0.05),
-    (-0.44, -0.18),
-    (0.46, -0.2),
-)
+    (-0.40, 0.30), (-0.2, 0.37), (0.03, 0.39), (0.24, 0.37), (0.42, 0.28), (-0.46, 0.08),
+    (0.47, 0.05), (-0.44, -0.18), (0.46, -0.2),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,16 +96,11 @@ def make_scene(seed: int, split: str, number: int, n_exo: int = 2) -> Scene:
     tint = rng.uniform(0.85, 1.0, 3)
     direction = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.4, 0.6), -1.0])
     return Scene(
-        index=index,
-        name=scene_name(split, number),
-        split=split,
-        textures=(table, wall, floor),
+        index=index, name=scene_name(split, number), split=split, textures=(table, wall, floor),
         light_direction=tuple(direction / np.linalg.norm(direction)),
-        light_color=tuple(tint * rng.uniform(0.55, 0.75)),
-        ambient=float(rng.uniform(0.3, 0.45)),
-        clutter=_clutter(rng),
-        exo=_exo_cameras(rng, n_exo),
-    )
+        light_color=tuple(tint * rng.uniform(0.55, 0.75)), ambient=float(rng.uniform(0.3, 0.45)),
+        clutter=_clutter(rng), exo=_exo_cameras(rng, n_exo),
+    )  # fmt: skip
 
 
 def _clutter(rng: np.random.Generator) -> tuple[Clutter, ...]:

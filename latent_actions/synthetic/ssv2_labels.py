@@ -31,11 +31,8 @@ def label_of(plan: TakePlan) -> dict[str, Any]:
     for thing in placeholders:
         label = label.replace("[something]", thing, 1)
     return {
-        "id": plan.name,
-        "label": label,
-        "template": action.template,
-        "placeholders": placeholders,
-    }
+        "id": plan.name, "label": label, "template": action.template, "placeholders": placeholders,
+    }  # fmt: skip
 
 
 def _class_name(template: str) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latent_actions.synthetic.config import SynthContent
+from latent_actions.synthetic.config import ACTION_S, SSV2_FPS, SynthContent
 from latent_actions.synthetic.hand import HandLook, Side
 from latent_actions.synthetic.performance import Performance, plan_performance
 from latent_actions.synthetic.scenes import scene_name
-from latent_actions.synthetic.vocabulary import ACTIONS, COLOURS, FAMILIES, SKINS
+from latent_actions.synthetic.vocabulary import ACTIONS, COLORS, FAMILIES, SKINS
 
 TAKE_STREAM, CLIP_STREAM, DECK_STREAM = 103, 107, 109  # first numbers of the random streams
 LEAD_S = 0.2  # after a cut the hand stands still this long; reaction time of the annotators fits in
@@ -21,7 +21,7 @@ SUBSETS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Block:
+class Segment:
     """A performance in a take: it starts at `start_frame` with a cut and lasts `frames` frames."""
 
     start_frame: int
@@ -41,7 +41,7 @@ class TakePlan:
     number: int
     side: Side
     look: HandLook
-    blocks: tuple[Block, ...]
+    blocks: tuple[Segment, ...]
     stream: tuple[int, ...]
     camera: str | None = None
 
@@ -79,30 +79,22 @@ def plan_take(content: SynthContent, split: str, index: int) -> TakePlan:
     )
     rng = np.random.default_rng(stream)
     side, look = _draw_performer(rng)
-    blocks: list[Block] = []
+    blocks: list[Segment] = []
     actions = frame = 0
     while actions < content.actions_per_take:
         family = _draw_family(
             rng, content, split, number, len(blocks) + repetition * BLOCKS_PER_TAKE
         )
-        performance = plan_performance(
-            rng, family, side, content.fps, (content.action_min_s, content.action_max_s)
-        )
+        performance = plan_performance(rng, family, side, content.fps, ACTION_S)
         frames = round((LEAD_S + performance.duration_s) * content.fps)
-        blocks.append(Block(frame, frames, performance))
+        blocks.append(Segment(frame, frames, performance))
         frame += frames
         actions += len(performance.actions)
     scene = scene_name(split, number)
     return TakePlan(
-        f"{scene}{number + 1:02d}_{repetition + 1}",
-        split,
-        scene,
-        number,
-        side,
-        look,
-        tuple(blocks),
-        stream,
-    )
+        f"{scene}{number + 1:02d}_{repetition + 1}", split, scene, number, side, look,
+        tuple(blocks), stream,
+    )  # fmt: skip
 
 
 def plan_clip(content: SynthContent, subset: str, index: int) -> TakePlan:
@@ -114,15 +106,13 @@ def plan_clip(content: SynthContent, subset: str, index: int) -> TakePlan:
     side, look = _draw_performer(rng)
     action = list(ACTIONS)[rng.integers(len(ACTIONS))]
     family = next(f for f in FAMILIES.values() if any(action in chain for chain in f.chains))
-    performance = plan_performance(
-        rng, family.name, side, content.ssv2_fps, SSV2_ACTION_S, (action,)
-    )
-    frames = round((LEAD_S + performance.duration_s + rng.uniform(0.0, 0.3)) * content.ssv2_fps)
+    performance = plan_performance(rng, family.name, side, SSV2_FPS, SSV2_ACTION_S, (action,))
+    frames = round((LEAD_S + performance.duration_s + rng.uniform(0.0, 0.3)) * SSV2_FPS)
     camera = "ego" if rng.random() < 0.5 else f"cam{rng.integers(content.n_exo) + 1:02d}"
     ident = str(100001 + SUBSETS.index(subset) * 100000 + index)
     return TakePlan(
         ident, split, scene_name(split, number), number, side, look,
-        (Block(0, frames, performance),), stream, camera,
+        (Segment(0, frames, performance),), stream, camera,
     )  # fmt: skip
 
 
@@ -151,7 +141,7 @@ def _draw_family(
 def _draw_performer(rng: np.random.Generator) -> tuple[Side, HandLook]:
     side: Side = "right" if rng.random() < 0.7 else "left"
     skin = np.array(SKINS[rng.integers(len(SKINS))]) * rng.uniform(0.92, 1.06)
-    sleeve = np.array(list(COLOURS.values())[rng.integers(len(COLOURS))]) * rng.uniform(0.6, 1.0)
+    sleeve = np.array(list(COLORS.values())[rng.integers(len(COLORS))]) * rng.uniform(0.6, 1.0)
     r, g, b = (float(v) for v in np.clip(skin, 0, 1))
     sr, sg, sb = (float(v) for v in sleeve)
     return side, HandLook((r, g, b), (sr, sg, sb))

@@ -21,7 +21,7 @@ def _coordinates() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _smooth_noise(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Noise in [0, 1] with `cells` bumps a side, periodic, bilinear."""
+    """Noise in [0, 1] with `cells` bumps per side, periodic, bilinear."""
     grid = rng.random((cells, cells))
     rows, columns = _coordinates()
     r, c = rows * cells, columns * cells

@@ -1,7 +1,7 @@
-"""Ground truth beside the videos: hand motion and masks a frame, actions a clip.
+"""Ground truth beside the videos: hand motion and masks per frame, actions per clip.
 
     <out>/truth/{egoexo4d,ssv2}/<episode>.npz     arrays below
-    <out>/truth/actions.parquet                   one row an action: what, where, who, when
+    <out>/truth/actions.parquet                   one row per action: what, where, who, when
 
 npz: pose (T, 7) float32: wrist position m and quaternion w first, world axes; velocity (T, 7)
 float32: linear m/s, angular rad/s, grip 0 open .. 1 closed; cut (T,) bool: the first frame after a
@@ -18,33 +18,15 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 
 ACTION_COLUMNS = (
-    "dataset",
-    "episode",
-    "index",
-    "action",
-    "verb",
-    "opposite",
-    "family",
-    "kind",
-    "partner",
-    "text",
-    "scene",
-    "split",
-    "hand",
-    "camera",
-    "start_s",
-    "end_s",
-    "fps",
-)
+    "dataset", "episode", "index", "action", "verb", "opposite", "family", "kind", "partner",
+    "text", "scene", "split", "hand", "camera", "start_s", "end_s", "fps",
+)  # fmt: skip
 
 
 def write_truth(
-    path: Path,
-    pose: np.ndarray,
-    velocity: np.ndarray,
-    cut: np.ndarray,
+    path: Path, pose: np.ndarray, velocity: np.ndarray, cut: np.ndarray,
     masks: dict[str, np.ndarray],
-) -> None:
+) -> None:  # fmt: skip
     """masks: uint8 (T, size, size) of render.BACKGROUND/HAND/OBJECT for each camera."""
     arrays: dict[str, Any] = {"pose": pose, "velocity": velocity, "cut": cut}
     for camera, classes in masks.items():

@@ -147,14 +147,11 @@ class World:
         self._hide_objects()
         model = self.model
         self.pristine = Pristine(
-            rgba=model.geom_rgba.copy(),
-            group=model.geom_group.copy(),
-            contype=model.geom_contype.copy(),
-            conaffinity=model.geom_conaffinity.copy(),
-            gravcomp=model.body_gravcomp.copy(),
-            body_pos=model.body_pos.copy(),
+            rgba=model.geom_rgba.copy(), group=model.geom_group.copy(),
+            contype=model.geom_contype.copy(), conaffinity=model.geom_conaffinity.copy(),
+            gravcomp=model.body_gravcomp.copy(), body_pos=model.body_pos.copy(),
             body_quat=model.body_quat.copy(),
-        )
+        )  # fmt: skip
 
     def reset(self, hand: HandLook, colors: dict[str, tuple[Color, Color]]) -> None:
         """Back to the compiled state: nothing on stage, clutter in place, the given colors."""
@@ -255,5 +252,5 @@ def yaw_quaternion(yaw: float) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def cached_world(*, seed: int, split: str, number: int, n_exo: int, side: Side, size: int) -> World:
-    """The world of a scene, compiled once a process (about 10 ms)."""
+    """The world of a scene, compiled once per process (about 10 ms)."""
     return World(make_scene(seed, split, number, n_exo), side, size)

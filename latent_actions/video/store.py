@@ -26,8 +26,7 @@ from invact_vla.core.files import atomic_folder, hash_json, read_json, write_jso
 from invact_vla.core.limits import short
 from invact_vla.data.video.display import Fit
 from invact_vla.data.video.frames import VideoError, file_stamp, open_video
-from invact_vla.data.video.video_info import VERSION, VideoInfo
-from latent_actions.video.clips import clip_frames, pair_frames
+from invact_vla.data.video.video_info import VERSION, VideoInfo, clip_frames, pair_frames
 from latent_actions.video.decode_errors import Damage, damage_of
 from latent_actions.video.lazy_frames import LazyFrames
 from latent_actions.video.probes import PROBES, probe_all

@@ -58,13 +58,14 @@ def write_store(
 
 
 def write_demos(
-    folder: Path, name: str = "put_the_cup_on_the_plate", count: int = 3, steps: int = 12
-) -> Path:
+    folder: Path, name: str = "put_the_cup_on_the_plate", count: int = 3, steps: int = 12,
+    seed: int = 0,
+) -> Path:  # fmt: skip
     """A LIBERO HDF5 file of random demonstrations; returns the folder."""
     import h5py
 
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     with h5py.File(folder / f"{name}_demo.hdf5", "w") as file:
         for i in range(count):
             group = file.create_group(f"data/demo_{i}")

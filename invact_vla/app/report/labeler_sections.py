@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
 
 from invact_vla.app.report.inputs import ReportInputs, SampleClip
 from invact_vla.app.report.reading import pictures_of, read_optional_json
@@ -11,6 +14,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.data.label_store import LabelStore, read_labels
 from invact_vla.data.label_videos import find_videos
 from invact_vla.data.video.frames import decode_frames
+from invact_vla.data.video.video_io import write_video
 from invact_vla.html import media
 from invact_vla.html.charts import bar_chart
 from invact_vla.html.render import Html
@@ -18,6 +22,8 @@ from latent_actions.labelers.codebook_usage import code_counts, codebook_stats
 from latent_actions.retrieval.directions import DIRECTION_NAMES
 
 SAMPLE_PX = 128
+WHOLE_CLIP = 4 << 20  # bytes of a clip that is embedded whole
+PAIR_FRAMES = 24  # of a pair that is shown without its clip
 
 
 def encoder(inputs: ReportInputs) -> dict[str, Any] | None:
@@ -94,7 +100,19 @@ def samples(inputs: ReportInputs) -> list[dict[str, Any]]:
 def _sample(clip: SampleClip) -> dict[str, Any]:
     first, last = decode_frames(clip.video, [clip.frame, clip.frame_end], SAMPLE_PX)
     shown = media.frame(first, "first frame"), media.frame(last, "last frame")
-    return {"media": [*shown, media.video(clip.video, clip.text)], "clip": clip}
+    return {"media": [*shown, _film(clip)], "clip": clip}
+
+
+def _film(clip: SampleClip) -> Html:
+    """The whole clip; the time of the pair alone where the clip is long or browsers do not play it."""
+    video = clip.video
+    if video.suffix in media.MIME and video.is_file() and video.stat().st_size <= WHOLE_CLIP:
+        return media.video(video, clip.text)
+    wanted = np.linspace(clip.frame, clip.frame_end, PAIR_FRAMES).round().astype(int)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "pair.mp4"
+        write_video(path, decode_frames(video, wanted, SAMPLE_PX), fps=12)
+        return media.video(path, clip.text)
 
 
 def pick_samples(labels: Mapping[str, Path], videos: Path, count: int) -> tuple[SampleClip, ...]:

@@ -63,6 +63,52 @@ class VideoInfo:
         return np.searchsorted(middles, times_s, side="right").astype(np.int64)
 
 
+def clip_frames(
+    start_s: float,
+    end_s: float,
+    fps: float,
+    n_frames: int,
+    count: int,
+    times: Sequence[float] = (),
+) -> np.ndarray:
+    """`count` frames spread over [start_s, end_s): the frames on screen at the midpoints of equal
+    parts. times: seconds of all frames where the rate varies (fps: the mean rate).
+
+    Returns int64 (count,), non-decreasing, each in [0, n_frames - 1]; a clip that ends after the
+    video is cut at its end. Raises ValueError if the clip starts after the last frame.
+    Span sampling of 8 frames, as the InvAct page's clips (spec: input, "clip.fps: span").
+    """
+    if count < 1 or n_frames < 1 or fps <= 0:
+        raise ValueError(
+            f"count, n_frames and fps must be positive, got {count}, {n_frames}, {fps}"
+        )
+    if not 0 <= start_s < end_s:
+        raise ValueError(f"expected 0 <= start_s < end_s, got {start_s} and {end_s}")
+    duration_s = n_frames / fps
+    if start_s >= duration_s:
+        raise ValueError(f"clip starts at {start_s:.3f} s, the video ends at {duration_s:.3f} s")
+    end_s = min(end_s, duration_s)
+    middles_s = start_s + (np.arange(count) + 0.5) * (end_s - start_s) / count
+    return VideoInfo(n_frames, fps, 0, 0, times=tuple(times)).frames_at(middles_s)
+
+
+def pair_frames(
+    frame: int, frame_end: int, count: int, info: VideoInfo | None = None
+) -> np.ndarray:
+    """`count` frames from `frame` to `frame_end`, both included, evenly spaced: int64 (count,).
+
+    count = 2 gives exactly the pair. info: of a video whose rate varies: evenly spaced in time.
+    """
+    if not 0 <= frame < frame_end:
+        raise ValueError(f"expected 0 <= frame < frame_end, got {frame} and {frame_end}")
+    if count < 2:
+        raise ValueError(f"a pair needs at least 2 frames, got {count}")
+    if info is None or not info.times:
+        return np.rint(np.linspace(frame, frame_end, count)).astype(np.int64)
+    first_s, last_s = info.times_of([frame, frame_end])
+    return info.nearest(np.linspace(first_s, last_s, count))
+
+
 @dataclass(frozen=True)
 class Stamps:
     """Time stamps of a video's packets, in ticks of `tick` seconds. shown: of those that are shown,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.data.video.decode import decode_frames, probe
-from latent_actions.video.clips import clip_frames
+from invact_vla.data.video.video_info import clip_frames
 
 
 def as_clips(

@@ -28,24 +28,8 @@ from latent_actions.retrieval.baselines.video_text import EgoVlpConfig, EgoVlpV2
 from latent_actions.retrieval.baselines.vila import VilaConfig
 
 __all__ = [
-    "Ae2Config",
-    "BaselineConfig",
-    "ByovConfig",
-    "ClipConfig",
-    "Dinov3Config",
-    "EgoVlpConfig",
-    "EgoVlpV2Config",
-    "Embed",
-    "FlowFeatConfig",
-    "LaVilaConfig",
-    "LapaBaselineConfig",
-    "LiftConfig",
-    "SumlConfig",
-    "TimesformerBaselineConfig",
-    "TrainedConfig",
-    "VilaConfig",
-    "Vjepa2BaselineConfig",
-    "load_baseline",
-    "name_of",
-    "weights_of",
-]
+    "Ae2Config", "BaselineConfig", "ByovConfig", "ClipConfig", "Dinov3Config", "EgoVlpConfig",
+    "EgoVlpV2Config", "Embed", "FlowFeatConfig", "LaVilaConfig", "LapaBaselineConfig", "LiftConfig",
+    "SumlConfig", "TimesformerBaselineConfig", "TrainedConfig", "VilaConfig",
+    "Vjepa2BaselineConfig", "load_baseline", "name_of", "weights_of",
+]  # fmt: skip

@@ -93,12 +93,9 @@ class Vjepa2BaselineConfig(BaselineConfig):
             )
         resize = round(config.crop_size * 292 / 256)  # what its own video processor does
         prepare = Preprocess(
-            frames=self.frames,
-            size=config.crop_size,
-            resize=resize,
-            colors=IMAGENET,
+            frames=self.frames, size=config.crop_size, resize=resize, colors=IMAGENET,
             mode="bilinear",
-        )
+        )  # fmt: skip
         return prepare, lambda clips: model.get_vision_features(clips).mean(dim=1)
 
 

@@ -95,12 +95,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def fit_weights(
-    model: nn.Module,
-    state: dict[str, Tensor],
-    layout: KeyLayout,
-    path: Path,
+    model: nn.Module, state: dict[str, Tensor], layout: KeyLayout, path: Path,
     device: torch.device = CPU,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Load published tensors strictly; gives the module in eval mode, in fp32, on `device`.
 
     A missing, unknown or misshapen tensor is a UserError that names the first few (our names).

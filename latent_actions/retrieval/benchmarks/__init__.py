@@ -11,13 +11,6 @@ from latent_actions.retrieval.benchmarks.scene_bias import SceneBiasBenchmark
 from latent_actions.retrieval.benchmarks.ssv2 import Ssv2Benchmark
 
 __all__ = [
-    "AtomicBenchmark",
-    "ChiralityBenchmark",
-    "CommitmentBenchmark",
-    "KeystepBenchmark",
-    "LanguageBenchmark",
-    "NtuBenchmark",
-    "PhyWorldBenchmark",
-    "SceneBiasBenchmark",
-    "Ssv2Benchmark",
-]
+    "AtomicBenchmark", "ChiralityBenchmark", "CommitmentBenchmark", "KeystepBenchmark",
+    "LanguageBenchmark", "NtuBenchmark", "PhyWorldBenchmark", "SceneBiasBenchmark", "Ssv2Benchmark",
+]  # fmt: skip

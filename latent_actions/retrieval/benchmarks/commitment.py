@@ -13,12 +13,12 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.decode import probe
+from invact_vla.data.video.video_info import clip_frames
 from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.masks import chance_overlap, overlap, token_coverage
 from latent_actions.retrieval.results import Row
 from latent_actions.synthetic.truth import read_masks
-from latent_actions.video.clips import clip_frames
 from latent_actions.video.records import ClipRecord
 
 

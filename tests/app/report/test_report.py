@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from invact_vla.app.report.build import build_report
-from invact_vla.app.report.inputs import ReportInputs, VariantInputs
+from invact_vla.app.report.inputs import ReportInputs, SampleClip, VariantInputs
+from invact_vla.app.report.labeler_sections import WHOLE_CLIP, _sample
 from invact_vla.app.report.reading import read_metrics
 from invact_vla.app.report.stage import ReportConfig, main
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from libero_eval.results.rows import EpisodeLog
 from tests.app.report.fixture import ladder
+from tests.latent_actions.sources import write_clip, write_pictures
 from tests.libero_eval.rows import make_row
 
 ANCHORS = ("experiment", "videos", "encoder", "codes", "clips", "curves", "environment", "origin")
@@ -186,3 +188,22 @@ def test_metrics_of_a_resumed_run_count_once(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("{\n")
     with pytest.raises(UserError, match="jsonl:1"):
         read_metrics(tmp_path)
+
+
+def test_the_pair_is_shown_where_the_clip_cannot_be(tmp_path: Path) -> None:
+    """Browsers play no pictures and no AVI, and nobody wants a long film inside a page."""
+    clip = SampleClip(
+        text="it",
+        video=write_pictures(tmp_path / "7", 0),
+        frame=2,
+        frame_end=17,
+        codes={"a": (1, 2)},
+    )
+    shown = "".join(map(str, _sample(clip)["media"]))
+    assert shown.count("<img") == 2 and shown.count('src="data:video/mp4;base64,') == 1
+    long = write_clip(tmp_path / "long.webm", 0)
+    whole = str(_sample(replace(clip, video=long))["media"][-1])
+    assert 'src="data:video/webm' in whole
+    with open(long, "ab") as file:
+        file.truncate(WHOLE_CLIP + 1)
+    assert 'src="data:video/mp4' in str(_sample(replace(clip, video=long))["media"][-1])

@@ -61,9 +61,9 @@ def folders(tmp_path_factory):
 def test_two_processes_train_as_one(folders):
     one, two = (rows(folders[processes]) for processes in (1, 2))
     assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(STEPS))
-    for name in ("loss", "contrast", "video_text", "verb_class", "balance", "share"):
+    for name in ("loss", "contrast", "video_text", "verb_class", "balance", "action_fraction_loss"):
         worst = max(abs(a[name] - b[name]) for a, b in zip(one, two, strict=True))
-        assert worst < 1e-4, name  # measured 2e-6; unsynchronised gradients give 0.3
+        assert worst < 1e-4, name  # measured 2e-6; unsynchronized gradients give 0.3
     assert one[0]["loss"] - one[-1]["loss"] > 1  # the curve is one of learning
 
 

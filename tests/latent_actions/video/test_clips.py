@@ -5,15 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from invact_vla.data.video.video_info import VideoInfo
-from latent_actions.video.clips import (
-    clip_frames,
-    episode_rng,
-    horizon_frames,
-    pair_frames,
-    pair_starts,
-    timed_pairs,
-)
+from invact_vla.data.video.video_info import VideoInfo, clip_frames, pair_frames
+from latent_actions.labelers.pairs import clip_rng, horizon_frames, pair_starts, timed_pairs
 
 # a busy machine draws examples slowly; that is no fault of the code
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -76,11 +69,11 @@ def test_horizon_is_in_seconds():
         horizon_frames(0.0, 10)
 
 
-def test_episode_streams_do_not_depend_on_other_episodes():
-    first = episode_rng(0, "ssv2/7").random(3)
-    assert (first == episode_rng(0, "ssv2/7").random(3)).all()
-    assert (first != episode_rng(0, "ssv2/8").random(3)).all()
-    assert (first != episode_rng(1, "ssv2/7").random(3)).all()
+def test_streams_of_clips_do_not_depend_on_other_clips():
+    first = clip_rng(0, "ssv2/7").random(3)
+    assert (first == clip_rng(0, "ssv2/7").random(3)).all()
+    assert (first != clip_rng(0, "ssv2/8").random(3)).all()
+    assert (first != clip_rng(1, "ssv2/7").random(3)).all()
 
 
 def test_pairs_of_a_variable_rate_are_a_horizon_apart():

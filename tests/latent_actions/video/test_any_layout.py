@@ -1,0 +1,189 @@
+"""Layouts as they arrive: copies of SSV2 in other containers, flat folders, links, single views."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.frames import decode_frames
+from latent_actions.labelers.pairs import PairConfig
+from latent_actions.video.index import build_index
+from latent_actions.video.source import held_out
+from latent_actions.video.sources import EgoExo4dSource, FolderSource, NtuSource, Ssv2Source
+from tests.latent_actions.sources import (
+    SSV2_VIDEOS,
+    ego_only,
+    flat,
+    labeled,
+    lerobot,
+    libero,
+    ntu,
+    ssv2,
+    write_clip,
+    write_pictures,
+)
+
+
+@pytest.mark.parametrize("kind", ["webm", "mp4", "MP4", "pictures"])
+def test_ssv2_in_any_container(tmp_path, kind):
+    clips = ssv2(tmp_path / "a", kind).clips("train")
+    assert [clip.clip_id for clip in clips] == ["ssv2/0", "ssv2/1", "ssv2/2"]
+    suffix = "" if kind == "pictures" else f".{kind}"
+    assert [clip.video.name for clip in clips] == [f"{n}{suffix}" for n in range(3)]
+    assert all(
+        clip.end_s == pytest.approx(20 / (12 if kind == "pictures" else 10)) for clip in clips
+    )
+
+
+def test_ssv2_prefers_the_released_files_and_knows_the_rate_of_pictures(tmp_path):
+    ssv2(tmp_path / "a")
+    write_clip(tmp_path / "a" / SSV2_VIDEOS / "0.mp4", 5)
+    write_pictures(tmp_path / "a" / SSV2_VIDEOS / "1", 5)
+    clips = Ssv2Source(root=tmp_path / "a").clips("train")
+    assert [clip.video.suffix for clip in clips] == [".webm"] * 3
+    source = ssv2(tmp_path / "b", "pictures")
+    assert Ssv2Source(root=source.root, pictures_fps=30.0).clips("train")[0].end_s == pytest.approx(
+        20 / 30
+    )
+
+
+def test_the_test_split_of_ssv2(tmp_path):
+    source = ssv2(tmp_path / "a")
+    clips = source.clips("test")
+    assert len(clips) == 3 and {(clip.text, clip.verb) for clip in clips} == {("", "")}
+    assert len(PairConfig(source=source, horizon_s=0.5).records("test")) == 3 * 4
+    with pytest.raises(UserError, match=r"3 clips without a verb"):
+        build_index(source, ("test",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("labels", [], "expected an object of classes"),
+        ("labels", {"Pushing something away": "a"}, "expected an object of classes"),
+        (
+            "train",
+            [{"id": "0", "template": None, "label": "a"}],
+            "expected a list of clips with id",
+        ),
+        (
+            "train",
+            [{"id": "0", "template": "a", "label": None}],
+            "expected a list of clips with id",
+        ),
+        (
+            "train",
+            [{"id": ["0"], "template": "a", "label": "b"}],
+            "expected a list of clips with id",
+        ),
+        ("test", ["0"], "expected a list of clips with id, as"),
+    ],
+)
+def test_odd_label_files_of_ssv2(tmp_path, name, content, said):
+    source = ssv2(tmp_path / "a")
+    (source.root / f"labels/{name}.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=said):
+        source.clips("test" if name == "test" else "train")
+
+
+def test_an_id_listed_twice_or_leading_elsewhere(tmp_path):
+    source = ssv2(tmp_path / "a")
+    path = source.root / "labels/train.json"
+    rows = json.loads(path.read_text())
+    write_clip(source.root / "secret.webm", 0)
+    path.write_text(json.dumps([*rows, rows[0], {**rows[1], "id": "../secret"}]))
+    clips, dropped = source.index("train")
+    assert [clip.clip_id for clip in clips] == ["ssv2/0", "ssv2/1", "ssv2/2"]
+    assert dropped.counts == {"listed twice": 1, "videos missing": 1}
+    with pytest.raises(UserError, match=r"1 of 4 videos .*no ../secret.webm"):
+        source.clips("train")
+
+
+def test_a_flat_folder(tmp_path):
+    source = flat(tmp_path / "a")
+    train, val = source.clips("train"), source.clips("val")
+    clips = {clip.clip_id: clip for clip in [*train, *val]}
+    assert sorted(clips) == [
+        "dumped", "film 2", "film 3", "film 4", "garage/1", "kitchen/1",
+    ]  # fmt: skip
+    assert len(val) == 1 and source.clips("train") == train
+    assert {(clip.verb, clip.text) for clip in clips.values()} == {("", "doing something")}
+    assert clips["garage/1"].scene == "garage/1", "a clip without a place is its own"
+    with pytest.raises(UserError, match="no pairs"):
+        PairConfig(source=source).records("test")
+
+
+def test_a_part_of_a_folder_without_splits_is_held_out():
+    names = [f"{n}.mp4" for n in range(50)]
+    assert len(held_out(names, 0.1)) == 5 and held_out(names[::-1], 0.1) == held_out(names, 0.1)
+    assert len(held_out(names[:2], 0.1)) == 1
+    assert not held_out(names[:1], 0.1) and not held_out(names, 0.0)
+
+
+def test_a_labeled_folder_and_videos_that_lie_elsewhere_in_it(tmp_path):
+    source = labeled(tmp_path / "a")
+    write_clip(source.root / "train/extra.mp4", 3)
+    clips = {clip.clip_id: clip for clip in source.clips("train")}
+    assert {(c.scene, c.verb, c.text) for c in clips.values() if c.verb} == {
+        ("kitchen", "push it", "push it")
+    }
+    assert (clips["extra"].verb, clips["extra"].text) == ("", "")
+    assert build_index(source, ("train",)).report["splits"]["train"]["dropped"] == {
+        "clips without a verb": {"count": 1, "damage": False, "examples": ["extra"]}
+    }
+
+
+def test_two_files_that_differ_in_the_suffix_are_two_clips(tmp_path):
+    for number, name in enumerate(("IMG_1.mp4", "IMG_1.MOV", "IMG_2.ego.mp4", "IMG_2.side.mp4")):
+        write_clip(tmp_path / name, number)
+    clips = FolderSource(root=tmp_path, held_out=0.0).clips("train")
+    assert [clip.clip_id for clip in clips] == ["IMG_1.MOV", "IMG_1.mp4", "IMG_2.ego", "IMG_2.side"]
+    assert [clip.moment_id for clip in clips] == ["IMG_1.MOV", "IMG_1.mp4", "IMG_2", "IMG_2"]
+    assert [clip.view for clip in clips] == ["exo", "exo", "ego", "exo"]
+
+
+def test_ntu_in_a_linked_folder_with_upper_case_suffixes(tmp_path):
+    source = ntu(tmp_path / "a")
+    clips = source.clips("train")
+    assert [clip.clip_id for clip in clips] == [
+        "ntu/S001C001P001R001A007", "ntu/S001C002P001R001A007",
+    ]  # fmt: skip
+    assert len({clip.moment_id for clip in clips}) == 1
+    with pytest.raises(UserError, match="ntu has no split 'test', only train, val"):
+        NtuSource(root=source.root).clips("test")
+
+
+def test_one_view_is_enough_for_labels(tree, tmp_path):
+    source = ego_only(tree, tmp_path / "a")
+    clips, dropped = source.index("train")
+    assert not clips and dropped.counts == {"takes without an exo camera": 2}
+    pairs = PairConfig(source=source, horizon_s=0.5).records("train")
+    assert pairs and {pair.video.name[:4] for pair in pairs} == {"aria"}
+    both = PairConfig(source=EgoExo4dSource(root=tree / "egoexo4d"), horizon_s=0.5).records("train")
+    own = [(p.video_id, p.frame) for p in both if p.video.name.startswith("aria")]
+    assert own == [(p.video_id, p.frame) for p in pairs], "the same pairs, whatever other views see"
+
+
+@pytest.mark.parametrize("make", [libero, lerobot])
+def test_demonstrations(make, tmp_path):
+    source = make(tmp_path / "a")
+    clips = [*source.clips("train"), *source.clips("val")]
+    assert len({clip.clip_id for clip in clips}) == 6 and len(source.clips("val")) == 2
+    assert {clip.text for clip in clips} <= {"open the drawer", "close it"}
+    frames = [decode_frames(clip.video, [0]) for clip in clips]
+    assert len({frame.tobytes() for frame in frames}) == 6, "equal names keep their own pictures"
+    with pytest.raises(UserError, match=r"has no camera 'front', only agentview"):
+        type(source)(root=source.root, camera="front").clips("train")
+
+
+def test_a_single_file_of_demonstrations(tmp_path):
+    root = libero(tmp_path / "a").root / "a/open_the_drawer_demo.hdf5"
+    clips = type(libero(tmp_path / "b"))(root=root, max_demos=2, fps=10.0, held_out=0.0).clips(
+        "train"
+    )
+    assert [clip.clip_id for clip in clips] == ["demo_0/agentview", "demo_1/agentview"]
+    assert clips[0].end_s == 3.0
+    assert np.ptp(decode_frames(clips[0].video, [0])) > 0
+    assert Path(clips[0].video).parents[1] == root

@@ -37,13 +37,15 @@ STEPS_FPS = 20.0  # of demonstrations that do not tell: LIBERO's control rate
 @dataclass(frozen=True)
 class PictureVideo:
     """A video of single pictures. info: without sides, which the pictures alone tell. files: what it is
-    read from; name: of it in them; read: the pictures of some indices, uint8 (H, W, 3) each."""
+    read from; name: of it in them; read: the pictures of some indices, uint8 (H, W, 3) each. actions: of
+    a demonstration, float64 (T, A), in the data's own convention; None for other videos."""
 
     path: Path
     info: VideoInfo
     files: tuple[Path, ...]
     name: str
     read: Callable[[Sequence[int]], Sequence[np.ndarray]]
+    actions: Callable[[], np.ndarray] | None = None
 
     def frames(
         self,
@@ -147,7 +149,9 @@ def _demonstration(
         except UserError as error:
             raise VideoError(str(error)) from error
 
-    return PictureVideo(path, info, files, f"{name}/{camera}", read)
+    return PictureVideo(
+        path, info, files, f"{name}/{camera}", read, lambda: dataset.checked_numbers(place).actions
+    )
 
 
 @lru_cache(maxsize=16)

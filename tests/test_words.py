@@ -26,7 +26,9 @@ OLD = {
     r"film_successes|MakeEpisodeRunner|MakeAttempt|MakeTrial": "record_success_videos, ...Factory",
     r"PRODUCT_NEUTRAL|product_key": "NON_HASHED_FIELDS, artifact_hash",
     r"main_first|shared_like|unsharded|together_on_cpu": "see training/distributed.py",
-    r"Patient|_Flight|set_stage": "DiagnosticContext, _ActiveEpisode, set_phase",
+    r"Patient|_Flight|set_stage": "DiagnosticContext, Episode",
+    r"_ActiveEpisode|EpisodeCoroutine|_met_death|suspects": "Episode, WorkerPool, jobs_to_isolate",
+    r"error_answer|first_answer_s|--axes\S*": "error_response, first_response_s, --perturbations",
     r"told apart|dearer|dearest|nearness": "distinguished, more expensive, min_distance",
     r"an? arm of|arms of|(compared|trained) arms?|--arm": "variant, policy_name",
 }

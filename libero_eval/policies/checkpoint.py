@@ -120,7 +120,7 @@ def statistics_for(protocol: Protocol, known: Sequence[str], folder: Path) -> st
 
 
 class CheckpointSource(PolicySource):
-    """One model for all episodes, which it answers together."""
+    """One model for all episodes, whose requests it computes together."""
 
     batched = True
 

@@ -273,7 +273,7 @@ def test_an_answer_that_does_not_come(fickle: str) -> None:
             policy.act(saying("sleep"))
 
 
-def test_a_first_answer_that_does_not_come(fickle: str) -> None:
+def test_a_first_response_that_does_not_come(fickle: str) -> None:
     source = RemoteConfig(url=fickle, first_response_s=0.5).load()
     policy = source.open(None)
     with pytest.raises(UserError, match=r"within 0\.5 s: raise --policy\.first_response_s"):

@@ -47,7 +47,9 @@ def pair_actions(records: Sequence[PairRecord], config: ActionsConfig) -> np.nda
         rows.append(part.mean(axis=0))
     widths = {len(row) for row in rows}
     if len(widths) > 1:
-        raise UserError(f"actions in {config.folder} have different widths: {some(sorted(widths))}")
+        raise UserError(
+            f"actions in {config.folder} have different widths: {some(map(str, sorted(widths)))}"
+        )
     return np.stack(rows) if rows else np.zeros((0, 0))
 
 

@@ -44,7 +44,7 @@ class PictureVideo:
     info: VideoInfo
     files: tuple[Path, ...]
     name: str
-    read: Callable[[Sequence[int]], Sequence[np.ndarray]]
+    read: Callable[[Sequence[int]], list[np.ndarray]]
     actions: Callable[[], np.ndarray] | None = None
 
     def frames(
@@ -143,9 +143,9 @@ def _demonstration(
     fps = float(options.get("fps") or dataset.fps or STEPS_FPS)
     info = VideoInfo(dataset.all_episodes[place].length, fps, 0, 0)
 
-    def read(indices: Sequence[int]) -> np.ndarray:
+    def read(indices: Sequence[int]) -> list[np.ndarray]:
         try:
-            return dataset.upright_frames(place, camera)[np.asarray(indices)]
+            return list(dataset.upright_frames(place, camera)[np.asarray(indices)])
         except UserError as error:
             raise VideoError(str(error)) from error
 

@@ -202,6 +202,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "BenchDecodeConfig",
         "clips per second of the installed video decoders",
     ),
+    "bench label": (
+        "latent_actions.labelers.bench",
+        "BenchLabelConfig",
+        "clips per second of labeling, beside LAPA's public procedure",
+    ),
     "bench vla": ("invact_vla.openvla.bench.action", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (
         "libero_eval.bench.rollout",

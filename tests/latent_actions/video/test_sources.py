@@ -51,7 +51,8 @@ def roots(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     egoexo4d = tree / "egoexo4d"
     demos = write_demos(tmp_path_factory.mktemp("demos"), steps=30)
     return {
-        **dict.fromkeys(MEMBERS, folder), "egoexo4d": egoexo4d, "egoexo4d_keystep": egoexo4d, "ssv2": tree / "ssv2",
+        **dict.fromkeys(MEMBERS, folder), "ssv2": tree / "ssv2",
+        "egoexo4d": egoexo4d, "egoexo4d_keystep": egoexo4d,
         "ntu": ntu, "phyworld": phyworld, "demonstrations": demos,
     }  # fmt: skip
 

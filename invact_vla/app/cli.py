@@ -92,6 +92,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "train LAPA's latent action quantizer",
     ),
     "latent label": ("latent_actions.labelers.label", "LabelConfig", "label clip pairs with codes"),
+    "latent export": (
+        "latent_actions.labelers.export",
+        "ExportConfig",
+        "labels as LAPA's jsonl or as a Hugging Face data set",
+    ),
     "latent verify": (
         "latent_actions.labelers.verify",
         "LaqVerifyConfig",

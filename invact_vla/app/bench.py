@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.model import OpenVLA, build_model
 
-ATTENTION: tuple[Attention, ...] = ("matmul", "sdpa")
+ATTENTION: tuple[AttentionImpl, ...] = ("matmul", "sdpa")
 
 
 @dataclass(frozen=True, kw_only=True)

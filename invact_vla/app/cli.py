@@ -124,7 +124,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "vla plan": (
         "invact_vla.recipes.plan",
-        "PlanConfig",
+        "VLAPlanConfig",
         "memory, disk and time of each stage, beforehand",
     ),
     "vla verify": (
@@ -201,6 +201,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "latent_actions.video.bench_decode",
         "BenchDecodeConfig",
         "clips per second of the installed video decoders",
+    ),
+    "bench label": (
+        "latent_actions.labelers.bench",
+        "BenchLabelConfig",
+        "clips per second of labeling, beside LAPA's public procedure",
     ),
     "bench vla": ("invact_vla.openvla.bench.action", "BenchVlaConfig", "time of an action, ratios"),
     "bench rollout": (

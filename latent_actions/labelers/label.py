@@ -33,12 +33,14 @@ from latent_actions.labelers.pairs import (
     PairConfig,
     dataset_hash,
     decoded,
+    decoded_ahead,
     describe,
     evenly_spaced_indices,
     shards,
 )
 from latent_actions.video.records import PairRecord, Split
 from latent_actions.video.sources import Ssv2Source
+from latent_actions.video.store import FrameStore
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,8 @@ def main(config: LabelConfig) -> Path:
     torch.set_num_threads(config.threads)
     device = stage_device(run, config.device)
     labeler = config.labeler.build(run.folder, lambda: _training_frames(config, run.folder), device)
+    if labeler.n_frames <= 2 and not (config.frames_folder or run.folder / "frames").exists():
+        config = replace(config, pairs=replace(config.pairs, frames=2))  # it sees the ends alone
     summary: dict[str, object] = {"labeler": labeler.name, "labeler_hash": labeler.hash}
     for split in config.splits:
         store = _label_split(config, labeler, split, run.folder)
@@ -129,16 +133,22 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
         codebook_size=labeler.codebook_size,
         code_length=labeler.code_length,
     )
-    parts, done = shards(records, config.pairs.shard), []
-    for number, part in enumerate(tqdm(parts, f"label {split}", unit="shard", mininterval=5)):
-        path = folder / "shards" / f"{split}-{number:05d}.npz"
-        shard = _read_shard(path, identity)
-        if shard is None:
-            place = _frames(config, folder, split, number)
-            shard = _label_shard(config, labeler, part, place)
-            with atomic_file(path) as temporary:
-                np.savez(temporary, identity=str(identity), **vars(shard))
-        done.append(shard)
+    parts = shards(records, config.pairs.shard)
+    paths = [folder / "shards" / f"{split}-{number:05d}.npz" for number in range(len(parts))]
+    found = [_read_shard(path, identity) for path in paths]
+    todo = [number for number, shard in enumerate(found) if shard is None]
+    jobs = [(parts[number], _frames(config, folder, split, number)) for number in todo]
+    keep = config.frames_folder is not None
+    stores = decoded_ahead(jobs, config.pairs, config.workers, keep)
+    bar = tqdm(total=len(records), desc=f"label {split}", unit="pair", mininterval=5)
+    bar.update(len(records) - sum(len(part) for part, _ in jobs))
+    for number, store in zip(todo, stores, strict=True):
+        found[number] = _label_shard(labeler, parts[number], store)
+        with atomic_file(paths[number]) as temporary:
+            np.savez(temporary, identity=str(identity), **vars(found[number]))
+        bar.update(len(parts[number]))
+    bar.close()
+    done = [shard for shard in found if shard is not None]
     rows = [part[row] for part, shard in zip(parts, done, strict=True) for row in shard.rows]
     root = config.pairs.source.root
     store = LabelStore(
@@ -166,15 +176,11 @@ def _read_shard(path: Path, identity: LabelIdentity) -> Shard | None:
     return None
 
 
-def _label_shard(
-    config: LabelConfig, labeler: Labeler, records: list[PairRecord], place: Path
-) -> Shard:
-    """Decode one shard into `place` and label it; pairs of damaged videos are left out."""
-    keep = config.frames_folder is not None
-    with decoded(records, config.pairs, place, config.workers, keep) as store:
-        kept = set(store.records)
-        rows = [row for row, record in enumerate(records) if record in kept]
-        codes = labeler.codes(store.frames, store.records)
+def _label_shard(labeler: Labeler, records: list[PairRecord], store: FrameStore) -> Shard:
+    """Label the frames of one shard; pairs of damaged videos are left out."""
+    kept = set(store.records)
+    rows = [row for row, record in enumerate(records) if record in kept]
+    codes = labeler.codes(store.frames, store.records)
     keys = [video_key(records[row].video) for row in rows]
     return Shard(np.array(rows, np.int64), np.array(keys, np.str_), codes)
 

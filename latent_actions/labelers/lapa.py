@@ -1,6 +1,7 @@
 """Labels by LAPA's latent action quantization: codes of a trained LAQ on the two ends of a pair."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from invact_vla.core.files import hash_file, hash_tree
-from invact_vla.training.device import CPU, exact
+from invact_vla.core.files import hash_file, hash_json, hash_tree
+from invact_vla.training.device import CPU, exact, resolve_dtype
 from latent_actions.labelers.labeler import (
     FrameSpec,
     Labeler,
@@ -35,6 +36,9 @@ class LapaConfig(LabelerConfig):
     """LAPA's LAQ (arxiv.org/abs/2410.11758)."""
 
     laq: Path = Path("runs/laq")  # run of `invact latent train`, folder of weights, or a .pt file
+    # number format of the network: fp32, auto (bf16 on a GPU), bf16, fp16; other formats than fp32 are
+    # faster on GPUs and give some pairs other codes
+    dtype: str = "fp32"
 
     def parents(self) -> dict[str, Path]:
         return {"laq": self.laq}
@@ -44,7 +48,7 @@ class LapaConfig(LabelerConfig):
         return FrameSpec(config.image_size, config.fit, required=config.lapa_compat)
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
-        return LapaLabeller(laq_path(self.laq), device)
+        return LapaLabeller(laq_path(self.laq), device, resolve_dtype(self.dtype, device))
 
 
 def laq_path(path: Path) -> Path:
@@ -58,9 +62,16 @@ class LapaLabeller:
     name = "lapa"
     n_frames = 2
 
-    def __init__(self, path: Path, device: torch.device = CPU) -> None:
+    dtype = torch.float32
+
+    def __init__(
+        self, path: Path, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.model: LatentActionQuantizer = from_pretrained(path, device=device)
         self.hash = hash_file(path) if path.is_file() else hash_tree(path)
+        self.dtype = dtype
+        if dtype != torch.float32:
+            self.hash = hash_json([self.hash, str(dtype)])
         self.code_length = self.model.config.code_seq_len
         self.codebook_size = self.model.config.codebook_size
 
@@ -71,8 +82,17 @@ class LapaLabeller:
         for batch, count in full_batches(ends(frames), BATCH, self.model.device):
             # resized on the CPU: MPS cannot, and all devices see the same pixels
             video = resize(to_video(batch), self.model.config.image_size)
-            found.append(self.model.codes(video.to(self.model.device))[:count].cpu().numpy())
+            with autocast(self.model.device, self.dtype):
+                codes = self.model.codes(video.to(self.model.device))
+            found.append(codes[:count].cpu().numpy())
         return np.concatenate(found) if found else np.zeros((0, self.code_length), np.int64)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Matrix products in `dtype`; nothing for fp32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 def resize(video: torch.Tensor, size: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from invact_vla.core.files import atomic_folder, hash_file, hash_tree, read_json, write_json
 from invact_vla.training.device import CPU, exact
+from invact_vla.training.distributed import rank_info
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors
@@ -64,11 +65,12 @@ def training_ends(
 def draw(
     arrays: Mapping[str, np.ndarray], size: int, seed: int
 ) -> Callable[[int], dict[str, Tensor]]:
-    """step -> `size` rows of arrays of equal length, with replacement."""
-    count = len(next(iter(arrays.values())))
+    """step -> this rank's part of `size` rows of arrays of equal length, drawn with replacement."""
+    count, info = len(next(iter(arrays.values()))), rank_info()
 
     def batch_at(step: int) -> dict[str, Tensor]:
         rows = np.sort(np.random.default_rng([seed, step]).integers(count, size=size))
+        rows = rows[info.slice(size)]
         return {name: torch.from_numpy(np.array(array[rows])) for name, array in arrays.items()}
 
     return batch_at

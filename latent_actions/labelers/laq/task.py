@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from invact_vla.training.distributed import rank_info
 from latent_actions.labelers.collapse import CollapseConfig
 from latent_actions.labelers.guarded import GuardedTask, TrainingStep, after_step, guarded_loss
 from latent_actions.labelers.laq.augment import PairAugmentConfig, augment
@@ -63,12 +64,15 @@ def batches(
     seed: int,
     change: PairAugmentConfig = PairAugmentConfig(),  # noqa: B008  (frozen)
 ) -> Callable[[int], Tensor]:
-    """step -> uint8 (batch_size, 2, H, W, 3), with replacement from frames (N, 2, H, W, 3)."""
+    """step -> this rank's part of uint8 (batch_size, 2, H, W, 3), drawn with replacement from frames
+    (N, 2, H, W, 3)."""
+    info = rank_info()
 
     def batch_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         chosen = rng.integers(len(frames), size=batch_size)
-        return torch.from_numpy(augment(frames[np.sort(chosen)], change, rng))
+        batch = augment(frames[np.sort(chosen)], change, rng)
+        return torch.from_numpy(batch[info.slice(batch_size)])
 
     return batch_at
 

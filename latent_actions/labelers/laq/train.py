@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from invact_vla.core.run_folder import open_run
+from invact_vla.core.run_folder import Run, open_run
 from invact_vla.training.device import Device, stage_device
+from invact_vla.training.distributed import init_distributed, main_process_first, run_on_main
 from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.labelers.collapse import CollapseConfig, refuse_static
 from latent_actions.labelers.laq.augment import PairAugmentConfig
@@ -80,15 +81,24 @@ class LaqTrainConfig:
 
 def main(config: LaqTrainConfig) -> Path:
     """Train, measure on held-out pairs, write the products; returns the run folder."""
-    run = open_run(config.out, config, config.pairs.parents(), config.overwrite, config.seed)
+    init_distributed(config.device)
+    inputs = config.pairs.parents()
+    run = run_on_main(lambda: open_run(config.out, config, inputs, config.overwrite, config.seed))
     if run.finished:
         logger.info("%s: already finished", run.folder)
         return run.folder
-    frames = _frames(config, "train", config.max_pairs, run.folder)
-    held_out = _frames(config, "val", config.val_pairs, run.folder)
+    frames = main_process_first(lambda: _frames(config, "train", config.max_pairs, run.folder))
     refuse_static(frames, config.guard.max_static)
+    run_on_main(lambda: config.pairs.records("val"))  # what to measure on, before the training
     task = train(config, frames, run.folder, stage_device(run, config.device))
+    run_on_main(lambda: _finish(config, task, len(frames), run))
+    return run.folder
+
+
+def _finish(config: LaqTrainConfig, task: LaqTask, pairs: int, run: Run) -> None:
+    """Write what was trained, then measure it."""
     save_pretrained(task.laq, run.folder / "model")
+    held_out = _frames(config, "val", config.val_pairs, run.folder)
     report = evaluate(task.laq, held_out, config.seed)
     save_grid(task.laq, held_out, run.folder / "reconstructions.png")
     for line in report.lines():
@@ -96,8 +106,7 @@ def main(config: LaqTrainConfig) -> Path:
     for problem in report.problems():
         logger.warning("laq: %s", problem)
     shutil.rmtree(run.folder / "frames", ignore_errors=True)
-    run.finish({"pairs": len(frames), **report.to_json()})
-    return run.folder
+    run.finish({"pairs": pairs, **report.to_json()})
 
 
 def train(

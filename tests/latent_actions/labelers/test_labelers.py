@@ -186,6 +186,20 @@ def test_lapa_resizes_frames_of_another_size(
     assert (labeler.codes(doubled) == labeler.codes(clips())).mean() > 0.5  # chance 0.125
 
 
+def test_a_number_format_is_part_of_the_labeler(
+    parts: dict[str, LabelerConfig], tmp_path: Path
+) -> None:
+    config = parts["lapa"]
+    assert isinstance(config, LapaConfig)
+    exact, half = (
+        LapaConfig(laq=config.laq, dtype=d).build(tmp_path, training) for d in ("auto", "bf16")
+    )
+    assert exact.hash == built(parts, "lapa", tmp_path).hash != half.hash  # auto: fp32 on a CPU
+    assert (half.codes(clips()) == exact.codes(clips())).mean() > 0.8
+    with pytest.raises(UserError, match="unknown dtype"):
+        LapaConfig(laq=config.laq, dtype="int8").build(tmp_path, training)
+
+
 def test_invact_keeps_its_quantizer_and_shares_it(
     parts: dict[str, LabelerConfig], tmp_path: Path
 ) -> None:

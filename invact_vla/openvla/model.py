@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from invact_vla.openvla.attention import Attention, causal_mask, full_mask
+from invact_vla.openvla.attention import AttentionImpl, causal_mask, full_mask
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.openvla.language import build_llama
@@ -49,7 +49,7 @@ class OpenVLA(nn.Module):
 
     constant: frozenset[str] = frozenset()
 
-    def __init__(self, config: OpenVLAConfig, attention: Attention = "auto") -> None:
+    def __init__(self, config: OpenVLAConfig, attention: AttentionImpl = "auto") -> None:
         super().__init__()
         self.config = config
         width = config.text_config.hidden_size
@@ -270,7 +270,7 @@ def _last_real(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None]
 
 
-def build_model(config: OpenVLAConfig, seed: int, attention: Attention = "auto") -> OpenVLA:
+def build_model(config: OpenVLAConfig, seed: int, attention: AttentionImpl = "auto") -> OpenVLA:
     """A model with fresh weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

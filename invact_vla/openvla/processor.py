@@ -33,7 +33,7 @@ Resize = Literal["lanczos3", "bicubic"]
 class ImageProcessor:
     """How frames become pixel_values."""
 
-    size: int = 224  # pixels a side
+    size: int = 224  # side in px
     means: tuple[tuple[float, ...], ...] = (DINO[0], SIGLIP[0])  # per tower and channel
     stds: tuple[tuple[float, ...], ...] = (DINO[1], SIGLIP[1])  # per tower and channel
     strategy: str = "resize-naive"  # or letterbox, resize-crop: for images of other shapes

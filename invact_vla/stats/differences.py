@@ -126,17 +126,12 @@ def compare_paired(
     """
     only_first, only_second = discordant(first, second)
     if only_first + only_second < FEW_DISCORDANT:
-        low, high = tango(only_first, only_second, len(first), level)
-        interval = f"Tango's score interval (under {FEW_DISCORDANT} discordant pairs)"
+        interval = tango(only_first, only_second, len(first), level)
+        name = f"Tango's score interval (under {FEW_DISCORDANT} discordant pairs)"
     else:
-        low, high = paired_bootstrap(first, second, rng, level)
-        interval = "bootstrap over pairs"
-    return Comparison(
-        n_first=len(first), n_second=len(second),
-        difference=(only_second - only_first) / len(first), low=low, high=high,
-        p_value=mcnemar(only_first, only_second), only_first=only_first, only_second=only_second,
-        method=f"paired: {interval}, McNemar's exact test",
-    )  # fmt: skip
+        interval, name = paired_bootstrap(first, second, rng, level), "bootstrap over pairs"
+    p_value = mcnemar(only_first, only_second)
+    return _of_pairs(first, second, interval, p_value, f"paired: {name}, McNemar's exact test")
 
 
 def compare_sequential(
@@ -145,13 +140,20 @@ def compare_sequential(
     """As `compare_paired`, valid also if a run ended because of what was seen until then."""
     only_first, only_second = discordant(first, second)
     counts = only_first, len(first) - only_first - only_second, only_second
-    low, high = difference_sequence(*counts, level)
+    p_value = min(1.0, 1 / difference_evidence(*counts))
+    method = "paired, stopped early: confidence sequence by betting, p = 1 / e-value"
+    return _of_pairs(first, second, difference_sequence(*counts, level), p_value, method)
+
+
+def _of_pairs(
+    first: Sequence[bool], second: Sequence[bool], interval: tuple[float, float], p_value: float,
+    method: str,
+) -> Comparison:  # fmt: skip
+    only_first, only_second = discordant(first, second)
     return Comparison(
-        n_first=len(first), n_second=len(second),
-        difference=(only_second - only_first) / len(first), low=low, high=high,
-        p_value=min(1.0, 1 / difference_evidence(*counts)), only_first=only_first,
-        only_second=only_second,
-        method="paired, stopped early: confidence sequence by betting, p = 1 / e-value",
+        n_first=len(first), n_second=len(second), difference=(only_second - only_first) / len(first),
+        low=interval[0], high=interval[1], p_value=p_value, only_first=only_first,
+        only_second=only_second, method=method,
     )  # fmt: skip
 
 

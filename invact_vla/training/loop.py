@@ -45,9 +45,7 @@ class LoopConfig:
     beta2: float = 0.95  # AdamW
     gradient_clip: float = 1.0  # largest gradient norm
     precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the forward pass
-    ema: float = (
-        0.0  # decay of the exponential moving average of the weights, which is kept; 0: off
-    )
+    ema: float = 0.0  # decay of the exponential moving average of weights that is kept; 0: off
     micro_batch: int | None = None  # samples per pass and process, the rest accumulates; null: all
     prefetch: bool = True  # make the next batch beside the step
     checkpoint_every: int = 200  # steps between checkpoints

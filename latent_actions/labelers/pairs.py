@@ -11,6 +11,7 @@ import shutil
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,8 +277,8 @@ def shards(records: Sequence[PairRecord], size: int) -> list[list[PairRecord]]:
 
 
 def dataset_hash(records: Sequence[PairRecord]) -> str:
-    """16 digits that name the pairs, whatever folder they lie in."""
-    return hash_json([[r.video_id, r.frame, r.frame_end, r.text] for r in records])
+    """16 digits that name the pairs, whatever folder they lie in and however they are ordered."""
+    return hash_json(sorted([r.video_id, r.frame, r.frame_end, r.text] for r in records))
 
 
 @contextmanager
@@ -292,6 +293,27 @@ def decoded(
     )
     if not keep:
         shutil.rmtree(folder)
+
+
+def decoded_ahead(
+    jobs: Sequence[tuple[list[PairRecord], Path]], config: PairConfig, workers: int, keep: bool
+) -> Iterator[FrameStore]:
+    """Frames of shards, each decoded into its folder while the one before is used; kept, or removed
+    after use."""
+
+    def decode(job: tuple[list[PairRecord], Path]) -> FrameStore:
+        with decoded(job[0], config, job[1], workers, keep=True) as store:
+            return store
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = [thread.submit(decode, job) for job in jobs[:1]]
+        for following, (_, folder) in zip([*jobs[1:], None], jobs, strict=True):
+            store = coming.pop().result()
+            if following is not None:
+                coming.append(thread.submit(decode, following))
+            yield store
+            if not keep:
+                shutil.rmtree(folder)
 
 
 def evenly_spaced_indices(count: int, wanted: int) -> list[int]:

@@ -34,7 +34,7 @@ class Member:
     shape: EncoderConfig | None = None  # of an encoder of `invact encoder train`
     seed: int | None = None  # of its training
     steps: int | None = None  # optimizer steps
-    batch_size: int | None = None  # clips a step
+    batch_size: int | None = None  # clips per step
     parameters: int | None = None
 
 
@@ -109,7 +109,7 @@ def _baseline_member(config: BaselineConfig) -> Member:
 def control_variants(
     shape: EncoderConfig, seeds: Sequence[int], *, random: bool, pixels: bool
 ) -> list:
-    """Random weights, a member a seed, and raw pixels."""
+    """Random weights, a member per seed, and raw pixels."""
     parameters = InvActEncoder(shape).size
 
     def untrained(seed: int) -> Member:

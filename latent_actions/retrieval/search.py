@@ -18,13 +18,12 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, hash_json, hash_tree
 from invact_vla.core.run_folder import open_run
-from invact_vla.data.video.decode import decode_frames, probe
-from invact_vla.data.video.video_info import clip_frames
 from invact_vla.html import media
 from invact_vla.html.render import Html, write_page
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
+from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.retrieval.encoders import encoder_folder
 from latent_actions.retrieval.index import Backend, Entry, Found, Gallery
 from latent_actions.video.records import Split
@@ -49,7 +48,6 @@ class SearchConfig:
     split: Split = "val"  # split whose clips are the gallery
     gallery: Path | None = None  # folder to keep the gallery in; default: <encoder>/gallery_<split>
     top: int = 10  # clips found for a query
-    other_scenes: bool = True  # leave out the scene of a query that is a clip of the gallery
     backend: Backend = "auto"  # auto (faiss if installed) | faiss | numpy: the same answer
     workers: int = 2  # decoding processes
     device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
@@ -67,7 +65,7 @@ def main(config: SearchConfig) -> Path:
     gallery = open_gallery(config, encoder)
     vectors, shown, leave_out = [], [], []
     for query in config.query:
-        vector, frames, out = _query(query, encoder, gallery, config.other_scenes)
+        vector, frames, out = _query(query, encoder, gallery)
         vectors.append(vector)
         shown.append(frames)
         leave_out.append(out)
@@ -127,34 +125,23 @@ def _entries(table: ClipTable) -> list[Entry]:
 
 
 def _query(
-    query: str, encoder: InvActEncoder, gallery: Gallery, other_scenes: bool
+    query: str, encoder: InvActEncoder, gallery: Gallery
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vector (D,), frames to show (F, S, S, 3) and gallery rows to leave out, of one query."""
+    """Vector (D,), frames to show (F, S, S, 3) and gallery rows to leave out, of one query: the scene
+    of a query that is a clip of the gallery."""
     if _is_video(query):
         if not Path(query).is_file():
             raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
-        clip = read_clip(Path(query), encoder.config.frames, encoder.config.size)
-        return encoder.embed(clip[None])[0], _few(clip[None])[0], np.zeros(0, np.int64)
+        clip = as_clips(query, encoder.config.frames, encoder.config.size)
+        return encoder.embed(clip)[0], _few(clip)[0], np.zeros(0, np.int64)
     row = gallery.row_of(query)
     entry = gallery.entries[row]
-    same = [
-        number
-        for number, other in enumerate(gallery.entries)
-        if (other.scene == entry.scene if other_scenes else number == row)
-    ]
+    same = [n for n, other in enumerate(gallery.entries) if other.scene == entry.scene]
     return gallery.vectors[row], gallery.thumbnails[row], np.array(same, np.int64)
 
 
 def _is_video(query: str) -> bool:
     return Path(query).suffix.lower() in _VIDEOS
-
-
-def read_clip(path: Path, frames: int, size: int) -> np.ndarray:
-    """A whole video as one clip, uint8 (T, size, size, 3)."""
-    info = probe(path)
-    wanted = clip_frames(0.0, info.duration_s, info.fps, info.n_frames, frames, info.times)
-    unique, inverse = np.unique(wanted, return_inverse=True)
-    return decode_frames(path, unique, size, info=info)[inverse]
 
 
 def _few(clips: np.ndarray) -> np.ndarray:

@@ -17,11 +17,6 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 
-ACTION_COLUMNS = (
-    "dataset", "episode", "index", "action", "verb", "opposite", "family", "kind", "partner",
-    "text", "scene", "split", "hand", "camera", "start_s", "end_s", "fps",
-)  # fmt: skip
-
 
 def write_truth(
     path: Path, pose: np.ndarray, velocity: np.ndarray, cut: np.ndarray,
@@ -53,10 +48,9 @@ def read_masks(path: Path, camera: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_actions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """actions.parquet, with the columns of ACTION_COLUMNS."""
+    """actions.parquet, one column per key of the rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({name: [row[name] for row in rows] for name in ACTION_COLUMNS})
     with atomic_file(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(pa.Table.from_pylist(list(rows)), temporary)

@@ -5,7 +5,6 @@ Which objects are seen and touched, where fixtures and clutter stand, and all co
 time, so a scene is compiled once and serves all its takes.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +30,10 @@ HIDDEN_GROUP, SHOWN_GROUP = 4, 0
 LOOKS = ("a", "b", "dark", "skin")
 TABLE_BIT, OBJECT_BIT, FINGER_BIT, PALM_BIT = 1, 2, 4, 8
 DARK = (0.12, 0.12, 0.13)
+CHANGED = (  # fields of the model that a stage changes
+    "geom_rgba", "geom_group", "geom_contype", "geom_conaffinity", "body_gravcomp", "body_pos",
+    "body_quat",
+)  # fmt: skip
 
 DEFAULTS = """  <default>
     <geom condim="3" friction="0.9 0.01 0.001"/>
@@ -110,19 +113,6 @@ def world_mjcf(scene: Scene, side: Side, size: int) -> str:
 </mujoco>"""
 
 
-@dataclass(frozen=True)
-class Pristine:
-    """Model fields that a stage changes, as compiled."""
-
-    rgba: np.ndarray
-    group: np.ndarray
-    contype: np.ndarray
-    conaffinity: np.ndarray
-    gravcomp: np.ndarray
-    body_pos: np.ndarray
-    body_quat: np.ndarray
-
-
 class World:
     """A compiled scene with its data, and addresses of what is moved at run time."""
 
@@ -145,21 +135,13 @@ class World:
             ]
         )
         self._hide_objects()
-        model = self.model
-        self.pristine = Pristine(
-            rgba=model.geom_rgba.copy(), group=model.geom_group.copy(),
-            contype=model.geom_contype.copy(), conaffinity=model.geom_conaffinity.copy(),
-            gravcomp=model.body_gravcomp.copy(), body_pos=model.body_pos.copy(),
-            body_quat=model.body_quat.copy(),
-        )  # fmt: skip
+        self.pristine = {name: getattr(self.model, name).copy() for name in CHANGED}
 
     def reset(self, hand: HandLook, colors: dict[str, tuple[Color, Color]]) -> None:
         """Back to the compiled state: nothing on stage, clutter in place, the given colors."""
-        model, pristine = self.model, self.pristine
-        model.geom_rgba[:], model.geom_group[:] = pristine.rgba, pristine.group
-        model.geom_contype[:], model.geom_conaffinity[:] = pristine.contype, pristine.conaffinity
-        model.body_pos[:], model.body_quat[:] = pristine.body_pos, pristine.body_quat
-        model.body_gravcomp[:] = pristine.gravcomp
+        model = self.model
+        for name, value in self.pristine.items():
+            getattr(model, name)[:] = value
         self.mujoco.mj_resetData(model, self.data)
         for number, item in enumerate(self.scene.clutter):
             body = model.body(f"clutter{number}").id

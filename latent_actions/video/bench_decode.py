@@ -136,7 +136,7 @@ def _compare(
 def _videos(config: BenchDecodeConfig, drawn: Path) -> dict[str, list[Path]]:
     """{container: videos}: those of a folder, or drawn ones."""
     if config.videos is None:
-        return {suffix: _draw(drawn, suffix, config.count) for suffix in CONTAINERS}
+        return {suffix: draw_videos(drawn, suffix, config.count) for suffix in CONTAINERS}
     found = {
         suffix: sorted(Path(config.videos).rglob(f"*.{suffix}"))[: config.count]
         for suffix in CONTAINERS
@@ -147,7 +147,7 @@ def _videos(config: BenchDecodeConfig, drawn: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _draw(folder: Path, suffix: str, count: int) -> list[Path]:
+def draw_videos(folder: Path, suffix: str, count: int) -> list[Path]:
     """Videos of SSV2's shape, 48 frames of 426 x 240 px at 12 per second: drifting plaids with grain."""
     paths = [folder / f"{number}.{suffix}" for number in range(count)]
     rows, columns = np.mgrid[:240, :426]

@@ -4,7 +4,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -19,23 +21,28 @@ def run_parallel(
     enough.
 
     The function must be importable and the jobs picklable by multiprocessing. An exception in a
-    worker is raised here and the jobs not yet begun are dropped.
+    worker is raised here and the jobs not yet begun are dropped. The processes stay for the next call:
+    starting one takes longer than decoding a shard.
     """
     if workers <= 1 or len(jobs) <= 1:
         yield from map(function, jobs)
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)),
-        get_context("spawn"),
-        initializer=_end_with,
-        initargs=(os.getpid(),),
+    futures = [_pool(workers).submit(function, job) for job in jobs]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        _pool.cache_clear()
+        raise
+    finally:
+        wait([future for future in futures if not future.cancel()])
+
+
+@lru_cache(maxsize=1)
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)
     )
-    with pool:
-        try:
-            for future in as_completed([pool.submit(function, job) for job in jobs]):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with(parent: int) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,18 +37,18 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("model") / "start")
 
 
-def pairs_of(source: SourceConfig, **changes: object) -> PairConfig:
+def pairs_of(source: SourceConfig, **changes: Any) -> PairConfig:
     values = {"horizon_s": 0.5, "pairs_per_clip": 2, "frames": 2, "size": 16, **changes}
-    return PairConfig(source=source, **values)  # type: ignore[arg-type]
+    return PairConfig(source=source, **values)
 
 
-def labels_of(source: SourceConfig, out: Path, **changes: object) -> Path:
+def labels_of(source: SourceConfig, out: Path, **changes: Any) -> Path:
     return label.main(
-        LabelConfig(out=out, labeler=RandomConfig(), pairs=pairs_of(source), **changes)  # type: ignore[arg-type]
+        LabelConfig(out=out, labeler=RandomConfig(), pairs=pairs_of(source), **changes)
     )
 
 
-def one_step(labels: Path, videos: Path, model: Path, out: Path, **changes: object) -> Path:
+def one_step(labels: Path, videos: Path, model: Path, out: Path, **changes: Any) -> Path:
     loop = LoopConfig(steps=1, batch_size=2, log_every=1, checkpoint_every=1)
     return pretrain.main(
         PretrainConfig(
@@ -57,7 +58,7 @@ def one_step(labels: Path, videos: Path, model: Path, out: Path, **changes: obje
             videos=videos,
             loop=loop,
             **changes,
-        )  # type: ignore[arg-type]
+        )
     )
 
 
@@ -117,4 +118,4 @@ def test_two_videos_of_one_name_keep_their_pixels(tmp_path, start):
     for row, path in enumerate(store.path):
         if path in means:
             near = {p: np.abs(frames[row].mean(axis=(0, 1)) - m).max() for p, m in means.items()}
-            assert min(near, key=near.get) == path
+            assert min(near, key=lambda p: near[p]) == path

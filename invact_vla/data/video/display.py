@@ -4,7 +4,6 @@ import struct
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from invact_vla.data.source_files import check_pixels
 
@@ -30,13 +29,12 @@ class Display:
 
         size: side of the square output, or None for the frame's own size (with square pixels). fit:
         "crop" scales the short side to `size` with area averaging (no aliasing when shrinking) and cuts
-        the center; "squash" ignores the aspect ratio and scales with Pillow's bilinear filter, as
-        torchvision resizes images for LAPA.
+        the center; "squash" ignores the aspect ratio and scales with torchvision's bilinear filter, as
+        LAPA's images are.
         """
         check_pixels("a frame in the middle of a video", frame.height, frame.width)
         if size is not None and fit == "squash":
-            image = Image.fromarray(self._rgb(frame, frame.height, frame.width))
-            return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+            return _squashed(self._rgb(frame, frame.height, frame.width), size)
         height, width = _scaled(frame.height, frame.width, size, self._aspect)
         check_pixels("a frame in the middle of a video", height, width)
         array = self._rgb(frame, height, width)
@@ -62,6 +60,17 @@ class Display:
         array = scaled.to_ndarray()
         array = array.transpose(1, 0, 2) if transposed else array
         return np.ascontiguousarray(array[::down, ::right])
+
+
+def _squashed(array: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear, antialiased: torch's filter for bytes gives Pillow's pixels (one in 10,000 differs
+    by 1 of 255) several times faster."""
+    from torch import from_numpy
+    from torch.nn.functional import interpolate
+
+    image = from_numpy(array).permute(2, 0, 1)[None]
+    scaled = interpolate(image, (size, size), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
 
 
 def _scaled(height: int, width: int, size: int | None, pixel_aspect: float) -> tuple[int, int]:

@@ -37,13 +37,15 @@ STEPS_FPS = 20.0  # of demonstrations that do not tell: LIBERO's control rate
 @dataclass(frozen=True)
 class PictureVideo:
     """A video of single pictures. info: without sides, which the pictures alone tell. files: what it is
-    read from; name: of it in them; read: the pictures of some indices, uint8 (H, W, 3) each."""
+    read from; name: of it in them; read: the pictures of some indices, uint8 (H, W, 3) each. actions: of
+    a demonstration, float64 (T, A), in the data's own convention; None for other videos."""
 
     path: Path
     info: VideoInfo
     files: tuple[Path, ...]
     name: str
-    read: Callable[[Sequence[int]], Sequence[np.ndarray]]
+    read: Callable[[Sequence[int]], list[np.ndarray]]
+    actions: Callable[[], np.ndarray] | None = None
 
     def frames(
         self,
@@ -141,13 +143,15 @@ def _demonstration(
     fps = float(options.get("fps") or dataset.fps or STEPS_FPS)
     info = VideoInfo(dataset.all_episodes[place].length, fps, 0, 0)
 
-    def read(indices: Sequence[int]) -> np.ndarray:
+    def read(indices: Sequence[int]) -> list[np.ndarray]:
         try:
-            return dataset.upright_frames(place, camera)[np.asarray(indices)]
+            return list(dataset.upright_frames(place, camera)[np.asarray(indices)])
         except UserError as error:
             raise VideoError(str(error)) from error
 
-    return PictureVideo(path, info, files, f"{name}/{camera}", read)
+    return PictureVideo(
+        path, info, files, f"{name}/{camera}", read, lambda: dataset.checked_numbers(place).actions
+    )
 
 
 @lru_cache(maxsize=16)

@@ -23,7 +23,7 @@ from torch import Tensor
 from invact_vla.core.machine import device_name
 from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, take_turns
-from invact_vla.openvla import vision_backbones as towers
+from invact_vla.openvla import vision_backbones
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.head_configs import OftHeadConfig
@@ -152,5 +152,5 @@ def stepper(
 @contextlib.contextmanager
 def _convolutions() -> Iterator[None]:
     """Patches are embedded as timm does it."""
-    with mock.patch.object(towers, "embed_patches", lambda embed, images: embed(images)):
+    with mock.patch.object(vision_backbones, "embed_patches", lambda embed, images: embed(images)):
         yield

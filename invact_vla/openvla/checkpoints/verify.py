@@ -57,8 +57,8 @@ def main(config: VerifyConfig) -> int:
     for way, model in _models(config, folder):
         if way:
             print(f"{way}:")
-        ours = compute(model, inputs, expected)
-        agree += [_compare(name, ours[name], expected[name]) for name in sorted(ours)]
+        computed = compute(model, inputs, expected)
+        agree += [_compare(name, computed[name], expected[name]) for name in sorted(computed)]
     pixels = pixels_of_picture(folder, inputs)
     if pixels is not None and "pixel_values" in inputs:
         agree.append(_compare("pixel_values", pixels, inputs["pixel_values"], PICTURE_TOLERANCE))
@@ -88,16 +88,18 @@ def _models(config: VerifyConfig, folder: Path) -> Iterator[tuple[str, OpenVLA]]
         yield "merged", merge(model)
 
 
-def _compare(name: str, ours: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
+def _compare(name: str, computed: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
     """Print one line and say whether the two agree."""
-    if ours.shape != expected.shape:
-        print(f"{name:20} shape {tuple(ours.shape)}, expected {tuple(expected.shape)}: DISAGREES")
+    if computed.shape != expected.shape:
+        print(
+            f"{name:20} shape {tuple(computed.shape)}, expected {tuple(expected.shape)}: DISAGREES"
+        )
         return False
     if not expected.is_floating_point():
-        different = int((ours != expected).sum())
+        different = int((computed != expected).sum())
         print(f"{name:20} {different} of {expected.numel()} ids differ{_mark(different == 0)}")
         return different == 0
-    error = (ours.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
+    error = (computed.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
     agrees = error <= tolerance  # false for NaN
     print(f"{name:20} largest error {error:.2e}, allowed {tolerance:.0e}{_mark(agrees)}")
     return agrees

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from latent_actions.retrieval.baselines.baseline import CLIP_COLORS, BaselineConfig, per_frame
 from latent_actions.retrieval.baselines.weights import KeyLayout, PublishedConfig
 
+KEPT_FRACTION = 0.3  # of the patches
+
 
 def most_changing(tokens: Tensor, fraction: float) -> Tensor:
     """Mean of the patches that change most towards the next frame: (B, T, N, d) -> (B, T, d).
@@ -34,7 +36,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         from timm.models.vision_transformer import Block
 
-        self.clip, self.fraction = clip, config.kept_fraction
+        self.clip = clip
         self.embedding_layer = nn.Sequential(
             nn.LayerNorm(config.width), nn.Linear(config.width, config.embedding)
         )
@@ -50,7 +52,7 @@ class FrameEncoder(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """(B, T, 3, S, S) -> (B, D)."""
         tokens = per_frame(lambda images: self.clip(pixel_values=images).last_hidden_state, clips)
-        x = most_changing(tokens[:, :, 1:], self.fraction)
+        x = most_changing(tokens[:, :, 1:], KEPT_FRACTION)
         positions = self.pos_embed
         if x.shape[1] != positions.shape[1]:
             lines = F.interpolate(positions.transpose(1, 2), x.shape[1], mode="linear")
@@ -72,7 +74,6 @@ class ByovConfig(PublishedConfig):
     layers: int = 3  # blocks over time
     heads: int = 16  # their heads
     embedding: int = 256  # their width
-    kept_fraction: float = 0.3  # of the patches
     frames: int = 32  # frames per clip
 
     layout: ClassVar[KeyLayout] = KeyLayout(
@@ -86,10 +87,8 @@ class ByovConfig(PublishedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.frames < 2 or not 0 < self.kept_fraction <= 1:
-            raise ValueError(
-                f"frames >= 2 and kept_fraction in (0, 1], got {self.frames}, {self.kept_fraction}"
-            )
+        if self.frames < 2:
+            raise ValueError(f"a change needs two frames, got frames {self.frames}")
 
     def network(self) -> nn.Module:
         from transformers import CLIPVisionConfig, CLIPVisionModel

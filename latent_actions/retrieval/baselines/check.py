@@ -14,6 +14,7 @@ from invact_vla.core.errors import UserError
 from latent_actions.retrieval.baselines import BaselineConfig, Embed, load_baseline, name_of
 
 logger = logging.getLogger(__name__)
+CLIPS = 4  # drawn: a square that moves over a texture
 _SIDE = 0.25  # of the moving square, over the frame
 
 
@@ -22,15 +23,14 @@ class BaselineCheckConfig:
     """Which baseline to check, and on what."""
 
     baseline: BaselineConfig  # the encoder and its weights
-    clips: int = 4  # drawn clips: a square that moves over a texture
-    frames: int = 16  # frames of each
-    size: int = 128  # side of a frame, pixels
+    frames: int = 16  # frames per drawn clip
+    size: int = 128  # frame size (px)
     seed: int = 0  # of the drawing
     device: str = "auto"  # where it runs: auto | cpu | cuda | cuda:N | mps
 
     def __post_init__(self) -> None:
-        if self.clips < 2 or self.frames < 2 or self.size < 8:
-            raise ValueError("clips and frames must be >= 2, size >= 8")
+        if self.frames < 2 or self.size < 8:
+            raise ValueError("frames must be >= 2, size >= 8")
 
 
 def main(config: BaselineCheckConfig) -> dict[str, float]:
@@ -74,7 +74,7 @@ def draw_clips(config: BaselineCheckConfig) -> np.ndarray:
     """Squares of random colors that cross random textures: uint8 (N, T, S, S, 3)."""
     rng = np.random.default_rng(config.seed)
     cell = max(1, config.size // 8)
-    coarse = rng.integers(0, 256, (config.clips, 8, 8, 3), dtype=np.uint8)
+    coarse = rng.integers(0, 256, (CLIPS, 8, 8, 3), dtype=np.uint8)
     texture = np.repeat(np.repeat(coarse, cell, axis=1), cell, axis=2)
     side = max(2, int(_SIDE * 8 * cell))
     room = 8 * cell - side

@@ -67,6 +67,7 @@ class VideoTextConfig(BaselineConfig):
     layout: ClassVar[KeyLayout]
     colors: ClassVar[tuple[Color, Color]] = IMAGENET
     clip_start: ClassVar[bool] = False
+    eps: ClassVar[float] = 1e-6  # of the layer norms
 
     @abc.abstractmethod
     def projection(self) -> nn.Module:
@@ -75,7 +76,7 @@ class VideoTextConfig(BaselineConfig):
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         state = read_state(self.weights)
         gated = any(name.endswith("alpha_timeattn") for name in state)
-        trunk = SpaceTimeTransformer(self.trunk, self.frames, self.clip_start, gated)
+        trunk = SpaceTimeTransformer(self.trunk, self.frames, self.clip_start, gated, self.eps)
         model = VideoTower(trunk, self.projection())
         fit_weights(model, resize_time(state, self.frames), self.layout, self.weights, device)
         size = self.trunk.patch * self.trunk.grid
@@ -121,9 +122,9 @@ class EgoVlpConfig(VideoTextConfig):
 class EgoVlpV2Config(VideoTextConfig):
     """EgoVLPv2 (arxiv.org/abs/2307.05463): the dual-encoder path; its fusion layers need a text."""
 
-    trunk: VitShape = field(default_factory=lambda: VitShape(eps=1e-5))  # sizes of the trunk
     embedding: int = 4096  # width of the shared space (the published default)
 
+    eps: ClassVar[float] = 1e-5
     layout: ClassVar[KeyLayout] = KeyLayout(
         rename=(("video_model.", "trunk."), ("vid_proj.", "projection.")),
         unused=(

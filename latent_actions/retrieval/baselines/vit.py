@@ -31,7 +31,6 @@ class VitShape:
     registers: int = 0  # extra tokens behind the class token
     class_position: bool = True  # the table of positions has a row for the class token
     layer_scale: bool = False  # learned gain on every residual branch (DINOv2)
-    eps: float = 1e-6  # of the layer norms
 
     def __post_init__(self) -> None:
         if self.width % self.heads or min(self.depth, self.patch, self.grid) < 1:
@@ -50,7 +49,7 @@ def image_vit(shape: VitShape, size: int | None = None) -> Any:
         embed_dim=shape.width, depth=shape.depth, num_heads=shape.heads,
         reg_tokens=shape.registers, no_embed_class=not shape.class_position,
         init_values=1e-5 if shape.layer_scale else None, dynamic_img_size=size is None,
-        norm_layer=partial(nn.LayerNorm, eps=shape.eps), weight_init="skip",
+        norm_layer=partial(nn.LayerNorm, eps=1e-6), weight_init="skip",
     )  # fmt: skip
 
 
@@ -128,10 +127,12 @@ class SpaceTimeTransformer(nn.Module):
     """Video ViT with divided attention.
 
     clip_start: made from a CLIP ViT, as LaViLa: a norm before the blocks, patches without bias,
-    quick GELU. gated: see SpaceTimeBlock.
+    quick GELU. gated: see SpaceTimeBlock. eps: of the layer norms.
     """
 
-    def __init__(self, shape: VitShape, frames: int, clip_start: bool, gated: bool) -> None:
+    def __init__(
+        self, shape: VitShape, frames: int, clip_start: bool, gated: bool, eps: float = 1e-6
+    ) -> None:
         super().__init__()
         width, patch = shape.width, shape.patch
         self.patch_embed = nn.ModuleDict(
@@ -142,10 +143,9 @@ class SpaceTimeTransformer(nn.Module):
         self.temporal_embed = nn.Parameter(torch.zeros(1, frames, width))
         self.ln_pre = nn.LayerNorm(width) if clip_start else nn.Identity()
         self.blocks = nn.ModuleList(
-            SpaceTimeBlock(width, shape.heads, shape.eps, clip_start, gated)
-            for _ in range(shape.depth)
+            SpaceTimeBlock(width, shape.heads, eps, clip_start, gated) for _ in range(shape.depth)
         )
-        self.norm = nn.LayerNorm(width, shape.eps)
+        self.norm = nn.LayerNorm(width, eps)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, F, 3, S, S) -> the class token, (B, d). S must give the table's grid."""

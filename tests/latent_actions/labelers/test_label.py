@@ -1,6 +1,7 @@
 """`invact latent train` and `invact latent label` on a small SSV2 tree of real video files."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,33 @@ def test_a_killed_run_gives_the_same_bytes(
     before = store_path(whole, "train").stat().st_mtime_ns
     label.main(config("whole"))
     assert store_path(whole, "train").stat().st_mtime_ns == before  # finished: skipped
+
+
+def test_labels_do_not_depend_on_how_they_are_made(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
+) -> None:
+    """Two processes, other shards, shared frames, and another order of the clips: the same bytes."""
+    shuffled = tmp_path / "shuffled"
+    shutil.copytree(root, shuffled)
+    for path in (shuffled / "labels" / "train.json", shuffled / "labels" / "validation.json"):
+        path.write_text(json.dumps(json.loads(path.read_text())[::-1]))
+    made: dict[str, tuple[Path, dict]] = {
+        "plain": (root, {}),
+        "two workers": (root, {"workers": 2}),
+        "other shards": (root, {"workers": 2, "shard": 7}),
+        "one shard": (root, {"shard": 999}),
+        "shared frames": (root, {"frames_folder": tmp_path / "frames"}),
+        "reshuffled": (shuffled, {"workers": 2, "shard": 5}),
+    }
+    hashes: dict[str, list[str]] = {}
+    for name, (place, options) in made.items():
+        shard = options.pop("shard", 12)
+        config = LabelConfig(
+            out=tmp_path / name, labeler=parts["lapa"], pairs=pairs(place, shard=shard), **options
+        )
+        run = label.main(config)
+        hashes[name] = [hash_file(store_path(run, split)) for split in ("train", "val")]
+    assert len(set(map(tuple, hashes.values()))) == 1, hashes
 
 
 def test_torn_shards_and_those_of_other_pairs_are_made_again(

@@ -65,7 +65,7 @@ class LapoConfig(LabelerConfig):
 
     trained: Path | None = None  # labeling run that trained one, or its model folder; none: train
     model: LapoModelConfig = field(default_factory=LapoModelConfig)  # what to train
-    training: FitConfig = field(default_factory=FitConfig)  # how
+    training: FitConfig = field(default_factory=FitConfig)  # how it is trained
 
     def parents(self) -> dict[str, Path]:
         return {} if self.trained is None else {"model": self.trained}

@@ -50,3 +50,6 @@ class TokensHead(ActionHead):
         ids = self.greedy_ids(model, instructions, pixel_values, proprio, count, allowed)
         chunks = rearrange(ids.cpu().numpy(), "b (n a) -> b n a", n=self.chunk)
         return self.tokens.decode(chunks)
+
+
+HEAD = TokensHead

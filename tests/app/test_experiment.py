@@ -101,9 +101,9 @@ def test_repetitions_have_names_of_their_own():
 def test_every_stage_of_the_retrieval_ladder_parses():
     """Settings and configs of each stage make a config; comparisons get three seeds of all variants."""
     path = REPOSITORY / "configs" / "ladder" / "retrieval.yaml"
-    ladder = parse_config(ExperimentConfig, ["--config_path", str(path)])
-    scheduler = Scheduler(ladder)
-    for name, stage in ladder.stages.items():
+    experiment = parse_config(ExperimentConfig, ["--config_path", str(path)])
+    scheduler = Scheduler(experiment)
+    for name, stage in experiment.stages.items():
         module, config_name, _ = COMMANDS[stage.command]
         words = scheduler._command(name)[3 + len(stage.command.split()) :]
         config = parse_config(getattr(importlib.import_module(module), str(config_name)), words)
@@ -124,7 +124,7 @@ LADDERS = [p for p in (REPOSITORY / "configs/ladder").glob("*.yaml") if "report"
 
 @pytest.mark.parametrize("path", sorted(LADDERS), ids=lambda p: p.stem)
 def test_every_ladder_names_configs_that_exist(path):
-    ladder = parse_config(ExperimentConfig, ["--config_path", str(path)])
-    for stage in ladder.stages.values():
+    experiment = parse_config(ExperimentConfig, ["--config_path", str(path)])
+    for stage in experiment.stages.values():
         if stage.config is not None:
             find_config(stage.config)

@@ -42,7 +42,7 @@ def labels(out: Path) -> dict[str, str]:
     return {f"{f.parent.name}/{f.name}": hash_file(f) for f in files}
 
 
-def test_a_ladder_killed_in_many_stages_ends_with_the_same_labels(tmp_path):
+def test_an_experiment_killed_in_many_stages_ends_with_the_same_labels(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert experiment(whole).wait() == 0
     assert (whole / "report/report.html").stat().st_size > 10_000

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -155,6 +156,14 @@ def test_no_import_circle() -> None:
             break
         waiting = {name: needs for name, needs in waiting.items() if name not in free}
     assert not waiting, f"circles among {sorted(waiting)}"
+
+
+def test_the_rooms_are_drawn_as_they_are() -> None:
+    """docs/architecture.md has a line for every room, with its row."""
+    page = (REPOSITORY / "docs/architecture.md").read_text().partition("## Four trips")[0]
+    drawn = re.findall(r"^\| (\d+) \| `([\w/.]+)` \|", page, re.MULTILINE)
+    rooms = {path.removesuffix(".py").strip("/").replace("/", "."): int(row) for row, path in drawn}
+    assert rooms == {room: row + 1 for room, row in LEVELS.items() if "." in room}
 
 
 def test_no_folder_is_crowded() -> None:

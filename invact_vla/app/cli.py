@@ -92,6 +92,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "train LAPA's latent action quantizer",
     ),
     "latent label": ("latent_actions.labelers.label", "LabelConfig", "label clip pairs with codes"),
+    "latent export": (
+        "latent_actions.labelers.export",
+        "ExportConfig",
+        "labels as LAPA's jsonl or as a Hugging Face data set",
+    ),
     "latent verify": (
         "latent_actions.labelers.verify",
         "LaqVerifyConfig",
@@ -124,7 +129,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "vla plan": (
         "invact_vla.recipes.plan",
-        "PlanConfig",
+        "VLAPlanConfig",
         "memory, disk and time of each stage, beforehand",
     ),
     "vla verify": (
@@ -223,6 +228,7 @@ GROUPS = {
     "libero": "LIBERO: rollouts, reports, scripted demonstrations",
     "bench": "speed, measured here",
 }
+SAY_THEMSELVES = ("demo", "ladder", "report")  # where their product lies
 DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
 
 
@@ -290,9 +296,12 @@ def main(args: Sequence[str] | None = None) -> None:
     def action() -> object:
         name, rest = find_command(words)
         try:
-            return prepare(name, rest)()
+            result = prepare(name, rest)()
         except UserError as error:
             raise with_maker(error) from error
+        if isinstance(result, Path) and name not in SAY_THEMSELVES:
+            print(f"done: {result}", file=sys.stderr)
+        return result
 
     sys.exit(run(action))
 

@@ -133,6 +133,8 @@ def _chosen(choice: Any, flag: str, word: str) -> list[str]:
     choices: Any = members_of(choice)
     if word in choices:
         return [f"{flag}.type", word]
-    usual = choices.get(choice.default_choice_name())
-    has_folder = usual is not None and "folder" in usual.__dataclass_fields__
-    return [f"{flag}.folder" if has_folder and Path(word).is_dir() else flag, word]
+    usual = choice.default_choice_name()
+    takes_folder = usual is not None and "folder" in choices[usual].__dataclass_fields__
+    if takes_folder and ("/" in word or Path(word).is_dir()):
+        return [f"{flag}.type", usual, f"{flag}.folder", word]
+    return [flag, word]

@@ -30,7 +30,7 @@ STORED_ROTATION = {"opengl": "rotate180", "opencv": "none"}
 BINARY_TOLERANCE = 0.1  # a command this close to an end means that end
 FAR_FROM_UNIT = 1.5  # an action beyond this was not meant for [-1, 1]
 WIDEST_GRIPPER = 0.2  # m; more than that are not fingers
-DECISIVE_SHARE = 0.8  # of the times when the fingers moved after a command
+DECISIVE_FRACTION = 0.8  # of the times when the fingers moved after a command
 
 
 def rotate(frames: np.ndarray, how: str) -> np.ndarray:
@@ -221,7 +221,7 @@ def _open_value_by_fingers(tracks: Sequence[GripperTrack], low: int) -> int | No
     decisive = votes if len(votes) >= 2 else constant
     if not decisive:
         return None
-    share = float(np.mean(decisive))
-    if max(share, 1 - share) < DECISIVE_SHARE:
+    fraction = float(np.mean(decisive))
+    if max(fraction, 1 - fraction) < DECISIVE_FRACTION:
         return None
-    return 1 if share > 0.5 else low
+    return 1 if fraction > 0.5 else low

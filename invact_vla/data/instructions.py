@@ -53,8 +53,8 @@ def choose_instruction(path: Path, stored: str | None) -> str | None:
     named = instruction_of(path)
     if stored is None:
         return named if says_a_task(named) else None
-    ours, theirs = set(named.lower().split()), set(stored.lower().split())
-    alike = len(ours & theirs) >= 0.7 * len(ours | theirs)
+    in_name, in_file = set(named.lower().split()), set(stored.lower().split())
+    alike = len(in_name & in_file) >= 0.7 * len(in_name | in_file)
     return named if alike and says_a_task(named) else stored
 
 

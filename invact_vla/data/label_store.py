@@ -12,7 +12,7 @@ give equal bytes: rows are sorted, and nothing but content is written.
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -79,6 +79,17 @@ class LabelStore:
 
     def __len__(self) -> int:
         return len(self.video_id)
+
+    def select(self, rows: np.ndarray) -> "LabelStore":
+        """Some of the labels: bool (N,), or row numbers, int (n,). A store like any other."""
+        chosen = np.arange(len(self))[rows]
+        return replace(
+            self,
+            **{name: tuple(getattr(self, name)[i] for i in chosen) for name in TEXTS},
+            frame=self.frame[chosen],
+            frame_end=self.frame_end[chosen],
+            labels=LatentLabels(self.labels.codes[chosen], self.labels.codebook_size),
+        )
 
     @property
     def videos(self) -> dict[str, str]:

@@ -7,7 +7,6 @@ the gripper over all demonstrations, checks, converts and turns.
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -217,8 +216,3 @@ def first_of_each_task(episodes: Sequence[EpisodeInfo], limit: int | None) -> li
         if limit is None or counts[episode.task] <= limit:
             places.append(place)
     return places
-
-
-def with_instruction(episodes: Sequence[EpisodeInfo], words: str | None) -> tuple[EpisodeInfo, ...]:
-    """The same with these words for all, if any are given."""
-    return tuple(e if words is None else replace(e, instruction=words) for e in episodes)

@@ -49,7 +49,3 @@ class ActionTokens:
         """(..., A) ids -> (..., A) float64 bin centers; ids of no action go to the nearer end."""
         index = np.clip(self.vocab_size - np.asarray(ids, np.int64) - 1, 0, self.bins - 2)
         return self.centers[index]
-
-    def is_action(self, ids: np.ndarray) -> np.ndarray:
-        """(...) ids -> (...) bool: whether each means an action."""
-        return (ids >= self.first_id) & (ids < self.vocab_size)

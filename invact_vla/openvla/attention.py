@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Attention = Literal["auto", "sdpa", "matmul"]
+AttentionImpl = Literal["auto", "sdpa", "matmul"]
 MASK_VALUE = -1e30  # added to hidden scores; finite in bfloat16, so that no row becomes NaN
 
 
-def use_fused(attention: Attention, like: Tensor) -> bool:
+def use_fused(attention: AttentionImpl, like: Tensor) -> bool:
     """Whether to call scaled_dot_product_attention for a layer fed with `like`."""
     if attention != "auto":
         return attention == "sdpa"
@@ -34,7 +34,7 @@ def llama_attention(
     *,
     scaling: float,
     dropout: float = 0.0,
-    attention: Attention = "auto",
+    attention: AttentionImpl = "auto",
     **unused: object,
 ) -> tuple[Tensor, None]:
     """Attention with transformers' interface. query: (B, heads, N, d), key and value: (B, kv heads,

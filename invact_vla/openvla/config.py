@@ -32,8 +32,8 @@ class TowerConfig:
     """One vision tower as explicit arguments of timm's VisionTransformer."""
 
     kind: str = ""  # words for the reader, no meaning
-    img_size: int = 224  # pixels a side
-    patch_size: int = 14  # pixels a side
+    img_size: int = 224  # side in px
+    patch_size: int = 14  # side in px
     embed_dim: int = 768  # width
     depth: int = 12  # blocks; the last one is never run
     num_heads: int = 12  # attention heads
@@ -66,12 +66,10 @@ def llama_config(**options: Any) -> LlamaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvActConfig:
+class OpenVLAExtensions:
     """What this project adds to a published OpenVLA; the defaults add nothing."""
 
-    text_vocab_size: int | None = (
-        None  # vocabulary without padding; null: rows - pad_to_multiple_of
-    )
+    text_vocab_size: int | None = None  # without padding; null: rows - pad_to_multiple_of
     separator_token_id: int | None = None  # lone word boundary before the targets; null: none
     cameras: tuple[str, ...] = ("agentview",)  # images of one observation, in order
     image_rotation: tuple[
@@ -114,18 +112,18 @@ class OpenVLAConfig:
     use_fused_vision_backbone: bool = True  # two towers, three-layer projector; else 1 and 2
     timm_model_ids: tuple[str, ...] = ()  # towers by timm name; ignored where `towers` is given
     timm_override_act_layers: tuple[str | None, ...] = (None, None)  # activation of each tower
-    image_sizes: tuple[int, ...] = (224, 224)  # pixels a side, per tower
+    image_sizes: tuple[int, ...] = (224, 224)  # side in px, per tower
     image_resize_strategy: Literal["resize-naive", "letterbox", "resize-crop"] = "resize-naive"
     hf_llm_id: str = "meta-llama/Llama-2-7b-hf"  # name only
     llm_max_length: int = 2048  # longest text
     pad_token_id: int = 32000  # padding on the right
     pad_to_multiple_of: int = 64  # of the embedding rows
-    output_projector_states: bool = False  # return the projected patches
+    output_projector_states: bool = False  # published, without a meaning here
     n_action_bins: int = 256  # ids at the end of the vocabulary that mean actions
     norm_stats: dict[str, Any] = field(default_factory=dict)  # statistics per data set
     text_config: LlamaConfig = field(default_factory=llama_config)  # the language model
     towers: tuple[TowerConfig, ...] = ()  # explicit towers
-    invact: InvActConfig = field(default_factory=InvActConfig)  # this project's additions
+    invact: OpenVLAExtensions = field(default_factory=OpenVLAExtensions)  # this project's additions
 
     def __post_init__(self) -> None:
         count = len(self.towers) or len(self.timm_model_ids)
@@ -165,7 +163,7 @@ class OpenVLAConfig:
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of the model's images."""
+        """Side of the model's images in px."""
         return self.towers[0].img_size if self.towers else self.image_sizes[0]
 
     @property

@@ -38,7 +38,7 @@ class Decoder:
         self.width: int = first.head_dim
         self.heads: int = llama.config.num_attention_heads
         self.key_heads: int = llama.config.num_key_value_heads
-        self._cache: list[tuple[Tensor, Tensor]] = []  # (B, G, M, d), a pair a layer
+        self._cache: list[tuple[Tensor, Tensor]] = []  # (B, G, M, d), a pair per layer
         self._past = 0  # places filled
         self._seen: Tensor | None = None  # (B, 1, 1, M), False at padding; None: no padding
         self._ahead: list[Rotary] = []  # rotary angles of the ids to come, in order
@@ -68,7 +68,7 @@ class Decoder:
         return self.norm(x)
 
     def step(self, embedded: Tensor) -> Tensor:
-        """(B, D) of one new id a row -> (B, D), its final state."""
+        """(B, D) of one new id per row -> (B, D), its final state."""
         if self._past >= self.places:
             raise ValueError(f"no room for more than {self.places} places")
         size, x = len(embedded), embedded

@@ -23,7 +23,7 @@ _FP32, _BF16 = 4, 2  # bytes
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleTokens:
     """One sample's tokens. prompt: BOS, instruction and separator; targets: ids that are learned or
     decoded, EOS included; extra: patches of all images, and the state token."""
 
@@ -71,11 +71,11 @@ class Footprint:
         """Parameters that one decoding step reads: the language model without its embedding."""
         return _linears(self.model.language_model)
 
-    def sample(self, prompt: int, targets: int | None = None) -> Sample:
+    def sample(self, prompt: int, targets: int | None = None) -> SampleTokens:
         """Tokens of one sample; targets None: of the model's action head."""
         own = self.config.invact
         extra = self.patches * self.images + bool(own.proprio_dim)
-        return Sample(extra, prompt, self._action_targets() if targets is None else targets)
+        return SampleTokens(extra, prompt, self._action_targets() if targets is None else targets)
 
     def _action_targets(self) -> int:
         own, head = self.config.invact, self.config.invact.head
@@ -97,7 +97,7 @@ class Footprint:
         return sum(p.numel() for n, p in named if n.startswith(FULL))
 
     def lora_bytes(
-        self, rank: int, targets: list[str], sample: Sample, checkpointing: bool = False
+        self, rank: int, targets: list[str], sample: SampleTokens, checkpointing: bool = False
     ) -> int:
         """What fp32 adapters keep for the backward pass: a copy of each layer's input, and what lies
         between the two matrices. checkpointing: of one block at a time."""
@@ -109,7 +109,7 @@ class Footprint:
         )
         return whole // len(self.layers) if checkpointing else whole
 
-    def _tokens_of(self, name: str, sample: Sample) -> int:
+    def _tokens_of(self, name: str, sample: SampleTokens) -> int:
         """How many tokens of a sample a module sees."""
         if name.startswith(("vision_backbone.", "projector.")):
             return self.images * self.patches
@@ -139,12 +139,12 @@ class Footprint:
         scores = 4 * length * (past + length) * _attention_width(self.config) * len(self.layers)
         return float(2 * length * body + scores + 2 * rows * text.hidden_size * text.vocab_size)
 
-    def forward_flops(self, sample: Sample) -> float:
+    def forward_flops(self, sample: SampleTokens) -> float:
         """Of one training sample."""
         vision = sum(self.vision_flops().values())
         return vision + self.language_flops(sample.length, sample.targets)
 
-    def decoding(self, sample: Sample) -> tuple[float, int]:
+    def decoding(self, sample: SampleTokens) -> tuple[float, int]:
         """(FLOP, steps) of one call: steps that read all weights again behind the first pass."""
         vision = sum(self.vision_flops().values())
         if isinstance(self.config.invact.head, OftHeadConfig):  # all slots in one pass
@@ -165,7 +165,11 @@ class Footprint:
         return 2 * len(self.layers) * heads * itemsize * length
 
     def activation_bytes(
-        self, sample: Sample, compute: Compute, checkpointing: bool = False, scores: bool = False
+        self,
+        sample: SampleTokens,
+        compute: Compute,
+        checkpointing: bool = False,
+        scores: bool = False,
     ) -> int:
         """What autograd keeps of one sample. checkpointing: only each block's input is kept, and one
         block is computed again at a time. scores: attention matrices are kept (explicit attention)."""
@@ -209,7 +213,7 @@ class Footprint:
             found += self.images * tokens * tower.embed_dim * (len(tower.blocks) - 1)
         return found * item
 
-    def _outside_blocks(self, sample: Sample, compute: Compute) -> int:
+    def _outside_blocks(self, sample: SampleTokens, compute: Compute) -> int:
         """The projector's inputs and hidden units, the final norm, and the logits of the targets with
         their fp32 copy and its gradient."""
         item, text = (_FP32 if compute == "fp32" else _BF16), self.config.text_config

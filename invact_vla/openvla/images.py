@@ -85,13 +85,13 @@ def center_crop(images: np.ndarray, area: float = CROP_AREA) -> np.ndarray:
     place = corner * np.float32(size - 1) + np.arange(size, dtype=np.float32) * step
     low = np.floor(place).astype(np.int64)
     high = np.minimum(low + 1, size - 1)
-    share = (place - low).astype(np.float32)
+    weight = (place - low).astype(np.float32)
     unit = images.astype(np.float32) * np.float32(1 / 255)
     lower, upper = unit[:, low], unit[:, high]
-    across = share[None, None, :, None]
+    across = weight[None, None, :, None]
     first = lower[:, :, low] + (lower[:, :, high] - lower[:, :, low]) * across
     second = upper[:, :, low] + (upper[:, :, high] - upper[:, :, low]) * across
-    out = first + (second - first) * share[None, :, None, None]
+    out = first + (second - first) * weight[None, :, None, None]
     return to_uint8(np.clip(out, 0, 1))
 
 

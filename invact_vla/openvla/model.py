@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from invact_vla.openvla.attention import Attention, causal_mask, full_mask
+from invact_vla.openvla.attention import AttentionImpl, causal_mask, full_mask
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.openvla.language import build_llama
@@ -30,14 +30,13 @@ IGNORED = -100  # label of a place without a target
 @dataclass
 class OpenVLAOutput:
     """loss: scalar or None. logits: (B, N, V), or (labels, V) when only the labels were asked for.
-    targets: (labels,) ids, beside logits of labels only. projected: (B, P, D) where asked for by
-    output_projector_states. hidden: (B, K, D) of the action slots, after the final norm; actions:
-    (B, n, A) normalized, of the regression head. logits are None where the slots feed that."""
+    targets: (labels,) ids, beside logits of labels only. hidden: (B, K, D) of the action slots, after
+    the final norm; actions: (B, n, A) normalized, of the regression head. logits are None where the
+    slots feed that."""
 
     loss: Tensor | None
     logits: Tensor | None
     targets: Tensor | None = None
-    projected: Tensor | None = None
     hidden: Tensor | None = None
     actions: Tensor | None = None
 
@@ -49,7 +48,7 @@ class OpenVLA(nn.Module):
 
     constant: frozenset[str] = frozenset()
 
-    def __init__(self, config: OpenVLAConfig, attention: Attention = "auto") -> None:
+    def __init__(self, config: OpenVLAConfig, attention: AttentionImpl = "auto") -> None:
         super().__init__()
         self.config = config
         width = config.text_config.hidden_size
@@ -116,10 +115,8 @@ class OpenVLA(nn.Module):
         embedded = self.language_model.model.embed_tokens(input_ids)
         if slots is not None:
             embedded = self._fill_slots(embedded, slots)
-        projected = None
         if pixel_values is not None:
-            projected = self.project(self.vision_features(pixel_values))
-            extra = self._extra_tokens(projected, proprio)
+            extra = self._extra_tokens(self.project(self.vision_features(pixel_values)), proprio)
             embedded, attention_mask, labels = _insert(extra, embedded, attention_mask, labels)
         if slots is not None:
             real = (
@@ -135,8 +132,7 @@ class OpenVLA(nn.Module):
         if last_only:
             hidden = _last_real(hidden, attention_mask)
         loss, logits, targets = self._head(hidden, labels, labels_only)
-        shown = projected if self.config.output_projector_states else None
-        return OpenVLAOutput(loss, logits, targets, shown)
+        return OpenVLAOutput(loss, logits, targets)
 
     def embed(
         self,
@@ -270,7 +266,7 @@ def _last_real(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None]
 
 
-def build_model(config: OpenVLAConfig, seed: int, attention: Attention = "auto") -> OpenVLA:
+def build_model(config: OpenVLAConfig, seed: int, attention: AttentionImpl = "auto") -> OpenVLA:
     """A model with fresh weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

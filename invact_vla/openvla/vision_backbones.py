@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short, some
-from invact_vla.openvla.attention import Attention, use_fused
+from invact_vla.openvla.attention import AttentionImpl, use_fused
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig
 
 
@@ -29,9 +29,9 @@ class VisionBackbone(nn.Module):
     pixel_values: (B, 3 n_towers, H, W), each tower's own normalization -> (B, P, sum of widths).
     """
 
-    def __init__(self, config: OpenVLAConfig, attention: Attention = "auto") -> None:
+    def __init__(self, config: OpenVLAConfig, attention: AttentionImpl = "auto") -> None:
         super().__init__()
-        self.attention: Attention = attention
+        self.attention: AttentionImpl = attention
         self.checkpointing = False  # recompute blocks in the backward pass
         towers = build_towers(config)
         self.featurizer = towers[0]
@@ -65,7 +65,7 @@ class VisionBackbone(nn.Module):
 def tower_features(
     tower: VisionTransformer,
     images: Tensor,
-    attention: Attention = "auto",
+    attention: AttentionImpl = "auto",
     checkpointing: bool = False,
 ) -> Tensor:
     """(B, 3, H, W) -> (B, P, D): second-to-last block's output, prefix tokens dropped, no norm.

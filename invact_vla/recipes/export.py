@@ -36,9 +36,7 @@ class ExportConfig:
     folder: Path  # checkpoint folder, the run that holds one, or an adapter folder
     out: Path  # new folder
     base: Path | None = None  # checkpoint that an adapter belongs to
-    dtype: Literal["bfloat16", "float32"] = (
-        "bfloat16"  # of the weights on disk, published: bfloat16
-    )
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the weights on disk
     max_shard_gb: float = 5.0  # largest weights file
     beyond_stock: bool = False  # also export what stock code would silently leave out
     overwrite: bool = False  # replace an earlier export in --out

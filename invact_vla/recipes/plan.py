@@ -16,19 +16,20 @@ from invact_vla.core.run_folder import save_result
 from invact_vla.openvla.adapters.lora import LoraConfig, find_targets
 from invact_vla.openvla.checkpoints.config_file import load_model_config, read_config
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.footprint import Compute, Footprint, Sample
+from invact_vla.openvla.footprint import Compute, Footprint, SampleTokens
 from invact_vla.openvla.head_configs import HeadConfig
 from invact_vla.training.machines import MACHINES, Machine, this_machine
 
 logger = logging.getLogger(__name__)
 Stage = Literal["inference", "lora", "posttrain", "pretrain"]
 GB = 1e9
+PROMPT_TOKENS = 30  # ids of BOS, prompt and separator
 ALLOWANCE = 1.0 * GB  # driver, kernels, workspaces of one process on a GPU
 SLACK = 1.05  # of what is counted: fragments of the allocator
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
+class VLAPlanConfig:
     """A model, a machine, and how it would be used."""
 
     # model YAML, or checkpoint folder or config.json
@@ -46,7 +47,6 @@ class PlanConfig:
     steps: int = 10_000  # steps of the recipe
     items: int = 100_000  # training pairs, or steps of demonstrations: for disk
     dtype: Literal["bf16", "fp32"] = "bf16"  # of the weights in inference and under adapters
-    train_dtype: Literal["fp32", "bf16"] = "fp32"  # of weights that are trained themselves
     precision: Literal["bf16", "fp32"] = "bf16"  # loop.precision: of products under fp32 weights
     gradient_checkpointing: bool = False  # keep each block's input alone, compute blocks twice
     lora: LoraConfig = field(default_factory=LoraConfig)  # adapters of the lora stage
@@ -54,14 +54,13 @@ class PlanConfig:
     chunk: int | None = None  # actions per call; null: the model's own
     wrist: bool | None = None  # a wrist camera too; null: as the model has it
     proprio: bool | None = None  # a state token too; null: as the model has it
-    prompt_tokens: int = 30  # ids of BOS, prompt and separator
     code_length: int = 4  # latent codes per pair
-    out: Path | None = None  # run folder for plan.json, the figures
+    out: Path | None = None  # run folder for plan.json, the numbers
 
     POSITIONAL = "model"
 
     def __post_init__(self) -> None:
-        for name in ("processes", "batch_size", "steps", "prompt_tokens"):
+        for name in ("processes", "batch_size", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.utilization <= 1:
@@ -95,7 +94,7 @@ class StagePlan:
     total_s: float  # of the whole training
 
 
-def main(config: PlanConfig) -> None:
+def main(config: VLAPlanConfig) -> None:
     """Print the plan; write it as JSON if asked."""
     machine = machine_of(config)
     model = planned_config(config)
@@ -103,13 +102,13 @@ def main(config: PlanConfig) -> None:
     plans = [plan_stage(stage, config, footprint, machine) for stage in config.stages]
     print("\n".join(report(config, footprint, machine, plans)))
     if config.out is not None:
-        figures = {"machine": asdict(machine), "stages": [asdict(plan) for plan in plans]}
+        numbers = {"machine": asdict(machine), "stages": [asdict(plan) for plan in plans]}
         save_result(
-            config.out, config, "plan.json", {"parameters": footprint.parameters, **figures}
+            config.out, config, "plan.json", {"parameters": footprint.parameters, **numbers}
         )
 
 
-def machine_of(config: PlanConfig) -> Machine:
+def machine_of(config: VLAPlanConfig) -> Machine:
     """The device that the config names, with what it overrides."""
     if config.device != "here" and config.device not in MACHINES:
         raise UserError(
@@ -125,7 +124,7 @@ def machine_of(config: PlanConfig) -> Machine:
     return replace(machine, **{k: v for k, v in given.items() if v is not None})
 
 
-def planned_config(config: PlanConfig) -> OpenVLAConfig:
+def planned_config(config: VLAPlanConfig) -> OpenVLAConfig:
     """The model's config with the recipe's head, chunk, cameras and state."""
     path = Path(config.model)
     if path.name == "config.json":
@@ -156,13 +155,13 @@ def planned_config(config: PlanConfig) -> OpenVLAConfig:
 
 
 def plan_stage(
-    stage: Stage, config: PlanConfig, footprint: Footprint, machine: Machine
+    stage: Stage, config: VLAPlanConfig, footprint: Footprint, machine: Machine
 ) -> StagePlan:
     """One stage's costs, and the largest micro-batch that fits."""
     if stage == "inference":
         return _plan_inference(config, footprint, machine)
-    share = config.batch_size // config.processes
-    sizes = [m for m in range(share, 0, -1) if share % m == 0]
+    per_process = config.batch_size // config.processes
+    sizes = [m for m in range(per_process, 0, -1) if per_process % m == 0]
     plan = None
     for micro_batch in sizes:
         plan = _plan_training(stage, config, footprint, machine, micro_batch)
@@ -172,9 +171,9 @@ def plan_stage(
     return plan
 
 
-def _plan_inference(config: PlanConfig, footprint: Footprint, machine: Machine) -> StagePlan:
+def _plan_inference(config: VLAPlanConfig, footprint: Footprint, machine: Machine) -> StagePlan:
     item = _itemsize(config.dtype)
-    sample = footprint.sample(config.prompt_tokens)
+    sample = footprint.sample(PROMPT_TOKENS)
     cache = footprint.cache_bytes(sample.length, item)
     # nothing is kept for a backward pass: one block's tensors at a time
     activations = footprint.activation_bytes(sample, config.dtype) / len(footprint.layers)
@@ -192,10 +191,10 @@ def _plan_inference(config: PlanConfig, footprint: Footprint, machine: Machine) 
 
 
 def _plan_training(
-    stage: Stage, config: PlanConfig, footprint: Footprint, machine: Machine, micro_batch: int
+    stage: Stage, config: VLAPlanConfig, footprint: Footprint, machine: Machine, micro_batch: int
 ) -> StagePlan:
     lora = stage == "lora"
-    dtype = config.dtype if lora else config.train_dtype
+    dtype = config.dtype if lora else "fp32"
     compute: Compute = "autocast" if (dtype, config.precision) == ("fp32", "bf16") else dtype
     adapted = find_targets(footprint.model, config.lora) if lora else []
     adapters = footprint.lora_parameters(config.lora.rank, adapted)
@@ -233,11 +232,11 @@ def _plan_training(
     )  # fmt: skip
 
 
-def _training_sample(stage: Stage, config: PlanConfig, footprint: Footprint) -> Sample:
+def _training_sample(stage: Stage, config: VLAPlanConfig, footprint: Footprint) -> SampleTokens:
     if stage == "pretrain":  # one image of a video, no state
-        sample = footprint.sample(config.prompt_tokens, config.code_length + 1)
+        sample = footprint.sample(PROMPT_TOKENS, config.code_length + 1)
         return replace(sample, extra=footprint.patches)
-    return footprint.sample(config.prompt_tokens)
+    return footprint.sample(PROMPT_TOKENS)
 
 
 def _cameras(stage: Stage, footprint: Footprint) -> int:
@@ -253,11 +252,11 @@ def _with_allowance(used: float, machine: Machine) -> float:
 
 
 def report(
-    config: PlanConfig, footprint: Footprint, machine: Machine, plans: list[StagePlan]
+    config: VLAPlanConfig, footprint: Footprint, machine: Machine, plans: list[StagePlan]
 ) -> list[str]:
     """The plan in words, a line per fact."""
     own = footprint.config.invact
-    sample = footprint.sample(config.prompt_tokens)
+    sample = footprint.sample(PROMPT_TOKENS)
     lines = [
         f"{config.model}: {footprint.parameters:,} parameters, {_size(2.0 * footprint.parameters)} in "
         f"bf16; {sample.length} tokens per sample ({footprint.images} x {footprint.patches} patches, "
@@ -271,7 +270,7 @@ def report(
     return lines
 
 
-def _stage_lines(plan: StagePlan, config: PlanConfig, machine: Machine) -> list[str]:
+def _stage_lines(plan: StagePlan, config: VLAPlanConfig, machine: Machine) -> list[str]:
     parts = {
         "weights": plan.weights, "gradients": plan.gradients, "optimizer": plan.optimizer,
         "activations": plan.activations, "KV cache": plan.cache,
@@ -302,7 +301,7 @@ def _stage_lines(plan: StagePlan, config: PlanConfig, machine: Machine) -> list[
     ]
 
 
-def _remedy(plan: StagePlan, config: PlanConfig) -> str:
+def _remedy(plan: StagePlan, config: VLAPlanConfig) -> str:
     """What makes a stage smaller and was not asked for yet."""
     found = []
     if not config.gradient_checkpointing:

@@ -110,7 +110,7 @@ def gather(values: Tensor) -> Tensor:
 
 
 def mean_over_processes(values: dict[str, float]) -> dict[str, float]:
-    """The mean of each figure; all processes must have the same names."""
+    """The mean of each metric; all processes must have the same names."""
     if not _together():
         return values
     numbers = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64)

@@ -36,7 +36,7 @@ MACHINES = {
 
 
 def this_machine() -> Machine:
-    """The CUDA device here, with the data sheet's figures where its name is known; else the CPU, with
+    """The CUDA device here, with the data sheet's numbers where its name is known; else the CPU, with
     its memory, and its speed measured for a moment."""
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())

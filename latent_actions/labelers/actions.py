@@ -1,7 +1,8 @@
 """True actions of pairs: what upper bounds are made of, and what codes are measured against.
 
     <folder>/<video>.npz    an array (T, A), one row per frame, as `invact data synth` writes `velocity`
-                            into <out>/truth/ssv2; <video> is the name of the video file without suffix
+                            into <out>/truth/ssv2; <video> is the name of the video file without suffix;
+                            robot demonstrations have their own actions and need no such files
 
 The action of a pair is the mean over its frames, the last one left out: with velocities, the motion from
 its first to its last frame over the time between.
@@ -15,6 +16,7 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short, some
+from invact_vla.data.video.frames import true_actions
 from latent_actions.video.records import PairRecord
 
 
@@ -28,22 +30,26 @@ class ActionsConfig:
 
 def pair_actions(records: Sequence[PairRecord], config: ActionsConfig) -> np.ndarray:
     """float64 (N, A), a row per pair. UserError for a pair without actions."""
-    files: dict[str, np.ndarray] = {}
+    known: dict[Path, np.ndarray] = {}
     rows = []
     for record in records:
-        name = Path(record.video).stem
-        if name not in files:
-            files[name] = _read(config.folder / f"{name}.npz", config.array)
-        part = files[name][record.frame : record.frame_end]
+        video = record.video
+        if video not in known:
+            stored = true_actions(video)
+            file = config.folder / f"{video.stem}.npz"
+            known[video] = _read(file, config.array) if stored is None else stored
+        part = known[video][record.frame : record.frame_end]
         if not len(part):
             raise UserError(
-                f"{config.folder}/{name}.npz has {len(files[name])} frames, a pair starts at "
+                f"the actions of {video} have {len(known[video])} frames, a pair starts at "
                 f"{record.frame}: give the actions of these videos"
             )
         rows.append(part.mean(axis=0))
     widths = {len(row) for row in rows}
     if len(widths) > 1:
-        raise UserError(f"actions in {config.folder} have different widths: {some(sorted(widths))}")
+        raise UserError(
+            f"actions in {config.folder} have different widths: {some(map(str, sorted(widths)))}"
+        )
     return np.stack(rows) if rows else np.zeros((0, 0))
 
 

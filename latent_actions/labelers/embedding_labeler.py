@@ -59,7 +59,14 @@ class EmbeddingLabeler:
 
     def codes(self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None) -> np.ndarray:
         """Codes of the vectors of the pairs."""
-        return self.quantizer.encode(self.embeddings(frames))
+        return self.label(frames)[0]
+
+    def label(
+        self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(codes, int64 (B, K); the vectors before the quantizer, float32 (B, D)) of pairs."""
+        vectors = self.embeddings(frames)
+        return self.quantizer.encode(vectors), np.asarray(vectors, np.float32)
 
     def embeddings(self, frames: np.ndarray) -> np.ndarray:
         """The continuous vectors before the quantizer: float (B, D)."""

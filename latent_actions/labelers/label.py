@@ -1,6 +1,7 @@
 """`invact latent label`: give codes to the pairs of a source, into one label store per split.
 
     <out>/labels_train.parquet, labels_val.parquet    see invact_vla/data/label_store.py
+    <out>/vectors_train.parquet, vectors_val.parquet  if asked for, see invact_vla/data/label_vectors.py
     <out>/quantizer/                                  if the labeler fitted one (on train pairs)
     <out>/shards/                                     codes of finished shards, removed at the end
     <out>/summary.json                                code usage of each split
@@ -12,7 +13,7 @@ after its last shard and ends with the same bytes.
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -20,15 +21,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import open_run
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore, relative_path, write_labels
+from invact_vla.data.label_vectors import write_vectors
 from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import stage_device
 from latent_actions.labelers import LapaConfig
 from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
-from latent_actions.labelers.labeler import Labeler, LabelerConfig, TrainingPairs
+from latent_actions.labelers.labeler import Labeler, LabelerConfig, TrainingPairs, VectorLabeler
 from latent_actions.labelers.pairs import (
     PairConfig,
     dataset_hash,
@@ -63,6 +66,7 @@ class LabelConfig:
     fit_pairs: int = 4096  # train pairs, about, on which a missing quantizer is fitted
     frames_folder: Path | None = None  # decoded pairs shared with other runs; none: not kept
     dry_run: bool = False  # only count: pairs of each split, what is left out and why, no-ops
+    vectors: bool = False  # keep what the codes were cut from, too: vectors_<split>.parquet
     workers: int = 1  # decoding processes
     threads: int = 1  # torch threads
     device: str = "auto"  # where the labeler's network runs: auto | cpu | cuda | cuda:N | mps
@@ -92,6 +96,8 @@ def main(config: LabelConfig) -> Path:
     torch.set_num_threads(config.threads)
     device = stage_device(run, config.device)
     labeler = config.labeler.build(run.folder, lambda: _training_frames(config, run.folder), device)
+    if config.vectors and not isinstance(labeler, VectorLabeler):
+        raise UserError(f"labeler {labeler.name} has no continuous vectors: leave --vectors out")
     if labeler.n_frames <= 2 and not (config.frames_folder or run.folder / "frames").exists():
         config = replace(config, pairs=replace(config.pairs, frames=2))  # it sees the ends alone
     summary: dict[str, object] = {"labeler": labeler.name, "labeler_hash": labeler.hash}
@@ -115,11 +121,13 @@ def store_path(folder: Path, split: Split) -> Path:
 @dataclass(frozen=True)
 class Shard:
     """The labels of one shard, as they wait for the others. rows: int64 (n,) the pairs of the shard that
-    could be decoded. keys: of their videos. codes: int64 (n, K)."""
+    could be decoded. keys: of their videos. codes: int64 (n, K). vectors: float32 (n, D), D = 0 unless
+    asked for."""
 
     rows: np.ndarray
     keys: np.ndarray
     codes: np.ndarray
+    vectors: np.ndarray
 
 
 def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Path) -> LabelStore:
@@ -135,7 +143,8 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
     )
     parts = shards(records, config.pairs.shard)
     paths = [folder / "shards" / f"{split}-{number:05d}.npz" for number in range(len(parts))]
-    found = [_read_shard(path, identity) for path in paths]
+    name = f"{identity} vectors {config.vectors}"
+    found = [_read_shard(path, name) for path in paths]
     todo = [number for number, shard in enumerate(found) if shard is None]
     jobs = [(parts[number], _frames(config, folder, split, number)) for number in todo]
     keep = config.frames_folder is not None
@@ -143,9 +152,9 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
     bar = tqdm(total=len(records), desc=f"label {split}", unit="pair", mininterval=5)
     bar.update(len(records) - sum(len(part) for part, _ in jobs))
     for number, store in zip(todo, stores, strict=True):
-        found[number] = _label_shard(labeler, parts[number], store)
+        found[number] = _label_shard(labeler, parts[number], store, config.vectors)
         with atomic_file(paths[number]) as temporary:
-            np.savez(temporary, identity=str(identity), **vars(found[number]))
+            np.savez(temporary, identity=name, **vars(found[number]))
         bar.update(len(parts[number]))
     bar.close()
     done = [shard for shard in found if shard is not None]
@@ -161,28 +170,38 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
         text=tuple(r.text for r in rows),
         labels=LatentLabels(np.concatenate([s.codes for s in done]), labeler.codebook_size),
     )
+    if config.vectors:
+        vectors = np.concatenate([shard.vectors for shard in done])
+        write_vectors(folder / f"vectors_{split}.parquet", store, vectors)
     write_labels(store_path(folder, split), store)
     return store
 
 
-def _read_shard(path: Path, identity: LabelIdentity) -> Shard | None:
+def _read_shard(path: Path, identity: str) -> Shard | None:
     """A finished shard; None if there is none, it is torn, or of other labels or pairs."""
     try:
         with np.load(path, allow_pickle=False) as saved:
-            if str(saved["identity"]) == str(identity):
-                return Shard(saved["rows"], saved["keys"], saved["codes"])
+            if str(saved["identity"]) == identity:
+                return Shard(*(saved[field.name] for field in fields(Shard)))
     except (OSError, ValueError, LookupError, EOFError, BadZipFile):
         pass
     return None
 
 
-def _label_shard(labeler: Labeler, records: list[PairRecord], store: FrameStore) -> Shard:
+def _label_shard(
+    labeler: Labeler, records: list[PairRecord], store: FrameStore, with_vectors: bool
+) -> Shard:
     """Label the frames of one shard; pairs of damaged videos are left out."""
     kept = set(store.records)
     rows = [row for row, record in enumerate(records) if record in kept]
-    codes = labeler.codes(store.frames, store.records)
+    if with_vectors:
+        assert isinstance(labeler, VectorLabeler)
+        codes, vectors = labeler.label(store.frames, store.records)
+    else:
+        codes = labeler.codes(store.frames, store.records)
+        vectors = np.zeros((len(codes), 0), np.float32)
     keys = [video_key(records[row].video) for row in rows]
-    return Shard(np.array(rows, np.int64), np.array(keys, np.str_), codes)
+    return Shard(np.array(rows, np.int64), np.array(keys, np.str_), codes, vectors)
 
 
 def _training_frames(config: LabelConfig, folder: Path) -> Iterator[TrainingPairs]:

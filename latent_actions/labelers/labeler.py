@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import draccus
 import numpy as np
@@ -86,6 +86,17 @@ class Labeler(Protocol):
         Frames run from the first to the last frame of the pair, both included, evenly spaced,
         T >= 2; a member with n_frames 0 ignores them and needs `pairs`, the B records.
         """
+        ...
+
+
+@runtime_checkable
+class VectorLabeler(Protocol):
+    """A labeler whose codes are cut from continuous vectors."""
+
+    def label(
+        self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `codes`: (codes, int64 (B, K); the vectors, float32 (B, D))."""
         ...
 
 

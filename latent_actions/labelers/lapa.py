@@ -75,17 +75,26 @@ class LapaLabeller:
         self.code_length = self.model.config.code_seq_len
         self.codebook_size = self.model.config.codebook_size
 
-    @exact()
     def codes(self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None) -> np.ndarray:
         """Codes of the first and the last frame, resized to the model's input size if need be."""
-        found = []
-        for batch, count in full_batches(ends(frames), BATCH, self.model.device):
+        return self.label(frames)[0]
+
+    @exact()
+    def label(
+        self, frames: np.ndarray, pairs: Sequence[PairRecord] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(codes, int64 (B, K); the deltas before the codebook, float32 (B, K * Q)) of pairs."""
+        config, device = self.model.config, self.model.device
+        codes = [np.zeros((0, self.code_length), np.int64)]
+        deltas = [np.zeros((0, self.code_length * config.quant_dim), np.float32)]
+        for batch, count in full_batches(ends(frames), BATCH, device):
             # resized on the CPU: MPS cannot, and all devices see the same pixels
-            video = resize(to_video(batch), self.model.config.image_size)
-            with autocast(self.model.device, self.dtype):
-                codes = self.model.codes(video.to(self.model.device))
-            found.append(codes[:count].cpu().numpy())
-        return np.concatenate(found) if found else np.zeros((0, self.code_length), np.int64)
+            video = resize(to_video(batch), config.image_size)
+            with autocast(device, self.dtype):
+                found = self.model.quantize(video.to(device))
+            codes.append(found.codes[:count].cpu().numpy())
+            deltas.append(found.delta[:count].flatten(1).float().cpu().numpy())
+        return np.concatenate(codes), np.concatenate(deltas)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

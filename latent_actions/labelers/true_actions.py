@@ -49,6 +49,7 @@ class TrueActionsConfig(LabelerConfig):
 
     actions: ActionsConfig = field(default_factory=ActionsConfig)  # of all pairs
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
+    # what to fit
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def parents(self) -> dict[str, Path]:
@@ -110,7 +111,8 @@ class VptConfig(LabelerConfig):
     trained: Path | None = None  # labeling run that trained one, or its model folder; none: train
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
     model: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)  # what to train
-    training: FitConfig = field(default_factory=FitConfig)  # how
+    training: FitConfig = field(default_factory=FitConfig)  # how it is trained
+    # what to fit
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def __post_init__(self) -> None:

@@ -152,7 +152,7 @@ class IndexConfig:
     out: Path  # run folder
     source: SourceConfig = field(default_factory=EgoExo4dSource)  # where the videos are
     splits: tuple[Split, ...] = SPLITS  # splits to list
-    vocabulary: Path | None = None  # text file, a verb a line: other verbs are dropped
+    vocabulary: Path | None = None  # text file, one verb per line: other verbs are dropped
     overwrite: bool = False  # replace a run folder of another config
 
 
@@ -173,5 +173,5 @@ def _vocabulary(path: Path | None) -> set[str] | None:
     if path is None:
         return None
     if not path.is_file():
-        raise UserError(f"no file {path}: expected a text file with a verb a line")
+        raise UserError(f"no file {path}: expected a text file with one verb per line")
     return {line.strip() for line in path.read_text().splitlines() if line.strip()}

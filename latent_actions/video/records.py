@@ -1,4 +1,4 @@
-"""What a source says about its videos: one record a clip, one record a labeled pair.
+"""What a source says about its videos: one record per clip, one record per labeled pair.
 
 Records are plain metadata: nothing is decoded here. `frame` counts decoded frames of the file from
 0; seconds are counted from the file's first frame.

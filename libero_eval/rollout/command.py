@@ -256,11 +256,13 @@ def _check_one_run(log: EpisodeLog, labels: RunLabels) -> None:
 def _announce(labels: RunLabels, todo: int, total: int) -> None:
     """Say before the start what is ahead; tqdm knows better after the first episodes."""
     steps = todo * labels.protocol.max_steps
+    seconds = steps / STEPS_PER_S
     logger.info(
-        "%s: %d episodes to run, %d of %d recorded; at most %d steps, %.0f min of one core at %d "
-        "steps/s, the policy's time not counted",
+        "%s: %d episodes to run, %d of %d recorded; at most %d steps, %s of one core at %d steps/s, the "
+        "policy's time not counted",
         *(labels.policy_name, todo, total - todo, total, steps),
-        *(steps / STEPS_PER_S / 60, STEPS_PER_S),
+        f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min",
+        STEPS_PER_S,
     )
 
 

@@ -138,5 +138,5 @@ def test_options_with_choices_are_explained(capsys):
     with pytest.raises(SystemExit):
         parse_config(getattr(importlib.import_module(module), str(config_name)), ["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "--model.attention {joint,divided} of plain blocks" in said
+    assert "--data.exo {random,best} exo camera of a moment" in said
     assert "--data.decode {once,on_the_fly} into a store on disk" in said

@@ -9,6 +9,7 @@ import pytest
 
 from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.video.display import Fit
 from invact_vla.data.video.frames import (
     VideoError,
     decode_frames,
@@ -16,6 +17,7 @@ from invact_vla.data.video.frames import (
     list_videos,
     open_video,
     probe,
+    true_actions,
     video_key,
 )
 from invact_vla.data.video.pictures import at_rate, with_options
@@ -25,12 +27,16 @@ from tests.latent_actions.sources import lerobot, libero, moving_square, write_c
 def test_a_folder_of_pictures(tmp_path):
     folder, frames = write_pictures(tmp_path / "7", 3, frames=12), moving_square(3, 12)
     info = probe(folder)
+    assert true_actions(folder) is None
     assert (info.n_frames, info.fps, info.times) == (12, 12.0, ())
     found = decode_frames(folder, [11, 0, 0, 5])
     assert np.abs(found.astype(int) - frames[[11, 0, 0, 5]]).mean() < 4
     assert decode_frames(folder, [1], 16, "squash").shape == (1, 16, 16, 3)
     with open_video(folder) as video:
         assert np.array_equal(video.frames([5], seek=True), found[[3]])
+    for rate in ("x", "0", "-1", "nan", "inf"):
+        with pytest.raises(VideoError, match=r"expected \?fps="):
+            probe(folder.with_name(f"{folder.name}?fps={rate}"))
     with pytest.raises(VideoError, match="ends after 12 frames, frame 12 was wanted"):
         decode_frames(folder, [12])
     (folder / "img_00004.jpg").unlink()
@@ -40,7 +46,8 @@ def test_a_folder_of_pictures(tmp_path):
 
 def test_pictures_are_scaled_as_a_video_of_the_same_frames(tmp_path):
     folder, film = write_pictures(tmp_path / "7", 3), write_clip(tmp_path / "7.mp4", 3)
-    for size, fit in ((None, "crop"), (16, "crop"), (16, "squash")):
+    cases: list[tuple[int | None, Fit]] = [(None, "crop"), (16, "crop"), (16, "squash")]
+    for size, fit in cases:
         ours, theirs = (decode_frames(path, [0, 9], size, fit) for path in (folder, film))
         assert ours.shape == theirs.shape and np.abs(ours.astype(int) - theirs).mean() < 8
 
@@ -68,6 +75,10 @@ def test_a_camera_of_a_demonstration(make, tmp_path):
         info = probe(clip.video)
         assert info.n_frames == 30 and clip.end_s == pytest.approx(info.duration_s)
         assert file_stamp(clip.video) is not None
+        actions = true_actions(clip.video)
+        assert actions is not None and np.array_equal(
+            actions, dataset.checked_numbers(place).actions
+        )
     with pytest.raises(VideoError, match="no video"):
         probe(clips[0].video.parent / "other camera")
     with pytest.raises(VideoError, match="no video"):

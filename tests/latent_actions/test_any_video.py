@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.openvla.small import tiny_folder
 
 NAMES = (
     "ssv2 webm", "ssv2 mp4", "ssv2 pictures", "flat", "folder", "ntu", "egoexo4d", "ego only", "libero",
-    "lerobot",
+    "lerobot", "keysteps", "phyworld",
 )  # fmt: skip
 
 
@@ -36,18 +37,18 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("model") / "start")
 
 
-def pairs_of(source: SourceConfig, **changes: object) -> PairConfig:
+def pairs_of(source: SourceConfig, **changes: Any) -> PairConfig:
     values = {"horizon_s": 0.5, "pairs_per_clip": 2, "frames": 2, "size": 16, **changes}
-    return PairConfig(source=source, **values)  # type: ignore[arg-type]
+    return PairConfig(source=source, **values)
 
 
-def labels_of(source: SourceConfig, out: Path, **changes: object) -> Path:
+def labels_of(source: SourceConfig, out: Path, **changes: Any) -> Path:
     return label.main(
-        LabelConfig(out=out, labeler=RandomConfig(), pairs=pairs_of(source), **changes)  # type: ignore[arg-type]
+        LabelConfig(out=out, labeler=RandomConfig(), pairs=pairs_of(source), **changes)
     )
 
 
-def one_step(labels: Path, videos: Path, model: Path, out: Path, **changes: object) -> Path:
+def one_step(labels: Path, videos: Path, model: Path, out: Path, **changes: Any) -> Path:
     loop = LoopConfig(steps=1, batch_size=2, log_every=1, checkpoint_every=1)
     return pretrain.main(
         PretrainConfig(
@@ -57,12 +58,15 @@ def one_step(labels: Path, videos: Path, model: Path, out: Path, **changes: obje
             videos=videos,
             loop=loop,
             **changes,
-        )  # type: ignore[arg-type]
+        )
     )
 
 
 def test_there_is_a_name_for_every_source(sources):
     assert set(NAMES) == set(sources)
+    members = SourceConfig.get_known_choices().items()
+    known = {name for name, member in members if member.__module__.startswith("latent_actions.")}
+    assert {source.name for source in sources.values()} == known
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,4 +121,4 @@ def test_two_videos_of_one_name_keep_their_pixels(tmp_path, start):
     for row, path in enumerate(store.path):
         if path in means:
             near = {p: np.abs(frames[row].mean(axis=(0, 1)) - m).max() for p, m in means.items()}
-            assert min(near, key=near.get) == path
+            assert min(near, key=lambda p: near[p]) == path

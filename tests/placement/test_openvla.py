@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invact_vla.core.schema import Observation
-from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.head_configs import (
@@ -117,7 +117,7 @@ def test_decoding_moves_its_inputs() -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "matmul"])
-def test_both_kernels(attention: Attention) -> None:
+def test_both_kernels(attention: AttentionImpl) -> None:
     with fake_cuda():
         config = debug_config()
         model = build(lambda: build_model(config, 0, attention))

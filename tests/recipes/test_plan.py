@@ -13,13 +13,13 @@ from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.footprint import Footprint
 from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.recipes import plan
-from invact_vla.recipes.plan import PlanConfig, StagePlan, plan_stage, planned_config
+from invact_vla.recipes.plan import StagePlan, VLAPlanConfig, plan_stage, planned_config
 from invact_vla.training.machines import MACHINES
 from tests.openvla.small import tiny_folder
 from tests.paths import REPOSITORY
 
 SEVEN_B = REPOSITORY / "configs/vla/model_7b.yaml"
-PLANS = PlanConfig(model=SEVEN_B, device="a100-80")
+PLANS = VLAPlanConfig(model=SEVEN_B, device="a100-80")
 
 
 @pytest.fixture(scope="module")

@@ -123,8 +123,10 @@ class LeRobotDataset(StoredDataset):
             indices = _column(table, "index")
             if indices is None:
                 raise UserError(f"{episode.data} lacks the column index: fetch it again")
-            ours = (indices >= episode.first_row) & (indices < episode.first_row + episode.length)
-            places = np.flatnonzero(ours)
+            of_episode = (indices >= episode.first_row) & (
+                indices < episode.first_row + episode.length
+            )
+            places = np.flatnonzero(of_episode)
             places = places[np.argsort(indices[places], kind="stable")]
         if len(places) != episode.length:
             count = episode.length - len(places)

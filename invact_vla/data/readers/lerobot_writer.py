@@ -1,4 +1,4 @@
-"""Writing LeRobot v3 data sets: what `lerobot.py` reads, one video file an episode and camera."""
+"""Writing LeRobot v3 data sets: what `lerobot.py` reads, one video file per episode and camera."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from invact_vla.data.readers.lerobot_meta import V3_DATA as DATA_PATH
 from invact_vla.data.readers.lerobot_meta import V3_VIDEO as VIDEO_PATH
 from invact_vla.data.video.video_io import write_video
 
-CHUNK = 1000  # episodes a folder of videos
+CHUNK = 1000  # episodes per folder of videos
 GOP = 2  # frames between key frames, LeRobot's own choice: random access in training
 CRF = 18
 PIXEL_STRIDE = 4  # statistics of images are taken over every fourth row and column

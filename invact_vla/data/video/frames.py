@@ -62,6 +62,13 @@ def decode_frames(
     return decode.decode_frames(path, indices, size, fit, seek, info)
 
 
+def true_actions(path: Path) -> np.ndarray | None:
+    """The actions of a robot demonstration, one per frame, float64 (T, A), in the data's own convention;
+    None for other videos. Raises UserError for damaged data."""
+    pictures = open_pictures(path)
+    return None if pictures is None or pictures.actions is None else pictures.actions()
+
+
 def list_files(folder: Path, depth: int | None = None) -> list[Path]:
     """All files below a folder but hidden ones, by path; linked folders are followed, and what is
     reached twice is listed once. depth: folders deep, 1 for the folder itself. Folders of pictures count

@@ -31,7 +31,7 @@ from invact_vla.openvla.adapters.lora import (
     refuse_second,
     targets_of,
 )
-from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.checkpoints.config_file import config_to_json, read_config, read_config_file
 from invact_vla.openvla.checkpoints.folder import ADAPTER_CONFIG, checkpoint_folder
@@ -106,7 +106,7 @@ def load_adapter(model: OpenVLA, folder: Path, dropout: float = 0.0) -> OpenVLA:
     return model
 
 
-def load_on_base(base: Path, adapter: Path, attention: Attention = "auto") -> OpenVLA:
+def load_on_base(base: Path, adapter: Path, attention: AttentionImpl = "auto") -> OpenVLA:
     """The model of a base folder in fp32 with an adapter attached, in eval mode."""
     base, full = checkpoint_folder(base), Path(adapter) / FULL_WEIGHTS
     extra = read_safetensors(full) if full.is_file() else None

@@ -45,13 +45,9 @@ class LoraConfig:
     dropout: float = 0.0  # of an adapter's input, in training
     # sane: every linear layer that is run, but lm_head; published: also lm_head, both patch embeddings
     # and the blocks that are never run
-    targets: Literal["sane", "published"] = (
-        "sane"  # published: lm_head and patch embeddings as well
-    )
+    targets: Literal["sane", "published"] = "sane"
     modules: tuple[str, ...] = ()  # module names, or ends of names, in the place of targets
-    adapter: Path | None = (
-        None  # adapter folder or run to go on from; its rank, alpha and targets hold
-    )
+    adapter: Path | None = None  # folder or run to go on from; its rank, alpha and targets hold
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:

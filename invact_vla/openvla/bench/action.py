@@ -30,6 +30,8 @@ from invact_vla.openvla.inference.int8 import Quantize
 from invact_vla.openvla.random_model import random_model
 from invact_vla.training.device import resolve_device, resolve_dtype
 
+PROMPT_IDS = 24  # length of a prompt
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchVlaConfig:
@@ -40,20 +42,19 @@ class BenchVlaConfig:
     dtype: str = "auto"  # auto (bf16 on CUDA, else fp32), fp32, bf16 or fp16
     quantize: Quantize = "none"  # int8: also measure int8 weights in the language model
     rounds: int = 10  # one observation each; one more round warms up
-    text_ids: int = 24  # length of a prompt
     chunk: int = 8  # actions of one OFT pass; 0: leave OFT out
     threads: int = 1  # torch threads
     seed: int = 0  # of weights and observations
     out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
-        if min(self.rounds, self.threads) < 1 or self.text_ids < 2 or self.chunk < 0:
-            raise ValueError("need rounds and threads >= 1, text_ids >= 2 and chunk >= 0")
+        if min(self.rounds, self.threads) < 1 or self.chunk < 0:
+            raise ValueError("need rounds and threads >= 1 and chunk >= 0")
 
 
 @dataclass(frozen=True)
-class Side:
-    """One way to act. actions: how many a call gives; faster: actions a second over those of plain
+class BenchSide:
+    """One way to act. actions: how many per call; faster: actions per second over those of plain
     generate, by the clock and by processor time; ids_equal, actions_equal: the fraction that is as
     plain generate has it (an int8 chunk: as the chunk has it); max_difference: of actions in [-1, 1]."""
 
@@ -86,7 +87,7 @@ def measure(config: BenchVlaConfig) -> dict[str, Any]:
     before = os.getloadavg()[0]
     model = random_model(with_tokens(load_model_config(config.model)), device, dtype, config.seed)
     like = next(model.parameters())
-    asked = questions(model.config, config.text_ids, config.rounds + 1, like, config.seed)
+    asked = questions(model.config, PROMPT_IDS, config.rounds + 1, like, config.seed)
     sides = make_sides(model, config.quantize, config.chunk)
     answers: dict[str, dict[int, Tensor]] = {name: {} for name in sides}
 
@@ -122,7 +123,7 @@ def side(
     timings: dict[str, Timing],
     answers: dict[int, Tensor],
     reference: dict[int, Tensor],
-) -> Side:
+) -> BenchSide:
     """The numbers of one side; its answers, by round, are held against those of a reference."""
     parallel = name in (OFT, OFT_INT8)
     actions = config.chunk if parallel else 1
@@ -130,19 +131,19 @@ def side(
     middle = median(own.clock)
     clock = Ratio.of(own.clock, plain.clock, actions)
     processor = Ratio.of(own.processor, plain.processor, actions)
-    base = Side(own, actions, middle, actions / middle, clock, processor)
+    base = BenchSide(own, actions, middle, actions / middle, clock, processor)
     if name in (PLAIN, OFT):
         return base
-    ours, theirs = (
-        torch.cat([given[n] for n in range(config.rounds)]).cpu() for given in (answers, reference)
+    given, expected = (
+        torch.cat([side[n] for n in range(config.rounds)]).cpu() for side in (answers, reference)
     )
     ids_equal = None
     if not parallel:
-        ids_equal = (ours == theirs).double().mean().item()
-        ours, theirs = (
-            torch.from_numpy(scheme.decode(ids.numpy()))[:, None] for ids in (ours, theirs)
+        ids_equal = (given == expected).double().mean().item()
+        given, expected = (
+            torch.from_numpy(scheme.decode(ids.numpy()))[:, None] for ids in (given, expected)
         )
-    difference = (ours.double() - theirs.double()).abs()
+    difference = (given.double() - expected.double()).abs()
     equal = (difference.amax(-1) == 0).double().mean().item()
     return replace(
         base, ids_equal=ids_equal, actions_equal=equal, max_difference=difference.max().item()
@@ -158,16 +159,16 @@ def report(found: dict[str, Any]) -> str:
     )
     lines = [
         first,
-        f"{'':18}{'ms a call':>12}{'actions/s':>12}{'x plain (95 % interval)':>28}{'CPU x':>9}",
+        f"{'':18}{'ms per call':>12}{'actions/s':>12}{'x plain (95 % interval)':>28}{'CPU x':>9}",
     ]
     for name, numbers in found["sides"].items():
         times = numbers["faster"]
         interval = f"{times['median']:.2f} ({times['low']:.2f} - {times['high']:.2f})"
-        figures = (
+        columns = (
             f"{1000 * numbers['median_s']:12.1f}{numbers['actions_per_s']:12.2f}{interval:>28}"
         )
         processor = f"{numbers['faster_cpu']['median']:9.2f}"
-        lines.append(f"{name:18}{figures}{processor}{agreement(name, numbers)}")
+        lines.append(f"{name:18}{columns}{processor}{agreement(name, numbers)}")
     load = found["load"]
     lines.append(f"load average {load[0]:.1f} before, {load[1]:.1f} after")
     if "peak_gb" in found:

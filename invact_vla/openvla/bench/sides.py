@@ -30,7 +30,7 @@ class Question:
     proprio: Tensor | None
 
 
-Answer = Callable[[Question], Tensor]  # -> ids (1, A), or normalized actions (1, n, A)
+AnswerFn = Callable[[Question], Tensor]  # -> ids (1, A), or normalized actions (1, n, A)
 
 
 def questions(
@@ -58,7 +58,7 @@ def with_tokens(config: OpenVLAConfig) -> OpenVLAConfig:
     return replace(config, invact=replace(config.invact, head=TokensHeadConfig(), chunk=1))
 
 
-def make_sides(model: OpenVLA, quantize: Quantize, chunk: int) -> dict[str, Answer]:
+def make_sides(model: OpenVLA, quantize: Quantize, chunk: int) -> dict[str, AnswerFn]:
     """All sides of a model with the published head; the plain loop is the first."""
     sides = {PLAIN: plain_generate(model)}
     names: dict[Quantize, tuple[str, str]] = {"none": (OURS, OFT), "int8": (INT8, OFT_INT8)}
@@ -71,7 +71,7 @@ def make_sides(model: OpenVLA, quantize: Quantize, chunk: int) -> dict[str, Answ
     return sides
 
 
-def ours(model: OpenVLA) -> Answer:
+def ours(model: OpenVLA) -> AnswerFn:
     """greedy_decode."""
     allowed = allowed_ids(model)
 
@@ -88,7 +88,7 @@ def ours(model: OpenVLA) -> Answer:
     return answer
 
 
-def plain_generate(model: OpenVLA) -> Answer:
+def plain_generate(model: OpenVLA) -> AnswerFn:
     """The loop that transformers offers: images put before the text, then `generate`."""
     config = copy.deepcopy(model.language_model.config)
     config._attn_implementation = "sdpa"
@@ -129,7 +129,7 @@ class _Only(LogitsProcessor):
         return hidden
 
 
-def oft(model: OpenVLA, chunk: int) -> Answer:
+def oft(model: OpenVLA, chunk: int) -> AnswerFn:
     """OFT's head, with random weights, behind the same towers and language model."""
     own = replace(model.config.invact, head=OftHeadConfig(), chunk=chunk)
     config = replace(model.config, invact=own)

@@ -12,7 +12,7 @@ import torch
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder
-from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.folder import checkpoint_folder, is_checkpoint
 from invact_vla.openvla.checkpoints.weights import from_pretrained, save_model
 from invact_vla.openvla.config import OpenVLAConfig
@@ -44,7 +44,7 @@ class VLACheckpoint:
 
 
 def fresh(
-    config: OpenVLAConfig, texts: Iterable[str], seed: int, attention: Attention = "auto"
+    config: OpenVLAConfig, texts: Iterable[str], seed: int, attention: AttentionImpl = "auto"
 ) -> VLACheckpoint:
     """Random weights, and a tokenizer trained on `texts` (prompts with their instructions)."""
     tokenizer = train_tokenizer(texts, config.vocab_size, config.n_action_bins)
@@ -75,7 +75,7 @@ def save_pretrained(pretrained: VLACheckpoint, folder: Path) -> None:
 
 def load_pretrained(
     folder: Path,
-    attention: Attention = "auto",
+    attention: AttentionImpl = "auto",
     dtype: str | torch.dtype | None = torch.float32,
     device: Device = CPU,
 ) -> VLACheckpoint:

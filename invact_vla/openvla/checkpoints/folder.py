@@ -81,11 +81,6 @@ def is_adapter(folder: Path) -> bool:
     return (Path(folder) / ADAPTER_CONFIG).is_file() and not _found(Path(folder), WEIGHTS)
 
 
-def is_oft(folder: Path) -> bool:
-    """Whether OpenVLA-OFT saved this folder: a head or a projector lies beside the weights."""
-    return bool(_found(Path(folder), OFT_FILES))
-
-
 def refuse_foreign(folder: Path) -> None:
     """UserError if more or less than an OpenVLA lies in `folder`: it says what, and what to do."""
     folder = Path(folder)

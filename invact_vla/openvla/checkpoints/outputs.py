@@ -45,18 +45,18 @@ def compute(model: OpenVLA, inputs: Tensors, expected: Tensors) -> Tensors:
         (_DISCRETE, _discrete),
         (_DETOK, _detokenized),
     ]
-    ours: Tensors = {}
+    computed: Tensors = {}
     with torch.inference_mode():
         for names, function in groups:
             if wanted & names:
-                ours |= function(model, inputs, expected)
-    lacking = wanted - set(ours) - {"detok_ids"}
+                computed |= function(model, inputs, expected)
+    lacking = wanted - set(computed) - {"detok_ids"}
     if lacking:
         raise UserError(
             f"expected.safetensors has {sorted(lacking)}, which this model does not compute: it has "
             f"{'no' if not model.config.slots else 'an'} OpenVLA-OFT head"
         )
-    return {n: v.reshape(_shape(v, expected[n])) for n, v in ours.items() if n in wanted}
+    return {n: v.reshape(_shape(v, expected[n])) for n, v in computed.items() if n in wanted}
 
 
 def pixels_of_picture(folder: Path, inputs: Tensors) -> Tensor | None:
@@ -84,8 +84,8 @@ def _text(model: OpenVLA, inputs: Tensors, expected: Tensors) -> Tensors:
         inputs.get("labels"),
         proprio=_state(model, inputs),
     )
-    ours = {"logits": out.logits, "last_logits": out.logits[:, -1]}
-    return ours if out.loss is None else {**ours, "loss": out.loss}
+    computed = {"logits": out.logits, "last_logits": out.logits[:, -1]}
+    return computed if out.loss is None else {**computed, "loss": out.loss}
 
 
 def _greedy(model: OpenVLA, inputs: Tensors, expected: Tensors) -> Tensors:
@@ -97,8 +97,8 @@ def _greedy(model: OpenVLA, inputs: Tensors, expected: Tensors) -> Tensors:
         count = expected["greedy_ids"].shape[-1]
     ids, logits = greedy_decode(model, prompt, count, pixels, proprio=_state(model, inputs))
     normalized = ActionTokens.of(model.config).decode(ids.numpy())
-    ours = {"greedy_ids": ids, "greedy_logits": logits}
-    return ours | _actions(model, normalized, expected, "")
+    computed = {"greedy_ids": ids, "greedy_logits": logits}
+    return computed | _actions(model, normalized, expected, "")
 
 
 def _parallel(model: OpenVLA, inputs: Tensors, expected: Tensors) -> Tensors:
@@ -151,11 +151,11 @@ def _detokenized(model: OpenVLA, inputs: Tensors, expected: Tensors) -> Tensors:
 
 def _actions(model: OpenVLA, normalized: np.ndarray, expected: Tensors, prefix: str) -> Tensors:
     """The normalized actions, and the actions under some statistics where these are wanted."""
-    ours = {f"{prefix}normalized_actions": torch.from_numpy(normalized)}
+    computed = {f"{prefix}normalized_actions": torch.from_numpy(normalized)}
     name = f"{prefix}actions"
     if name in expected:
-        ours[name] = _unnormalized(model, normalized, expected[name])
-    return ours
+        computed[name] = _unnormalized(model, normalized, expected[name])
+    return computed
 
 
 def _unnormalized(model: OpenVLA, normalized: np.ndarray, recorded: Tensor) -> Tensor:
@@ -185,9 +185,9 @@ def _state(model: OpenVLA, inputs: Tensors) -> Tensor | None:
     return _input(inputs, "proprio").reshape(-1, model.config.invact.proprio_dim)
 
 
-def _shape(ours: Tensor, expected: Tensor) -> torch.Size:
+def _shape(computed: Tensor, expected: Tensor) -> torch.Size:
     """The recorded shape where only the batch axis of 1 is written differently."""
-    return expected.shape if ours.numel() == expected.numel() else ours.shape
+    return expected.shape if computed.numel() == expected.numel() else computed.shape
 
 
 def _input(inputs: Tensors, name: str) -> Tensor:

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import some
-from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.config_file import config_to_json, read_config
-from invact_vla.openvla.checkpoints.folder import INDEX, SINGLE, WEIGHTS, checkpoint_folder
+from invact_vla.openvla.checkpoints.folder import checkpoint_folder
 from invact_vla.openvla.checkpoints.oft_files import read_oft
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.head_configs import OftHeadConfig
@@ -56,7 +56,7 @@ def load_weights(
 
 def from_pretrained(
     folder: Path,
-    attention: Attention = "auto",
+    attention: AttentionImpl = "auto",
     dtype: str | torch.dtype | None = torch.float32,
     config: OpenVLAConfig | None = None,
     extra: Mapping[str, Tensor] | None = None,
@@ -138,42 +138,24 @@ def _check(weights: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], folde
 def save_weights(
     model: OpenVLA, folder: Path, shard_bytes: int = SHARD_BYTES, leave_out: tuple[str, ...] = ()
 ) -> None:
-    """Write the weights under published names, in shards of at most `shard_bytes`; those of an
-    earlier save are removed, or other readers would take them for these. Names that start with one
-    of `leave_out` are not written."""
+    """Write the weights under published names, in shards of at most `shard_bytes`, in the place of
+    those of an earlier save. Names that start with one of `leave_out` are not written."""
     if any(is_adapter_weight(name) for name in model.state_dict()):
         raise UserError(
             "this model has LoRA adapters: save them alone (save_adapter), or merge them first (merge)"
         )
-    for pattern in WEIGHTS:
-        for path in folder.glob(pattern):
-            path.unlink()
-    tensors = {
-        published_name(n): t.detach().contiguous()
+    kept = {
+        n: t.detach().contiguous()
         for n, t in model.state_dict().items()
         if not n.startswith(leave_out)
     }
+    tensors = {
+        published_name(n): t if t.untyped_storage().nbytes() == t.nbytes else t.clone()  # a view
+        for n, t in kept.items()
+    }
     if model.config.text_config.tie_word_embeddings:
         del tensors["language_model.lm_head.weight"]
-    shards: list[dict[str, Tensor]] = [{}]
-    used = 0
-    for name, tensor in tensors.items():
-        if used + tensor.nbytes > shard_bytes and shards[-1]:
-            shards.append({})
-            used = 0
-        shards[-1][name] = tensor
-        used += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / SINGLE, {"format": "pt"})
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, {"format": "pt"})
-        weight_map.update(dict.fromkeys(shard, file))
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+    save_torch_state_dict(tensors, folder, max_shard_size=shard_bytes)
 
 
 def save_model(

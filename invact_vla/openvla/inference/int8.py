@@ -1,6 +1,6 @@
 """Linear layers with int8 weights on a CPU: half the memory of bfloat16, and less to read per id.
 
-Weights: symmetric, one scale an output channel. Inputs: symmetric, one scale a row, found at run
+Weights: symmetric, one scale per output channel. Inputs: symmetric, one scale per row, found at run
 time. Products are summed in int32 by oneDNN (AMX or VNNI). Source: LLM.int8 (arxiv.org/abs/2208.07339,
 §2), "vector-wise" quantization without its outlier part.
 """

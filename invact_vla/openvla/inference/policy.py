@@ -15,7 +15,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
 from invact_vla.data.conventions import rotate, to_libero_action
-from invact_vla.openvla.attention import Attention
+from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
 from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.heads.head import device_of
@@ -50,7 +50,7 @@ class OpenVLAPolicy:
         cls,
         folder: Path,
         key: str | None = None,
-        attention: Attention = "auto",
+        attention: AttentionImpl = "auto",
         device: Device = "auto",
         dtype: str | torch.dtype = "auto",
         quantize: Quantize = "none",

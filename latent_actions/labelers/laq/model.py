@@ -89,11 +89,15 @@ class LatentActionQuantizer(nn.Module):
         return self.vq.project_in.weight.device
 
     @torch.no_grad()
-    def codes(self, video: Tensor) -> Tensor:
-        """Latent action of each pair: int64 (B, K) in [0, C). Deterministic."""
+    def quantize(self, video: Tensor) -> Quantized:
+        """Latent action of each pair, see Quantized. Deterministic."""
         bias = self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
         first, last = self._encode(self.to_patch_emb_first_frame(video), bias)
-        return self.vq(_flat(first), _flat(last), noise=False).codes
+        return self.vq(_flat(first), _flat(last), noise=False)
+
+    def codes(self, video: Tensor) -> Tensor:
+        """Codes of each pair: int64 (B, K) in [0, C). Deterministic."""
+        return self.quantize(video).codes
 
     @torch.no_grad()
     def predict(self, first_frame: Tensor, vectors: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Atomic clips of Ego-Exo4D (V2): atomic descriptions, cut by keysteps, one record a camera.
+"""Atomic clips of Ego-Exo4D (V2): atomic descriptions, cut by keysteps, one record per camera.
 
     <root>/annotations/{atomic_descriptions,keystep}_{train,val}.json        and egoexo4d_takes.py
 
@@ -50,7 +50,7 @@ class Moment:
 @SourceConfig.register_subclass("egoexo4d")
 @dataclass(frozen=True, kw_only=True)
 class EgoExo4dSource(SourceConfig):
-    """Atomic clips of Ego-Exo4D, one record a (description, camera)."""
+    """Atomic clips of Ego-Exo4D, one record per (description, camera)."""
 
     scene_key: SceneKey = "physical_setting"  # what ClipRecord.scene is: the grouping by place
     exo: Literal["all", "best"] = "all"  # exo cameras of a moment: all, or the annotators' best_exo

@@ -1,4 +1,4 @@
-"""Keysteps of Ego-Exo4D (V2): segments of several atomic actions, one record a camera.
+"""Keysteps of Ego-Exo4D (V2): segments of several atomic actions, one record per camera.
 
     <root>/annotations/keystep_{train,val}.json     {annotations: {take_uid: {take_name, scenario,
         segments: [{start_time, end_time, step_id, step_name, step_description, is_essential,

@@ -1,4 +1,4 @@
-"""NTU RGB+D 60 and 120 on disk: one video a (setup, camera, performer, repetition, action).
+"""NTU RGB+D 60 and 120 on disk: one video per (setup, camera, performer, repetition, action).
 
     <root>/**/SsssCcccPpppRrrrAaaa_rgb.avi        (also without _rgb)
 

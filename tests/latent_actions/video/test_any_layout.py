@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.frames import decode_frames
+from invact_vla.data.video.frames import decode_frames, true_actions
+from latent_actions.labelers.actions import ActionsConfig, pair_actions
 from latent_actions.labelers.pairs import PairConfig
 from latent_actions.video.index import build_index
 from latent_actions.video.source import held_out
@@ -172,6 +173,11 @@ def test_demonstrations(make, tmp_path):
     clips = [*source.clips("train"), *source.clips("val")]
     assert len({clip.clip_id for clip in clips}) == 6 and len(source.clips("val")) == 2
     assert {clip.text for clip in clips} <= {"open the drawer", "close it"}
+    pairs = PairConfig(source=source, horizon_s=0.5).records("val")
+    actions = pair_actions(pairs, ActionsConfig(folder=tmp_path / "none"))
+    own = true_actions(pairs[-1].video)
+    assert own is not None and actions.shape == (len(pairs), 7)
+    np.testing.assert_allclose(actions[-1], own[pairs[-1].frame : pairs[-1].frame_end].mean(axis=0))
     frames = [decode_frames(clip.video, [0]) for clip in clips]
     assert len({frame.tobytes() for frame in frames}) == 6, "equal names keep their own pictures"
     with pytest.raises(UserError, match=r"has no camera 'front', only agentview"):

@@ -92,7 +92,7 @@ def test_command_writes_and_prints_the_report(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "train: 6 clips (3 ego, 3 exo), 3 moments, 2 verbs, 3 scenes, 3 takes" in printed
     assert "dropped       2 verbs not in the vocabulary (such as attic/pour/e.cam: pour)" in printed
-    with pytest.raises(UserError, match="a verb a line"):
+    with pytest.raises(UserError, match="one verb per line"):
         main(IndexConfig(out=tmp_path / "o", source=source, vocabulary=tmp_path / "none.txt"))
 
 

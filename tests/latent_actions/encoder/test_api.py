@@ -23,7 +23,7 @@ from tests.latent_actions.encoder.test_train import debug
 def encoder():
     commit = CommitConfig(start=1, registers=2, router_width=8)
     size = {"frames": 4, "size": 16, "width": 16, "depth": 2, "heads": 2, "embedding": 8}
-    torch.manual_seed(0)  # of other weights one in thirty routes the two scalings differently
+    torch.manual_seed(1)  # of other weights one in thirty routes the two scalings differently
     return InvActEncoder(EncoderConfig(**size, commit=commit)).eval()
 
 

@@ -16,6 +16,7 @@ from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.model import OpenVLA, build_model
 
+TEXT_IDS = 88  # length of the text, targets included
 ATTENTION: tuple[AttentionImpl, ...] = ("matmul", "sdpa")
 
 
@@ -25,15 +26,13 @@ class BenchConfig:
 
     model: Path = Path("configs/vla/model_cpu.yaml")  # size
     batch_size: int = 32  # of the training step
-    text_ids: int = 88  # length of the text, targets included
     tokens: int = 56  # ids to decode
     repeats: int = 5  # of each measurement; the median counts
-    threads: int = 1  # torch threads
 
 
 def main(config: BenchConfig) -> int:
     """Measure and print; returns 0."""
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(1)
     model_config = load_model_config(config.model)
     model_config = replace(model_config, invact=replace(model_config.invact, proprio_dim=0))
     for dtype in (torch.bfloat16, torch.float32):
@@ -51,7 +50,7 @@ def main(config: BenchConfig) -> int:
 
 def training_step(model: OpenVLA, config: BenchConfig, dtype: torch.dtype) -> Callable[[], None]:
     """One forward and backward pass over random input."""
-    ids, pixels = inputs(model, config.batch_size, config.text_ids)
+    ids, pixels = inputs(model, config.batch_size, TEXT_IDS)
     model.train()
 
     def step() -> None:
@@ -65,7 +64,7 @@ def training_step(model: OpenVLA, config: BenchConfig, dtype: torch.dtype) -> Ca
 
 def decoders(model: OpenVLA, config: BenchConfig) -> tuple[Callable[[], None], Callable[[], None]]:
     """The same ids, with and without a key-value cache."""
-    ids, pixels = inputs(model, 1, config.text_ids - config.tokens)
+    ids, pixels = inputs(model, 1, TEXT_IDS - config.tokens)
 
     def cached() -> None:
         greedy_decode(model, ids, config.tokens, pixels)

@@ -63,7 +63,6 @@ class DemosConfig:
     max_steps: int = 400  # an attempt that takes longer is skipped
     max_attempts: int = 4  # attempts a wanted demonstration before giving up
     verify: bool = True  # keep only demonstrations whose replay reaches the goal
-    compress: bool = True  # gzip the frames
     lerobot: bool = False  # write a LeRobot v3 data set too, with the expert's actions
     workers: int = 2  # processes; 0 runs in this one; the files do not depend on it
 
@@ -149,7 +148,7 @@ class AttemptRunner:
             write_json(attempt.failure(parts), {"reason": reason, **where})
             return False
         attributes = {"attempt": attempt.number, **where, **asdict(style)}
-        write_demonstration(attempt.part(parts), recording, attributes, config.compress)
+        write_demonstration(attempt.part(parts), recording, attributes)
         return True
 
     def _simulator(self, task_id: int) -> "LiberoSim":

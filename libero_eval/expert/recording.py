@@ -111,9 +111,7 @@ def replays(sim: "LiberoSim", recording: Recording) -> bool:
 DATASET_NAMES = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
 
 
-def write_demonstration(
-    path: Path, recording: Recording, attributes: dict[str, Any], compress: bool
-) -> None:
+def write_demonstration(path: Path, recording: Recording, attributes: dict[str, Any]) -> None:
     """Write one demonstration as the group `demo` of its own file, atomically.
 
     actions (T, 7) float64 in env convention, states (T, D) float64, robot_states (T, 9), rewards
@@ -150,10 +148,9 @@ def write_demonstration(
             group.create_dataset(name, data=array, track_times=False)
         for camera, frames in recording.frames.items():
             stacked = np.array(frames)
-            options = {"compression": "gzip", "compression_opts": 1} if compress else {}
             group.create_dataset(
                 f"obs/{DATASET_NAMES[camera]}", data=stacked, track_times=False,
-                chunks=(1, *stacked.shape[1:]), **options,
+                chunks=(1, *stacked.shape[1:]), compression="gzip", compression_opts=1,
             )  # fmt: skip
 
 

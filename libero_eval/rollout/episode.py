@@ -163,7 +163,7 @@ class Episode:
             self.is_over = True
 
     def _film(self, is_last: bool = False) -> None:
-        """Keep the frame before this step, if the video wants it and none was kept for the policy."""
+        """Give the video the frame before this step, if it wants one: the policy's, if it read one."""
         video, seen, self._seen = self._video, self._seen, None
         if video is not None and (is_last or video.wants(self._steps)):
             frame = self.sim.image("agentview", video.size_px) if seen is None else seen

@@ -103,8 +103,11 @@ class EpisodeRunner:
         self._source.close()
 
     def _begin(self, job: Job) -> Episode:
-        factory = self._factory
+        factory, video = self._factory, None
         episode = Episode(job, factory.labels, factory.folder)
+        if job.film:
+            path = factory.folder / video_name(job.task_id, job.init_index)
+            video = EpisodeVideo(path, "", factory.videos.stride, factory.videos.size_px)
         with episode.errors_recorded():
             sim = self._simulator(job.task_id)
             try:
@@ -112,10 +115,6 @@ class EpisodeRunner:
             except BaseException:
                 self._idle.append(sim)
                 raise
-            video = None
-            if job.film:
-                path = factory.folder / video_name(job.task_id, job.init_index)
-                video = EpisodeVideo(path, "", factory.videos.stride, factory.videos.size_px)
             episode.reset(sim, policy, video)
         return episode
 

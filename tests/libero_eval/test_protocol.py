@@ -53,9 +53,8 @@ def test_published_numbers(key: str, steps: int, trials: int, px: int, jpeg: boo
 
 def test_every_suite_has_every_protocol_and_hashes_stay_what_they_were() -> None:
     names = {"openvla", "oft", "univla", "lerobot", "libero"}
-    assert {(p.suite, p.name) for p in PROTOCOLS.values()} == {
-        (s, n) for s in SUITES for n in names
-    }
+    known = {(p.suite, p.name) for p in PROTOCOLS.values()}
+    assert {(s, n) for s in SUITES for n in names} <= known
     # recorded in results before `reseed` was added
     assert get_protocol("libero_10/openvla").hash == "77c11ffaaa362445"
     assert get_protocol("libero_10/oft").hash == "2635d13b7c2e66c8"

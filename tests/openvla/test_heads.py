@@ -28,8 +28,7 @@ from invact_vla.openvla.heads.text import TextHead
 from tests.openvla.small import INSTRUCTIONS, debug_config, pixels, tiny
 
 HEADS = {
-    "tokens": TokensHeadConfig(),
-    "oft": OftHeadConfig(),
+    **{name: kind() for name, kind in HeadConfig.get_known_choices().items()},
     "oft, a slot per action": OftHeadConfig(slots_per_action=1, learned_slots=True),
     "oft, tokens": OftHeadConfig(output="tokens"),
     "text": TextHeadConfig(steps=20),

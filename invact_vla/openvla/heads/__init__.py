@@ -1,27 +1,18 @@
 """Action heads behind one interface: how a chunk of actions is taught to, and read from, an OpenVLA.
 
-A new head: a config in `head_configs.py`, a class here, and its line in `_HEADS`.
+A new head: a config in `head_configs.py`, and a file here with the name of its type that ends with
+`HEAD = TheClass`.
 """
 
-from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
-from invact_vla.openvla.head_configs import (
-    HeadConfig,
-    OftHeadConfig,
-    TextHeadConfig,
-    TokensHeadConfig,
-)
-from invact_vla.openvla.heads.head import ActionHead
-from invact_vla.openvla.heads.oft import OftHead
-from invact_vla.openvla.heads.text import TextHead
-from invact_vla.openvla.heads.tokens import TokensHead
+import importlib
 
-_HEADS: dict[type[HeadConfig], type[ActionHead]] = {
-    TokensHeadConfig: TokensHead,
-    OftHeadConfig: OftHead,
-    TextHeadConfig: TextHead,
-}
+from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
+from invact_vla.openvla.head_configs import HeadConfig
+from invact_vla.openvla.heads.head import ActionHead
 
 
 def action_head(pretrained: VLACheckpoint) -> ActionHead:
     """The head that a checkpoint's config names."""
-    return _HEADS[type(pretrained.config.invact.head)](pretrained.config, pretrained.sequences)
+    name = HeadConfig.get_choice_name(type(pretrained.config.invact.head))
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module.HEAD(pretrained.config, pretrained.sequences)

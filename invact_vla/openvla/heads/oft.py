@@ -90,3 +90,6 @@ class OftHead(ActionHead):
             ids = logits.argmax(-1)
         chunks = rearrange(ids.cpu().numpy(), "b (n a) -> b n a", n=self.chunk)
         return self.tokens.decode(chunks)
+
+
+HEAD = OftHead

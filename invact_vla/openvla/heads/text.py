@@ -89,3 +89,6 @@ class TextHead(ActionHead):
     def _until_eos(self, ids: list[int]) -> str:
         end = ids.index(EOS) if EOS in ids else len(ids)
         return self.sequences.tokenizer.decode(ids[:end])
+
+
+HEAD = TextHead

@@ -60,3 +60,6 @@ class TokensHead(ActionHead):
         )
         chunks = rearrange(ids.cpu().numpy(), "b (n a) -> b n a", n=self.chunk)
         return self.tokens.decode(chunks)
+
+
+HEAD = TokensHead

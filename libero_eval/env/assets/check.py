@@ -25,7 +25,7 @@ DROP_LIMIT_M = 0.18
 OVERLAP_M = 0.004  # deeper contact in an init state: the object starts inside another
 REACH_M = 0.12  # how far such an object reaches when it is thrown out
 TILT_LIMIT_DEG = 20.0
-TIMED_FRAMES = 10
+LIMIT_M = 0.02  # an object may slide, or move once it has settled, by this much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,11 @@ class CheckConfig:
     suite: str = "libero_10"  # LIBERO suite
     tasks: list[int] = field(default_factory=list)  # task numbers; empty: all of the suite
     init_states: int = 5  # check init states 0..n-1 of each task
-    limit_m: float = 0.02  # an object may slide, or move once it has settled, by this much
     image_size: int = 128  # side of the rendered frames, pixels
-    timing: bool = False  # also print milliseconds a frame, at this size and at twice the size
 
     def __post_init__(self) -> None:
         if self.init_states < 1:
             raise ValueError(f"init_states must be >= 1, got {self.init_states}")
-        if self.limit_m <= 0:
-            raise ValueError(f"limit_m must be > 0, got {self.limit_m}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +84,13 @@ class TaskCheck:
     faults: tuple[str, ...]
     notes: tuple[str, ...]
     build_s: float
-    frame_ms: tuple[float, ...]
 
     def line(self) -> str:
         """One line for a person."""
         verdict = "FAULT" if self.faults else "ok"
-        timing = "".join(f", {ms:.1f} ms" for ms in self.frame_ms)
         numbers = (
             f"slide {1000 * self.worst.slide:.1f} mm, drop {1000 * self.worst.drop:.0f} mm, "
-            f"drift {1000 * self.worst.drift:.2f} mm, build {self.build_s:.1f} s{timing}"
+            f"drift {1000 * self.worst.drift:.2f} mm, build {self.build_s:.1f} s"
         )
         text = f"{verdict:5} {self.task_id} {self.task}: {numbers}"
         text += "".join(f"; {fault}" for fault in self.faults)
@@ -139,14 +133,13 @@ def check_task(sim: "LiberoSim", config: CheckConfig) -> TaskCheck:
     for init_index in range(config.init_states):
         for each in settle(sim, init_index):
             settlings.append(each)
-            faults += [f"init state {init_index}: {what}" for what in each.faults(config.limit_m)]
-            notes += [f"init state {init_index}: {what}" for what in each.notes(config.limit_m)]
+            faults += [f"init state {init_index}: {what}" for what in each.faults(LIMIT_M)]
+            notes += [f"init state {init_index}: {what}" for what in each.notes(LIMIT_M)]
         if all(holds for _, holds in sim.predicates()):
             faults.append(f"init state {init_index}: the goal holds already")
     for camera in ("agentview", "wrist"):
         if np.std(sim.image(camera)) < 5:
             faults.append(f"the {camera} frame is of one color")
-    sizes = (config.image_size, 2 * config.image_size) if config.timing else ()
     return TaskCheck(
         task_id=sim.task_id,
         task=sim.task,
@@ -154,7 +147,6 @@ def check_task(sim: "LiberoSim", config: CheckConfig) -> TaskCheck:
         faults=tuple(faults),
         notes=tuple(notes),
         build_s=build_s,
-        frame_ms=tuple(frame_ms(sim, size) for size in sizes),
     )
 
 
@@ -228,12 +220,3 @@ def _worst(settlings: list[Settling]) -> Settling:
         drift=max(each.drift for each in settlings),
         overlap=max(each.overlap for each in settlings),
     )
-
-
-def frame_ms(sim: "LiberoSim", size: int) -> float:
-    """Milliseconds a frame of the agent's camera, square of `size` pixels, after a first frame."""
-    sim.image("agentview", size)
-    started = time.perf_counter()
-    for _ in range(TIMED_FRAMES):
-        sim.image("agentview", size)
-    return 1000 * (time.perf_counter() - started) / TIMED_FRAMES

@@ -33,7 +33,8 @@ MEMBERS = sorted(
 
 @pytest.fixture(scope="session")
 def roots(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Root folder of a small data set for every source."""
+    """Root folder of a small data set for every source; a source without a line gets the videos of
+    `folder`."""
     folder = tmp_path_factory.mktemp("folder")
     videos = sorted((tree / "ssv2").rglob("*.webm"))
     for number, video in enumerate(videos[:4]):
@@ -50,8 +51,9 @@ def roots(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     egoexo4d = tree / "egoexo4d"
     demos = write_demos(tmp_path_factory.mktemp("demos"), steps=30)
     return {
-        "egoexo4d": egoexo4d, "egoexo4d_keystep": egoexo4d, "ssv2": tree / "ssv2",
-        "folder": folder, "ntu": ntu, "phyworld": phyworld, "demonstrations": demos,
+        **dict.fromkeys(MEMBERS, folder), "ssv2": tree / "ssv2",
+        "egoexo4d": egoexo4d, "egoexo4d_keystep": egoexo4d,
+        "ntu": ntu, "phyworld": phyworld, "demonstrations": demos,
     }  # fmt: skip
 
 

@@ -33,8 +33,8 @@ def ray_map(
     """Results of make()(job), in the order of completion; each of `workers` actors calls `make` once.
 
     address: of a cluster (auto, HOST:6379 or ray://HOST:10001); local starts one here and stops it.
-    gpus: that an actor takes. Every node needs this package and the paths in `make` and the jobs. UserError
-    without Ray or a cluster, for one that was raised in an actor, and for an actor that died.
+    gpus: that an actor takes. Every node needs this package and the paths in `make` and the jobs.
+    UserError without Ray or a cluster, for one raised in an actor, and for an actor that died.
     """
     if not jobs:
         return

@@ -33,6 +33,8 @@ def _find(root: Path, path: str, key: str) -> Path:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts:
         raise UserError(f"the label store names a video outside of its root, {short(path)}")
+    if len(path) > 2000 or "\0" in path or any(len(part.encode()) > 255 for part in parts):
+        raise UserError(f"the label store names a video by no path, {short(path)}")
     other = None
     for depth in range(len(parts)):
         video = root.joinpath(*parts[depth:])

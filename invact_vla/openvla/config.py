@@ -118,7 +118,7 @@ class OpenVLAConfig:
     llm_max_length: int = 2048  # longest text
     pad_token_id: int = 32000  # padding on the right
     pad_to_multiple_of: int = 64  # of the embedding rows
-    output_projector_states: bool = False  # return the projected patches
+    output_projector_states: bool = False  # published, without a meaning here
     n_action_bins: int = 256  # ids at the end of the vocabulary that mean actions
     norm_stats: dict[str, Any] = field(default_factory=dict)  # statistics per data set
     text_config: LlamaConfig = field(default_factory=llama_config)  # the language model

@@ -30,14 +30,13 @@ IGNORED = -100  # label of a place without a target
 @dataclass
 class OpenVLAOutput:
     """loss: scalar or None. logits: (B, N, V), or (labels, V) when only the labels were asked for.
-    targets: (labels,) ids, beside logits of labels only. projected: (B, P, D) where asked for by
-    output_projector_states. hidden: (B, K, D) of the action slots, after the final norm; actions:
-    (B, n, A) normalized, of the regression head. logits are None where the slots feed that."""
+    targets: (labels,) ids, beside logits of labels only. hidden: (B, K, D) of the action slots, after
+    the final norm; actions: (B, n, A) normalized, of the regression head. logits are None where the
+    slots feed that."""
 
     loss: Tensor | None
     logits: Tensor | None
     targets: Tensor | None = None
-    projected: Tensor | None = None
     hidden: Tensor | None = None
     actions: Tensor | None = None
 
@@ -116,10 +115,8 @@ class OpenVLA(nn.Module):
         embedded = self.language_model.model.embed_tokens(input_ids)
         if slots is not None:
             embedded = self._fill_slots(embedded, slots)
-        projected = None
         if pixel_values is not None:
-            projected = self.project(self.vision_features(pixel_values))
-            extra = self._extra_tokens(projected, proprio)
+            extra = self._extra_tokens(self.project(self.vision_features(pixel_values)), proprio)
             embedded, attention_mask, labels = _insert(extra, embedded, attention_mask, labels)
         if slots is not None:
             real = (
@@ -135,8 +132,7 @@ class OpenVLA(nn.Module):
         if last_only:
             hidden = _last_real(hidden, attention_mask)
         loss, logits, targets = self._head(hidden, labels, labels_only)
-        shown = projected if self.config.output_projector_states else None
-        return OpenVLAOutput(loss, logits, targets, shown)
+        return OpenVLAOutput(loss, logits, targets)
 
     def embed(
         self,

@@ -7,7 +7,7 @@ published checkpoints carry bfloat16-rounded ones, and were fine-tuned with them
 Axis letters: B images, H W pixels, S side of the model's images, C channels = 3 per tower.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,10 +40,7 @@ class ImageProcessor:
     resize: Resize = "lanczos3"  # bicubic: Pillow's, as the published processor; obeys `strategy`
     jpeg: bool = True  # JPEG round trip of raw frames
     crop: bool = True  # 0.9 area: center in evaluation, random in training
-    brightness: float = 0.2  # largest change in training
-    contrast: float = 0.2  # largest change of the factor in training
-    saturation: float = 0.2  # largest change of the factor in training
-    hue: float = 0.05  # largest turn in training, as a fraction of the circle
+    jitter: images.Jitter = field(default_factory=images.Jitter)  # changes of colors in training
 
     def __post_init__(self) -> None:
         if self.strategy not in ("resize-naive", "letterbox", "resize-crop"):
@@ -99,15 +96,9 @@ class ImageProcessor:
             return self.normalize(torch.from_numpy(images.to_unit(cropped)))
         if isinstance(draws, np.random.Generator):
             draws = draws.random((len(prepared), images.AUGMENTATION_DRAWS), np.float32)
-        jitter = images.Jitter(
-            brightness=self.brightness,
-            contrast=self.contrast,
-            saturation=self.saturation,
-            hue=self.hue,
-        )
         area = images.CROP_AREA if self.crop else None
         frames = torch.from_numpy(np.ascontiguousarray(prepared))
-        return self.normalize(images.augment(frames, torch.from_numpy(draws), jitter, area))
+        return self.normalize(images.augment(frames, torch.from_numpy(draws), self.jitter, area))
 
     def pixel_values_of_views(
         self, prepared: np.ndarray, draws: np.ndarray | None = None
@@ -175,10 +166,7 @@ class ImageProcessor:
                 "resize": self.resize,
                 "jpeg": self.jpeg,
                 "crop": self.crop,
-                "brightness": self.brightness,
-                "contrast": self.contrast,
-                "saturation": self.saturation,
-                "hue": self.hue,
+                **asdict(self.jitter),
             },
         }
 
@@ -191,12 +179,15 @@ class ImageProcessor:
             serialized = value.get("tvf_normalize_params")
             means = [p["mean"] for p in serialized] if serialized else value["means"]
             stds = [p["std"] for p in serialized] if serialized else value["stds"]
+            own = dict(value.get("invact", {}))
+            colors = {f.name: own.pop(f.name) for f in fields(images.Jitter) if f.name in own}
             return cls(
                 size=value["input_sizes"][0][-1],
                 means=tuple(tuple(m) for m in means),
                 stds=tuple(tuple(s) for s in stds),
                 strategy=value["image_resize_strategy"],
-                **value.get("invact", {}),
+                jitter=images.Jitter(**colors),
+                **own,
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: not a PrismaticImageProcessor config ({error!r})") from error

@@ -23,6 +23,7 @@ from invact_vla.training.machines import MACHINES, Machine, this_machine
 logger = logging.getLogger(__name__)
 Stage = Literal["inference", "lora", "posttrain", "pretrain"]
 GB = 1e9
+PROMPT_TOKENS = 30  # ids of BOS, prompt and separator
 ALLOWANCE = 1.0 * GB  # driver, kernels, workspaces of one process on a GPU
 SLACK = 1.05  # of what is counted: fragments of the allocator
 
@@ -46,7 +47,6 @@ class VLAPlanConfig:
     steps: int = 10_000  # steps of the recipe
     items: int = 100_000  # training pairs, or steps of demonstrations: for disk
     dtype: Literal["bf16", "fp32"] = "bf16"  # of the weights in inference and under adapters
-    train_dtype: Literal["fp32", "bf16"] = "fp32"  # of weights that are trained themselves
     precision: Literal["bf16", "fp32"] = "bf16"  # loop.precision: of products under fp32 weights
     gradient_checkpointing: bool = False  # keep each block's input alone, compute blocks twice
     lora: LoraConfig = field(default_factory=LoraConfig)  # adapters of the lora stage
@@ -54,14 +54,13 @@ class VLAPlanConfig:
     chunk: int | None = None  # actions per call; null: the model's own
     wrist: bool | None = None  # a wrist camera too; null: as the model has it
     proprio: bool | None = None  # a state token too; null: as the model has it
-    prompt_tokens: int = 30  # ids of BOS, prompt and separator
     code_length: int = 4  # latent codes per pair
     out: Path | None = None  # run folder for plan.json, the numbers
 
     POSITIONAL = "model"
 
     def __post_init__(self) -> None:
-        for name in ("processes", "batch_size", "steps", "prompt_tokens"):
+        for name in ("processes", "batch_size", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.utilization <= 1:
@@ -174,7 +173,7 @@ def plan_stage(
 
 def _plan_inference(config: VLAPlanConfig, footprint: Footprint, machine: Machine) -> StagePlan:
     item = _itemsize(config.dtype)
-    sample = footprint.sample(config.prompt_tokens)
+    sample = footprint.sample(PROMPT_TOKENS)
     cache = footprint.cache_bytes(sample.length, item)
     # nothing is kept for a backward pass: one block's tensors at a time
     activations = footprint.activation_bytes(sample, config.dtype) / len(footprint.layers)
@@ -195,7 +194,7 @@ def _plan_training(
     stage: Stage, config: VLAPlanConfig, footprint: Footprint, machine: Machine, micro_batch: int
 ) -> StagePlan:
     lora = stage == "lora"
-    dtype = config.dtype if lora else config.train_dtype
+    dtype = config.dtype if lora else "fp32"
     compute: Compute = "autocast" if (dtype, config.precision) == ("fp32", "bf16") else dtype
     adapted = find_targets(footprint.model, config.lora) if lora else []
     adapters = footprint.lora_parameters(config.lora.rank, adapted)
@@ -235,9 +234,9 @@ def _plan_training(
 
 def _training_sample(stage: Stage, config: VLAPlanConfig, footprint: Footprint) -> SampleTokens:
     if stage == "pretrain":  # one image of a video, no state
-        sample = footprint.sample(config.prompt_tokens, config.code_length + 1)
+        sample = footprint.sample(PROMPT_TOKENS, config.code_length + 1)
         return replace(sample, extra=footprint.patches)
-    return footprint.sample(config.prompt_tokens)
+    return footprint.sample(PROMPT_TOKENS)
 
 
 def _cameras(stage: Stage, footprint: Footprint) -> int:
@@ -257,7 +256,7 @@ def report(
 ) -> list[str]:
     """The plan in words, a line per fact."""
     own = footprint.config.invact
-    sample = footprint.sample(config.prompt_tokens)
+    sample = footprint.sample(PROMPT_TOKENS)
     lines = [
         f"{config.model}: {footprint.parameters:,} parameters, {_size(2.0 * footprint.parameters)} in "
         f"bf16; {sample.length} tokens per sample ({footprint.images} x {footprint.patches} patches, "

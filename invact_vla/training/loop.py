@@ -47,7 +47,6 @@ class LoopConfig:
     precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the forward pass
     ema: float = 0.0  # decay of the exponential moving average of weights that is kept; 0: off
     micro_batch: int | None = None  # samples per pass and process, the rest accumulates; null: all
-    prefetch: bool = True  # make the next batch beside the step
     checkpoint_every: int = 200  # steps between checkpoints
     log_every: int = 10  # steps between rows of metrics.jsonl
     seed: int = 0  # with the step, decides all randomness; a run puts its own seed here
@@ -110,7 +109,7 @@ def fit(
     state = TrainState(model, optimizer, config.ema)
     first = state.load(folder / "checkpoint")
     log = MetricsLog(folder, first, config, accelerator)
-    batches = Prefetched(batch_at, config.steps) if config.prefetch else batch_at
+    batches = Prefetched(batch_at, config.steps)
     wrapped.train()
     steps = range(first, config.steps)
     bar = tqdm(

@@ -1,6 +1,7 @@
 """The labelers, one file each: importing this package registers them."""
 
 from latent_actions.labelers.controls import RandomConfig, ShuffledConfig
+from latent_actions.labelers.cross_view import MvpLamConfig, VilaLabelerConfig
 from latent_actions.labelers.difference import FeatureDifferenceConfig
 from latent_actions.labelers.invact import InvActConfig
 from latent_actions.labelers.labeler import Labeler, LabelerConfig
@@ -16,9 +17,11 @@ __all__ = [
     "LabelerConfig",
     "LapaConfig",
     "LapoConfig",
+    "MvpLamConfig",
     "RandomConfig",
     "ShuffledConfig",
     "TrueActionsConfig",
     "UnivlaLabelerConfig",
+    "VilaLabelerConfig",
     "VptConfig",
 ]

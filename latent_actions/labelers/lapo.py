@@ -36,6 +36,7 @@ from latent_actions.labelers.trained import (
 )
 from latent_actions.labelers.vector_quantizers import (
     Quantized,
+    Standardize,
     VectorQuantization,
     vector_quantizer,
 )
@@ -95,13 +96,14 @@ class LapoModel(nn.Module):
     def __init__(self, config: LapoModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.inverse = PairEncoder(
-            config.size, config.width, config.code_length * config.latent_dim
-        )
+        total = config.code_length * config.latent_dim
+        self.inverse = PairEncoder(config.size, config.width, total)
+        # without it each position keeps to a corner of its own and uses one or two of the shared codes
+        self.standardize = Standardize(total)
         self.quantizer = vector_quantizer(
             config.quantizer, config.code_length, config.codebook_size, config.latent_dim
         )
-        self.forward_model = FrameDecoder(config.width, config.code_length * config.latent_dim)
+        self.forward_model = FrameDecoder(config.width, total)
 
     @property
     def reseedable(self) -> Tensor | None:
@@ -133,7 +135,9 @@ class LapoModel(nn.Module):
         return self.quantizer.codes(self._delta(to_images(frames, self.config.size)))
 
     def _delta(self, pair: Tensor) -> Tensor:
-        return rearrange(self.inverse(pair), "b (k q) -> b k q", k=self.config.code_length)
+        return rearrange(
+            self.standardize(self.inverse(pair)), "b (k q) -> b k q", k=self.config.code_length
+        )
 
 
 class PairEncoder(nn.Module):

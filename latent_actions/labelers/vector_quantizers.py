@@ -198,6 +198,20 @@ class Fsq(nn.Module):
         return levels / (self.codes_count // 2)
 
 
+class Standardize(nn.BatchNorm1d):
+    """Zero mean and unit variance of each number over a batch, (B, N) -> (B, N); in use, those of the
+    last few hundred batches, or of all so far if there were fewer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.training:
+            assert self.num_batches_tracked is not None
+            self.momentum = max(0.01, 1 / (1 + int(self.num_batches_tracked)))
+        return super().forward(values)
+
+
 TrainedQuantizer = StraightThrough | Fsq
 _KINDS: dict[str, Callable[[int, int, int], TrainedQuantizer]] = {
     "straight_through": StraightThrough, "ema": Ema, "nsvq": Nsvq, "sinkhorn": SinkhornBalanced,

@@ -7,13 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from invact_vla.core.agreement import exit_code, print_agreement
 from invact_vla.core.errors import UserError
 from latent_actions.labelers.laq.checkpoint import from_pretrained, read_tensors
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.univla.checkpoint import load_univla
 from latent_actions.labelers.univla.model import UnivlaModel
-
-TOLERANCE = 1e-4  # largest absolute difference of a float tensor; indices must be equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +51,7 @@ def main(config: LaqVerifyConfig) -> int:
         raise UserError(
             f"{folder}/expected.safetensors: cannot compare {unknown}; known: {sorted(outputs)}"
         )
-    agree = [_report(name, outputs[name], expected[name]) for name in sorted(expected)]
-    print("agree" if all(agree) else "DISAGREE")
-    return 0 if all(agree) else 1
+    return exit_code(print_agreement(outputs, expected))
 
 
 @torch.no_grad()
@@ -92,22 +89,3 @@ def run_univla(model: UnivlaModel, features: Tensor) -> dict[str, Tensor]:
         found["indices_uncontrol"] = output.context.codes
         found["z_uncontrol"] = model.vq.decode(output.context.codes)
     return found
-
-
-def _report(name: str, ours: Tensor, theirs: Tensor) -> bool:
-    """Print one line for one tensor; True if it agrees."""
-    if ours.shape != theirs.shape:
-        print(f"{name:16s} shape {tuple(ours.shape)}, expected {tuple(theirs.shape)}  DISAGREE")
-        return False
-    if not theirs.is_floating_point():
-        different = int((ours != theirs).sum())
-        print(f"{name:16s} {different} of {theirs.numel()} differ  {_word(different == 0)}")
-        return different == 0
-    error = float((ours - theirs.float()).abs().max())
-    close = error <= TOLERANCE  # false for NaN too
-    print(f"{name:16s} largest error {error:.3e}, allowed {TOLERANCE:.0e}  {_word(close)}")
-    return close
-
-
-def _word(agrees: bool) -> str:
-    return "ok" if agrees else "DISAGREE"

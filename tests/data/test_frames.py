@@ -34,6 +34,9 @@ def test_a_folder_of_pictures(tmp_path):
     assert decode_frames(folder, [1], 16, "squash").shape == (1, 16, 16, 3)
     with open_video(folder) as video:
         assert np.array_equal(video.frames([5], seek=True), found[[3]])
+    for rate in ("x", "0", "-1", "nan", "inf"):
+        with pytest.raises(VideoError, match=r"expected \?fps="):
+            probe(folder.with_name(f"{folder.name}?fps={rate}"))
     with pytest.raises(VideoError, match="ends after 12 frames, frame 12 was wanted"):
         decode_frames(folder, [12])
     (folder / "img_00004.jpg").unlink()

@@ -1,6 +1,7 @@
 """The videos of a label store are found by path and key: two of one name are never confused."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,12 @@ def test_missing_and_forged_paths(root, tmp_path):
     for name in ("../secret.mp4", str(tmp_path / "secret.mp4")):
         with pytest.raises(UserError, match="outside of its root"):
             find_videos(store_of(root, (name,)), root)
+    for name in ("a" * 300, "a/" * 1500, "a\0b"):
+        with pytest.raises(UserError, match="by no path"):
+            find_videos(replace(store_of(root, NAMES[1:]), path=(name,)), root)
+    for name in ("1.mp4?fps=x", "a/b/c/d", "1.mp4/0", "?", "a?b=%00", "kitchen?fps=nan"):
+        with pytest.raises(UserError, match="no video"):
+            find_videos(replace(store_of(root, NAMES[1:]), path=(name,)), root)
     with pytest.raises(UserError, match="does not lie below"):
         relative_path(tmp_path / "secret.mp4", root)
 

@@ -10,12 +10,16 @@ from PIL import Image
 from invact_vla.data.episodes import RobotEpisode
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from invact_vla.data.video.video_io import write_video
+from latent_actions.video.phyworld.generate import PhyWorldConfig
+from latent_actions.video.phyworld.generate import main as generate
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources import (
     DemonstrationsSource,
+    EgoExo4dKeystepSource,
     EgoExo4dSource,
     FolderSource,
     NtuSource,
+    PhyWorldSource,
     Ssv2Source,
 )
 from tests.recipes.fixtures import write_demos
@@ -108,6 +112,12 @@ def ego_only(tree: Path, root: Path) -> EgoExo4dSource:
     return EgoExo4dSource(root=root)
 
 
+def phyworld(root: Path) -> PhyWorldSource:
+    """HDF5 files of MP4 bytes."""
+    generate(PhyWorldConfig(out=root, train=2, val=1, size=32, workers=1))
+    return PhyWorldSource(root=root)
+
+
 def libero(root: Path) -> DemonstrationsSource:
     """Two files in two folders whose demonstrations have equal names."""
     for number, folder in enumerate(("a", "b")):
@@ -140,6 +150,8 @@ def all_sources(folder: Path, tree: Path) -> dict[str, SourceConfig]:
         "ntu": ntu(folder / "ntu"),
         "egoexo4d": EgoExo4dSource(root=tree / "egoexo4d"),
         "ego only": ego_only(tree, folder / "ego"),
+        "keysteps": EgoExo4dKeystepSource(root=tree / "egoexo4d"),
+        "phyworld": phyworld(folder / "phyworld"),
         "libero": libero(folder / "libero"),
         "lerobot": lerobot(folder / "lerobot"),
     }

@@ -23,7 +23,7 @@ from tests.openvla.small import tiny_folder
 
 NAMES = (
     "ssv2 webm", "ssv2 mp4", "ssv2 pictures", "flat", "folder", "ntu", "egoexo4d", "ego only", "libero",
-    "lerobot",
+    "lerobot", "keysteps", "phyworld",
 )  # fmt: skip
 
 
@@ -64,6 +64,9 @@ def one_step(labels: Path, videos: Path, model: Path, out: Path, **changes: Any)
 
 def test_there_is_a_name_for_every_source(sources):
     assert set(NAMES) == set(sources)
+    members = SourceConfig.get_known_choices().items()
+    known = {name for name, member in members if member.__module__.startswith("latent_actions.")}
+    assert {source.name for source in sources.values()} == known
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,7 @@
 """LAQ and the labelers on a fake GPU: loss, collapse guard, evaluation, codes."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,14 +9,26 @@ import torch
 
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard
+from latent_actions.labelers.features import RandomFeatureConfig
+from latent_actions.labelers.guarded import GuardedTask, guarded_loss
 from latent_actions.labelers.invact import InvActLabeller
 from latent_actions.labelers.labeler import full_batches
 from latent_actions.labelers.lapa import BATCH, LapaLabeller
+from latent_actions.labelers.lapo import LapoModel, LapoModelConfig
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.evaluate import evaluate, save_grid
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
 from latent_actions.labelers.quantizers import ProductQuantizerConfig
+from latent_actions.labelers.trained import draw
+from latent_actions.labelers.true_actions import (
+    InverseDynamics,
+    InverseDynamicsConfig,
+    inverse_loss,
+)
+from latent_actions.labelers.univla.config import UnivlaConfig
+from latent_actions.labelers.univla.labeler import TrainableUnivla
+from latent_actions.labelers.vector_quantizers import VectorQuantization
 from tests.fake_cuda import CUDA, build, fake_cuda
 
 TINY = LaqConfig(
@@ -90,3 +103,58 @@ def test_batches_have_one_shape_off_the_cpu() -> None:
     assert np.array_equal(np.concatenate([b[:n] for b, n in on_gpu]), items)
     on_cpu = list(full_batches(items, BATCH, torch.device("cpu")))
     assert [(len(batch), count) for batch, count in on_cpu] == [(64, 64), (6, 6)]
+
+
+@pytest.mark.parametrize("kind", get_args(VectorQuantization))
+def test_lapo_trains_and_labels_with_every_quantizer(kind: VectorQuantization) -> None:
+    config = LapoModelConfig(size=16, width=4, latent_dim=8, quantizer=kind)
+    with fake_cuda():
+        model = build(lambda: LapoModel(config))
+        task = build(lambda: GuardedTask(model, CollapseConfig(window=1), 4, 8, 9, 0))
+        batch_at = draw({"frames": FRAMES}, 8, 0)
+        for step in range(2):
+            batch = {name: value.to(CUDA) for name, value in batch_at(step).items()}
+            loss, metrics = guarded_loss(task, batch, step)
+            assert loss.device == CUDA and {m.device for m in metrics.values()} == {CUDA}
+            after_step(task, step, {})
+        assert model.eval().codes(
+            torch.zeros(3, 2, 16, 16, 3, dtype=torch.uint8, device=CUDA)
+        ).shape == (3, 4)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_univla_trains_and_labels(stage: int) -> None:
+    config = UnivlaConfig(
+        model_dim=16, latent_dim=8, num_latents=8, enc_blocks=1, dec_blocks=1, num_heads=2, dino_dim=12,
+        text_dim=6, stage=stage,
+    )  # fmt: skip
+    with fake_cuda():
+        model = build(lambda: TrainableUnivla(config))
+        task = build(lambda: GuardedTask(model, CollapseConfig(window=1), 4, 8, 9, 0))
+        batch = {
+            "features": torch.randn(4, 2, 5, 12, device=CUDA), "change": torch.ones(4, device=CUDA)
+        }  # fmt: skip
+        if stage == 1:
+            seen = torch.ones(4, 3, dtype=torch.bool, device=CUDA)
+            batch |= {"text": torch.randn(4, 3, 6, device=CUDA), "seen": seen}
+        for step in range(2):
+            assert guarded_loss(task, batch, step)[0].device == CUDA
+            after_step(task, step, {})
+        assert model.codes(batch["features"]).device == CUDA
+
+
+def test_inverse_dynamics_trains_and_names_actions() -> None:
+    with fake_cuda():
+        model = build(lambda: InverseDynamics(InverseDynamicsConfig(size=16, width=4)))
+        batch = {
+            "frames": torch.zeros(4, 2, 16, 16, 3, dtype=torch.uint8, device=CUDA),
+            "actions": torch.zeros(4, 7, device=CUDA),
+        }
+        assert inverse_loss(model, batch, 0)[0].device == CUDA
+        assert model.actions(FRAMES).shape == (70, 7)
+
+
+def test_random_features() -> None:
+    with fake_cuda():
+        features = RandomFeatureConfig(width=8, size=16, side=2).build(CUDA)
+        assert features(FRAMES).shape == (70, 2, 4, 8)

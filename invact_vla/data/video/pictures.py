@@ -9,7 +9,7 @@ What the path cannot say stands behind it: `?fps=30`, and for demonstrations `ke
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from invact_vla.data.dataset_config import DatasetConfig
 from invact_vla.data.open_dataset import open_dataset
 from invact_vla.data.readers.lerobot_meta import is_lerobot
 from invact_vla.data.readers.rlds import rlds_folders
-from invact_vla.data.source_files import check_file, decode_picture, stack_alike
+from invact_vla.data.source_files import check_file, check_pixels, decode_picture, stack_alike
 from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.video.decode import VideoError
 from invact_vla.data.video.display import Display, Fit
@@ -44,7 +44,7 @@ class PictureVideo:
     info: VideoInfo
     files: tuple[Path, ...]
     name: str
-    read: Callable[[Sequence[int]], list[np.ndarray]]
+    read: Callable[[Sequence[int]], Iterable[np.ndarray]]
     actions: Callable[[], np.ndarray] | None = None
 
     def frames(
@@ -65,12 +65,15 @@ class PictureVideo:
                 f"{self.path} ends after {self.info.n_frames} frames, frame {wanted[-1]} was wanted: "
                 "pictures are missing; fetch it again"
             )
-        arrays = self.read(wanted.tolist())
-        if size is not None:
-            frames = (av.VideoFrame.from_ndarray(np.ascontiguousarray(a), "rgb24") for a in arrays)
-            display = Display()
-            arrays = [display.to_array(frame, size, fit) for frame in frames]
-        return stack_alike(str(self.path), arrays)[inverse.reshape(-1)]
+        display, found = Display(), []
+        for array in self.read(wanted.tolist()):
+            height, width = array.shape[:2]
+            check_pixels(str(self.path), size or height, size or width, len(inverse))
+            if size is not None:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), "rgb24")
+                array = display.to_array(frame, size, fit)
+            found.append(array)
+        return stack_alike(str(self.path), found)[inverse.reshape(-1)]
 
 
 def with_options(path: Path, options: Mapping[str, object]) -> Path:
@@ -95,11 +98,11 @@ def open_pictures(path: Path) -> PictureVideo | None:
     if path.is_file():
         return None
     bare, options = path, {}
-    if "?" in path.name:
+    if "?" in path.name[1:]:
         name, _, query = path.name.partition("?")
         bare, options = path.with_name(name), dict(parse_qsl(query))
     if bare.is_dir():
-        return _folder(bare, float(options.get("fps", PICTURES_FPS)))
+        return _folder(bare, _rate(path, options) or PICTURES_FPS)
     container = next((parent for parent in bare.parents if parent.exists()), None)
     inside = bare.relative_to(container).parts if container is not None else ()
     if container is None or len(inside) < 2 or (container.is_file() and inside[0] == VIDEOS):
@@ -110,8 +113,22 @@ def open_pictures(path: Path) -> PictureVideo | None:
         return _demonstration(path, container, "/".join(inside[:-1]), inside[-1], options)
     except VideoError:
         raise
-    except UserError as error:
+    except (UserError, ValueError) as error:
         raise VideoError(str(error)) from error
+
+
+def _rate(path: Path, options: Mapping[str, str]) -> float | None:
+    """The frames per second that a path says, if it does."""
+    text = options.get("fps")
+    if text is None:
+        return None
+    try:
+        rate = float(text)
+        if 0 < rate < 10_000:
+            return rate
+    except ValueError:
+        pass
+    raise VideoError(f"{path}: expected ?fps= and a number of frames per second, got {text!r:.40}")
 
 
 def _folder(folder: Path, fps: float) -> PictureVideo:
@@ -125,8 +142,9 @@ def _folder(folder: Path, fps: float) -> PictureVideo:
         gap = next(n for n in range(min(numbered), last) if n not in numbered)
         raise VideoError(f"{folder} lacks picture {gap} of {last}: fetch it again")
 
-    def read(indices: Sequence[int]) -> list[np.ndarray]:
-        return [decode_picture(str(files[i]), check_file(files[i]).read_bytes()) for i in indices]
+    def read(indices: Sequence[int]) -> Iterator[np.ndarray]:
+        for file in (files[index] for index in indices):
+            yield decode_picture(str(file), check_file(file).read_bytes())
 
     return PictureVideo(folder, VideoInfo(len(files), fps, 0, 0), files, "", read)
 
@@ -140,7 +158,7 @@ def _demonstration(
     if place is None or camera not in dataset.camera_keys:
         return None
     files = tuple(dataset.episode_files(place, camera))
-    fps = float(options.get("fps") or dataset.fps or STEPS_FPS)
+    fps = _rate(path, options) or dataset.fps or STEPS_FPS
     info = VideoInfo(dataset.all_episodes[place].length, fps, 0, 0)
 
     def read(indices: Sequence[int]) -> list[np.ndarray]:

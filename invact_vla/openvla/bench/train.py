@@ -32,6 +32,7 @@ from invact_vla.training.device import resolve_device
 from invact_vla.training.optimizers import build_optimizer
 
 PLAIN, OURS = "plain", "ours"
+PROMPT_IDS = 27  # length of a prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,6 @@ class BenchTrainConfig:
     model: Path = Path("configs/vla/model_cpu.yaml")  # size
     device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
     batch_size: int = 32  # samples per step
-    text_ids: int = 27  # length of a prompt
     chunk: int = 8  # actions of a sample, a learned slot each
     rounds: int = 10  # steps of each side; one more warms up
     threads: int = 1  # torch threads
@@ -49,8 +49,8 @@ class BenchTrainConfig:
     out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.chunk, self.rounds, self.threads) < 1 or self.text_ids < 2:
-            raise ValueError("need batch_size, chunk, rounds, threads >= 1 and text_ids >= 2")
+        if min(self.batch_size, self.chunk, self.rounds, self.threads) < 1:
+            raise ValueError("need batch_size, chunk, rounds, threads >= 1")
 
 
 def main(config: BenchTrainConfig) -> int:
@@ -114,7 +114,7 @@ def samples(
 ) -> dict[str, Tensor]:
     """A batch of random samples: the model's keyword arguments."""
     rng = torch.Generator().manual_seed(bench.seed)
-    count, length = bench.batch_size, bench.text_ids + config.slots + 1
+    count, length = bench.batch_size, PROMPT_IDS + config.slots + 1
     channels = 3 * config.n_towers * len(config.invact.cameras)
     size, own = config.image_size, config.invact
     ids = torch.randint(3, config.vocab_size, (count, length), generator=rng)
@@ -124,7 +124,7 @@ def samples(
         "attention_mask": torch.ones_like(ids),
         "pixel_values": torch.randn(count, channels, size, size, generator=rng),
         "proprio": torch.randn(count, own.proprio_dim, generator=rng),
-        "slots": (bench.text_ids + torch.arange(config.slots)).repeat(count, 1),
+        "slots": (PROMPT_IDS + torch.arange(config.slots)).repeat(count, 1),
         "actions": torch.rand(count, own.chunk, own.action_dim, generator=rng) * 2 - 1,
     }
     return {name: value.to(device) for name, value in batch.items()}

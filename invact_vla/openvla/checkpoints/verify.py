@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
-
+from invact_vla.core.agreement import exit_code, print_agreement
 from invact_vla.core.errors import UserError
 from invact_vla.openvla.adapters.adapter import load_on_base
 from invact_vla.openvla.adapters.lora import merge
@@ -21,7 +20,6 @@ from invact_vla.openvla.checkpoints.weights import from_pretrained
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.untrusted.torch_files import read_safetensors
 
-TOLERANCE = 1e-4
 PICTURE_TOLERANCE = 1e-3  # of pixel_values made from a raw picture
 INPUTS, EXPECTED = "inputs.safetensors", "expected.safetensors"
 
@@ -58,12 +56,12 @@ def main(config: VerifyConfig) -> int:
         if way:
             print(f"{way}:")
         computed = compute(model, inputs, expected)
-        agree += [_compare(name, computed[name], expected[name]) for name in sorted(computed)]
+        agree += print_agreement(computed, {n: expected[n] for n in computed})
     pixels = pixels_of_picture(folder, inputs)
     if pixels is not None and "pixel_values" in inputs:
-        agree.append(_compare("pixel_values", pixels, inputs["pixel_values"], PICTURE_TOLERANCE))
-    print("agreement" if all(agree) else "DISAGREEMENT", f"in {sum(agree)} of {len(agree)} tensors")
-    return 0 if all(agree) else 1
+        name = "pixel_values"
+        agree += print_agreement({name: pixels}, {name: inputs[name]}, PICTURE_TOLERANCE)
+    return exit_code(agree)
 
 
 def _inputs(folder: Path, base: Path | None) -> Path:
@@ -86,24 +84,3 @@ def _models(config: VerifyConfig, folder: Path) -> Iterator[tuple[str, OpenVLA]]
         yield "through the adapter", model
     if config.merged is not False:
         yield "merged", merge(model)
-
-
-def _compare(name: str, computed: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Print one line and say whether the two agree."""
-    if computed.shape != expected.shape:
-        print(
-            f"{name:20} shape {tuple(computed.shape)}, expected {tuple(expected.shape)}: DISAGREES"
-        )
-        return False
-    if not expected.is_floating_point():
-        different = int((computed != expected).sum())
-        print(f"{name:20} {different} of {expected.numel()} ids differ{_mark(different == 0)}")
-        return different == 0
-    error = (computed.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
-    agrees = error <= tolerance  # false for NaN
-    print(f"{name:20} largest error {error:.2e}, allowed {tolerance:.0e}{_mark(agrees)}")
-    return agrees
-
-
-def _mark(agrees: bool) -> str:
-    return "" if agrees else ": DISAGREES"

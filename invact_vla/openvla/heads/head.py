@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.prompt import SequenceBuilder, collate
 
@@ -63,13 +63,32 @@ class ActionHead(ABC):
         self, instructions: Sequence[str], device: torch.device
     ) -> tuple[Tensor, Tensor | None]:
         """Prompts as ids (B, L), padded on the right, and the mask of what is real, if any is not."""
-        ids = [torch.tensor(self.prompt(text)) for text in instructions]
-        padded = pad_sequence(ids, batch_first=True, padding_value=self.config.pad_token_id)
-        if len({len(row) for row in ids}) == 1:
-            return padded.to(device), None
-        lengths = torch.tensor([len(row) for row in ids])
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-        return padded.to(device), mask.to(device)
+        rows = [(ids, ids) for ids in map(self.prompt, instructions)]
+        batch = collate(rows, self.config.pad_token_id, multiple_of=1)
+        mask = batch["attention_mask"]
+        return batch["input_ids"].to(device), None if mask.all() else mask.to(device)
+
+    def greedy_ids(
+        self,
+        model: OpenVLA,
+        instructions: Sequence[str],
+        pixel_values: Tensor | None,
+        proprio: Tensor | None,
+        count: int,
+        allowed: Sequence[int] | None,
+    ) -> Tensor:
+        """`count` ids (B, count) behind each prompt, one after the other, among the allowed ones."""
+        input_ids, mask = self.prompts(instructions, model.device)
+        among = None if allowed is None else torch.tensor(allowed, device=model.device)
+        return greedy_decode(
+            model,
+            input_ids,
+            count,
+            pixel_values,
+            attention_mask=mask,
+            proprio=proprio,
+            allowed=among,
+        )[0]
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from invact_vla.openvla.heads.head import ActionHead, device_of
-from invact_vla.openvla.inference.generate import greedy_decode
+from invact_vla.openvla.heads.head import ActionHead
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.tokenizer import EOS
 
@@ -73,17 +71,8 @@ class TextHead(ActionHead):
         pixel_values: Tensor | None,
         proprio: Tensor | None,
     ) -> np.ndarray:
-        device = device_of(model)
-        input_ids, attention_mask = self.prompts(instructions, device)
-        ids, _ = greedy_decode(
-            model,
-            input_ids,
-            self._most_ids,
-            pixel_values,
-            attention_mask=attention_mask,
-            proprio=proprio,
-            allowed=torch.tensor(self._pieces, device=device),
-        )
+        count = self._most_ids
+        ids = self.greedy_ids(model, instructions, pixel_values, proprio, count, self._pieces)
         return np.stack([self.read(self._until_eos(row)) for row in ids.tolist()])
 
     def _until_eos(self, ids: list[int]) -> str:

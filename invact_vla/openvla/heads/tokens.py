@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.heads.head import ActionHead, device_of
-from invact_vla.openvla.inference.generate import greedy_decode
+from invact_vla.openvla.heads.head import ActionHead
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.prompt import SequenceBuilder
 from invact_vla.openvla.token_metrics import bin_centers, token_metrics
@@ -44,20 +43,11 @@ class TokensHead(ActionHead):
         pixel_values: Tensor | None,
         proprio: Tensor | None,
     ) -> np.ndarray:
-        device = device_of(model)
-        input_ids, attention_mask = self.prompts(instructions, device)
         allowed = None
         if self.config.invact.constrain_actions:
-            allowed = torch.arange(self.tokens.first_id, self.config.vocab_size, device=device)
-        ids, _ = greedy_decode(
-            model,
-            input_ids,
-            self.chunk * self.action_dim,
-            pixel_values,
-            attention_mask=attention_mask,
-            proprio=proprio,
-            allowed=allowed,
-        )
+            allowed = range(self.tokens.first_id, self.config.vocab_size)
+        count = self.chunk * self.action_dim
+        ids = self.greedy_ids(model, instructions, pixel_values, proprio, count, allowed)
         chunks = rearrange(ids.cpu().numpy(), "b (n a) -> b n a", n=self.chunk)
         return self.tokens.decode(chunks)
 

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from latent_actions.labelers.univla.blocks import Stack
 from latent_actions.labelers.univla.config import UnivlaConfig
-from latent_actions.labelers.vector_quantizers import Quantized, StraightThrough, vector_quantizer
+from latent_actions.labelers.vector_quantizers import (
+    Quantized,
+    Standardize,
+    StraightThrough,
+    vector_quantizer,
+)
 
 TEXT_WIDTH = 768  # of a token of T5-base, as published
 
@@ -45,6 +50,10 @@ class UnivlaModel(nn.Module):
         self.action_latent = nn.Parameter(torch.empty(1, 1, config.num_codes, dim).uniform_(-1, 1))
         self.encoder = Stack(dim, wide, config.enc_blocks, config.num_heads, True, None)
         self.to_codebook = nn.Linear(wide, code)
+        self.standardize = nn.ModuleList()
+        if config.standardize:
+            widths = [config.num_codes * code] * config.stage
+            self.standardize.extend(Standardize(width) for width in widths)
         size = config.num_latents if first else config.context_latents
         self.vq = self._quantizer(size)
         self.patch_up, self.action_up = nn.Linear(dim, wide), nn.Linear(code, wide)
@@ -96,10 +105,16 @@ class UnivlaModel(nn.Module):
         frames = features.shape[:2]
         tokens = torch.cat([*(q.expand(*frames, -1, -1) for q in queries), features], dim=2)
         found = self.encoder(tokens, words, self._seen(tokens, seen))[:, 1]
-        action = self.action_quantizer(self.to_codebook(found[:, :count]))
+        action = self.action_quantizer(self._even(0, self.to_codebook(found[:, :count])))
         if self.config.stage == 1:
             return action, None
-        return action, self.vq(self.to_codebook_uncontrol(found[:, count : 2 * count]))
+        other = self.to_codebook_uncontrol(found[:, count : 2 * count])
+        return action, self.vq(self._even(1, other))
+
+    def _even(self, which: int, vectors: Tensor) -> Tensor:
+        if not self.config.standardize:
+            return vectors
+        return self.standardize[which](vectors.flatten(1)).view_as(vectors)
 
     @torch.no_grad()
     def codes(self, features: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Every labeler of the registry, through one contract: shapes, range, repeatability, identity."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,19 +13,23 @@ from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
 from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.labelers import (
     FeatureDifferenceConfig,
     InvActConfig,
     LabelerConfig,
     LapaConfig,
     LapoConfig,
+    MvpLamConfig,
     RandomConfig,
     ShuffledConfig,
     TrueActionsConfig,
     UnivlaLabelerConfig,
+    VilaLabelerConfig,
     VptConfig,
 )
 from latent_actions.labelers.actions import ActionsConfig
+from latent_actions.labelers.cross_view import CrossViewModel, Views
 from latent_actions.labelers.features import RandomFeatureConfig
 from latent_actions.labelers.labeler import (
     CODE_LENGTH,
@@ -116,9 +121,15 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LabelerConfig]:
         num_heads=2, text_dim=16,
     )  # fmt: skip
     features = RandomFeatureConfig(width=8, size=16, side=2)
+    small, views = (
+        LapoModelConfig(size=16, width=4, latent_dim=8),
+        SpriteConfig(moments=20, val_moments=4),
+    )
     return {
         "feature_difference": FeatureDifferenceConfig(features=features),
-        "lapo": LapoConfig(model=LapoModelConfig(size=16, width=4, latent_dim=8), training=quick()),
+        "lapo": LapoConfig(model=small, training=quick()),
+        "mvp_lam": MvpLamConfig(views=views, model=small, training=quick()),
+        "vila": VilaLabelerConfig(views=views, model=small, training=quick()),
         "true_actions": TrueActionsConfig(actions=actions),
         "univla": UnivlaLabelerConfig(
             features=features, model=lam, stage_1=quick(), stage_2=quick()
@@ -255,3 +266,29 @@ def test_frame_choice_and_missing_folders(tmp_path: Path) -> None:
     assert window(frames, 3).ravel().tolist() == [0, 4, 7]
     with pytest.raises(UserError, match="no folder"):
         subfolder_or_self(tmp_path / "absent", "model")
+
+
+@pytest.mark.parametrize("kind", ["mvp_lam", "vila"])
+def test_the_loss_over_views_rewards_codes_that_agree(kind: Views) -> None:
+    torch.manual_seed(0)
+    model = CrossViewModel(LapoModelConfig(size=16, width=4, latent_dim=8), kind).eval()
+    frames, other = (torch.from_numpy(clips(8, 2, seed)) for seed in (0, 1))
+    same = {"frames": frames, "other": frames, "moment": torch.arange(8)}
+    step = model.training_step(same)
+    metric = "contrast" if kind == "vila" else "r2_vs_copy_crossed"
+    assert step.quantized.codes.shape == (16, 4) and torch.isfinite(step.loss)
+    apart = model.training_step({**same, "other": other}).metrics[metric]
+    if kind == "vila":
+        assert step.metrics[metric] < apart
+    else:  # the same view twice: the code of the other is one's own
+        assert step.metrics[metric] == pytest.approx(float(step.metrics["r2_vs_copy"]), abs=1e-5)
+
+
+def test_views_without_synchronized_moments_are_refused(tmp_path: Path) -> None:
+    class Lonely(SpriteConfig):
+        def table(self, *args, **options):
+            table = super().table(*args, **options)
+            return dataclasses.replace(table, view=("exo",) * len(table.view))
+
+    with pytest.raises(UserError, match="needs moments that an ego and an exo camera saw"):
+        MvpLamConfig(views=Lonely(moments=4, val_moments=1)).build(tmp_path, training)

@@ -14,12 +14,13 @@ LOCAL = "local"
 
 
 class _Actor:
-    """One process: a function that is made once and called for each job."""
+    """One process: a function that is made for the first job and called for each."""
 
     def __init__(self, make: Sequence[Callable[[], Callable[[Any], Any]]]) -> None:
-        self._work = make[0]()
+        self._make, self._work = make[0], None
 
     def work(self, job: Any) -> Any:
+        self._work = self._work or self._make()
         return self._work(job)
 
 
@@ -68,9 +69,6 @@ def _result(ray: Any, call: Any) -> Any:
             raise UserError(str(error.cause)) from error
         raise
     except ray.exceptions.RayActorError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, UserError):
-            raise UserError(str(cause)) from error
         first = str(error).partition("\n")[0]
         raise UserError(
             f"a Ray actor ended ({first[:200]}): run again, what is finished is kept"

@@ -8,6 +8,7 @@ vpt            an inverse dynamics model, trained on few pairs with true actions
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -196,7 +197,7 @@ def inverse_loss(
     model: nn.Module, batch: Mapping[str, Tensor], step: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss function for the loop: mean squared error of standardized actions."""
-    inner: InverseDynamics = getattr(model, "module", model)
+    inner: Any = getattr(model, "module", model)
     wanted = (batch["actions"] - inner.mean) / inner.std
     loss = F.mse_loss(model(batch["frames"]), wanted)
     return loss, {"r2": 1 - loss.detach() / wanted.square().mean().clamp_min(1e-9)}

@@ -113,7 +113,7 @@ def config_of_weights(weights: Mapping[str, Tensor], what: str) -> LaqConfig:
     """
     try:
         dim, pixels = weights["to_patch_emb_first_frame.2.weight"].shape
-        kernels = [
+        kernels: list[Any] = [
             tuple(weights[f"vq.cnn_encoder.{i}.weight"].shape[2:])
             for i in (0, 2)
             if f"vq.cnn_encoder.{i}.weight" in weights

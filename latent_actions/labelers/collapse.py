@@ -164,8 +164,9 @@ def reseed(codebook: Tensor, dead: Tensor, outputs: Tensor, generator: torch.Gen
 def diagnose(codebook: Tensor | None, outputs: Tensor, change: Tensor) -> str:
     """What the collapse looks like, and what to change. codebook: None where there is none."""
     spread = float(outputs.float().std(dim=0).norm())
-    has_distances = codebook is not None and len(codebook) > 1
-    spacing = float(torch.pdist(codebook.float()).median()) if has_distances else 0.0
+    spacing = 0.0
+    if codebook is not None and len(codebook) > 1:
+        spacing = float(torch.pdist(codebook.float()).median())
     static = float((change < STATIC_CHANGE).float().mean())
     seen = (
         f"{100 * static:.0f} % of the pairs hardly change, encoder outputs spread {spread:.2g} "

@@ -52,7 +52,7 @@ class CrossViewConfig(LabelerConfig):
     span: float = 0.5  # the second frame is this part of the clip after the first
     trained: Path | None = None  # labeling run that trained one, or its model folder; none: train
     model: LapoModelConfig = field(default_factory=LapoModelConfig)  # what to train
-    training: FitConfig = field(default_factory=FitConfig)  # how
+    training: FitConfig = field(default_factory=FitConfig)  # how it is trained
     workers: int = 1  # processes that decode the views
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ vpt            an inverse dynamics model, trained on few pairs with true actions
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class TrueActionsConfig(LabelerConfig):
     actions: ActionsConfig = field(default_factory=ActionsConfig)  # of all pairs
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
     # what to fit
+    # what to fit; dims: at most those of an action
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def parents(self) -> dict[str, Path]:
@@ -113,6 +115,7 @@ class VptConfig(LabelerConfig):
     model: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)  # what to train
     training: FitConfig = field(default_factory=FitConfig)  # how it is trained
     # what to fit
+    # what to fit; dims: at most those of an action
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def __post_init__(self) -> None:
@@ -196,7 +199,7 @@ def inverse_loss(
     model: nn.Module, batch: Mapping[str, Tensor], step: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss function for the loop: mean squared error of standardized actions."""
-    inner: InverseDynamics = getattr(model, "module", model)
+    inner: Any = getattr(model, "module", model)  # an InverseDynamics
     wanted = (batch["actions"] - inner.mean) / inner.std
     loss = F.mse_loss(model(batch["frames"]), wanted)
     return loss, {"r2": 1 - loss.detach() / wanted.square().mean().clamp_min(1e-9)}

@@ -70,6 +70,17 @@ class StoredDataset(RobotDataset):
         """What makes the pictures upright, one of ROTATIONS."""
         return "none"
 
+    def _choose_state(
+        self, where: str, known: Any, listed: Any, usual: Sequence[tuple[str, ...]]
+    ) -> tuple[str, ...]:
+        """The keys of the state: those asked for (UserError where one is not in the data), else the
+        first usual ones that are all known, else (). listed: the keys there are, for the message."""
+        for key in self.config.state:
+            if key not in known:
+                raise UserError(f"{where}: no {key}, it has {listed}: correct --data.state")
+        found = next((keys for keys in usual if all(key in known for key in keys)), ())
+        return tuple(self.config.state) or found
+
     def _select(self) -> None:
         """Choose `episodes` among all, after the reader has listed them."""
         if not self.all_episodes:

@@ -37,7 +37,7 @@ class Decoder:
         first: Any = llama.layers[0].self_attn
         self.width: int = first.head_dim
         self.heads: int = llama.config.num_attention_heads
-        self.key_heads: int = llama.config.num_key_value_heads
+        self.key_heads: int = first.config.num_key_value_heads
         self._cache: list[tuple[Tensor, Tensor]] = []  # (B, G, M, d), a pair per layer
         self._past = 0  # places filled
         self._seen: Tensor | None = None  # (B, 1, 1, M), False at padding; None: no padding

@@ -160,7 +160,7 @@ class Footprint:
 
     def cache_bytes(self, length: int, itemsize: int = _BF16) -> int:
         """Keys and values of `length` tokens of one sequence."""
-        text = self.config.text_config
+        text: Any = self.config.text_config
         heads = text.num_key_value_heads * text.head_dim
         return 2 * len(self.layers) * heads * itemsize * length
 
@@ -230,7 +230,8 @@ def _linears(module: nn.Module) -> int:
 
 
 def _attention_width(config: OpenVLAConfig) -> int:
-    return config.text_config.num_attention_heads * config.text_config.head_dim
+    text: Any = config.text_config
+    return text.num_attention_heads * text.head_dim
 
 
 def _sides(module: nn.Module) -> tuple[int, int]:

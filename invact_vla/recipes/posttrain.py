@@ -85,7 +85,7 @@ class PosttrainConfig(TrainConfig):
 
 def main(config: PosttrainConfig) -> Path:
     """Check, train, save, evaluate; returns the run folder."""
-    inputs = {"demos": run_of(config.demos)}
+    inputs: dict[str, Path | None] = {"demos": run_of(config.demos)}
     if config.lora is not None and config.lora.adapter is not None:
         adapter = adapter_folder(config.lora.adapter)
         config = replace(config, lora=replace(config.lora, adapter=adapter))

@@ -12,8 +12,9 @@ after its last shard and ends with the same bytes.
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -28,7 +29,8 @@ from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore, relative_path, write_labels
 from invact_vla.data.label_vectors import write_vectors
 from invact_vla.data.video.frames import video_key
-from invact_vla.training.device import stage_device
+from invact_vla.training.device import resolve_device, stage_device
+from invact_vla.training.ray_map import ray_map
 from latent_actions.labelers import LapaConfig
 from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
 from latent_actions.labelers.labeler import Labeler, LabelerConfig, TrainingPairs, VectorLabeler
@@ -67,7 +69,11 @@ class LabelConfig:
     frames_folder: Path | None = None  # decoded pairs shared with other runs; none: not kept
     dry_run: bool = False  # only count: pairs of each split, what is left out and why, no-ops
     vectors: bool = False  # keep what the codes were cut from, too: vectors_<split>.parquet
-    workers: int = 1  # decoding processes
+    workers: int = 1  # decoding processes, or the actors of a Ray cluster
+    # label on a Ray cluster, whole shards by each actor: local, auto, HOST:6379 or ray://HOST:10001; its
+    # nodes need the videos, the labeler and this run's folder under the same paths
+    ray: str | None = None
+    ray_gpus: float = 0.0  # GPUs of each actor, shares of one allowed
     threads: int = 1  # torch threads
     device: str = "auto"  # where the labeler's network runs: auto | cpu | cuda | cuda:N | mps
 
@@ -146,15 +152,13 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
     name = f"{identity} vectors {config.vectors}"
     found = [_read_shard(path, name) for path in paths]
     todo = [number for number, shard in enumerate(found) if shard is None]
-    jobs = [(parts[number], _frames(config, folder, split, number)) for number in todo]
-    keep = config.frames_folder is not None
-    stores = decoded_ahead(jobs, config.pairs, config.workers, keep)
+    jobs = [(number, parts[number], _frames(config, folder, split, number)) for number in todo]
     bar = tqdm(total=len(records), desc=f"label {split}", unit="pair", mininterval=5)
-    bar.update(len(records) - sum(len(part) for part, _ in jobs))
-    for number, store in zip(todo, stores, strict=True):
-        found[number] = _label_shard(labeler, parts[number], store, config.vectors)
+    bar.update(len(records) - sum(len(part) for _, part, _ in jobs))
+    for number, shard in _labeled(config, labeler, folder, jobs):
+        found[number] = shard
         with atomic_file(paths[number]) as temporary:
-            np.savez(temporary, identity=name, **vars(found[number]))
+            np.savez(temporary, identity=name, **vars(shard))
         bar.update(len(parts[number]))
     bar.close()
     done = [shard for shard in found if shard is not None]
@@ -186,6 +190,39 @@ def _read_shard(path: Path, identity: str) -> Shard | None:
     except (OSError, ValueError, LookupError, EOFError, BadZipFile):
         pass
     return None
+
+
+ShardJob = tuple[int, list[PairRecord], Path]  # number, pairs, where its frames are decoded to
+
+
+def _labeled(
+    config: LabelConfig, labeler: Labeler, folder: Path, jobs: list[ShardJob]
+) -> Iterator[tuple[int, Shard]]:
+    """(number, labels) of shards, in any order: labeled here, or by the actors of a Ray cluster."""
+    if config.ray is not None:
+        make = partial(_shard_labeler, config, folder)
+        yield from ray_map(make, jobs, config.workers, config.ray, config.ray_gpus)
+        return
+    keep = config.frames_folder is not None
+    decoding = [(part, place) for _, part, place in jobs]
+    stores = decoded_ahead(decoding, config.pairs, config.workers, keep)
+    for (number, part, _), store in zip(jobs, stores, strict=True):
+        yield number, _label_shard(labeler, part, store, config.vectors)
+
+
+def _shard_labeler(config: LabelConfig, folder: Path) -> Callable[[ShardJob], tuple[int, Shard]]:
+    """What an actor does. What the labeler had to fit lies in the run's folder."""
+    torch.set_num_threads(config.threads)
+    training = partial(_training_frames, config, folder)
+    labeler = config.labeler.build(folder, training, resolve_device(config.device))
+    keep = config.frames_folder is not None
+
+    def label(job: ShardJob) -> tuple[int, Shard]:
+        number, part, place = job
+        with decoded(part, config.pairs, place, 1, keep) as store:
+            return number, _label_shard(labeler, part, store, config.vectors)
+
+    return label
 
 
 def _label_shard(

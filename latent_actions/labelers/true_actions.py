@@ -51,7 +51,6 @@ class TrueActionsConfig(LabelerConfig):
     actions: ActionsConfig = field(default_factory=ActionsConfig)  # of all pairs
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
     # what to fit
-    # what to fit; dims: at most those of an action
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def parents(self) -> dict[str, Path]:
@@ -115,7 +114,6 @@ class VptConfig(LabelerConfig):
     model: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)  # what to train
     training: FitConfig = field(default_factory=FitConfig)  # how it is trained
     # what to fit
-    # what to fit; dims: at most those of an action
     quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
 
     def __post_init__(self) -> None:
@@ -199,7 +197,7 @@ def inverse_loss(
     model: nn.Module, batch: Mapping[str, Tensor], step: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss function for the loop: mean squared error of standardized actions."""
-    inner: Any = getattr(model, "module", model)  # an InverseDynamics
+    inner: Any = getattr(model, "module", model)
     wanted = (batch["actions"] - inner.mean) / inner.std
     loss = F.mse_loss(model(batch["frames"]), wanted)
     return loss, {"r2": 1 - loss.detach() / wanted.square().mean().clamp_min(1e-9)}

@@ -65,10 +65,11 @@ class Scorer:
         over = np.ones(len(scores)) if over is None else over
         value = unit * float(scores.sum() / over.sum())
         low, high = percentile_interval(resample(scores, over, clusters, draws=self.draws))
+        scaled: Any = {name: unit * bound for name, bound in bounds.items()}
         return Row(
             benchmark=self.benchmark, encoder=self.encoder, measure=measure, setting=setting,
             value=value, low=unit * low, high=unit * high, n=len(scores), clusters=len(set(clusters)),
-            **{name: unit * bound for name, bound in bounds.items()},
+            **scaled,
         )  # fmt: skip
 
     def skip(self, reason: str, *, measure: str = "skipped", setting: str = "") -> Row:

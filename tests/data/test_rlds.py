@@ -126,7 +126,6 @@ def test_damage(folder: Path) -> None:
     with pytest.raises(UserError, match="ends within a record"):
         opened(folder)
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])  # one bit of the last record
-    opened(folder).numbers(0)
     with pytest.raises(UserError, match="checksum does not agree"):
         opened(folder).numbers(1)
     path.write_bytes(b"x" + whole[1:])

@@ -59,7 +59,9 @@ class LeRobotDataset(StoredDataset):
         self._action = choose_key(where, "action", config.action, features, ACTIONS)
         self.action_dim = self._size(self._action)
         self.action_names = _names(features[self._action].get("names"), self.action_dim)
-        self._state = self._choose_state()
+        listed, usual = sorted(features), [(key,) for key in STATES]
+        self._state = self._choose_state(where, features, listed, usual)
+        self.lacking_state = f"no {STATE} among {listed}"
         self.state_dim = sum(self._size(key) for key in self._state)
         self.all_episodes = tuple(self._info(episode) for episode in self.meta.episodes)
         self._select()
@@ -71,18 +73,6 @@ class LeRobotDataset(StoredDataset):
                 f"{self.config.path}: {key} of shape {short(str(shape))}, expected [numbers]"
             )
         return shape[0]
-
-    def _choose_state(self) -> tuple[str, ...]:
-        features, chosen = self.meta.features, self.config.state
-        missing = [key for key in chosen if key not in features]
-        if missing:
-            raise UserError(
-                f"{self.config.path}: no {missing[0]}, it has {sorted(features)}: correct --data.state"
-            )
-        found = tuple(chosen) or tuple(k for k in STATES if k in features)[:1]
-        if not found:
-            self.lacking_state = f"no {STATE} among {sorted(features)}"
-        return found
 
     def _info(self, episode: LeRobotEpisode) -> EpisodeInfo:
         words = self.config.instruction or episode.words or self._words_in_data(episode)

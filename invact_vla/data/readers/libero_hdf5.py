@@ -145,24 +145,12 @@ class Hdf5Dataset(StoredDataset):
                     f"{where}: no pictures {lack}; it has {_pictures(obs) or 'none at all'}: say "
                     "which with --data.cameras '{agentview: KEY}'"
                 )
-            self._state_keys = self._choose_state(where, obs)
+            usual, listed = (STATE_PARTS, STATE_FALLBACK), _tables(obs)
+            self._state_keys = self._choose_state(where, obs, listed, usual)
+            lack = ", ".join(key for key in STATE_PARTS if key not in obs)
+            self.lacking_state = f"obs lacks {lack}, it has {listed or 'no numbers'}"
             sizes = [int(np.prod(obs[key].shape[1:])) for key in self._state_keys]
             self.state_dim = sum(sizes)
-
-    def _choose_state(self, where: str, obs: Any) -> tuple[str, ...]:
-        missing = [key for key in self.config.state if key not in obs]
-        if missing:
-            raise UserError(
-                f"{where}: no {missing[0]}, it has {_tables(obs)}: correct --data.state"
-            )
-        if self.config.state:
-            return tuple(self.config.state)
-        for keys in (STATE_PARTS, STATE_FALLBACK):
-            if all(key in obs for key in keys):
-                return keys
-        lack = [key for key in STATE_PARTS if key not in obs]
-        self.lacking_state = f"obs lacks {', '.join(lack)}, it has {_tables(obs) or 'no numbers'}"
-        return ()
 
     @contextmanager
     def _group(self, place: int) -> Iterator[Any]:

@@ -68,7 +68,9 @@ class RldsDataset(StoredDataset):
         self.camera_keys = choose_cameras(where, config.cameras, pictures, CAMERAS)
         self._action = choose_key(where, "action", config.action, self._steps, ACTIONS)
         self.action_dim = self._size(self._action)
-        self._state = self._choose_state(observation)
+        known, usual = {**self._steps, **observation}, [(k,) for k in STATES if k in observation]
+        self._state = self._choose_state(where, known, sorted(known), usual)
+        self.lacking_state = f"no state among {sorted(observation)}"
         self.state_dim = sum(self._size(key) for key in self._state)
         self._words = next((k for k in WORDS if k in {**self._steps, **observation}), None)
         self._records = self._list_records()
@@ -88,18 +90,6 @@ class RldsDataset(StoredDataset):
 
     def _size(self, key: str) -> int:
         return width_of(str(self.config.path), key, self._feature(key))
-
-    def _choose_state(self, observation: Any) -> tuple[str, ...]:
-        known = {**self._steps, **observation}
-        missing = [key for key in self.config.state if key not in known]
-        if missing:
-            raise UserError(
-                f"{self.config.path}: no {missing[0]}, it has {sorted(known)}: correct --data.state"
-            )
-        found = tuple(self.config.state) or tuple(k for k in STATES if k in observation)[:1]
-        if not found:
-            self.lacking_state = f"no state among {sorted(observation)}"
-        return found
 
     def _list_records(self) -> list[Record]:
         splits = splits_of(self.folder)

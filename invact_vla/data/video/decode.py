@@ -39,11 +39,12 @@ class Video:
     def open(self) -> None:
         """Open the file, anew if it is open. Raises VideoError without a stream that can be decoded."""
         import av
+        from av.stream import Disposition
 
         self.close()
         self._container = av.open(_file_of(self.path))
         streams = self._container.streams.video
-        attached = av.stream.Disposition.attached_pic
+        attached = Disposition.attached_pic
         pictures = [s for s in streams if not s.disposition & attached] or list(streams)
         if not pictures:
             raise VideoError(

@@ -113,12 +113,12 @@ def config_of_weights(weights: Mapping[str, Tensor], what: str) -> LaqConfig:
     """
     try:
         dim, pixels = weights["to_patch_emb_first_frame.2.weight"].shape
-        kernels = [
-            "x".join(map(str, weights[f"vq.cnn_encoder.{i}.weight"].shape[2:]))
+        kernels: list[Any] = [
+            tuple(weights[f"vq.cnn_encoder.{i}.weight"].shape[2:])
             for i in (0, 2)
             if f"vq.cnn_encoder.{i}.weight" in weights
         ]
-        length = {"4x4": 1, "3x4": 2, "3x3": 4}[kernels[1]] if len(kernels) == 2 else 64
+        length = {(4, 4): 1, (3, 4): 2, (3, 3): 4}[kernels[1]] if len(kernels) == 2 else 64
         patch = math.isqrt(pixels // 3)
         return LaqConfig(
             dim=dim,

@@ -107,7 +107,8 @@ class FlowFeat(nn.Module):
         self.encoder = image_vit(shape, size)
         self.decoder = DptDecoder(shape.width)
         self.taps = [shape.depth // 4 * i - 1 for i in _LEVELS]
-        self.rows, self.size, self.pool = size // shape.patch, (size, size), pool
+        self.rows, self.size = size // shape.patch, (size, size)
+        self.pool: Pool = pool
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, T, 3, S, S) -> (B, 128), or (B, 128 T) with pool concat."""

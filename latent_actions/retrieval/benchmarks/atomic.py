@@ -6,6 +6,7 @@ second reading of cross-view). Mean precision at 10 over all queries, unanswerab
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from invact_vla.core.errors import UserError
 from invact_vla.stats.bootstrap import as_ids
@@ -43,7 +44,7 @@ class AtomicBenchmark(Benchmark):
             if same != key:
                 yield score.skip(f"the same groups as {same!r}", setting=key)
                 continue
-            bounds = bounds_of(moments.verb, groups).fractions()
+            bounds: Any = bounds_of(moments.verb, groups).fractions()
             for name, values in precisions(*context.vectors(encoder), moments.verb, groups).items():
                 yield score.row(f"{name} P@10", key, values, moments.take, **bounds)
         if len(reasons) == len(self.scene_keys):

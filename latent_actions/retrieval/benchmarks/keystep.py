@@ -11,6 +11,7 @@ window in either view is left out in both. The note of each row says how many.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class KeystepBenchmark(Benchmark):
         except UserError as error:
             yield score.skip(str(error), setting=setting)
             return
-        bounds = bounds_of(labels, groups).fractions()
+        bounds: Any = bounds_of(labels, groups).fractions()
         for composition in COMPOSITIONS:
             if composition == "gt_atomic" and not any(len(s) for s in sides["g"].atomic):
                 reason = "no keystep has atomic actions"

@@ -205,6 +205,34 @@ def test_labels_do_not_depend_on_how_they_are_made(
     assert len(set(map(tuple, hashes.values()))) == 1, hashes
 
 
+def test_a_ray_cluster_gives_the_same_bytes(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    runs = [
+        label.main(
+            LabelConfig(
+                out=tmp_path / name, labeler=parts["invact"], pairs=pairs(root, shard=7), **options
+            )
+        )
+        for name, options in (("here", {}), ("ray", {"ray": "local", "workers": 2}))
+    ]
+    for split in ("train", "val"):
+        assert len({hash_file(store_path(run, split)) for run in runs}) == 1
+
+
+def test_without_ray_a_cluster_is_refused(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    config = LabelConfig(
+        out=tmp_path / "r", labeler=parts["lapa"], pairs=pairs(root), ray="local", splits=("val",)
+    )
+    with pytest.raises(UserError, match="--ray needs Ray: pip install"):
+        label.main(config)
+
+
 def test_torn_shards_and_those_of_other_pairs_are_made_again(
     parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ SLOWEST ?= 5
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
 
-demo: $(READY)  ## set up and run the whole ladder in miniature; ends with the path of the report
+demo: $(READY)  ## set up and run the whole comparison in miniature; ends with the path of the report
 	@$(BIN)/invact demo
 
 test: $(READY)  ## set up and run the fast tests

@@ -78,7 +78,7 @@ def parts_of(hint: Any) -> list[type]:
 
 @functools.cache
 def set_in_configs() -> dict[tuple[str, str], str]:
-    """(command, flag) -> the first config that sets it; stages of a ladder count as their command."""
+    """(command, flag) -> the first config that sets it; stages count as their command."""
     found: dict[tuple[str, str], str] = {}
     for path in CONFIGS:
         place = path.relative_to(REPOSITORY).as_posix()

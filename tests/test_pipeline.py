@@ -1,4 +1,4 @@
-"""The whole ladder at debug size: killed again and again, it ends with the same label stores."""
+"""The whole experiment at debug size: killed again and again, it ends with the same label stores."""
 
 import re
 import signal
@@ -18,14 +18,14 @@ STORES = ("label_invact", "label_lapa", "label_shuffled")
 MOMENTS = {"synth": r"synth: +\d", "laq": r"train LAQ: +[1-9]", "label_invact": ".", "demos": "."}
 
 
-def ladder(out: Path) -> subprocess.Popen:
+def experiment(out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "invact_vla.app.cli", "ladder", "--out", str(out)]
     command += ["--config_path", str(REPOSITORY / "configs/ladder/debug.yaml")]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
 
 
 def kill_when(process: subprocess.Popen, log: Path, pattern: str, patience_s: float = 300) -> None:
-    """SIGKILL the ladder as soon as a stage's log matches."""
+    """SIGKILL the experiment as soon as a stage's log matches."""
     deadline = time.monotonic() + patience_s
     while process.poll() is None and time.monotonic() < deadline:
         if log.exists() and re.search(pattern, log.read_text(errors="replace")):
@@ -42,18 +42,18 @@ def labels(out: Path) -> dict[str, str]:
     return {f"{f.parent.name}/{f.name}": hash_file(f) for f in files}
 
 
-def test_a_ladder_killed_in_many_stages_ends_with_the_same_labels(tmp_path):
+def test_an_experiment_killed_in_many_stages_ends_with_the_same_labels(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert ladder(whole).wait() == 0
+    assert experiment(whole).wait() == 0
     assert (whole / "report/report.html").stat().st_size > 10_000
     for stage, pattern in MOMENTS.items():
-        kill_when(ladder(killed), killed / f"logs/{stage}.log", pattern)
-    assert ladder(killed).wait() == 0
+        kill_when(experiment(killed), killed / f"logs/{stage}.log", pattern)
+    assert experiment(killed).wait() == 0
     assert labels(whole) == labels(killed)
     episodes = [p / "rollout_demonstrator/episodes.jsonl" for p in (whole, killed)]
     counts = [len(path.read_text().splitlines()) for path in episodes]
     assert counts[0] == counts[1] > 0
 
     started = time.monotonic()
-    assert ladder(whole).wait() == 0
-    assert time.monotonic() - started < 30, "a finished ladder is skipped at once"
+    assert experiment(whole).wait() == 0
+    assert time.monotonic() - started < 30, "a finished experiment is skipped at once"

@@ -48,7 +48,7 @@ class ExperimentConfig:
     """An experiment: named stages, and how many cores they may share."""
 
     stages: dict[str, StageSpec]  # name -> stage
-    out: Path = Path("runs/ladder")  # folder of the experiment; each stage writes <out>/<name>
+    out: Path = Path("runs/experiment")  # folder of the experiment; each stage writes <out>/<name>
     jobs: int = 2  # cores to use
     overwrite: bool = False  # replace stages whose config or inputs have changed
     product: str = "report/report.html"  # what to look at in the end, inside `out`
@@ -230,7 +230,7 @@ def find_config(path: Path) -> Path:
 
 
 def _die_with_parent() -> None:
-    """Linux: a killed ladder takes its stages with it, so that none works on unseen."""
+    """Linux: a killed experiment takes its stages with it, so that none works on unseen."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

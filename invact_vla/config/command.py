@@ -65,7 +65,9 @@ def _name_words(args: Sequence[str], config_class: type) -> list[str]:
 
 def run(action: Callable[[], Any]) -> int:
     """Call a command; exit code 0, or its own int, or 2 with one line for a UserError."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")  # of libraries only warnings
+    for package in ("invact_vla", "latent_actions", "libero_eval"):
+        logging.getLogger(package).setLevel(logging.INFO)
     try:
         result = action()
     except UserError as error:

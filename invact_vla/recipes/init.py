@@ -1,4 +1,4 @@
-"""`invact vla init`: fresh weights and a tokenizer, the common start of every variant of a ladder.
+"""`invact vla init`: fresh weights and a tokenizer, the common start of every variant of an experiment.
 
 <out>/model/    checkpoint folder (HF layout) with latent tokens in unused vocabulary rows
 """

@@ -261,7 +261,7 @@ def _announce(labels: RunLabels, todo: int, total: int) -> None:
         "%s: %d episodes to run, %d of %d recorded; at most %d steps, %s of one core at %d steps/s, the "
         "policy's time not counted",
         *(labels.policy_name, todo, total - todo, total, steps),
-        f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min",
+        f"{max(seconds, 1):.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min",
         STEPS_PER_S,
     )
 

@@ -95,6 +95,16 @@ def test_help_explains_every_option(name, capsys):
             assert len(comment_of(option.owner, option.field)) > 3, f"{option.flag} has no comment"
 
 
+def test_lines_of_libraries_are_not_shown():
+    """In a process of its own: pytest has handlers for every logger."""
+    code = (
+        "import logging; from invact_vla.config.command import run; "
+        "run(lambda: [logging.getLogger(n).info(n) for n in ('accelerate', 'latent_actions.x')])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0 and result.stderr == "latent_actions.x\n"
+
+
 # fmt: off
 @dataclass
 class Explained:

@@ -98,12 +98,12 @@ def test_repetitions_have_names_of_their_own():
         ExperimentConfig(stages=stages)
 
 
-def test_every_stage_of_the_retrieval_ladder_parses():
+def test_every_stage_of_the_retrieval_experiment_parses():
     """Settings and configs of each stage make a config; comparisons get three seeds of all variants."""
     path = REPOSITORY / "configs" / "ladder" / "retrieval.yaml"
-    ladder = parse_config(ExperimentConfig, ["--config_path", str(path)])
-    scheduler = Scheduler(ladder)
-    for name, stage in ladder.stages.items():
+    experiment = parse_config(ExperimentConfig, ["--config_path", str(path)])
+    scheduler = Scheduler(experiment)
+    for name, stage in experiment.stages.items():
         module, config_name, _ = COMMANDS[stage.command]
         words = scheduler._command(name)[3 + len(stage.command.split()) :]
         config = parse_config(getattr(importlib.import_module(module), str(config_name)), words)
@@ -119,12 +119,12 @@ def test_every_stage_of_the_retrieval_ladder_parses():
             )
 
 
-LADDERS = [p for p in (REPOSITORY / "configs/ladder").glob("*.yaml") if "report" not in p.stem]
+EXPERIMENTS = [p for p in (REPOSITORY / "configs/ladder").glob("*.yaml") if "report" not in p.stem]
 
 
-@pytest.mark.parametrize("path", sorted(LADDERS), ids=lambda p: p.stem)
-def test_every_ladder_names_configs_that_exist(path):
-    ladder = parse_config(ExperimentConfig, ["--config_path", str(path)])
-    for stage in ladder.stages.values():
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS), ids=lambda p: p.stem)
+def test_every_experiment_names_configs_that_exist(path):
+    experiment = parse_config(ExperimentConfig, ["--config_path", str(path)])
+    for stage in experiment.stages.values():
         if stage.config is not None:
             find_config(stage.config)

@@ -1,1 +1,1 @@
-"""The HTML report of a ladder: one self-contained file, made from run folders."""
+"""The HTML report of an experiment: one self-contained file, made from run folders."""

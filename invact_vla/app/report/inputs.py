@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class VariantInputs:
-    """One variant of the ladder."""
+    """One variant of the experiment."""
 
     rollouts: Path  # run folder with episodes.jsonl
     posttrain: Path | None = None  # run folder with metrics.jsonl
@@ -35,7 +35,7 @@ class ReportInputs:
     variants: dict[
         str, VariantInputs
     ]  # name -> variant; the first is what the others are compared with
-    title: str = "InvAct ladder in miniature"  # heading
+    title: str = "InvAct in miniature"  # heading
     hardware: str = ""  # a sentence on the machine and the time, shown in the summary
     controls: dict[str, Path] = field(default_factory=dict)  # name -> rollouts, e.g. expert
     encoder: Path | None = None  # run folder: retrieval.json, metrics.jsonl, *.png

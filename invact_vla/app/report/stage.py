@@ -1,6 +1,6 @@
 """`invact report`: run folders in, `<out>/report.html` out.
 
-As a stage of a ladder, its settings name the folders of other stages (YAML in one line each):
+As a stage of an experiment, its settings name the folders of other stages (YAML in one line each):
 
     variants: "{none: {rollouts: {rollout_none}, posttrain: {post_none}, reported_success_rate: 34},
             invact: {rollouts: {rollout_invact}, posttrain: {post_invact}, pretrain: {pre_invact}}}"

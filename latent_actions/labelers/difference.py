@@ -23,7 +23,9 @@ from latent_actions.labelers.quantizers import ProductQuantizerConfig, Quantizer
 class FeatureDifferenceConfig(LabelerConfig):
     """Features of the last frame minus those of the first, cut into codes."""
 
-    features: FeatureConfig = field(default_factory=lambda: RandomFeatureConfig(side=2))  # of what
+    features: FeatureConfig = field(
+        default_factory=lambda: RandomFeatureConfig(side=2)
+    )  # whose change is taken
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
     quantizer: QuantizerConfig = field(default_factory=ProductQuantizerConfig)  # what to fit
 

@@ -85,6 +85,7 @@ def set_in_configs() -> dict[tuple[str, str], str]:
         command = next(
             (c for p, c in CONFIG_COMMANDS.items() if place.startswith(f"configs/{p}")), ""
         )
+        command = "report" if place.endswith("_report.yaml") else command
         text = yaml.safe_load(path.read_text())
         for flag in _flags(text):
             found.setdefault((command, flag), place)

@@ -388,6 +388,8 @@ def test_merge_command_with_a_head(tmp_path: Path) -> None:
         load_pretrained(tmp_path / "run")
     with pytest.raises(UserError, match="is an input"):
         merge_command.main(replace(config, out=tmp_path / "base"))
+    with pytest.raises(UserError, match="exists and is not empty"):
+        merge_command.main(config)
     with pytest.raises(UserError, match="no adapter folder"):
         merge_command.main(replace(config, adapter=tmp_path / "base"))
 

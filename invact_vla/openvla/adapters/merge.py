@@ -38,6 +38,8 @@ def main(config: MergeConfig) -> Path:
     inputs = (checkpoint_folder(config.base), adapter_folder(config.adapter))
     if config.out.resolve() in [path.resolve() for path in inputs]:
         raise UserError(f"--out {config.out} is an input: give a new folder")
+    if config.out.is_dir() and any(config.out.iterdir()):
+        raise UserError(f"--out {config.out} exists and is not empty: give a new folder")
     pretrained = load_merged(*inputs)
     pretrained.model.to(getattr(torch, config.dtype))
     save_pretrained(pretrained, config.out)

@@ -129,7 +129,7 @@ def fit_task(
     return replace(start, model=gather_full_model(start.model, lambda: OpenVLA(start.config)))
 
 
-def _finish(config: C, run: Run, task: Task, trained: VLACheckpoint, save: Callable) -> None:
+def _finish(config: Any, run: Run, task: Task, trained: VLACheckpoint, save: Callable) -> None:
     """Save first, so that nothing that evaluation meets can cost the training."""
     save(config, trained, run.folder)
     summary = dict(task.summary)

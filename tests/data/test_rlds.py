@@ -126,6 +126,7 @@ def test_damage(folder: Path) -> None:
     with pytest.raises(UserError, match="ends within a record"):
         opened(folder)
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])  # one bit of the last record
+    assert len(opened(folder).episodes) == 2  # listing reads little
     with pytest.raises(UserError, match="checksum does not agree"):
         opened(folder).numbers(1)
     path.write_bytes(b"x" + whole[1:])

@@ -138,9 +138,6 @@ class RldsDataset(StoredDataset):
             inner = tree.setdefault(above[0], {}) if above else tree
             inner[last] = tfds.features.Text() if encoded else self._feature(key)
         names = {"steps/" + "/".join(self._path(key)) for key in keys}
-        if place not in self._checked:
-            check_record(self._records[place])
-            self._checked.add(place)
         data = read_features(
             self._records[place],
             lambda name: name.split("/ragged_")[0] in names,
@@ -158,11 +155,19 @@ class RldsDataset(StoredDataset):
                 f"({short(error)}): fetch it again"
             ) from error
 
+    def _checked_read(self, place: int, keys: Sequence[str], encoded: bool = False) -> Any:
+        """As `_read`, of a record whose checksum agrees: that reads all of it, but once, and only of
+        episodes that are used."""
+        if place not in self._checked:
+            check_record(self._records[place])
+            self._checked.add(place)
+        return self._read(place, keys, encoded)
+
     def _numbers(self, place: int, keys: Sequence[str]) -> np.ndarray:
         """(T, numbers) of some keys put together."""
         rows = [
             np.concatenate([np.ravel(_part(step, self._path(k))) for k in keys])
-            for step in self._read(place, keys)
+            for step in self._checked_read(place, keys)
         ]
         return np.array(rows)
 
@@ -175,7 +180,7 @@ class RldsDataset(StoredDataset):
     def stored_frames(self, place: int, camera: str) -> np.ndarray:
         key = self.camera_keys[camera]
         where = f"{self.where(place)}, {camera}"
-        steps = self._read(place, [key], encoded=True)
+        steps = self._checked_read(place, [key], encoded=True)
         if not len(steps):
             raise UserError(f"{where}: no pictures: fetch it again")
         first = decode_picture(where, _part(steps[0], self._path(key)))

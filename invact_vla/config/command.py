@@ -21,6 +21,7 @@ _NO_TYPE = re.compile(
 )
 _LONGEST = 2000  # letters of a message
 _NO_VALUE = re.compile(r"Missing required field\(s\) (.*) for \w+")
+_BARE = re.compile(r"Couldn't instantiate class \w+ using the given arguments\.?")
 _NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
 
 
@@ -88,7 +89,8 @@ def _cause(error: BaseException | None) -> str:
     parts: list[str] = []
     while error is not None:
         text = _about_types(str(error).strip())
-        if text and not any(text in known for known in parts):
+        says_nothing = _BARE.fullmatch(text) and error.__cause__ is not None
+        if text and not says_nothing and not any(text in known for known in parts):
             parts.append(text)
         error = error.__cause__
     return "; because: ".join(parts)

@@ -16,6 +16,7 @@ from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.recipes.init import InitConfig
 from invact_vla.recipes.pretrain import PretrainConfig
+from invact_vla.training.loop import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,3 +201,9 @@ def test_a_part_is_set_option_by_option(tmp_path: Path) -> None:
     ).loop
     assert (loop.steps, loop.log_every) == (7, 4)
     assert parse_config(PretrainConfig, ["--config_path", str(path), "--overwrite"]).overwrite
+
+
+def test_a_value_out_of_range_is_told_in_its_own_words() -> None:
+    with pytest.raises(UserError) as found:
+        parse_config(LoopConfig, ["--steps", "0", "--batch_size", "8"])
+    assert str(found.value).startswith("steps"), "no sentence of the parser before the cause"

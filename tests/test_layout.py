@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ ROWS = (
 )
 LEVELS = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 MOST_FILES = 22  # in a folder
+COPIED = 10  # lines that may not stand in two files
 DOORS = {
     "av": {"invact_vla/data"},
     "h5py": {"invact_vla/data", "libero_eval"},
@@ -98,6 +100,7 @@ LAZY = {
 }
 
 
+@cache
 def modules() -> list[Path]:
     return [p for package in PACKAGES for p in sorted((REPOSITORY / package).rglob("*.py"))]
 
@@ -107,18 +110,23 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def module_names() -> frozenset[str]:
+    return frozenset(map(name_of, modules()))
+
+
 def room_of(name: str) -> str:
     return max((r for r in LEVELS if name == r or name.startswith(r + ".")), key=len)
 
 
 def targets(path: Path) -> set[str]:
     """The modules of this project that a module imports."""
-    known = {name_of(p) for p in modules()}
-    found = {name for name, _ in imports(path)} & known
+    found = {name for name, _ in imports(path)} & module_names()
     # `from package import module` means the module
     return {n for n in found if not any(f.startswith(n + ".") for f in found)} - {name_of(path)}
 
 
+@cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """(imported module, whether at the top of the file) of every import statement."""
     tree = ast.parse(path.read_text())
@@ -170,6 +178,27 @@ def test_no_folder_is_crowded() -> None:
     counts = Counter(path.parent for path in modules())
     crowded = {str(folder): n for folder, n in counts.items() if n > MOST_FILES}
     assert not crowded, f"more than {MOST_FILES} files: {crowded}"
+
+
+def blocks(path: Path) -> set[tuple[str, ...]]:
+    """Runs of COPIED statements' lines in the bodies of functions, as ast writes them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = [line for part in body for line in ast.unparse(part).split("\n")]
+            found |= {tuple(lines[i : i + COPIED]) for i in range(len(lines) - COPIED + 1)}
+    return found
+
+
+def test_nothing_is_copied() -> None:
+    home: dict[tuple[str, ...], str] = {}
+    for path in modules():
+        for block in blocks(path):
+            other = home.setdefault(block, path.name)
+            assert other == path.name, (
+                f"{COPIED} lines of {other} are in {path.name}: {block[0]} ..."
+            )
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

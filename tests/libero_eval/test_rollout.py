@@ -144,9 +144,10 @@ def test_stopping_early_ends_the_workers_and_keeps_the_rows(
 
     append = EpisodeLog.append
     monkeypatch.setattr(EpisodeLog, "append", interrupted)
+    others = multiprocessing.active_children()
     with pytest.raises(KeyboardInterrupt):
         roll_out(make_runner(tmp_path), JOBS, executor=workers(1), max_errors=1)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= set(others)
     assert len(read_episodes(tmp_path)) == 1
 
 
@@ -240,7 +241,7 @@ def test_film_shows_the_episode_and_a_first_success_is_filmed_later(
     assert find_video(tmp_path, rows[1]) is None
     with caplog.at_level(logging.WARNING):
         record_success_videos(make, rows, HERE)
-    assert not caplog.records
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     video = find_video(tmp_path, rows[1])
     assert video is not None and video.stat().st_size < 40_000
     with av.open(str(video)) as container:

@@ -20,7 +20,7 @@ from libero_eval.rollout.command import find_video
 Policies = Mapping[str, EvaluatedPolicy]
 MAX_CURVES = 3  # metrics shown per run besides the loss
 # shown when a run has them; otherwise the first in alphabetical order
-FAVORITES = ("verb_accuracy", "contrast", "skill", "perplexity_min", "perplexity_mean",
+FAVORITES = ("verb_accuracy", "contrast", "r2_vs_copy", "perplexity_min", "perplexity_mean",
              "latent_accuracy", "action_accuracy", "action_l1")  # fmt: skip
 NOT_CURVES = ("step", "samples", "seconds", "learning_rate", "loss", "gradient_norm")
 

@@ -27,7 +27,7 @@ TINY = {
     "posttrain_cpu.yaml": "posttrain_debug.yaml --loop.steps 2 --loop.log_every 1 "
     "--loop.checkpoint_every 1",
     "rollout_cpu.yaml": "rollout_debug.yaml --policy.type checkpoint --max_steps 3 --episodes 1 "
-    "--variant mine",
+    "--policy_name mine",
 }
 
 

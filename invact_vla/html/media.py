@@ -12,6 +12,7 @@ from invact_vla.html.render import Html
 from invact_vla.untrusted.pictures import open_picture
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
+MAX_VIDEO = 32 << 20  # bytes; an episode of LIBERO has about 200 kB
 MAX_PICTURE_PX = 1100  # wider pictures are scaled down
 JPEG_QUALITY = 82
 POSTER_QUALITY = 60  # hundreds of them may be on one page
@@ -38,7 +39,12 @@ def frame(array: np.ndarray, alt: str) -> Html:
 
 
 def video(path: Path, label: str) -> Html:
-    """A <video> of an mp4 or webm file: silent, looping, started by the reader."""
+    """A <video> of an mp4 or webm file: silent, looping, started by the reader; a sentence in the place
+    of one above MAX_VIDEO, since the page holds it."""
+    size = path.stat().st_size
+    if size > MAX_VIDEO:
+        words = f"{label}: {size >> 20} MiB, above the {MAX_VIDEO >> 20} MiB that a page holds"
+        return Html('<p class="soft">{}</p>').format(words)
     uri = data_uri(path.read_bytes(), path.suffix)
     return _video("metadata", label, Html(""), uri)
 

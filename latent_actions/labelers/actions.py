@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.limits import short, some
+from invact_vla.core.limits import some
 from invact_vla.data.video.frames import true_actions
+from invact_vla.untrusted.arrays import read_npz
 from latent_actions.video.records import PairRecord
 
 
@@ -56,11 +57,13 @@ def pair_actions(records: Sequence[PairRecord], config: ActionsConfig) -> np.nda
 def _read(path: Path, array: str) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"no true actions at {path}: expected one .npz file per video")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values = np.asarray(arrays[array], np.float64)
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} has no array {array} ({short(str(error))})") from error
+    values = _numbers(read_npz(path, array), path)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise UserError(f"{path}: expected {array} of shape (frames, dimensions), finite")
     return values
+
+
+def _numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.dtype.kind not in "fiu":
+        raise UserError(f"{path}: expected numbers, got {values.dtype}")
+    return values.astype(np.float64)

@@ -13,7 +13,7 @@ MAX_BYTES = 256 << 20  # of the unpacked array
 
 
 def read_npz(path: Path, name: str, limit: int = MAX_BYTES) -> np.ndarray:
-    """The array `name` of an .npz file. UserError for a missing, damaged or enormous one."""
+    """The array of numbers `name` of an .npz file. UserError for a missing, damaged or enormous one."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}")
@@ -27,8 +27,8 @@ def read_npz(path: Path, name: str, limit: int = MAX_BYTES) -> np.ndarray:
             raise UserError(f"{path}: array {short(name)} has {sizes[name]} bytes, at most {limit}")
         with np.load(path, allow_pickle=False) as arrays:
             value = arrays[name]
-        if not isinstance(value, np.ndarray):
-            raise ValueError(f"{short(name)} is no array")
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+            raise ValueError(f"{short(name)} is no array of numbers")
         return value
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError,
             NotImplementedError, MemoryError) as error:  # fmt: skip

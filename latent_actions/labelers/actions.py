@@ -57,13 +57,7 @@ def pair_actions(records: Sequence[PairRecord], config: ActionsConfig) -> np.nda
 def _read(path: Path, array: str) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"no true actions at {path}: expected one .npz file per video")
-    values = _numbers(read_npz(path, array), path)
+    values = read_npz(path, array).astype(np.float64)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise UserError(f"{path}: expected {array} of shape (frames, dimensions), finite")
     return values
-
-
-def _numbers(values: np.ndarray, path: Path) -> np.ndarray:
-    if values.dtype.kind not in "fiu":
-        raise UserError(f"{path}: expected numbers, got {values.dtype}")
-    return values.astype(np.float64)

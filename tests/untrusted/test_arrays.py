@@ -34,6 +34,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "has no array b: it has a" in refusal(path, "b")
     np.savez(path, a=np.array([{}], dtype=object))
     assert "no .npz file of numbers" in refusal(path)
+    np.savez(path, a=np.array(["text"]))
+    assert "no array of numbers" in refusal(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", b"not an array")
     assert "no .npz file of numbers" in refusal(path)

@@ -70,8 +70,8 @@ class CrossViewConfig(LabelerConfig):
             arrays = self._moments(folder / "training" / "views")
             torch.manual_seed(self.training.seed)
             model = CrossViewModel(self.model, self.kind)
-            sizes, part = (self.model.code_length, self.model.codebook_size), folder / "training"
-            fit_guarded(model, *sizes, arrays, self.training, part, self.kind, device)
+            sizes = (self.model.code_length, self.model.codebook_size)
+            fit_guarded(model, *sizes, arrays, self.training, folder, self.kind, device)
             save_network(model, self.model, place)
 
         place = trained_part(self.trained, folder, train)

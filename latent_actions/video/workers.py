@@ -1,6 +1,7 @@
 """Work spread over spawned processes that end with their parent."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -96,8 +97,11 @@ def _new_pool(workers: int) -> ProcessPoolExecutor:
 
 def _end_with(parent: int) -> None:
     """Leave when the parent is gone: a pool's worker would otherwise wait for ever after a
-    SIGKILL.
+    SIGKILL. Torch has one thread: there is a worker for each core.
     """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -135,7 +135,7 @@ class CrossViewModel(LapoModel):
         first, second = both[:, :3], both[:, 3:]
         error = F.mse_loss(self.forward_model(first, codes), second)
         copy = F.mse_loss(first, second).clamp_min(1e-9)
-        loss = error + quantized.loss
+        loss = error + self.weight(copy) * quantized.loss
         metrics = {"r2_vs_copy": 1 - error.detach() / copy}
         if self.kind == "mvp_lam":
             swapped = torch.cat(codes.chunk(2)[::-1])

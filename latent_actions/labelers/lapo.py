@@ -122,13 +122,18 @@ class LapoModel(nn.Module):
         pair = to_images(batch["frames"], self.config.size)
         first, second = pair[:, :3], pair[:, 3:]
         quantized, predicted = self(batch["frames"])
-        error, copy = F.mse_loss(predicted, second), F.mse_loss(first, second)
+        error, copy = F.mse_loss(predicted, second), F.mse_loss(first, second).clamp_min(1e-9)
         return TrainingStep(
-            loss=error + quantized.loss,
+            loss=error + self.weight(copy) * quantized.loss,
             quantized=quantized,
             change=(second - first).abs().mean(dim=(1, 2, 3)),
-            metrics={"r2_vs_copy": 1 - error.detach() / copy.clamp_min(1e-9)},
+            metrics={"r2_vs_copy": 1 - error.detach() / copy},
         )
+
+    def weight(self, copy: Tensor) -> Tensor | float:
+        """Of the quantizer's loss: in the units of the error where vectors are whitened, else as LAPO.
+        copy: the error of the first frame."""
+        return copy if self.config.whiten else 1.0
 
     def look_up(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         codes = self.codes(batch["frames"])

@@ -171,7 +171,7 @@ class TrainableUnivla(UnivlaModel):
         error = F.mse_loss(output.prediction.detach().float(), features[:, 1])
         copy = F.mse_loss(features[:, 0], features[:, 1]).clamp_min(1e-9)
         return TrainingStep(
-            loss=output.loss(features[:, 1]),
+            loss=output.loss(features[:, 1], copy if self.config.whiten else 1.0),
             quantized=output.action,
             change=batch["change"],
             metrics={"r2_vs_copy": 1 - error / copy},

@@ -33,10 +33,11 @@ class UnivlaOutput:
     context: Quantized | None
     prediction: Tensor
 
-    def loss(self, target: Tensor) -> Tensor:
-        """Mean squared error of the features (B, N, D) and the losses of the codebooks."""
-        context = 0.0 if self.context is None else self.context.loss
-        return F.mse_loss(self.prediction.float(), target.float()) + self.action.loss + context
+    def loss(self, target: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+        """Mean squared error of the features (B, N, D) and `weight` times the losses of the
+        codebooks."""
+        books = self.action.loss + (0.0 if self.context is None else self.context.loss)
+        return F.mse_loss(self.prediction.float(), target.float()) + weight * books
 
 
 class UnivlaModel(nn.Module):

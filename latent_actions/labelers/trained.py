@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invact_vla.core.files import atomic_folder, hash_file, hash_tree, read_json, write_json
-from invact_vla.training.device import CPU, exact
+from invact_vla.training.device import CPU, exact, place
 from invact_vla.training.distributed import rank_info
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.untrusted.model_config import decode_config, on_meta
@@ -26,11 +26,13 @@ from latent_actions.labelers.collapse import CollapseConfig, refuse_static
 from latent_actions.labelers.guarded import GuardedTask, after_step, guarded_loss, measure
 from latent_actions.labelers.labeler import TrainingFrames, ends, full_batches, subfolder_or_self
 from latent_actions.labelers.laq.checkpoint import check_weights
+from latent_actions.labelers.vector_quantizers import settle
 from latent_actions.video.records import PairRecord
 
 logger = logging.getLogger(__name__)
 
 MODEL_PART = "model"  # sub-folder of a labeling run that holds the trained network
+SETTLING = 50  # batches from which the moments of a trained network are taken
 MEASURED = 512  # training pairs on which a trained network is measured, at most
 BATCH = 64  # pairs per forward pass; fixed, so that labels never depend on the caller's batches
 
@@ -81,7 +83,7 @@ def draw(
 
 
 def fit_guarded(
-    model: nn.Module,
+    model: Any,
     positions: int,
     codes: int,
     arrays: Mapping[str, np.ndarray],
@@ -99,6 +101,8 @@ def fit_guarded(
     part = folder / "training" / name
     part.mkdir(parents=True, exist_ok=True)
     fit(task, guarded_loss, batch_at, loop, part, after_step, f"train {name}", device)
+    drawn = (place(batch_at(step), device) for step in range(SETTLING))
+    settle(model, drawn, model.training_step)
     count = len(next(iter(arrays.values())))
     rows = np.unique(np.linspace(0, count - 1, min(count, MEASURED)).astype(int))
     batches = [

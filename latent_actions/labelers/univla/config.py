@@ -34,12 +34,15 @@ class UnivlaConfig:
     # decorrelate what the codes are cut from (see Whiten); not published: without it trainings end with
     # one or two codes per position, or with positions that repeat each other
     whiten: bool = False
+    residual: bool = (
+        False  # true: the decoder predicts the change of the features; not published either
+    )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.whiten, bool):
-            raise ValueError("whiten must be true or false")
+        if not isinstance(self.whiten, bool) or not isinstance(self.residual, bool):
+            raise ValueError("whiten and residual must be true or false")
         for field in dataclasses.fields(self):
-            if field.name == "whiten":
+            if field.name in ("whiten", "residual"):
                 continue
             size = getattr(self, field.name)
             if type(size) is not int or not 0 < size <= MAX_SIZE:

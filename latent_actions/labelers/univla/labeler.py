@@ -50,7 +50,7 @@ def small_model() -> UnivlaConfig:
     """A model of a few million parameters; its dino_dim is set to that of the features."""
     return UnivlaConfig(
         model_dim=128, latent_dim=4, num_latents=CODEBOOK_SIZE, context_latents=CODEBOOK_SIZE,
-        enc_blocks=3, dec_blocks=3, num_heads=4, text_dim=128, whiten=True,
+        enc_blocks=3, dec_blocks=3, num_heads=4, text_dim=128, whiten=True, residual=True,
     )  # fmt: skip
 
 

@@ -57,6 +57,9 @@ class UnivlaModel(nn.Module):
         self.vq = self._quantizer(size)
         self.patch_up, self.action_up = nn.Linear(dim, wide), nn.Linear(code, wide)
         self.decoder = Stack(wide, wide, config.dec_blocks, config.num_heads, False, dim)
+        if config.residual:  # the first prediction is the first frame itself
+            nn.init.zeros_(self.decoder.out.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.decoder.out.bias)  # type: ignore[arg-type]
         if first:
             self.lang_proj = nn.Linear(config.text_dim, wide)
             return
@@ -98,13 +101,14 @@ class UnivlaModel(nn.Module):
     ) -> Tensor:
         """Features of the second frame, (B, N, D), from those of the first, (B, 1, N, D), the vectors
         (B, K, Q) of the latent action and, in stage 2, the task-irrelevant codes."""
+        start = first[:, 0] if self.config.residual else 0.0
         first = self.patch_up(first)
         parts = [self.action_up(vectors)[:, None], first]
         if context is not None:
             parts.insert(1, self.action_up_uncontrol(context.vectors)[:, None])
         tokens = torch.cat(parts, dim=2)
         found = self.decoder(tokens, words, self._seen(tokens, seen))
-        return found[:, 0, tokens.shape[2] - first.shape[2] : tokens.shape[2]]
+        return start + found[:, 0, tokens.shape[2] - first.shape[2] : tokens.shape[2]]
 
     def encode(
         self, features: Tensor, words: Tensor | None = None, seen: Tensor | None = None

@@ -7,8 +7,8 @@ from invact_vla.app.report import labeler_sections, run_sections
 from invact_vla.app.report.experiment_section import experiment, read_named
 from invact_vla.app.report.inputs import ReportInputs
 from invact_vla.html.render import write_page
-from libero_eval.report.run_page import TEMPLATES as EPISODE_TEMPLATES
-from libero_eval.report.scope import scope_line
+from libero_eval.report.lines import scope_line
+from libero_eval.report.run import TEMPLATES as EPISODE_TEMPLATES
 
 logger = logging.getLogger(__name__)
 MAX_BYTES = 15_000_000

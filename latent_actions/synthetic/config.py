@@ -7,6 +7,42 @@ ACTION_S = (1.2, 1.8)  # duration of an action of a take, seconds; above the loa
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variety:
+    """What real video has and a tidy room seen by still cameras has not; 0: nothing of it, to the byte.
+
+    Every take draws its own strengths, from none up to these.
+    """
+
+    shake: float = 0.0  # turns of all cameras, degrees from the middle
+    views: float = (
+        0.0  # cameras nearer and farther, lower and higher, wider: 1 is from 0.7 to 2.2 m
+    )
+    lens: float = 0.0  # barrel distortion at the corner of the picture, as a share of its half side
+    light: float = 0.0  # changes of the exposure within a take, as a share
+    blur: float = 0.0  # exposure, as a share of the time between frames, while the camera turns
+    noise: float = 0.0  # standard deviation of the sensor's noise, of full scale
+    # hands thicker and thinner by this share, of more skin tones, with bare arms as often as this
+    hands: float = 0.0
+    people: float = 0.0  # probability of each: a body, a second hand, somebody who walks behind
+    occlusion: float = 0.0  # probability that something near hides a side of the picture
+    textures: float = 0.0  # contrast of fine structure on all surfaces
+    slow: float = 0.0  # actions last up to 1 + this times as long, and repeat as many times more
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0 or (name in SHARES and value > 1):
+                limit = "in [0, 1]" if name in SHARES else "at least 0"
+                raise ValueError(f"variety.{name} must be {limit}, got {value}")
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+TIDY = Variety()  # a tidy room
+SHARES = ("views", "lens", "light", "blur", "hands", "people", "occlusion", "textures")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SynthContent:
     """Synthetic human video: how much of it, how varied, how fine."""
 
@@ -25,6 +61,7 @@ class SynthContent:
     size: int = 112  # side of the square frames, px, even
     fps: float = 10.0  # Ego-Exo4D videos, frames per second
     crf: int = 23  # quality of H.264 and VP9: higher is smaller and worse
+    variety: Variety = TIDY  # what real video has besides
 
     def __post_init__(self) -> None:
         counts = (

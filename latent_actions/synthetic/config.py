@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 SSV2_FPS = 12.0  # SSV2 videos, frames per second
 ACTION_S = (1.2, 1.8)  # duration of an action of a take, seconds; above the loader's 1.0 s
 
@@ -14,9 +16,7 @@ class Variety:
     """
 
     shake: float = 0.0  # turns of all cameras, degrees from the middle
-    views: float = (
-        0.0  # cameras nearer and farther, lower and higher, wider: 1 is from 0.7 to 2.2 m
-    )
+    views: float = 0.0  # cameras nearer, higher and wider: 1 is up to 80 degrees, glasses up to 90
     lens: float = 0.0  # barrel distortion at the corner of the picture, as a share of its half side
     light: float = 0.0  # changes of the exposure within a take, as a share
     blur: float = 0.0  # exposure, as a share of the time between frames, while the camera turns
@@ -30,16 +30,15 @@ class Variety:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0 or (name in SHARES and value > 1):
-                limit = "in [0, 1]" if name in SHARES else "at least 0"
-                raise ValueError(f"variety.{name} must be {limit}, got {value}")
+            largest = 1.0 if name not in ("shake", "noise", "slow") else np.inf
+            if not 0 <= value <= largest:
+                raise ValueError(f"variety.{name} must be in [0, {largest:g}], got {value}")
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
 
 
 TIDY = Variety()  # a tidy room
-SHARES = ("views", "lens", "light", "blur", "hands", "people", "occlusion", "textures")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class People:
         self.cloth = tuple(rng.uniform(0.1, 0.9, 3))
         mirror = 1.0 if side == "right" else -1.0
         sway = _wave(rng, times, 3) * (0.04, 0.025, 0.012) * rng.uniform(0.2, 1)
-        middle = np.array([-mirror * rng.uniform(0.08, 0.28), rng.uniform(-0.25, 0.05), 0.05])
+        middle = np.array([-mirror * rng.uniform(0.12, 0.3), rng.uniform(-0.25, 0.05), 0.05])
         reach = rng.uniform(0, 1) ** 2 * np.array([0.12, 0.10, 0.06])
         hand = middle + np.abs(_wave(rng, times, 3)) * reach
         speed, start = rng.uniform(0.2, 0.7), rng.uniform(-1.2, 1.2)

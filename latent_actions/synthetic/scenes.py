@@ -135,9 +135,9 @@ def _exo_cameras(rng: np.random.Generator, count: int, spread: float) -> tuple[E
         ExoCamera(
             name=f"cam{number + 1:02d}",
             azimuth=float(np.radians(azimuth + rng.uniform(-18, 18))),
-            elevation=float(np.radians(rng.uniform(22 - 12 * spread, 42 + 18 * spread))),
-            distance=float(rng.uniform(0.95 - 0.25 * spread, 1.15 + 1.05 * spread)),
-            fovy_deg=float(rng.uniform(31 - 3 * spread, 36 + 22 * spread)),
+            elevation=float(np.radians(rng.uniform(22, 42 + 18 * spread))),
+            distance=float(rng.uniform(0.95 - 0.25 * spread, 1.15)),
+            fovy_deg=float(rng.uniform(31 - 3 * spread, 36 + 44 * spread)),
         )
         for number, azimuth in enumerate(azimuths)
     )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_STEPS = 4  # of Gauss-Newton
+_STEPS = 3  # of Gauss-Newton
 _DAMPING = 1e-3  # on the diagonal of the normal equations, frames in [0, 1]
 _OUTLIER = 1.5  # times the pair's mean error: an error at which a pixel counts half
 _WORST = 0.5  # share of the frame that the camera may move by; beyond it the pair is left as it is

@@ -12,7 +12,7 @@ from latent_actions.encoder.inputs.camera_motion import steadied
 
 _SMALLEST = 0.4  # side of the square as a share of the frame, at least
 _WIDTH = 4.0  # side of the square in standard deviations of where the motion is
-_GRID = 48  # px: motion is looked for in frames of at most this size
+_GRID = 32  # px: motion is looked for in frames of at most this size
 
 
 def focused(pixels: Tensor, size: int) -> Tensor:

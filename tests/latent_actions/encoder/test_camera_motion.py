@@ -38,7 +38,7 @@ def test_the_map_between_two_views_is_found(shift, zoom, roll):
     theta = torch.tensor([[cos, -sin, shift[0]], [sin, cos, shift[1]]], dtype=torch.float32)
     first, second = seen_by(theta, 3)
     found = affine_between(first, second)
-    assert (found - theta).abs().amax() < 0.03
+    assert (found - theta).abs().amax() < 0.05
     assert ((found - theta).abs().amax(dim=(1, 2)) < 0.015).float().mean() > 0.6
 
 
@@ -75,11 +75,11 @@ def test_steady_differences_of_a_fixed_camera_are_plain_ones():
 
 
 def test_the_square_is_around_what_moves_whatever_the_camera_does():
-    for shift in ((0, 0), (2, 1)):
+    for shift, side in (((0, 0), 0.6), ((2, 1), 0.85)):
         clip = with_patch(moving(shift, 4), step=2)
         theta = motion_square(clip)[0]
         middle = (theta[:, 2] + 1) * 24
-        assert theta[0, 0] == theta[1, 1] < 0.75 and theta[0, 1] == theta[1, 0] == 0
+        assert theta[0, 0] == theta[1, 1] < side and theta[0, 1] == theta[1, 0] == 0
         assert abs(middle[0] - 15) < 5 and abs(middle[1] - 24) < 5
         assert (theta[:, :2] @ torch.ones(2) + theta[:, 2]).max() <= 1 + 1e-6
     still = motion_square(moving((0, 0), 3))

@@ -1,5 +1,6 @@
 """The generator: same bytes whatever the interruptions, truth that agrees with the pictures."""
 
+import functools
 import json
 import os
 import signal
@@ -266,6 +267,7 @@ def test_every_kind_of_variety_changes_the_pictures_and_none_changes_nothing(nam
         replace(Variety(), **{name: -0.1})
 
 
+@functools.cache
 def recorded(variety):
     content = replace(TINY, size=48, variety=variety)
     return record(content, plan_take(content, "train", 0), content.fps)
@@ -278,6 +280,7 @@ def test_masks_of_a_varied_take_are_those_of_hand_and_object():
         assert len(masks) == len(found.frames[camera]) >= len(plain.frames[camera])
     ego = [(take.masks["ego"] == 1).mean() for take in (found, plain)]
     assert ego[0] < ego[1]  # glasses see more of the room
+    recorded.cache_clear()
     again = recorded(WIDE)
     np.testing.assert_array_equal(again.frames["cam01"], found.frames["cam01"])
 

@@ -62,7 +62,6 @@ def tokens_of(policy: "OpenVLAPolicy") -> "ActionTokens | None":
 
 
 def _otherwise(policy: "OpenVLAPolicy", **changes: Any) -> Ask:
-    """The same policy with other attributes."""
     other = copy.copy(policy)
     vars(other).update(changes)
     return lambda observations: other.act_batch(list(observations))

@@ -112,7 +112,6 @@ def write_compare_page(path: Path, results: Sequence[PolicyComparison]) -> Path:
 
 
 def _view(result: PolicyComparison, folder: Path) -> dict[str, Any]:
-    """What the template shows of one comparison."""
     # who solved an episode, in words, for episodes that both policies ran
     names = "both", f"only {result.second.name}", f"only {result.first.name}", "neither"
     solved = dict(zip([(1, 1), (0, 1), (1, 0), (0, 0)], names, strict=True))

@@ -139,7 +139,6 @@ class Stopper:
         )
 
     def _met(self) -> str:
-        """Why the run may end now, or nothing."""
         rule, (_, low, high) = self.rule, self._interval()
         after = f"after {len(self._counted)} episodes"
         if self._baseline is not None and not low <= 0 <= high:

@@ -319,13 +319,14 @@ def test_a_server_that_listens_later() -> None:
         thread.join()
 
 
-def test_a_server_that_greets_late() -> None:
+def test_a_server_that_greets_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection at once, and speaks much later than a connection may take."""
 
     def response(_: dict[str, Any]) -> dict[str, Any]:
         time.sleep(1.0)
         return CARD
 
+    monkeypatch.setattr("libero_eval.serving.client.CONNECT_S", 0.3)
     with strange_server(response) as url:
         Link(url, 5).close()
         with pytest.raises(

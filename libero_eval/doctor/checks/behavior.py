@@ -49,7 +49,6 @@ class Variant:
 
 
 def _turned(cameras: tuple[str, ...], how: str) -> Change:
-    """Frames of these cameras turned."""
 
     def change(observation: Observation) -> Observation:
         for camera in cameras:
@@ -61,13 +60,11 @@ def _turned(cameras: tuple[str, ...], how: str) -> Change:
 
 
 def _swapped(observation: Observation) -> Observation:
-    """Each camera's frame in the other's place."""
     assert observation.wrist is not None
     return replace(observation, agentview=observation.wrist, wrist=observation.agentview)
 
 
 def _variants_of(context: DiagnosticContext) -> Iterator[Variant]:
-    """All that can be tried on this policy."""
     needs = context.policy_needs
     now = "no such field" if context.folder is None else str(list(context.model.image_rotation))
     for cameras in [(c,) for c in needs] + ([needs] if len(needs) > 1 else []):

@@ -122,7 +122,6 @@ def replay(context: DiagnosticContext) -> Finding:
 
 
 def _no_task(context: DiagnosticContext, demo: Demonstration) -> str:
-    """Why the simulator is not asked."""
     return (
         f"{demo.name} is of no task of {context.protocol.suite_name}: give --suite with a folder that "
         "holds its BDDL file to have it simulated"

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from invact_vla.html.render import Html
-from invact_vla.untrusted.pictures import open_picture
+from invact_vla.untrusted.arrays import open_picture
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
 MAX_VIDEO = 32 << 20  # bytes; an episode of LIBERO has about 200 kB

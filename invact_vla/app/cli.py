@@ -77,7 +77,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "sanity-check a baseline encoder's embeddings",
     ),
     "encoder vila": (
-        "latent_actions.retrieval.baselines.vila_train",
+        "latent_actions.retrieval.baselines.vila",
         "VilaTrainConfig",
         "train the VILA baseline",
     ),

@@ -27,7 +27,7 @@ DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 @dataclass(frozen=True)
 class RecordedTake:
     """frames, masks: per camera uint8 (T, H, W, 3) and (T, h, w); pose, velocity (T, 7); cut
-    (T,).
+    (T,); axes: of cameras, as truth.py has them.
     """
 
     frames: dict[str, np.ndarray]
@@ -35,6 +35,7 @@ class RecordedTake:
     pose: np.ndarray
     velocity: np.ndarray
     cut: np.ndarray
+    axes: dict[str, np.ndarray]
 
 
 def take_files(out: Path, content: SynthContent, plan: TakePlan) -> dict[str, Path]:
@@ -67,7 +68,10 @@ def write_recording(out: Path, content: SynthContent, plan: TakePlan) -> None:
     recording = record(content, plan, fps)
     for camera, frames in recording.frames.items():
         write_video(files[camera], frames, fps, "vp9" if single else "h264", content.crf)
-    write_truth(files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks)
+    write_truth(
+        files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks,
+        recording.axes,
+    )  # fmt: skip
 
 
 def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
@@ -77,7 +81,9 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
         side=plan.side, size=content.size,
     )  # fmt: skip
     renderer = _renderer(content.size)
-    tracks = _camera_tracks(plan, world, fps)
+    every = _camera_tracks(plan, world, fps)
+    tracks = every if plan.camera is None else {plan.camera: every[plan.camera]}
+    shown = every if plan.camera is None else {"camera": every[plan.camera], EGO: every[EGO]}
     shape = (plan.frames, content.size, content.size, 3)
     frames = {camera: np.empty(shape, np.uint8) for camera in tracks}
     masks = {
@@ -102,7 +108,8 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
                 masks[camera][index] = renderer.mask(world, track, index, content.mask_size, things)
             pose[index], velocity[index, :6] = wrist_motion(world)
             velocity[index, 6] = grip[local]
-    return RecordedTake(frames, masks, pose, velocity, cut)
+    axes = {name: track.axes for name, track in shown.items()}
+    return RecordedTake(frames, masks, pose, velocity, cut, axes)
 
 
 def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, CameraTrack]:
@@ -113,8 +120,7 @@ def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, Camera
     ]
     times = np.arange(plan.frames) / fps
     tracks = {EGO: ego_track(plan.rng(CAMERA_PURPOSE), times, np.concatenate(wrists), fps)}
-    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in world.scene.exo}
-    return tracks if plan.camera is None else {plan.camera: tracks[plan.camera]}
+    return tracks | {camera.name: exo_track(camera, plan.frames) for camera in world.scene.exo}
 
 
 def _colors(names: tuple[str, str]) -> tuple[Color, Color]:

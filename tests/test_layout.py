@@ -31,6 +31,7 @@ CONFIG_COMMANDS = {
     "encoder/compare": "encoder compare",
     "latent/laq": "latent train",
     "latent/label": "latent label",
+    "latent/report": "latent report",
     "vla/init": "vla init",
     "vla/pretrain": "vla pretrain",
     "vla/posttrain": "vla posttrain",

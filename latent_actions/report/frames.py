@@ -1,8 +1,9 @@
 """Frames that an action can be told in: the world's, the camera's, and a level one with a heading.
 
-A code that is the same from every camera can only be read in a frame that the cameras share; a code that
-sees pixels alone, best in the camera's own. Axes are (..., 3, 3), columns are unit vectors in world
-coordinates, z is up. A camera's columns are right, up and backwards, as MuJoCo and OpenGL have them.
+A code that is the same from every camera can only be read in a frame that the cameras share; a code
+that sees pixels alone, best in the camera's own. Axes are (..., 3, 3), columns are unit vectors in
+world coordinates, z is up. A camera's columns are right, up and backwards, as MuJoCo and OpenGL
+have them.
 """
 
 import numpy as np
@@ -23,8 +24,8 @@ def heading_axes(camera: np.ndarray) -> np.ndarray:
 
 
 def into_frame(actions: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Actions (N, A) in world coordinates -> in axes (N, 3, 3): the first three numbers (a velocity) and
-    the next three (a rotation) are turned, the others stay."""
+    """Actions (N, A) in world coordinates -> in axes (N, 3, 3): the first three numbers (a velocity)
+    and the next three (a rotation) are turned, the others stay."""
     if actions.shape[1] < 3 or axes.shape != (len(actions), 3, 3):
         raise ValueError(f"expected (N, >= 3) and (N, 3, 3), got {actions.shape} and {axes.shape}")
     turned = np.array(actions, np.float64)

@@ -23,6 +23,7 @@ from invact_vla.untrusted.arrays import read_npz
 from latent_actions.labelers.actions import action_file, read_actions
 from latent_actions.report.frames import heading_axes, into_frame
 
+AUTO, NONE = "auto", "none"
 WORLD, CAMERA, HEADING, WEARER, ROBOT = "world", "camera", "camera heading", "wearer", "robot base"
 FRAMES = {
     WORLD: "fixed axes of the room, z up",
@@ -62,8 +63,15 @@ class _Track:
     robot: bool = False
 
 
-def find_truth(videos: Path) -> Path | None:
-    """The folder of true actions beside the videos, as `invact data synth` lays it out; None without."""
+def truth_folder(option: str, videos: Path | None) -> Path | None:
+    """The folder of true actions that an option means: "none", "auto" (beside the videos, as `invact
+    data synth` lays it out), or the folder itself. UserError for a folder that is not there."""
+    if option not in (AUTO, NONE):
+        if not Path(option).is_dir():
+            raise UserError(f"no folder {option}: expected true actions, an .npz file per video")
+        return Path(option)
+    if option == NONE or videos is None:
+        return None
     places = (videos.parent / "truth" / videos.name, videos / "truth")
     return next((place for place in places if place.is_dir()), None)
 

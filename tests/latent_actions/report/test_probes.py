@@ -7,7 +7,7 @@ from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore
 from latent_actions.report.frames import heading_axes, into_frame
 from latent_actions.report.probes import mlp, one_hot, ridge, transfer
-from latent_actions.report.truth import CAMERA, HEADING, WEARER, WORLD, find_truth, true_motion
+from latent_actions.report.truth import CAMERA, HEADING, WEARER, WORLD, true_motion, truth_folder
 
 VIDEOS, PAIRS = 40, 6
 GROUPS = np.repeat(np.arange(VIDEOS), PAIRS).tolist()
@@ -120,7 +120,7 @@ def test_true_actions_of_pairs_in_every_frame(tmp_path) -> None:
     axes = {"camera_axes": LOOKS_X, "ego_axes": np.eye(3), "cam01_axes": LOOKS_X}
     tiled = {name: np.tile(value, (8, 1, 1)) for name, value in axes.items()}
     (tmp_path / "truth/ssv2").mkdir(parents=True)
-    assert find_truth(tmp_path / "ssv2") == tmp_path / "truth/ssv2"
+    assert truth_folder("auto", tmp_path / "ssv2") == tmp_path / "truth/ssv2"
     for name in ("7", "take_1"):
         np.savez(tmp_path / f"truth/ssv2/{name}.npz", velocity=velocity, **tiled)
     store = store_of(["v/7.webm", "takes/take_1/448/cam01.mp4", "v/none.webm"])

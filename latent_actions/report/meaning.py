@@ -81,7 +81,7 @@ def tested_pairs(labeled: Labeled, labeler: Labeler, most: int) -> Decoded:
 def measure_meaning(labeled: Labeled, labeler: Labeler, pairs: Decoded) -> Meaning:
     """All tests on decoded pairs of a store; there is at least one."""
     frames, size = pairs.frames, labeler.codebook_size
-    groups = [labeled.groups[row] for row in pairs.rows]
+    groups = list(np.array(labeled.groups)[pairs.rows])
     own = labeler.codes(frames)
     still = labeler.codes(np.repeat(frames[:, :1], frames.shape[1], axis=1))
     modes, counts = np.unique(still, axis=0, return_counts=True)

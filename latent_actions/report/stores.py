@@ -86,7 +86,7 @@ class Labeled:
             for row in zip(self.store.video_id, self.store.path, self.store.text, strict=True)
         ]
 
-    @property
+    @cached_property
     def groups(self) -> list[str]:
         """What shares a fold and is drawn whole: the take, or the video."""
         return [row.take for row in self.rows]

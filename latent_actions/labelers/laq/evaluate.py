@@ -117,7 +117,7 @@ def pair_errors(
     device = model.device
     found = torch.cat([model.codes(video) for video in _videos(frames, device)])
     vectors, codes = model.vq.decode(found), found.cpu().numpy()
-    other = torch.from_numpy(_derangement(len(codes), np.random.default_rng([seed, 0]))).to(device)
+    other = torch.from_numpy(derangement(len(codes), np.random.default_rng([seed, 0]))).to(device)
     copies = [_square(video[:, :, 0], video[:, :, 1]) for video in _videos(frames, CPU)]
     return codes, {
         "true": _errors(model, frames, lambda i: vectors[i]),
@@ -165,7 +165,7 @@ def _r2(error: np.ndarray, change: np.ndarray) -> float:
     return float(1 - error.mean() / change.mean()) if change.any() else math.nan
 
 
-def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
+def derangement(count: int, rng: np.random.Generator) -> np.ndarray:
     """A permutation that moves every item: a cycle through a random order."""
     order = rng.permutation(count)
     moved = np.empty(count, np.int64)

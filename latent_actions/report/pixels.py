@@ -40,7 +40,7 @@ def decode_rows(
     for path, members in tqdm(of_video.items(), "decode", unit="video", mininterval=5, leave=False):
         try:
             found |= _decode(labeled, path, members, count, size, fit)
-        except (UserError, OSError, ValueError) as error:
+        except (UserError, OSError, ValueError, IndexError) as error:
             broken.append(short(error))
     kept = [row for row in rows.tolist() if row in found]
     empty = np.zeros((0, count, size, size, 3), np.uint8)
@@ -68,12 +68,13 @@ def _decode(
     if video_key(video) != store.video_key[rows[0]]:
         raise UserError(f"{video} is not the video that was labeled")
     with open_video(video) as opened:
+        info = opened.info
         spans = {row: (int(store.frame[row]), int(store.frame_end[row])) for row in rows}
         wanted = {
-            row: np.array([start]) if count == 1 else pair_frames(start, end, count, opened.info)
+            row: np.array([start]) if count == 1 else pair_frames(start, end, count, info)
             for row, (start, end) in spans.items()
         }
         unique = np.unique(np.concatenate(list(wanted.values())))
         pictures = opened.frames(unique, size, fit)
-        times = {row: float(np.diff(opened.info.times_of(spans[row]))[0]) for row in rows}
+        times = {row: float(np.diff(info.times_of(spans[row]))[0]) for row in rows}
     return {row: (pictures[np.searchsorted(unique, w)], times[row]) for row, w in wanted.items()}

@@ -17,7 +17,7 @@ from latent_actions.retrieval.probe import folds
 MIN_GROUPS = 5  # fewer videos make no folds worth the name
 STRENGTHS = np.logspace(-4, 2, 13)  # of the ridge, times the number of training pairs
 DRAWS = 1000  # of the bootstrap
-HIDDEN, STEPS, CHECK_EVERY = 64, 300, 20  # of the MLP
+HIDDEN, STEPS, CHECK_EVERY = 64, 200, 20  # of the MLP
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -184,7 +184,7 @@ def _fit_mlp(
             torch.nn.GELU(),
             torch.nn.Linear(HIDDEN, y.shape[1]),
         )
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1, fused=True)
     best, predicted = float("inf"), np.zeros((len(test), y.shape[1]))
     for step in range(STEPS + 1):
         if step % CHECK_EVERY == 0:

@@ -37,11 +37,13 @@ encoder compare: latent_actions.retrieval.compare.CompareEncodersConfig:
 encoder search: latent_actions.retrieval.search.SearchConfig: clips nearest to a clip or a video
 encoder baseline: latent_actions.retrieval.baselines.check.BaselineCheckConfig:
     sanity-check a baseline encoder's embeddings
-encoder vila: latent_actions.retrieval.baselines.vila_train.VilaTrainConfig: train the VILA baseline
+encoder vila: latent_actions.retrieval.baselines.vila.VilaTrainConfig: train the VILA baseline
 encoder levels: latent_actions.retrieval.reference_scores.LevelsConfig:
     chance and oracle of a verb histogram (JSON file)
 latent train: latent_actions.labelers.laq.train.LaqTrainConfig: train LAPA's latent action quantizer
 latent label: latent_actions.labelers.label.LabelConfig: label clip pairs with codes
+latent report: latent_actions.report.command.LatentReportConfig:
+    does a code mean an action? compare label stores before training on them
 latent export: latent_actions.labelers.export.ExportConfig:
     labels as LAPA's jsonl or as a Hugging Face data set
 latent verify: latent_actions.labelers.verify.LaqVerifyConfig:
@@ -91,7 +93,7 @@ GROUPS = {
     "libero": "LIBERO: rollouts, reports, scripted demonstrations",
     "bench": "speed, measured here",
 }
-SAY_THEMSELVES = ("demo", "ladder", "report")  # where their product lies
+SAY_THEMSELVES = ("demo", "ladder", "report", "latent report")  # where their product lies
 DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
 
 

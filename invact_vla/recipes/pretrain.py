@@ -20,8 +20,7 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import run_of
-from invact_vla.data.label_store import LabelStore, read_labels
-from invact_vla.data.label_videos import find_videos
+from invact_vla.data.label_store import LabelStore, find_videos, read_labels
 from invact_vla.data.video.frames import decode_frames
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config, with_latent_tokens

@@ -27,6 +27,7 @@ from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
+from latent_actions.encoder.inputs.focus import focused
 from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.encoder.register_encoder import RegisterEncoder
@@ -45,6 +46,9 @@ class EncoderConfig:
 
     frames: int = 8  # T, frames per clip
     size: int = 48  # H = W in pixels; other sizes are resized
+    # the square around what moves is cut out of frames of this many pixels and scaled to `size`, so that
+    # a small hand is seen as well as a large one; 0: whole frames
+    focus: int = 0
     tubelet: int = 2  # frames per token
     patch: int = 8  # patch size (px)
     # among rgb, diff (frame difference), flow (Lucas-Kanade), features (frozen image model)
@@ -81,12 +85,19 @@ class EncoderConfig:
                 "stream features needs the folder of a frozen model in `features`, and fusion sum "
                 "or gated: it has no pixels to share a stem with"
             )
+        if self.focus and self.focus < self.size:
+            raise ValueError(f"focus must be 0 or at least size {self.size}, got {self.focus}")
         if self.action_dim < 0:
             raise ValueError(f"action_dim must be >= 0, got {self.action_dim}")
         if self.commit.estimator != "none" and self.commit.start >= self.depth:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
             )
+
+    @property
+    def input_size(self) -> int:
+        """H = W of the frames that the encoder is given, in pixels."""
+        return self.focus or self.size
 
     @property
     def has_register_encoder(self) -> bool:
@@ -199,11 +210,13 @@ class InvActEncoder(
             )
         pixels = planes(frames)
         pixels = pixels / 255 if frames.dtype == torch.uint8 else pixels
-        if pixels.shape[2] != self.config.size or pixels.shape[3] != self.config.size:
+        size = (self.config.input_size,) * 2
+        if pixels.shape[2:4] != size:
             flat = rearrange(pixels, "b t h w c -> (b t) c h w")
-            size = (self.config.size, self.config.size)
             flat = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=True)
             pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
+        if self.config.focus:
+            pixels = focused(pixels, self.config.size)
         return pixels
 
     def _plain(self, patches: Tensor, special_tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,7 +241,7 @@ class InvActEncoder(
         (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
         seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
         a clip's vector but by rounding (1e-6)."""
-        clips = as_clips(video, self.config.frames, self.config.size, clip_s)
+        clips = as_clips(video, self.config.frames, self.config.input_size, clip_s)
         found = [
             self.evaluated(batch).embedding.cpu().numpy() for batch in _batches(clips, batch_size)
         ]

@@ -51,7 +51,8 @@ class InvActConfig(LabelerConfig):
 
     def frame_spec(self) -> FrameSpec:
         config = read_json(inside(subfolder_or_self(self.encoder, ENCODER_PART), "config.json"))
-        size = config.get("size") if isinstance(config, dict) else None
+        sizes = [config.get("focus"), config.get("size")] if isinstance(config, dict) else []
+        size = next((size for size in sizes if size), None)
         return FrameSpec(size if type(size) is int else DEFAULT_SIZE)
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:

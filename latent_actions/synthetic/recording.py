@@ -12,11 +12,12 @@ from latent_actions.synthetic.cameras import CameraTrack, ego_track, exo_track
 from latent_actions.synthetic.config import SSV2_FPS, SynthContent
 from latent_actions.synthetic.performance import play, set_phase, wrist_motion
 from latent_actions.synthetic.render import Renderer
+from latent_actions.synthetic.scenes import Scene
 from latent_actions.synthetic.takes import LEAD_S, TakePlan
 from latent_actions.synthetic.textures import Color
 from latent_actions.synthetic.truth import write_truth
 from latent_actions.synthetic.vocabulary import COLORS
-from latent_actions.synthetic.world import World, cached_world
+from latent_actions.synthetic.world import cached_world
 
 EGO = "ego"
 EGO_STREAM = "aria01_214-1"  # file name of the ego RGB stream in Ego-Exo4D
@@ -77,7 +78,7 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
         side=plan.side, size=content.size,
     )  # fmt: skip
     renderer = _renderer(content.size)
-    tracks = _camera_tracks(plan, world, fps)
+    tracks = camera_tracks(plan, world.scene, fps)
     shape = (plan.frames, content.size, content.size, 3)
     frames = {camera: np.empty(shape, np.uint8) for camera in tracks}
     masks = {
@@ -105,15 +106,15 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
     return RecordedTake(frames, masks, pose, velocity, cut)
 
 
-def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, CameraTrack]:
-    """Camera poses over the whole plan; the head sways on through cuts."""
+def camera_tracks(plan: TakePlan, scene: Scene, fps: float) -> dict[str, CameraTrack]:
+    """Camera poses over the whole plan, by camera; the head sways on through cuts."""
     wrists = [
         block.performance.path.sample(np.arange(block.frames) / fps - LEAD_S).wrist
         for block in plan.blocks
     ]
     times = np.arange(plan.frames) / fps
     tracks = {EGO: ego_track(plan.rng(CAMERA_PURPOSE), times, np.concatenate(wrists), fps)}
-    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in world.scene.exo}
+    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in scene.exo}
     return tracks if plan.camera is None else {plan.camera: tracks[plan.camera]}
 
 

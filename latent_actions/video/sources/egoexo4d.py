@@ -9,14 +9,17 @@ structure of InvAct's published validation list).
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
+from latent_actions.video.sources.egoexo4d_poses import hand_paths
 from latent_actions.video.sources.egoexo4d_takes import (
     SceneKey,
     Views,
@@ -66,6 +69,11 @@ class EgoExo4dSource(SourceConfig):
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         return read_clips(self, split)
+
+    def hand_paths(
+        self, records: Sequence[ClipRecord], frames: Sequence[np.ndarray], fps: Sequence[float]
+    ) -> np.ndarray:
+        return hand_paths(self.root, records, frames, fps)
 
     def for_labels(self) -> "EgoExo4dSource":
         return replace(self, views="any")

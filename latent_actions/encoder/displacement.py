@@ -8,13 +8,16 @@ forward, up by gravity and the camera's heading), or the flow of the picture whe
 B clips, N patches, d width, m numbers.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.flow import dense_flow
 
+Vector = Literal["embedding", "displacement", "both"]  # what is given of a clip
 Target = Literal["hand", "flow"]
 NUMBERS: dict[str, int] = {"hand": 3, "flow": 2}  # of each target
 UNIT = 0.1  # of a meter, or of the frame's width: a usual displacement, the loss's scale
@@ -33,6 +36,23 @@ class DisplacementHead(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         narrow = self.narrow(self.norm(patches)).flatten(1)
         return UNIT * self.out(F.gelu(self.hidden(narrow), approximate="tanh")).float()
+
+
+def vector_width(embedding: int, displacement: int, vector: Vector) -> int:
+    """Numbers that an encoder gives of a clip. UserError for a displacement without a head."""
+    if vector != "embedding" and not displacement:
+        raise UserError(
+            f"this encoder has no displacement head, which {vector!r} asks for: train one with "
+            "loss.displacement, as configs/encoder/encoder_motion_cpu.yaml does"
+        )
+    return (vector != "displacement") * embedding + (vector != "embedding") * displacement
+
+
+def vector_of(encoded: Any, vector: Vector) -> Tensor:
+    """What an encoder gives of clips, of its `Encoded`: (B, vector_width)."""
+    if vector == "both":
+        return torch.cat([encoded.embedding, encoded.displacement], dim=1)
+    return encoded.displacement if vector == "displacement" else encoded.embedding
 
 
 def displacement_loss(said: Tensor, true: Tensor) -> Tensor:

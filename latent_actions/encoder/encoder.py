@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
-from latent_actions.encoder.displacement import DisplacementHead
+from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_of, vector_width
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
+from latent_actions.encoder.inputs.focus import focused
 from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.encoder.register_encoder import RegisterEncoder
@@ -37,7 +38,6 @@ from latent_actions.published_model import fetch
 
 FORMAT = "invact-encoder/2"
 MAX_DEPTH = 1024
-Vector = Literal["embedding", "displacement", "both"]  # of a clip
 FEATURES = "features"  # folder of the frozen image model inside an encoder folder
 FILES = ("config.json", "model.safetensors", "README.md", f"{FEATURES}/*")  # of a folder
 
@@ -48,6 +48,9 @@ class EncoderConfig:
 
     frames: int = 8  # T, frames per clip
     size: int = 48  # H = W in pixels; other sizes are resized
+    # the square around what moves is cut out of frames of this many pixels and scaled to `size`, so that
+    # a small hand is seen as well as a large one; 0: whole frames
+    focus: int = 0
     tubelet: int = 2  # frames per token
     patch: int = 8  # patch size (px)
     # among rgb, diff (frame difference), flow (Lucas-Kanade), features (frozen image model)
@@ -85,6 +88,8 @@ class EncoderConfig:
                 "stream features needs the folder of a frozen model in `features`, and fusion sum "
                 "or gated: it has no pixels to share a stem with"
             )
+        if self.focus and self.focus < self.size:
+            raise ValueError(f"focus must be 0 or at least size {self.size}, got {self.focus}")
         if self.action_dim < 0 or not 0 <= self.displacement <= MAX_DEPTH:
             raise ValueError(
                 f"action_dim must be >= 0 and displacement in 0..{MAX_DEPTH}, got "
@@ -94,6 +99,11 @@ class EncoderConfig:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
             )
+
+    @property
+    def input_size(self) -> int:
+        """H = W of the frames that the encoder is given, in pixels."""
+        return self.focus or self.size
 
     @property
     def has_register_encoder(self) -> bool:
@@ -215,11 +225,13 @@ class InvActEncoder(
             )
         pixels = planes(frames)
         pixels = pixels / 255 if frames.dtype == torch.uint8 else pixels
-        if pixels.shape[2] != self.config.size or pixels.shape[3] != self.config.size:
+        size = (self.config.input_size,) * 2
+        if pixels.shape[2:4] != size:
             flat = rearrange(pixels, "b t h w c -> (b t) c h w")
-            size = (self.config.size, self.config.size)
             flat = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=True)
             pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
+        if self.config.focus:
+            pixels = focused(pixels, self.config.size)
         return pixels
 
     def _plain(self, patches: Tensor, special_tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,28 +261,11 @@ class InvActEncoder(
         (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
         seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
         a clip's vector but by rounding (1e-6)."""
-        clips = as_clips(video, self.config.frames, self.config.size, clip_s)
+        clips = as_clips(video, self.config.frames, self.config.input_size, clip_s)
         batches = _batches(clips, batch_size)
-        found = [self._vector(self.evaluated(batch), vector).cpu().numpy() for batch in batches]
-        return np.concatenate([*found, np.zeros((0, self.vector_width(vector)), np.float32)])
-
-    def vector_width(self, vector: Vector) -> int:
-        """Numbers that `embed` gives of a clip. UserError for a displacement without a head."""
-        if vector != "embedding" and not self.config.displacement:
-            raise UserError(
-                f"this encoder has no displacement head, which {vector!r} asks for: train one with "
-                "loss.displacement, as configs/encoder/encoder_motion_cpu.yaml does"
-            )
-        widths = {"embedding": self.config.embedding, "displacement": self.config.displacement}
-        return sum(widths.values()) if vector == "both" else widths[vector]
-
-    @staticmethod
-    def _vector(encoded: Encoded, vector: Vector) -> Tensor:
-        parts = {"embedding": encoded.embedding, "displacement": encoded.displacement}
-        chosen = [
-            part for name, part in parts.items() if vector in (name, "both") and part is not None
-        ]
-        return torch.cat(chosen, dim=1)
+        width = vector_width(self.config.embedding, self.config.displacement, vector)
+        found = [vector_of(self.evaluated(batch), vector).cpu().numpy() for batch in batches]
+        return np.concatenate([*found, np.zeros((0, width), np.float32)])
 
     @torch.no_grad()
     @exact()

@@ -99,7 +99,7 @@ def train(
     """The training itself: a function of the config, the table and the seed."""
     rows = table.rows_of("train")
     batches = ClipBatches(
-        table, rows, size=config.model.size, sampler=config.sampler, augmentation=config.augment,
+        table, rows, size=config.model.input_size, sampler=config.sampler, augmentation=config.augment,
         text=config.text, action=config.action, seed=config.seed, part=rank_info(),
         displacement=config.loss.displacement_target if config.loss.displacement else None,
     )  # fmt: skip

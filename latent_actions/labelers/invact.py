@@ -14,7 +14,8 @@ import torch
 from invact_vla.core.files import hash_tree, read_json
 from invact_vla.core.limits import inside
 from invact_vla.training.device import CPU
-from latent_actions.encoder.encoder import InvActEncoder, Vector
+from latent_actions.encoder.displacement import Vector, vector_width
+from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.labelers.embedding_labeler import EmbeddingLabeler, fitted_quantizer
 from latent_actions.labelers.labeler import (
     DEFAULT_SIZE,
@@ -54,7 +55,8 @@ class InvActConfig(LabelerConfig):
 
     def frame_spec(self) -> FrameSpec:
         config = read_json(inside(subfolder_or_self(self.encoder, ENCODER_PART), "config.json"))
-        size = config.get("size") if isinstance(config, dict) else None
+        sizes = [config.get("focus"), config.get("size")] if isinstance(config, dict) else []
+        size = next((size for size in sizes if size), None)
         return FrameSpec(size if type(size) is int else DEFAULT_SIZE)
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
@@ -85,6 +87,7 @@ class InvActLabeller(EmbeddingLabeler):
 
 def embed(model: InvActEncoder, frames: np.ndarray, vector: Vector = "embedding") -> np.ndarray:
     """Windows uint8 (B, T, H, W, 3) -> float32 (B, D), in batches of one shape."""
+    widths = model.config.embedding, model.config.displacement
     batches = full_batches(window(frames, model.config.frames), BATCH, model.device)
     parts = [model.embed(batch, BATCH, vector=vector)[:count] for batch, count in batches]
-    return np.concatenate([*parts, np.zeros((0, model.vector_width(vector)), np.float32)])
+    return np.concatenate([*parts, np.zeros((0, vector_width(*widths, vector)), np.float32)])

@@ -136,8 +136,9 @@ def _write_egoexo4d(config: SynthConfig, takes: dict[str, list[TakePlan]]) -> No
 
 def _write_poses(config: SynthConfig, plan: TakePlan) -> None:
     """Where hand and cameras of a take are."""
-    scene = make_scene(config.seed, plan.split, plan.number, config.n_exo)
-    tracks = camera_tracks(plan, scene, config.fps)
+    variety = config.variety
+    scene = make_scene(config.seed, plan.split, plan.number, config.n_exo, variety)
+    tracks = camera_tracks(plan, scene, config.fps, variety)
     tracks["aria01"] = tracks.pop(EGO)
     pose = read_pose(take_files(config.out, config, plan)["truth"])
     write_ego_pose(config.out / "egoexo4d", plan, pose, tracks)

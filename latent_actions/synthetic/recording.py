@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.data.video.video_io import write_video
-from latent_actions.synthetic.cameras import CameraTrack, ego_track, exo_track
-from latent_actions.synthetic.config import SSV2_FPS, SynthContent
+from latent_actions.synthetic.cameras import CameraTrack, ego_track, exo_track, shaken
+from latent_actions.synthetic.config import SSV2_FPS, SynthContent, Variety
+from latent_actions.synthetic.film import Lens, filmed
+from latent_actions.synthetic.hand import HandLook
+from latent_actions.synthetic.people import People, people_mjcf
 from latent_actions.synthetic.performance import play, set_phase, wrist_motion
 from latent_actions.synthetic.render import Renderer
 from latent_actions.synthetic.scenes import Scene
@@ -21,7 +24,7 @@ from latent_actions.synthetic.world import cached_world
 
 EGO = "ego"
 EGO_STREAM = "aria01_214-1"  # file name of the ego RGB stream in Ego-Exo4D
-CAMERA_PURPOSE = 1
+CAMERA_PURPOSE, LOOK_PURPOSE, PEOPLE_PURPOSE, FILM_PURPOSE = 1, 6, 7, 8
 DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 
 
@@ -73,12 +76,20 @@ def write_recording(out: Path, content: SynthContent, plan: TakePlan) -> None:
 
 def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
     """Simulate and render a plan."""
+    variety = content.variety
     world = cached_world(
         seed=content.seed, split=plan.split, number=plan.number, n_exo=content.n_exo,
-        side=plan.side, size=content.size,
+        side=plan.side, size=content.size, variety=variety,
+        more=people_mjcf() if variety.people else "",
     )  # fmt: skip
+    look, people = plan.look, None
+    if variety:
+        look = _varied(look, plan.rng(LOOK_PURPOSE), variety.hands)
+    if variety.people:
+        times = np.arange(plan.frames) / fps
+        people = People(plan.rng(PEOPLE_PURPOSE), variety.people, plan.side, times)
     renderer = _renderer(content.size)
-    tracks = camera_tracks(plan, world.scene, fps)
+    tracks = camera_tracks(plan, world.scene, fps, variety)
     shape = (plan.frames, content.size, content.size, 3)
     frames = {camera: np.empty(shape, np.uint8) for camera in tracks}
     masks = {
@@ -92,29 +103,54 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
         colors = {performance.kind: _colors(performance.colors)}
         if performance.partner is not None:
             colors[performance.partner] = _colors((performance.colors[1], performance.colors[0]))
-        world.reset(plan.look, colors)
+        world.reset(look, colors)
+        if people is not None:
+            people.enter(world, look, block.start_frame)
         things = set_phase(world, performance)
         cut[block.start_frame] = True
         grip = performance.path.sample(np.arange(block.frames) / fps - LEAD_S).grip
         for local in play(world, performance, fps, block.frames, LEAD_S):
             index = block.start_frame + local
+            if people is not None:
+                people.move(world, index)
             for camera, track in tracks.items():
                 frames[camera][index] = renderer.frame(world, track, index)
                 masks[camera][index] = renderer.mask(world, track, index, content.mask_size, things)
             pose[index], velocity[index, :6] = wrist_motion(world)
             velocity[index, 6] = grip[local]
+    if variety:
+        rng = plan.rng(FILM_PURPOSE)
+        for camera, track in tracks.items():
+            lens = Lens(rng, variety.lens)
+            frames[camera] = filmed(frames[camera], track, lens, rng, variety)
+            masks[camera] = lens.through(masks[camera])
     return RecordedTake(frames, masks, pose, velocity, cut)
 
 
-def camera_tracks(plan: TakePlan, scene: Scene, fps: float) -> dict[str, CameraTrack]:
+def _varied(look: HandLook, rng: np.random.Generator, spread: float) -> HandLook:
+    """Another thickness and skin tone of the hand, and now and then a bare arm."""
+    thickness = rng.uniform(1 - 0.5 * spread, 1 + spread)
+    skin = tuple(
+        float(c) for c in np.clip(np.array(look.skin) * rng.uniform(1 - spread, 1.1), 0, 1)
+    )
+    bare = rng.random() < spread
+    return HandLook(skin, skin if bare else look.sleeve, thickness)
+
+
+def camera_tracks(
+    plan: TakePlan, scene: Scene, fps: float, variety: Variety
+) -> dict[str, CameraTrack]:
     """Camera poses over the whole plan, by camera; the head sways on through cuts."""
     wrists = [
         block.performance.path.sample(np.arange(block.frames) / fps - LEAD_S).wrist
         for block in plan.blocks
     ]
     times = np.arange(plan.frames) / fps
-    tracks = {EGO: ego_track(plan.rng(CAMERA_PURPOSE), times, np.concatenate(wrists), fps)}
+    wrist, rng = np.concatenate(wrists), plan.rng(CAMERA_PURPOSE)
+    tracks = {EGO: ego_track(rng, times, wrist, fps, variety.views)}
     tracks |= {camera.name: exo_track(camera, plan.frames) for camera in scene.exo}
+    if variety.shake:
+        tracks = {name: shaken(track, rng, times, variety.shake) for name, track in tracks.items()}
     return tracks if plan.camera is None else {plan.camera: tracks[plan.camera]}
 
 

@@ -74,13 +74,13 @@ class PublicLoop:
     def __init__(self, job: BenchJob) -> None:
         from libero_eval.env import libero_home
         from libero_eval.env.init_states import init_states
-        from libero_eval.env.tasks import task_name
+        from libero_eval.env.tasks import bddl_file, task_name
 
         protocol = get_protocol(job.protocol)
         libero_home.prepare(Path(job.assets))
         from libero.libero.envs import OffScreenRenderEnv
 
-        bddl = libero_home.bddl_file(protocol.suite, task_name(protocol.suite, job.task))
+        bddl = bddl_file(protocol.suite, task_name(protocol.suite, job.task))
         self._size = size = protocol.render_px
         self._env = OffScreenRenderEnv(
             bddl_file_name=str(bddl), camera_heights=size, camera_widths=size

@@ -29,7 +29,7 @@ def _make_current() -> None:
     if pid not in _context:
         _context.clear()  # a forked parent's context must not be used, nor freed, here
         _context[pid] = _new_context()
-        atexit.register(_free, pid)
+        atexit.register(lambda: _context.pop(pid).free() if pid == os.getpid() else None)
     _context[pid].make_current()
 
 
@@ -46,13 +46,6 @@ def _new_context() -> Any:
             f"no GL context for rendering with MUJOCO_GL={backend}: {error}; "
             "install a Debian package: libegl1 (EGL) or libosmesa6 (OSMesa)"
         ) from error
-
-
-def _free(pid: int) -> None:
-    """Free the context at interpreter exit, before the GL library unloads."""
-    context = _context.pop(pid, None) if pid == os.getpid() else None
-    if context is not None:
-        context.free()
 
 
 class Camera:

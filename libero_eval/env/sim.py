@@ -124,23 +124,23 @@ class LiberoSim:
         Equal, bit for bit, to the init_index-th episode of the public serial loop. An own task
         without init states begins in the random layout of seed `init_index`.
         """
-        self._check_index(init_index)
-        if self._init_states is None:
+        self.check_index(init_index)
+        states = self._init_states
+        if states is None:
             self.reset_random(init_index, settle)
             self.init_index = init_index
             return
         self.episode, self.init_index = f"init state {init_index}", init_index
         assert self.env is not None  # builds it
         self._resets.run(init_index)
-        self._set_physics(self._init_states[init_index])
+        self._set_physics(states[init_index])
         self._begin(settle)
 
-    def _check_index(self, init_index: int) -> None:
-        if self._init_states is None and init_index >= 0:
-            return
-        if self._init_states is None or not 0 <= init_index < len(self._init_states):
-            known = 0 if self._init_states is None else len(self._init_states)
-            raise UserError(f"{self.task}: init states 0..{known - 1}, got {init_index}")
+    def check_index(self, init_index: int) -> None:
+        """Raise UserError for an init state that the task does not have."""
+        count = None if self._init_states is None else len(self._init_states)
+        if init_index < 0 or (count is not None and init_index >= count):
+            raise UserError(f"{self.task}: init states 0..{(count or 0) - 1}, got {init_index}")
 
     def settle(self) -> None:
         """Let the scene come to rest after a reset that did not."""

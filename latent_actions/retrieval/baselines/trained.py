@@ -34,7 +34,7 @@ class TrainedConfig(BaselineConfig):
             subfolder_or_self(self.encoder, "encoder"), device=device
         )
         prepare = Preprocess(
-            frames=model.config.frames, size=model.config.size, stretch=True, colors=UNSCALED,
+            frames=model.config.frames, size=model.config.input_size, stretch=True, colors=UNSCALED,
             mode="bilinear",
         )  # fmt: skip
         return prepare, lambda clips: model(clips.movedim(2, -1)).embedding

@@ -1,10 +1,22 @@
-"""What stands in the scene besides the task: distractors, and the robot in another first pose."""
+"""What perturbations do to a scene: its look (camera pose, lamps, surfaces), and what stands in it.
+
+The look changes fields of the MuJoCo model in place, and nothing of the physics; `LOOK_FIELDS` are put
+back before every episode.
+"""
 
 import importlib
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
+from libero_eval.env.camera import CAMERA_NAMES
+
+LOOK_FIELDS = (
+    "cam_pos", "cam_quat", "light_diffuse", "light_ambient", "light_dir", "mat_rgba", "mat_texid",
+)  # fmt: skip
+TARGET_M = 1.0  # how far before the camera the point lies that it keeps looking at
+FLAT = 0  # mjTEXTURE_2D
 # name -> MJCF geom. Mocap bodies: solid and unmovable, and the flat state keeps its length.
 SHAPES = {
     "box": 'type="box" size="0.022 0.022 0.03"',
@@ -16,16 +28,66 @@ SHAPES = {
 }
 PREFIX = "distractor_"
 PARKED_M = -5.0  # under the floor: not in this episode
-AREA_M = (
-    0.28,
-    0.34,
-)  # half sides in x and y of where they may stand, around the workspace's center
+# half sides in x and y of where they may stand, around the workspace's center
+AREA_M = (0.28, 0.34)
 RADIUS_M = 0.06  # free table needed around one
 EVEN_M = 0.002  # a place is free if it is this level with the table
 TABLE_M = 0.06  # the table top lies within this of the workspace's origin
 GRID = 15  # rays along a side that find the table's height
 FAR_M = 2.0  # above everything, where rays start
 TRIES = 400
+
+
+def move_camera(sim: Any, rng: np.random.Generator, meters: float) -> None:
+    """Move the third-person camera within a ball and aim it at the same point, the horizon level."""
+    model = sim.model
+    camera = model.camera(CAMERA_NAMES["agentview"]).id
+    rotation = Rotation.from_quat(model.cam_quat[camera], scalar_first=True).as_matrix()
+    target = model.cam_pos[camera] - TARGET_M * rotation[:, 2]  # a camera looks along -z
+    direction = rng.normal(size=3)
+    offset = direction / np.linalg.norm(direction) * meters * rng.random() ** (1 / 3)
+    model.cam_pos[camera] += offset
+    back = model.cam_pos[camera] - target
+    back /= np.linalg.norm(back)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    matrix = np.stack([right, np.cross(back, right), back], axis=1)
+    model.cam_quat[camera] = Rotation.from_matrix(matrix).as_quat(scalar_first=True)
+
+
+def change_light(sim: Any, rng: np.random.Generator, strength: float) -> None:
+    """Scale each lamp's brightness by 1 +- strength and tilt it by up to 45 degrees x strength."""
+    model = sim.model
+    for lamp in range(model.nlight):
+        scale = 1 + rng.uniform(-strength, strength)
+        model.light_diffuse[lamp] *= scale
+        model.light_ambient[lamp] *= scale
+        tilted = model.light_dir[lamp] + strength * rng.uniform(-1, 1, size=3)
+        model.light_dir[lamp] = tilted / np.linalg.norm(tilted)
+
+
+def change_textures(sim: Any, rng: np.random.Generator, strength: float) -> None:
+    """Tint the surfaces of the room and, with this probability each, give them another's texture."""
+    model = sim.model
+    materials = surface_materials(sim)
+    texture_of = {m: int(model.mat_texid[m].max()) for m in materials}
+    flat = [m for m, t in texture_of.items() if t >= 0 and model.tex_type[t] == FLAT]
+    textures = {m: model.mat_texid[m].copy() for m in flat}
+    for material in materials:
+        model.mat_rgba[material, :3] *= 1 - strength * rng.random(3)
+        donor = flat[int(rng.integers(len(flat)))] if flat else material
+        if rng.random() < strength and material in textures:
+            model.mat_texid[material] = textures[donor]
+
+
+def surface_materials(sim: Any) -> list[int]:
+    """Materials of everything that is neither robot nor object nor fixture: table, floor, walls."""
+    model, env = sim.model, sim.env
+    things = {**env.objects_dict, **env.fixtures_dict}
+    prefixes = ("robot", "gripper", "mount", *(t.naming_prefix for t in things.values()))
+    bodies = [model.body(body).name for body in model.geom_bodyid]
+    pairs = zip(model.geom_matid, bodies, strict=True)
+    return sorted({int(m) for m, body in pairs if m >= 0 and not body.startswith(prefixes)})
 
 
 def add_distractors(xml: str) -> str:
@@ -42,12 +104,11 @@ def add_distractors(xml: str) -> str:
 def place_distractors(sim: Any, rng: np.random.Generator, count: int) -> None:
     """Stand `count` of them, colored at random, in free places of the table; fewer if it is full."""
     model, data = sim.model, sim.data
-    model_geoms = {name: model.geom(f"{PREFIX}{name}_geom").id for name in SHAPES}
     data.mocap_pos[:, 2] = PARKED_M
     sim.env.sim.forward()
     table_z = _table_height(sim)
     for name in rng.permutation(list(SHAPES))[:count]:
-        geom = model_geoms[name]
+        geom = model.geom(f"{PREFIX}{name}_geom").id
         model.geom_rgba[geom, :3] = rng.uniform(0.1, 0.95, size=3)
         place = _free_place(sim, rng, table_z)
         if place is None:

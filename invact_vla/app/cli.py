@@ -77,7 +77,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "sanity-check a baseline encoder's embeddings",
     ),
     "encoder vila": (
-        "latent_actions.retrieval.baselines.vila_train",
+        "latent_actions.retrieval.baselines.vila",
         "VilaTrainConfig",
         "train the VILA baseline",
     ),
@@ -92,6 +92,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "train LAPA's latent action quantizer",
     ),
     "latent label": ("latent_actions.labelers.label", "LabelConfig", "label clip pairs with codes"),
+    "latent report": (
+        "latent_actions.report.command",
+        "LatentReportConfig",
+        "does a code mean an action? compare label stores before training on them",
+    ),
     "latent export": (
         "latent_actions.labelers.export",
         "ExportConfig",
@@ -228,7 +233,7 @@ GROUPS = {
     "libero": "LIBERO: rollouts, reports, scripted demonstrations",
     "bench": "speed, measured here",
 }
-SAY_THEMSELVES = ("demo", "ladder", "report")  # where their product lies
+SAY_THEMSELVES = ("demo", "ladder", "report", "latent report")  # where their product lies
 DEFAULT_CONFIGS = {"demo": "configs/ladder/demo.yaml"}
 
 

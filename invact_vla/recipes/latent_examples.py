@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
-from invact_vla.data.label_store import LabelStore
-from invact_vla.data.label_videos import find_videos
+from invact_vla.data.label_store import LabelStore, find_videos
 from invact_vla.data.video.frames import decode_frames
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
 from invact_vla.openvla.heads import ActionHead

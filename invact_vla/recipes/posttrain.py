@@ -18,11 +18,9 @@ from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import run_of
 from invact_vla.data.action_stats import Bounds
-from invact_vla.data.dataset import RobotDataset
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig, RobotDataset, long_enough, require
 from invact_vla.data.frame_cache import FrameCache, FrameReader
-from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.validate import long_enough, require
+from invact_vla.data.readers import open_dataset
 from invact_vla.openvla.adapters.adapter import save_adapter
 from invact_vla.openvla.adapters.attach import attach
 from invact_vla.openvla.adapters.lora import LoraConfig, merge

@@ -14,8 +14,7 @@ import torch
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import run_of
-from invact_vla.data.label_store import LabelStore, read_labels
-from invact_vla.data.label_videos import find_videos
+from invact_vla.data.label_store import LabelStore, find_videos, read_labels
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config, with_latent_tokens
 from invact_vla.openvla.heads.tokens import TokensHead

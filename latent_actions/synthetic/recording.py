@@ -31,7 +31,7 @@ DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 @dataclass(frozen=True)
 class RecordedTake:
     """frames, masks: per camera uint8 (T, H, W, 3) and (T, h, w); pose, velocity (T, 7); cut
-    (T,).
+    (T,); axes: of cameras, as truth.py has them.
     """
 
     frames: dict[str, np.ndarray]
@@ -39,6 +39,7 @@ class RecordedTake:
     pose: np.ndarray
     velocity: np.ndarray
     cut: np.ndarray
+    axes: dict[str, np.ndarray]
 
 
 def take_files(out: Path, content: SynthContent, plan: TakePlan) -> dict[str, Path]:
@@ -71,7 +72,10 @@ def write_recording(out: Path, content: SynthContent, plan: TakePlan) -> None:
     recording = record(content, plan, fps)
     for camera, frames in recording.frames.items():
         write_video(files[camera], frames, fps, "vp9" if single else "h264", content.crf)
-    write_truth(files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks)
+    write_truth(
+        files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks,
+        recording.axes,
+    )  # fmt: skip
 
 
 def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
@@ -89,7 +93,9 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
         times = np.arange(plan.frames) / fps
         people = People(plan.rng(PEOPLE_PURPOSE), variety.people, plan.side, times)
     renderer = _renderer(content.size)
-    tracks = camera_tracks(plan, world.scene, fps, variety)
+    every = camera_tracks(plan, world.scene, fps, variety)
+    tracks = every if plan.camera is None else {plan.camera: every[plan.camera]}
+    shown = every if plan.camera is None else {"camera": every[plan.camera], EGO: every[EGO]}
     shape = (plan.frames, content.size, content.size, 3)
     frames = {camera: np.empty(shape, np.uint8) for camera in tracks}
     masks = {
@@ -124,7 +130,8 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
             lens = Lens(rng, variety.lens)
             frames[camera] = filmed(frames[camera], track, lens, rng, variety)
             masks[camera] = lens.through(masks[camera])
-    return RecordedTake(frames, masks, pose, velocity, cut)
+    axes = {name: track.axes for name, track in shown.items()}
+    return RecordedTake(frames, masks, pose, velocity, cut, axes)
 
 
 def _varied(look: HandLook, rng: np.random.Generator, spread: float) -> HandLook:
@@ -151,7 +158,7 @@ def camera_tracks(
     tracks |= {camera.name: exo_track(camera, plan.frames) for camera in scene.exo}
     if variety.shake:
         tracks = {name: shaken(track, rng, times, variety.shake) for name, track in tracks.items()}
-    return tracks if plan.camera is None else {plan.camera: tracks[plan.camera]}
+    return tracks
 
 
 def _colors(names: tuple[str, str]) -> tuple[Color, Color]:

@@ -1,7 +1,6 @@
 """What a video source is: a config that lists its clips. The members are in `sources/`."""
 
 import abc
-import logging
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,9 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import VideoError
-from latent_actions.video.decode_errors import damage_of
 from latent_actions.video.probes import PROBES, Probed, probe_all
 from latent_actions.video.records import ClipRecord, Split
-from latent_actions.video.skip_report import SkipReport
-
-logger = logging.getLogger(__name__)
+from latent_actions.video.skip_report import SkipReport, damage_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,8 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.conventions import LIBERO_ACTION_DIM, LIBERO_STATE_DIM, to_libero_action
-from invact_vla.data.dataset import RobotDataset
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig, RobotDataset
+from invact_vla.data.readers import open_dataset
 from libero_eval.doctor.demonstrations import (
     FILES,
     FRAMES,

@@ -9,8 +9,8 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short
+from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
-from invact_vla.data.readers.hdf5_file import open_hdf5, read_array
 from libero_eval.env.tasks import find_task, task_names
 from libero_eval.expert.recording import DATASET_NAMES
 

@@ -8,7 +8,7 @@ import draccus
 
 from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.files import read_json
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig
 
 LEAST_STEPS = 100  # fewer have barely moved the weights, whatever the data
 LEAST_PASSES = 0.1  # over the samples

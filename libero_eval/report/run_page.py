@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from invact_vla.data.video.decode import VideoError, decode_all
+from invact_vla.data.video.frames import VideoError, decode_all
 from invact_vla.html import media
 from invact_vla.html.render import Html, write_page
 from libero_eval.env.tasks import instruction

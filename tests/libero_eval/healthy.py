@@ -11,7 +11,7 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.readers import open_dataset
 from invact_vla.openvla.checkpoints.checkpoint import fresh, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig

@@ -11,8 +11,7 @@ import numpy as np
 from invact_vla.app.report.inputs import ReportInputs, SampleClip
 from invact_vla.app.report.reading import pictures_of, read_optional_json
 from invact_vla.core.errors import UserError
-from invact_vla.data.label_store import LabelStore, read_labels
-from invact_vla.data.label_videos import find_videos
+from invact_vla.data.label_store import LabelStore, find_videos, read_labels
 from invact_vla.data.video.frames import decode_frames
 from invact_vla.data.video.video_io import write_video
 from invact_vla.html import media

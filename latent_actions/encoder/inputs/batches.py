@@ -22,7 +22,7 @@ from latent_actions.encoder.inputs.language import text_features, verb_sentence,
 from latent_actions.encoder.inputs.sampler import CLIPS_PER_GROUP, GroupSampler, SamplerConfig
 from latent_actions.encoder.losses import BatchLabels
 from latent_actions.encoder.model import Batch
-from latent_actions.video.opposites import direction_of
+from latent_actions.video.verbs import direction_of
 
 VERB_PROMPT_PROB = 0.5  # probability of the bare verb in a sentence instead of the description
 
@@ -47,7 +47,7 @@ class ActionConfig:
     # and the video-text term; the verb alone is the label of groups, verb term and benchmarks
     label: Literal["verb", "direction"] = "verb"
     # probability that the other actions of a group are its own, shown time_reversed: hard negatives of
-    # actions that have a temporal opposite (video/opposites.py); sampler.kind groups, label direction
+    # actions that have a temporal opposite (video/verbs.py); sampler.kind groups, label direction
     time_reversed: float = 0.0
 
     def __post_init__(self) -> None:

@@ -175,10 +175,10 @@ class VideoClips(ClipData):
         self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
     ) -> ClipTable:
         index = build_index(self.source, splits)
-        make = FrameStore.build if self.decode == "once" else FrameStore.on_the_fly
-        store = make(
+        store = FrameStore.build(
             index.records, folder, frames * self.oversample, self.size, workers,
             max_skipped=self.source.max_skipped, index=index.report,
+            on_the_fly=self.decode == "on_the_fly",
         )  # fmt: skip
         best = {record.clip_id for record in index.records if record.best and self.exo == "best"}
         if not best and self.exo == "best":

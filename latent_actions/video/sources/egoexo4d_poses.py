@@ -14,7 +14,7 @@ about its direction of view or tilted, a hand that goes up goes up, and cameras 
 say the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from latent_actions.video.records import ClipRecord
-from latent_actions.video.sources.egoexo4d_takes import read_takes
 
 SIDES = ("right", "left")
 KINDS = ("annotation", "automatic")  # by hand where there are any, else by a model
@@ -32,13 +31,17 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 def hand_paths(
-    root: Path, records: Sequence[ClipRecord], frames: Sequence[np.ndarray], fps: Sequence[float]
+    root: Path,
+    uids: Mapping[str, str],
+    records: Sequence[ClipRecord],
+    frames: Sequence[np.ndarray],
+    fps: Sequence[float],
 ) -> np.ndarray:
     """Positions of a hand at the given frames of each record, in meters, in the gravity-and-heading
     frame that its camera has in the middle of the clip: float32 (N, T, 3), NaN where nothing is
-    annotated. Of two hands the one that goes further. frames: int (T,) each; fps: of the videos.
+    annotated. Of two hands the one that goes further. uids: take_uid of each take; frames: int (T,)
+    each; fps: of the videos.
     UserError if there are no annotations at all."""
-    uids = {take["take_name"]: uid for uid, take in read_takes(root).items()}
     poses: dict[str, _TakePoses | None] = {}
     paths = np.full((len(records), len(frames[0]) if len(frames) else 0, 3), np.nan, np.float32)
     for row, record in enumerate(records):

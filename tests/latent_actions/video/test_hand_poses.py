@@ -12,7 +12,6 @@ from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.synthetic.truth import read_pose
 from latent_actions.video.sources import EgoExo4dSource, Ssv2Source
-from latent_actions.video.sources.egoexo4d_poses import hand_paths
 
 FPS = 8.0
 
@@ -32,7 +31,7 @@ def test_views_share_up_and_length_and_not_heading(tree):
     clips = source.clips("train")
     frames = [np.arange(round(c.start_s * FPS), round(c.end_s * FPS)) for c in clips]
     for clip, span in zip(clips, frames, strict=True):
-        path = hand_paths(source.root, [clip], [span], [FPS])[0]
+        path = source.hand_paths([clip], [span], [FPS])[0]
         true = read_pose(tree / "truth" / "egoexo4d" / f"{clip.take}.npz")[span, :3]
         way, true = path - path[0], true - true[0]
         np.testing.assert_allclose(way[:, 2], true[:, 2], atol=1e-4)
@@ -54,13 +53,13 @@ def test_forward_is_away_from_the_camera(copy):
     ends = {"0": [0.0, 0.0, 0.1], "4": [*(0.1 * along[:2]), 0.3]}
     joints = {f: {"left_wrist": dict(zip("xyz", p, strict=True))} for f, p in ends.items()}
     hand.write_text(json.dumps({f: [{"annotation3D": joint}] for f, joint in joints.items()}))
-    (path,) = hand_paths(copy, [clip], [np.array([0, 2, 4])], [FPS])
+    (path,) = source.hand_paths([clip], [np.array([0, 2, 4])], [FPS])
     way = path - path[0]
     np.testing.assert_allclose(way[2], [0, 0.1 * np.linalg.norm(along[:2]), 0.2], atol=0.02)
     np.testing.assert_allclose(way[1], way[2] / 2, atol=1e-6)
-    (path,) = hand_paths(copy, [clip], [np.array([0, 2, 4])], [4.0])  # a gap of 1 s
+    (path,) = source.hand_paths([clip], [np.array([0, 2, 4])], [4.0])  # a gap of 1 s
     assert np.isnan(path).all()
-    (path,) = hand_paths(copy, [clip], [np.array([4, 5, 6])], [FPS])  # beyond the last
+    (path,) = source.hand_paths([clip], [np.array([4, 5, 6])], [FPS])  # beyond the last
     assert np.isnan(path).all()
 
 
@@ -90,7 +89,7 @@ def test_files_of_another_form_are_named(copy):
     for path in poses(copy, "annotation"):
         path.write_text('{"0": [{"annotation3D": {"right_wrist": 3}}]}')
     with pytest.raises(UserError, match="is no hand annotation of EgoPose"):
-        hand_paths(copy, [clip], [np.array([0])], [FPS])
+        source.hand_paths([clip], [np.array([0])], [FPS])
 
 
 def test_other_sources_know_no_hands(tree):

@@ -12,9 +12,9 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import refuse_pointer, short
 
+SUFFIXES = (".hdf5", ".h5")
 MAX_LINKS = 2_000_000  # names in a file
 MAX_ARRAY = 2 << 30  # bytes of one array
-_WHY = "expected a file that holds its own data; copy them in if you trust it"
 
 
 class _Outside(Exception):
@@ -38,7 +38,10 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except _Outside as error:
-        raise UserError(f"{path}: {short(error)}: {_WHY}") from error
+        raise UserError(
+            f"{path}: {short(error)}: expected a file that holds its own data; copy them in if you "
+            "trust it"
+        ) from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError,
             OverflowError, MemoryError, RecursionError) as error:  # fmt: skip
         raise UserError(
@@ -47,13 +50,9 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def read_array(dataset: Any) -> np.ndarray:
-    """All numbers of a data set. ValueError for other types and for more than MAX_ARRAY bytes."""
-    return read_rows(dataset, slice(None))
-
-
-def read_rows(dataset: Any, rows: slice) -> np.ndarray:
-    """Some rows of a data set; see `read_array`."""
+def read_array(dataset: Any, rows: slice = slice(None)) -> np.ndarray:
+    """The numbers of a data set, or some rows. ValueError for other types and for more than MAX_ARRAY
+    bytes in all."""
     name, dtype = short(str(dataset.name)), getattr(dataset, "dtype", None)
     if dtype is None or dtype.kind not in "biuf":
         raise ValueError(f"{name} holds no numbers")
@@ -65,17 +64,19 @@ def read_rows(dataset: Any, rows: slice) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1024)
-def _refuse_outside(path: Path, size: int, changed_ns: int) -> None:
+def _refuse_outside(path: Path, _size: int, _changed_ns: int) -> None:
     """Look at every link and every data set of a file, once per state of it."""
-    h5 = _h5py()
-    with h5.File(path, "r") as file:
+    import h5py
+
+    low: Any = h5py  # its low-level modules have no types
+    with low.File(path, "r") as file:
         found: list[bytes] = []
         outside: list[bytes] = []
 
         def look(name: bytes, info: Any) -> bool | None:
-            if info.type == h5.h5l.TYPE_HARD:
+            if info.type == low.h5l.TYPE_HARD:
                 found.append(name)
-            elif info.type != h5.h5l.TYPE_SOFT:
+            elif info.type != low.h5l.TYPE_SOFT:
                 outside.append(name)
             return True if outside or len(found) > MAX_LINKS else None
 
@@ -85,21 +86,9 @@ def _refuse_outside(path: Path, size: int, changed_ns: int) -> None:
         if outside:
             raise _Outside(f"{outside[0].decode(errors='replace')} is a link to another file")
         for name in found:
-            if _is_outside(h5.h5o.open(file.id, name)):
+            item = low.h5o.open(file.id, name)
+            if not isinstance(item, low.h5d.DatasetID):
+                continue
+            properties = item.get_create_plist()
+            if properties.get_layout() == low.h5d.VIRTUAL or properties.get_external_count():
                 raise _Outside(f"the numbers of {name.decode(errors='replace')} lie elsewhere")
-
-
-def _h5py() -> Any:
-    """h5py with its low-level modules, which its types do not name."""
-    import h5py
-
-    return h5py
-
-
-def _is_outside(item: Any) -> bool:
-    """Whether an object is a data set with its numbers in other files."""
-    h5d = _h5py().h5d
-    if not isinstance(item, h5d.DatasetID):
-        return False
-    properties = item.get_create_plist()
-    return properties.get_layout() == h5d.VIRTUAL or bool(properties.get_external_count())

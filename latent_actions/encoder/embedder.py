@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from latent_actions.encoder.inputs.features import FrozenFeatures
 from latent_actions.encoder.inputs.streams import stream
 
-Stream = Literal["rgb", "diff", "flow", "features"]
+Stream = Literal["rgb", "diff", "steady", "flow", "features"]
 Stem = Literal["linear", "conv"]
 Fusion = Literal["channels", "sum", "gated"]
 _GROUPS = 8  # of the normalizations between convolutions
@@ -65,7 +65,8 @@ class TubeletEmbedder(nn.Module):
 
     def motion(self, pixels: Tensor) -> Tensor:
         """Mean |difference| of tubelets, standardized in the clip: (B, T, H, W, 3) -> (B, N)."""
-        change = stream(pixels, "diff").abs().mean(dim=-1).float()
+        name = "steady" if "steady" in self.streams else "diff"
+        change = stream(pixels, name).abs().mean(dim=-1).float()
         energy = F.avg_pool3d(change, (self.tubelet, self.patch, self.patch)).flatten(1)
         spread = energy.std(dim=1, keepdim=True) + 1e-6
         return (energy - energy.mean(dim=1, keepdim=True)) / spread

@@ -165,18 +165,36 @@ class ModelReport:
         return {**values, "health": self.health.to_json(), "problems": self.problems()}
 
 
+def measure(model: Any, batches: Sequence[Any], codebook_size: int, seed: int) -> ModelReport:
+    """Measure a LatentActionModel on batches of pairs, see `pair_errors`."""
+    codes, error = pair_errors(model, batches, seed)
+    moves, copy = error["change"] >= STATIC_CHANGE, error["copy"]
+    return ModelReport(
+        health=codebook_stats(codes, codebook_size),
+        r2_true=_r2(error["true"], copy),
+        r2_shuffled=_r2(error["shuffled"], copy),
+        r2_zero=_r2(error["zero"], copy),
+        moving_true=_r2(error["true"][moves], copy[moves]),
+        moving_shuffled=_r2(error["shuffled"][moves], copy[moves]),
+        static_fraction=float(1 - moves.mean()),
+    )
+
+
 @torch.no_grad()
 @exact()
-def measure(model: Any, batches: Sequence[Any], codebook_size: int, seed: int) -> ModelReport:
-    """Measure a LatentActionModel on batches of pairs, which lie where the model does. Shuffled codes
-    come from other pairs."""
+def pair_errors(
+    model: Any, batches: Sequence[Any], seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Codes, int64 (N, K), of a LatentActionModel on batches that lie where it does, and mean squared
+    errors of the second frame, float64 (N,): as predicted with the `true` codes, with those of other
+    pairs (`shuffled`) and with `zero` vectors, and of the first frame in its place (`copy`); `change`:
+    see Prediction."""
     model.eval()
     found = [model.look_up(batch) for batch in batches]
-    codes = torch.cat([codes for codes, _ in found]).cpu().numpy()
-    vectors = torch.cat([vectors for _, vectors in found])
+    codes, vectors = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = _derangement(len(codes), np.random.default_rng([seed, 0]))
     other = vectors[torch.from_numpy(order).to(vectors.device)]
-    used = {"true": vectors, "other": other, "zero": torch.zeros_like(vectors)}
+    used = {"true": vectors, "shuffled": other, "zero": torch.zeros_like(vectors)}
     parts = {name: v.split([len(codes) for codes, _ in found]) for name, v in used.items()}
     rows: dict[str, list[Tensor]] = {name: [] for name in (*used, "copy", "change")}
     for number, batch in enumerate(batches):
@@ -185,17 +203,8 @@ def measure(model: Any, batches: Sequence[Any], codebook_size: int, seed: int) -
             rows[name].append((seen.guess - seen.second).square().flatten(1).mean(dim=1))
         rows["copy"].append((seen.first - seen.second).square().flatten(1).mean(dim=1))
         rows["change"].append(seen.change)
-    error = {name: torch.cat(values).cpu().double().numpy() for name, values in rows.items()}
-    static, copy = error["change"] < STATIC_CHANGE, error["copy"]
-    return ModelReport(
-        health=codebook_stats(codes, codebook_size),
-        r2_true=_r2(error["true"], copy),
-        r2_shuffled=_r2(error["other"], copy),
-        r2_zero=_r2(error["zero"], copy),
-        moving_true=_r2(error["true"][~static], copy[~static]),
-        moving_shuffled=_r2(error["other"][~static], copy[~static]),
-        static_fraction=float(static.mean()),
-    )
+    errors = {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
+    return codes.cpu().numpy(), errors
 
 
 def _r2(error: np.ndarray, change: np.ndarray) -> float:

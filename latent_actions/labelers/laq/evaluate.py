@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from invact_vla.core.files import atomic_file
 from latent_actions.labelers.guarded import ModelReport, measure
@@ -16,9 +17,14 @@ PICTURED = 8  # pairs in the grid
 
 def evaluate(model: LatentActionQuantizer, frames: np.ndarray, seed: int) -> ModelReport:
     """Measure on held-out pairs, uint8 (N, 2, H, W, 3), where the model is."""
-    parts = (frames[start : start + BATCH] for start in range(0, len(frames), BATCH))
-    batches = [torch.from_numpy(np.array(part)).to(model.device) for part in parts]
-    return measure(model, batches, model.config.codebook_size, seed)
+    parts = frame_batches(frames, model.device)
+    return measure(model, parts, model.config.codebook_size, seed)
+
+
+def frame_batches(frames: np.ndarray, device: torch.device) -> list[Tensor]:
+    """uint8 (N, 2, H, W, 3) in parts, on a device."""
+    starts = range(0, len(frames), BATCH)
+    return [torch.from_numpy(np.array(frames[i : i + BATCH])).to(device) for i in starts]
 
 
 @torch.no_grad()

@@ -203,7 +203,7 @@ def pair_errors(
             rows[name].append((seen.guess - seen.second).square().flatten(1).mean(dim=1))
         rows["copy"].append((seen.first - seen.second).square().flatten(1).mean(dim=1))
         rows["change"].append(seen.change)
-    errors = {name: torch.cat(values).double().cpu().numpy() for name, values in rows.items()}
+    errors = {name: torch.cat(values).cpu().double().numpy() for name, values in rows.items()}
     return codes.cpu().numpy(), errors
 
 

@@ -29,7 +29,8 @@ from latent_actions.labelers.vector_quantizers import Quantized, squared_distanc
 from latent_actions.video.records import PairRecord
 
 MODEL_PART = "model"  # sub-folder of a training run that holds the weights
-BATCH = 64  # pairs per forward pass; fixed, so that labels never depend on the caller's batches
+# pairs per forward pass; fixed, so that labels never depend on the caller's batches
+BATCH, CPU_BATCH = 64, 32  # what a small LAQ makes of 32 stays in a core's cache
 CHECKED = "checked"
 BF16_ERROR = (
     0.03  # of its length: how far bf16 moves a delta along a line between two codes, at most
@@ -97,7 +98,8 @@ class LapaLabeller:
         config, device = self.model.config, self.model.device
         codes = [np.zeros((0, self.code_length), np.int64)]
         deltas = [np.zeros((0, self.code_length * config.quant_dim), np.float32)]
-        for batch, count in full_batches(ends(frames), BATCH, device):
+        size = CPU_BATCH if device.type == "cpu" else BATCH
+        for batch, count in full_batches(ends(frames), size, device):
             # resized on the CPU: MPS cannot, and all devices see the same pixels
             video = resize(to_video(batch), config.image_size).to(device)
             with autocast(device, self.dtype):

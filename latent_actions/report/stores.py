@@ -16,8 +16,7 @@ import numpy as np
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short
-from invact_vla.data.label_store import LabelStore, read_labels
-from invact_vla.data.label_vectors import read_vectors
+from invact_vla.data.label_store import LabelStore, read_labels, read_vectors
 from invact_vla.data.source_files import read_columns
 from invact_vla.data.video.frames import file_stamp
 from latent_actions.labelers.label import LabelConfig

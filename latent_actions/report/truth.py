@@ -17,8 +17,7 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short
 from invact_vla.data.label_store import LabelStore
-from invact_vla.data.video.decode import VideoError
-from invact_vla.data.video.frames import true_actions
+from invact_vla.data.video.frames import VideoError, true_actions
 from invact_vla.untrusted.arrays import read_npz
 from latent_actions.labelers.actions import action_file, read_actions
 from latent_actions.report.frames import heading_axes, into_frame

@@ -34,7 +34,6 @@ from latent_actions.retrieval.benchmarks import (
     LanguageBenchmark,
     SceneBiasBenchmark,
 )
-from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS, precisions
 from latent_actions.retrieval.encoders import (
     EvaluatedEncoder,
     difference_embedding,
@@ -42,7 +41,13 @@ from latent_actions.retrieval.encoders import (
     references,
     trained,
 )
-from latent_actions.retrieval.metric import bounds_of
+from latent_actions.retrieval.metric import (
+    AVERAGES,
+    DIRECTION_NAMES,
+    DIRECTIONS,
+    bounds_of,
+    precisions,
+)
 from latent_actions.retrieval.results import Row, Scorer, format_rows, skipped, write_rows
 from latent_actions.retrieval.scenes import ALONE, OWN
 from latent_actions.video.records import Split

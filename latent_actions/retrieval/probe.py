@@ -25,10 +25,9 @@ def probe_hits(
     UserError if there is one label or one group only.
     """
     label_ids, group_ids = as_ids(labels), as_ids(groups)
-    if len(set(labels)) < 2 or len(set(groups)) < 2:
-        raise UserError(
-            f"a probe needs two labels and two takes, got {len(set(labels))} and {len(set(groups))}"
-        )
+    found = len(set(labels)), len(set(groups))
+    if min(found) < 2:
+        raise UserError(f"a probe needs two labels and two takes, got {found[0]} and {found[1]}")
     fold_of = folds(group_ids, seed)[group_ids]
     hits = np.zeros(len(label_ids))
     for fold in np.unique(fold_of):
@@ -60,9 +59,8 @@ def _fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
     y = torch.from_numpy(targets.astype(np.int64))
     weight = torch.zeros(x.shape[1], len(known), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(known), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe"
-    )
+    fit = {"max_iter": _ITERATIONS, "line_search_fn": "strong_wolfe"}
+    optimizer = torch.optim.LBFGS([weight, bias], **fit)
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()

@@ -30,6 +30,17 @@ class Pool:
     query_groups: Sequence[Hashable] | None = None
     gallery_groups: Sequence[Hashable] | None = None
 
+    @classmethod
+    def of(
+        cls, labels: Sequence[Hashable], groups: Sequence[Hashable], queries: Sequence[int],
+        gallery: Sequence[int],
+    ) -> "Pool":  # fmt: skip
+        """Some rows of N clips, labels and groups (N,), as queries and as gallery."""
+        columns = [
+            [c[row] for row in rows] for c in (labels, groups) for rows in (queries, gallery)
+        ]
+        return cls(*columns)
+
     def blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """(rows of queries, same label, left out): the masks are bool (rows, N)."""
         count = len(self.query_labels)

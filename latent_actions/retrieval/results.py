@@ -16,7 +16,7 @@ import numpy as np
 from invact_vla.core.files import atomic_file, write_json
 from invact_vla.core.text_table import text_table
 from invact_vla.stats.bootstrap import percentile_interval, resample
-from latent_actions.retrieval.directions import in_words
+from latent_actions.retrieval.metric import in_words
 
 OVERALL = "all"  # encoder of rows that belong to no encoder
 
@@ -74,10 +74,8 @@ class Scorer:
 
     def skip(self, reason: str, *, measure: str = "skipped", setting: str = "") -> Row:
         """What this encoder could not be measured on, with the reason in one line."""
-        return Row(
-            benchmark=self.benchmark, encoder=self.encoder, measure=measure, setting=setting,
-            note=" ".join(reason.split()),
-        )  # fmt: skip
+        names = {"benchmark": self.benchmark, "encoder": self.encoder}
+        return Row(**names, measure=measure, setting=setting, note=" ".join(reason.split()))
 
 
 def skipped(benchmark: str, reason: str, encoder: str = OVERALL) -> Row:

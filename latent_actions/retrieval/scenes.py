@@ -17,19 +17,14 @@ def _by(key: SceneKey) -> Callable[[str], str]:
     return lambda take: scene_of({"take_name": take}, key)
 
 
-def _merged(take: str) -> str:
-    group = scene_of({"take_name": take}, "keyword")
-    return "covid" if group == "pcr" else group
-
-
-def _activity(take: str) -> str:
-    return scene_of({"take_name": take}, "institution_activity").partition("_")[2] or take
-
-
 TAKE_KEYS: dict[str, Callable[[str], str]] = {
     "keyword": _by("keyword"),  # five activities: nearest to the published chance level
-    "keyword_merged": _merged,  # the same with pcr counted as covid
-    "activity": _activity,  # second word of the name without its digits
+    # the same with pcr counted as covid
+    "keyword_merged": lambda take: (
+        "covid" if _by("keyword")(take) == "pcr" else _by("keyword")(take)
+    ),
+    # second word of the name without its digits
+    "activity": lambda take: _by("institution_activity")(take).partition("_")[2] or take,
     "institution_activity": _by("institution_activity"),  # the published page's demo
     "institution": _by("institution"),
     "capture": _by("capture"),  # name without its last index
@@ -44,10 +39,8 @@ def scene_groups(
     """Group of every clip under a scene key. UserError when all clips are of one group."""
     if key not in SCENE_KEYS:
         raise UserError(f"no scene key {key!r}: expected one of {', '.join(SCENE_KEYS)}")
-    if key == ALONE:
-        groups = list(moments)
-    elif key == OWN:
-        groups = list(scenes)
+    if key in (ALONE, OWN):
+        groups = list(moments if key == ALONE else scenes)
     elif key != "take" and any("/" in take for take in takes):
         raise UserError(
             f"the scene key {key!r} reads names of takes such as iiith_cooking_57_2, and these are "

@@ -11,9 +11,8 @@ from typing import Any
 from invact_vla.core.errors import UserError
 from invact_vla.stats.bootstrap import as_ids
 from latent_actions.retrieval.benchmark import Benchmark, Context
-from latent_actions.retrieval.directions import precisions
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.metric import bounds_of
+from latent_actions.retrieval.metric import bounds_of, precisions
 from latent_actions.retrieval.results import Row
 from latent_actions.retrieval.scenes import SCENE_KEYS
 

@@ -5,6 +5,7 @@ averages frames stays at chance; one is shown beside each encoder as "<name>, fr
 After Chirality in Action (LiFT) and CiA-Retrieval (TARA): gallery of one pair's clips only.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,8 @@ class ChiralityBenchmark(Benchmark):
         pairs = pairs_among(moments.text, SMALLEST)
         if not pairs:
             raise UserError(
-                f"no pair of temporally opposite actions has {SMALLEST} clips of each "
-                f"direction among {len(moments.text)} moments"
+                f"no pair of temporally opposite actions has {SMALLEST} clips of each direction among "
+                f"{len(moments.text)} moments"
             )
         versions = {encoder.name: context.vectors(encoder)}
         if self.frame_averaged:
@@ -58,11 +59,9 @@ def pairs_among(texts: Sequence[str], smallest: int) -> Pairs:
         pair = direction_of(text)
         if pair is not None:
             found.setdefault(pair[0], {})[row] = pair[1]
-    return {
-        name: rows
-        for name, rows in found.items()
-        if min(list(rows.values()).count(side) for side in ("forth", "back")) >= smallest
-    }
+    counts = {name: Counter(rows.values()) for name, rows in found.items()}
+    enough = [n for n, c in counts.items() if min(c["forth"], c["back"]) >= smallest]
+    return {name: found[name] for name in enough}
 
 
 def _retrieval(
@@ -77,10 +76,9 @@ def _retrieval(
         pool = Pool(sides, sides, own, own)
         found, levels = ranked(vectors[index], vectors[index], pool), pool_levels(pool)
         auc = side_auc(vectors[index], sides, own)
-        for name, values in zip(
-            parts, (found.recall[1], found.average_precision, auc), strict=True
-        ):
-            parts[name].append(values)
+        measured = found.recall[1], found.average_precision, auc
+        for values, value in zip(parts.values(), measured, strict=True):
+            values.append(value)
         chance["R@1"] += levels.recall[1] * len(index)
         chance["mAP"] += levels.average_precision * len(index)
         answerable += levels.answerable * len(index)

@@ -140,6 +140,4 @@ class _Asked:
 
 
 def _pool(table: ClipTable, asked: np.ndarray, gallery: np.ndarray) -> Pool:
-    columns = [[column[row] for row in rows.tolist()] for column in (table.verb, table.scene)
-               for rows in (asked, gallery)]  # fmt: skip
-    return Pool(*columns)
+    return Pool.of(table.verb, table.scene, asked.tolist(), gallery.tolist())

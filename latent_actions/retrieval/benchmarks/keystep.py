@@ -10,7 +10,6 @@ window in either view is left out in both. The note of each row says how many.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.compose import Composition, Sequences, retrieve, window_count
-from latent_actions.retrieval.directions import all_directions
 from latent_actions.retrieval.encoders import EvaluatedEncoder, embed_all
-from latent_actions.retrieval.metric import bounds_of, hits_of
+from latent_actions.retrieval.metric import all_directions, bounds_of, hits_of
 from latent_actions.retrieval.results import Row, Scorer
 from latent_actions.retrieval.scenes import SCENE_KEYS, scene_groups
 from latent_actions.video.records import ClipRecord
@@ -40,7 +38,6 @@ class _Side:
     atomic: Sequences
 
     def of(self, rows: Sequence[int]) -> "_Side":
-        """Some of the keysteps."""
         return _Side([self.windows[row] for row in rows], [self.atomic[row] for row in rows])
 
 
@@ -100,10 +97,11 @@ class KeystepBenchmark(Benchmark):
                 yield score.skip(reason, setting=setting, measure=composition)
                 continue
             shown = {view: _sequences(side, composition) for view, side in sides.items()}
-            scores = all_directions(
-                partial(_precision, shown, composition=composition, groups=groups, labels=labels)
-            )
-            for name, values in scores.items():
+
+            def precision(query: str, gallery: str, shown=shown, how=composition) -> np.ndarray:
+                return hits_of(retrieve(shown[query], shown[gallery], how, groups), labels)
+
+            for name, values in all_directions(precision).items():
                 yield score.row(f"{composition} {name} P@10", setting, values, takes, **bounds)
 
     def _keysteps(self, context: Context, encoder: EvaluatedEncoder) -> _Keysteps:
@@ -120,24 +118,20 @@ class KeystepBenchmark(Benchmark):
             f"{lost} of {windows} windows and atomic actions could not be decoded, "
             f"{len(ego) - len(kept)} of {len(ego)} keysteps are left out"
         )
-        return _Keysteps(
-            [ego[row] for row in kept],
-            {view: side.of(kept) for view, side in sides.items()},
-            note if lost else "",
-        )
+        found = {view: side.of(kept) for view, side in sides.items()}
+        return _Keysteps([ego[row] for row in kept], found, note if lost else "")
 
     def _records(self, context: Context) -> tuple[list[ClipRecord], list[ClipRecord]]:
         """Records of the keysteps with both views, ego and exo, in one order."""
         records = self._source(context).clips(context.split)
-        views = {view: [r for r in records if r.view == view] for view in ("ego", "exo")}
-        exo: dict[str, ClipRecord] = {}
-        for record in sorted(views["exo"], key=lambda r: r.camera):
-            exo.setdefault(record.moment_id, record)
-        both = [record for record in views["ego"] if record.moment_id in exo]
+        exo: dict[str, ClipRecord] = {}  # of each moment the first camera by name
+        for record in sorted(records, key=lambda r: r.camera):
+            if record.view == "exo":
+                exo.setdefault(record.moment_id, record)
+        both = [r for r in records if r.view == "ego" and r.moment_id in exo]
         if not both:
-            raise UserError(
-                f"no keystep of split {context.split!r} has both an ego and an exo clip"
-            )
+            split = context.split
+            raise UserError(f"no keystep of split {split!r} has both an ego and an exo clip")
         return both, [exo[record.moment_id] for record in both]
 
     def _source(self, context: Context) -> SourceConfig:
@@ -178,14 +172,6 @@ class KeystepBenchmark(Benchmark):
             replace(record, clip_id=f"{record.clip_id}/{kind}{n}", start_s=a, end_s=b, parts=())
             for n, (a, b) in enumerate(spans)
         ]
-
-
-def _precision(
-    shown: dict[str, Sequences], query: str, gallery: str, *, composition: Composition,
-    groups: list[str], labels: list[str],
-) -> np.ndarray:  # fmt: skip
-    """P@10 of the keysteps of one view among those of another, (M,)."""
-    return hits_of(retrieve(shown[query], shown[gallery], composition, groups), labels)
 
 
 def _sequences(side: _Side, composition: Composition) -> Sequences:

@@ -8,9 +8,10 @@ import pytest
 from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.retrieval.benchmark import Context
 from latent_actions.retrieval.benchmarks import NtuBenchmark, PhyWorldBenchmark
-from latent_actions.retrieval.benchmarks.ssv2 import Ssv2Benchmark, opposite_classes
 from latent_actions.retrieval.benchmarks.zero_shot import (
+    Ssv2Benchmark,
     ZeroShotProtocol,
+    opposite_classes,
     protocol_rows,
     some_of_each,
 )

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "index the clips of a dataset and list skipped files",
     ),
     "data phyworld": (
-        "latent_actions.video.phyworld.generate",
+        "latent_actions.video.phyworld",
         "PhyWorldConfig",
         "balls that move, fall and collide, drawn from formulas in PhyWorld's layout",
     ),

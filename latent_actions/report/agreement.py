@@ -15,7 +15,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.stats.bootstrap import as_ids, resample
 from latent_actions.report.probes import DRAWS, MIN_GROUPS, Estimate, one_hot
 from latent_actions.report.stores import Labeled
-from latent_actions.retrieval.probe import chance_of, probe_hits
+from latent_actions.retrieval.ranking import chance_of, probe_hits
 
 MOST_PROBED = 2000  # pairs that a probe of places is fitted to
 Equal = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # codes -> observed and chance, (N,)

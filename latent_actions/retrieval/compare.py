@@ -30,7 +30,7 @@ from invact_vla.training.device import stage_device
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, weights_of
-from latent_actions.retrieval.benchmark import Benchmark, Context, run_benchmark
+from latent_actions.retrieval.benchmark import OWN, Benchmark, Context, run_benchmark
 from latent_actions.retrieval.benchmarks import (
     ChiralityBenchmark,
     CommitmentBenchmark,
@@ -63,7 +63,6 @@ from latent_actions.retrieval.compare_variants import (
 from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.metric import AVERAGES, DIRECTIONS, bounds_of, precisions
 from latent_actions.retrieval.results import OVERALL, Row
-from latent_actions.retrieval.scenes import OWN
 from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)

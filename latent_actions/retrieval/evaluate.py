@@ -25,7 +25,14 @@ from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of, weights_of
-from latent_actions.retrieval.benchmark import Benchmark, Context, moments_of, run_benchmark
+from latent_actions.retrieval.benchmark import (
+    ALONE,
+    OWN,
+    Benchmark,
+    Context,
+    moments_of,
+    run_benchmark,
+)
 from latent_actions.retrieval.benchmarks import (
     AtomicBenchmark,
     ChiralityBenchmark,
@@ -49,7 +56,6 @@ from latent_actions.retrieval.metric import (
     precisions,
 )
 from latent_actions.retrieval.results import Row, Scorer, format_rows, skipped, write_rows
-from latent_actions.retrieval.scenes import ALONE, OWN
 from latent_actions.video.records import Split
 
 

@@ -1,9 +1,8 @@
 """Benchmarks: importing this package registers them."""
 
-from latent_actions.retrieval.benchmarks.atomic import AtomicBenchmark
+from latent_actions.retrieval.benchmarks.atomic import AtomicBenchmark, CrossPlaceBenchmark
 from latent_actions.retrieval.benchmarks.chirality import ChiralityBenchmark
 from latent_actions.retrieval.benchmarks.commitment import CommitmentBenchmark
-from latent_actions.retrieval.benchmarks.cross_place import CrossPlaceBenchmark
 from latent_actions.retrieval.benchmarks.keystep import KeystepBenchmark
 from latent_actions.retrieval.benchmarks.language import LanguageBenchmark
 from latent_actions.retrieval.benchmarks.scene_bias import SceneBiasBenchmark

@@ -12,12 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.benchmark import Benchmark, Context, Moments
+from latent_actions.retrieval.benchmark import OWN, Benchmark, Context, Moments
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.probe import chance_of, probe_hits
-from latent_actions.retrieval.ranking import Pool, nearer_rate, pool_levels, ranked
+from latent_actions.retrieval.ranking import (
+    Pool,
+    chance_of,
+    nearer_rate,
+    pool_levels,
+    probe_hits,
+    ranked,
+)
 from latent_actions.retrieval.results import Row, Scorer
-from latent_actions.retrieval.scenes import OWN
 from latent_actions.video.verbs import direction_of
 
 SMALLEST = 2  # clips of each direction that a pair needs

@@ -16,13 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.stats.bootstrap import as_ids
-from latent_actions.retrieval.benchmark import Benchmark, Context, Moments
+from latent_actions.retrieval.benchmark import ALONE, OWN, Benchmark, Context, Moments
 from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.metric import TOP, bounds_of, precision_at, top_indices
-from latent_actions.retrieval.probe import chance_of, probe_hits
-from latent_actions.retrieval.ranking import nearer_rate
+from latent_actions.retrieval.ranking import chance_of, nearer_rate, probe_hits
 from latent_actions.retrieval.results import Row, Scorer
-from latent_actions.retrieval.scenes import ALONE, OWN
 
 
 @Benchmark.register_subclass("scene_bias")

@@ -17,7 +17,7 @@ from latent_actions.retrieval.benchmarks.zero_shot import (
 )
 from latent_actions.retrieval.encoders import EvaluatedEncoder, pixel_embedding
 from latent_actions.retrieval.results import Scorer
-from latent_actions.video.phyworld.generate import PhyWorldConfig, main
+from latent_actions.video.phyworld import PhyWorldConfig, main
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.sources import PhyWorldSource
 

@@ -118,9 +118,7 @@ class CompareEncodersConfig:
 def main(config: CompareEncodersConfig) -> Path:
     """Compare, print the tables, write the page; returns the run folder."""
     variants, notes = read_variants(config)
-    run = open_run(
-        config.out, config, inputs=_parents(config), overwrite=config.overwrite, seed=config.seed
-    )
+    run = open_run(config.out, config, _parents(config), config.overwrite, config.seed)
     if run.finished:
         logger.info("%s: already finished", run.folder)
         return run.folder

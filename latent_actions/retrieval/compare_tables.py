@@ -100,10 +100,8 @@ def _measures(rows: Sequence[CompareRow]) -> Table:
     for (benchmark, measure, setting), own in cells.items():
         levels = {_two(row.chance) for row in own.values()}
         chance = levels.pop() if len(levels) == 1 else "varies"
-        values = [
-            f"{_two(own[name].value)}{_spread(own[name])}" if name in own else "-"
-            for name in variants
-        ]
+        shown = {name: f"{_two(row.value)}{_spread(row)}" for name, row in own.items()}
+        values = [shown.get(name, "-") for name in variants]
         body.append((benchmark, in_words(measure), setting, chance, *values))
     caption = "Other measures: mean over seeds, lowest and highest seed in brackets"
     return Table(caption, ("benchmark", "measure", "setting", "chance", *variants), tuple(body))
@@ -111,9 +109,8 @@ def _measures(rows: Sequence[CompareRow]) -> Table:
 
 def plain_text(shown: Sequence[Table]) -> str:
     """Tables with aligned columns."""
-    return "\n\n".join(
-        f"{t.caption}\n{text_table(t.head, t.rows, left=range(len(t.head)))}" for t in shown
-    )
+    aligned = (text_table(t.head, t.rows, left=range(len(t.head))) for t in shown)
+    return "\n\n".join(f"{t.caption}\n{text}" for t, text in zip(shown, aligned, strict=True))
 
 
 def markdown(shown: Sequence[Table]) -> str:

@@ -94,9 +94,7 @@ class EvalConfig:
 
 def main(config: EvalConfig) -> Path:
     """Evaluate, print the table, write the rows; returns the run folder."""
-    run = open_run(
-        config.out, config, inputs=_parents(config), overwrite=config.overwrite, seed=config.seed
-    )
+    run = open_run(config.out, config, _parents(config), config.overwrite, config.seed)
     if run.finished:
         return run.folder
     torch.set_num_threads(1)

@@ -170,10 +170,9 @@ def in_words(measure: str) -> str:
 def all_directions(score: Callable[[str, str], np.ndarray]) -> dict[str, np.ndarray]:
     """Scores (M,) of the four directions and their two averages; score(query's view, gallery's)."""
     scores = {name: score(name[0], name[-1]) for name in DIRECTIONS}
-    averages = {
-        name: np.mean([scores[part] for part in parts], axis=0) for name, parts in AVERAGES.items()
-    }
-    return scores | averages
+    for name, parts in AVERAGES.items():
+        scores[name] = np.mean([scores[part] for part in parts], axis=0)
+    return scores
 
 
 def precisions(

@@ -209,8 +209,8 @@ def _fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
     y = torch.from_numpy(targets.astype(np.int64))
     weight = torch.zeros(x.shape[1], len(known), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(known), dtype=torch.float64, requires_grad=True)
-    fit = {"max_iter": _ITERATIONS, "line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS([weight, bias], **fit)
+    how = "strong_wolfe"
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn=how)
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()

@@ -74,8 +74,10 @@ class Scorer:
 
     def skip(self, reason: str, *, measure: str = "skipped", setting: str = "") -> Row:
         """What this encoder could not be measured on, with the reason in one line."""
-        names = {"benchmark": self.benchmark, "encoder": self.encoder}
-        return Row(**names, measure=measure, setting=setting, note=" ".join(reason.split()))
+        return Row(
+            benchmark=self.benchmark, encoder=self.encoder, measure=measure, setting=setting,
+            note=" ".join(reason.split()),
+        )  # fmt: skip
 
 
 def skipped(benchmark: str, reason: str, encoder: str = OVERALL) -> Row:

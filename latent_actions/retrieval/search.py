@@ -64,11 +64,10 @@ def main(config: SearchConfig) -> Path:
     torch.set_num_threads(1)
     encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder), config.device)
     gallery = open_gallery(config, encoder)
-    asked = [_query(query, encoder, gallery) for query in config.query]
-    vectors, shown, leave_out = zip(*asked, strict=True)
-    found = gallery.nearest(
-        np.stack(vectors), config.top, leave_out=leave_out, backend=config.backend
-    )
+    queries = [_query(query, encoder, gallery) for query in config.query]
+    vectors, shown, leave_out = zip(*queries, strict=True)
+    asked = np.stack(vectors)
+    found = gallery.nearest(asked, config.top, leave_out=leave_out, backend=config.backend)
     text = format_found(config.query, gallery, found)
     run = open_run(config.out, config, _parents(config), config.overwrite)
     if not run.finished:

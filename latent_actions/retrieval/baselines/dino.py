@@ -11,7 +11,7 @@ timm's vit_small_patch14_reg4_dinov2, comes as a file of its own. Clip vector: s
 latent side by side, 768.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -192,9 +192,8 @@ class DualTransformer(nn.Module):
         self.pos_encoder = Positions(steps, width)
         self.cls_static = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_dynamic = nn.Parameter(torch.zeros(1, 1, width))
-        layer = nn.TransformerEncoderLayer(
-            width, HEADS, 4 * width, batch_first=True, norm_first=True
-        )
+        kind = nn.TransformerEncoderLayer
+        layer = kind(width, HEADS, 4 * width, batch_first=True, norm_first=True)
         self.transformer = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
         self.static_proj, self.dynamic_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.static_norm, self.dynamic_norm = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -210,9 +209,7 @@ class DualTransformer(nn.Module):
 
 def dinov2_small_registers() -> VitShape:
     """timm's vit_small_patch14_reg4_dinov2."""
-    return VitShape(
-        width=384, heads=6, patch=14, grid=37, registers=4, class_position=False, layer_scale=True
-    )
+    return replace(dinov2_small(), registers=4, class_position=False)
 
 
 @BaselineConfig.register_subclass("lift")

@@ -61,9 +61,8 @@ class CommitmentBenchmark(Benchmark):
             action, mask, takes = action[seen], mask[seen], np.array(moments.take)[seen].tolist()
             found = overlap(action, mask)
             chance = chance_overlap(action.shape[1], action.sum(axis=1), mask.sum(axis=1))
-            yield score.row(
-                f"{view} mask IoU", setting, found, takes, chance=float(chance.mean()), oracle=1.0
-            )
+            mean, name = float(chance.mean()), f"{view} mask IoU"
+            yield score.row(name, setting, found, takes, chance=mean, oracle=1.0)
             times = f"{view} IoU over random set (times)"  # a plain number instead of percent
             if chance.sum():
                 yield score.row(times, setting, found, takes, over=chance, unit=1.0, chance=1.0)

@@ -8,6 +8,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def _ranking(
 ) -> Iterator[Row]:  # fmt: skip
     """Recalls of queries in a gallery (the two sides), and, if asked for, the mean average precision."""
     found, levels = ranked(*sides, pool), pool_levels(pool)
-    best = {"oracle": levels.answerable, "answerable": levels.answerable}
+    best: Any = {"oracle": levels.answerable, "answerable": levels.answerable}
     for k in RECALLS:
         chance = levels.recall[k]
         yield score.row(f"{name} R@{k}", view, found.recall[k], clusters, chance=chance, **best)

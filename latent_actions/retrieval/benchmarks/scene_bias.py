@@ -123,8 +123,7 @@ def action_before_scene(
     """
     verb, scene, moment = as_ids(verbs), as_ids(scenes), as_ids(moments)
     same_verb, same_scene = verb == verb[:, None], scene == scene[:, None]
-    wins = nearer_rate(
-        vectors, same_verb & ~same_scene, ~same_verb & same_scene & (moment != moment[:, None])
-    )
+    far = ~same_verb & same_scene & (moment != moment[:, None])
+    wins = nearer_rate(vectors, same_verb & ~same_scene, far)
     known = ~np.isnan(wins)
     return np.where(known, wins, 0.0), known

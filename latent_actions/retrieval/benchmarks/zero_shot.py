@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -104,9 +105,8 @@ def protocol_rows(
         ("mAP", found.average_precision, levels.average_precision, best),
         ("R@1", found.recall[1], levels.recall[1], best),
     ):
-        yield score.row(
-            name, protocol.name, values, clusters, chance=chance, oracle=oracle, answerable=best
-        )
+        bounds: Any = {"chance": chance, "oracle": oracle, "answerable": best}
+        yield score.row(name, protocol.name, values, clusters, **bounds)
 
 
 @Benchmark.register_subclass("ntu")

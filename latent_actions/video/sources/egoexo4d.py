@@ -101,10 +101,8 @@ class EgoExo4dSource(TakesSource):
         """The kept descriptions of a take. segments: (start, end) of its keysteps, seconds."""
         rows = _one_annotator(annotations, take["take_name"], dropped)
         duration_s = as_seconds(take.get("duration_sec"))  # if it is not told, the keystep ends it
-        ends = [
-            *(start_s for start_s, _ in rows[1:]),
-            math.inf if duration_s is None else duration_s,
-        ]
+        last = math.inf if duration_s is None else duration_s
+        ends = [*(start_s for start_s, _ in rows[1:]), last]
         for (start_s, row), end_s in zip(rows, ends, strict=False):
             where = f"{take['take_name']} at {start_s:.1f} s"
             segment = next((s for s in segments if s[0] <= start_s < s[1]), None)

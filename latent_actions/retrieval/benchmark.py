@@ -25,6 +25,7 @@ from latent_actions.video.store import FrameStore
 
 OWN = "scene"  # the clips' own scene, as their source gives it
 ALONE = "none"  # nothing but the query's own moment is left out
+logger = logging.getLogger(__name__)
 
 
 def _by(key: SceneKey) -> Callable[[str], str]:
@@ -69,9 +70,6 @@ def scene_groups(
             "use another scene key"
         )
     return groups
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from latent_actions.retrieval.metric import TOP, normalize, sort_keys
 
 _BLOCK = 256  # queries sorted at a time: bounds memory at 256 x N
 RECALLS = (1, 5, 10)
+FOLDS = 5
+_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Pool:
             rows = slice(start, min(start + _BLOCK, count))
             same = labels[rows, None] == labels[None, count:]
             yield rows, same, groups[rows, None] == groups[None, count:]
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each query how many rows may be found, and how many of those have its label: (Q,) twice."""
+        each = [((~out).sum(axis=1), (same & ~out).sum(axis=1)) for _, same, out in self.blocks()]
+        size, positives = (np.concatenate(parts) for parts in zip(*each, strict=True))
+        return size, positives
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,7 @@ def nearer_rate(vectors: np.ndarray, near: np.ndarray, far: np.ndarray) -> np.nd
 
 def pool_levels(pool: Pool, top: int = TOP) -> PoolLevels:
     """What the pool allows, whatever the encoder."""
-    counts = [((~out).sum(axis=1), (same & ~out).sum(axis=1)) for _, same, out in pool.blocks()]
-    size, positives = (np.concatenate(parts) for parts in zip(*counts, strict=True))
+    size, positives = pool.counts()
     return PoolLevels(
         precision=float(np.mean(positives / np.maximum(size, top))),
         precision_oracle=float(np.mean(np.minimum(positives, top) / top)),
@@ -159,10 +166,6 @@ def _average_precision_chance(positives: np.ndarray, size: np.ndarray) -> np.nda
     h, size = harmonic[size], np.maximum(size, 1).astype(float)
     share = np.where(size > 1, (positives - 1) / np.maximum(size - 1, 1), 0.0)
     return np.where(positives > 0, (h + (size - h) * share) / size, 0.0)
-
-
-FOLDS = 5
-_ITERATIONS = 200
 
 
 def probe_hits(

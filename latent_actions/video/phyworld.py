@@ -38,6 +38,9 @@ DIRECTIONS = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, 1.0), "down"
 AT_REST = 0.05  # slower than this is no movement, units / s
 RADIUS_BINS = (0.0, 0.7, 1.0, 1.3)  # lower edges, units
 HEIGHT_BINS = 4
+FOLDER = "id_ood_data"
+COLORS = ((255.0, 0.0, 0.0), (0.0, 0.0, 255.0))
+SPLIT_NAMES = ("30K", "eval")  # of the training and of the evaluation files
 
 
 @dataclass(frozen=True)
@@ -186,11 +189,6 @@ def tags_of(scenario: Scenario, positions: np.ndarray, init: np.ndarray) -> dict
         **{f"r{i + 1}": float(radius) for i, radius in enumerate(radii)},
         **{f"v{i + 1}": float(speed) for i, speed in enumerate(speeds)},
     }
-
-
-FOLDER = "id_ood_data"
-COLORS = ((255.0, 0.0, 0.0), (0.0, 0.0, 255.0))
-SPLIT_NAMES = ("30K", "eval")  # of the training and of the evaluation files
 
 
 @dataclass(frozen=True, kw_only=True)

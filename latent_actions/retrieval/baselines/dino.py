@@ -38,6 +38,7 @@ from latent_actions.retrieval.baselines.vit import VitShape, image_vit, resize_a
 
 FEATURES = 128  # channels of the decoder and of its output
 _LEVELS = (1, 2, 3, 4)
+HEADS, LAYERS = 8, 4
 
 
 def _conv(channels: int = FEATURES, bias: bool = True) -> nn.Conv2d:
@@ -165,9 +166,6 @@ class FlowFeatConfig(PublishedConfig):
         if name in state:
             state[name] = resize_as_dino(state[name], self.backbone, self.size)
         return state
-
-
-HEADS, LAYERS = 8, 4
 
 
 class Positions(nn.Module):

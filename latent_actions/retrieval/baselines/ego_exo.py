@@ -29,6 +29,7 @@ from latent_actions.retrieval.baselines.baseline import (
 
 CONTEXT = 2  # frames that one embedding sees: an earlier one and itself
 _HIDDEN, _REGIONS = 256, 4  # width of the pooled pair; two hands, two objects
+KEPT_FRACTION = 0.3  # of the patches
 
 
 def _trunk() -> nn.Sequential:
@@ -121,9 +122,6 @@ class Ae2Config(PublishedConfig):
             return state
         # the published files keep the plain model's layers, which this one has no use for
         return {name: value for name, value in state.items() if ".fc_layers." not in name}
-
-
-KEPT_FRACTION = 0.3  # of the patches
 
 
 def most_changing(tokens: Tensor, fraction: float) -> Tensor:

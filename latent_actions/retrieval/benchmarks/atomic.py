@@ -21,6 +21,8 @@ from latent_actions.retrieval.ranking import Pool, ranked
 from latent_actions.retrieval.results import Row
 from latent_actions.video.records import ClipRecord
 
+_BATCH = 256  # clips read at a time
+
 
 @Benchmark.register_subclass("atomic")
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +55,6 @@ class AtomicBenchmark(Benchmark):
                 yield score.row(f"{name} P@10", key, values, moments.take, **bounds)
         if len(reasons) == len(self.scene_keys):
             raise UserError(reasons[0])
-
-
-_BATCH = 256  # clips read at a time
 
 
 @Benchmark.register_subclass("cross_place")
@@ -149,9 +148,7 @@ class _Asked:
             pools.append((np.flatnonzero(view == name), np.flatnonzero(gallery)))
         kept, sizes, positives = [], [], []
         for asked, gallery in pools:
-            blocks = _pool(table, asked, gallery).blocks()
-            counts = [((~out).sum(axis=1), (same & ~out).sum(axis=1)) for _, same, out in blocks]
-            size, right = (np.concatenate(part) for part in zip(*counts, strict=True))
+            size, right = _pool(table, asked, gallery).counts()
             kept.append((asked[right > 0], gallery))
             sizes.append(size[right > 0])
             positives.append(right[right > 0])

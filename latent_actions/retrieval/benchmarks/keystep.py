@@ -21,7 +21,7 @@ N_i windows of keystep i, D width.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -48,6 +48,9 @@ _FAR = 1e9  # cost of a place that no path may use
 
 # (queries' sequence (n, D), candidates (C, L, D) padded, their lengths (C,)) -> similarity (C,)
 Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+COMPOSITIONS: tuple[Composition, ...] = get_args(Composition)
+WINDOW_S, MOST_WINDOWS = 2.0, 16  # length of a window, and how many a keystep has at most
+LEVELS = ("leaf", "parent", "scenario")
 
 
 def window_count(duration_s: float, window_s: float, largest: int) -> int:
@@ -128,11 +131,6 @@ def _rerank(
         best = np.argsort(-compare(query, padded, lengths), kind="stable")[:top]
         result[: len(best)] = places[best]
     return result
-
-
-COMPOSITIONS: tuple[Composition, ...] = ("mean", "max", "dtw", "chamfer", "gt_atomic")
-WINDOW_S, MOST_WINDOWS = 2.0, 16  # length of a window, and how many a keystep has at most
-LEVELS = ("leaf", "parent", "scenario")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ OTHER_PERSON = re.compile(
     r"^\s*#?\s*(O\b|the\s+(other\s+)?(man|woman|person|lady|boy|girl)\b)", re.I
 )
 Timed = tuple[float, dict[str, Any]]  # a description and its time
+LabelLevel = Literal["leaf", "parent", "scenario"]
 
 
 class Moment(NamedTuple):
@@ -176,9 +177,6 @@ def _readable(rows: list[Any], name: str, dropped: SkipReport) -> Iterator[Timed
             dropped.add("descriptions with unparsable timestamps", example, damage=True)
         else:
             yield time_s, row
-
-
-LabelLevel = Literal["leaf", "parent", "scenario"]
 
 
 @SourceConfig.register_subclass("egoexo4d_keystep")

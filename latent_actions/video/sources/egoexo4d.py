@@ -17,14 +17,17 @@ atomic_descriptions_<split>.json gives them, where that file is there.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
+from latent_actions.video.sources.egoexo4d_poses import hand_paths
 from latent_actions.video.sources.egoexo4d_takes import (
     SceneKey,
     Take,
@@ -73,6 +76,12 @@ class EgoExo4dSource(TakesSource):
             else:
                 dropped.add("takes without keysteps", take["take_name"])
         return records, dropped
+
+    def hand_paths(
+        self, records: Sequence[ClipRecord], frames: Sequence[np.ndarray], fps: Sequence[float]
+    ) -> np.ndarray:
+        uids = {take["take_name"]: uid for uid, take in self.takes().items()}
+        return hand_paths(self.root, uids, records, frames, fps)
 
     def _clips(
         self, split: Split, take: Take, annotations: Any, keysteps: Any, dropped: SkipReport

@@ -16,8 +16,9 @@ from latent_actions.labelers.codebook_usage import (
     pair_counts,
 )
 from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard, diagnose, reseed
+from latent_actions.labelers.guarded import after_step, guarded_loss
 from latent_actions.labelers.laq.config import LaqConfig
-from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.laq.task import LaqTask, batches
 
 TINY = LaqConfig(
     dim=16, quant_dim=4, image_size=16, patch_size=2, spatial_depth=1, temporal_depth=1, dim_head=8,
@@ -179,7 +180,7 @@ def test_training_on_still_pairs_is_stopped(tmp_path) -> None:
     task.laq.vq.project_in.weight.requires_grad_(False)
     frames = moving_squares(64, still=True)
     with pytest.raises(UserError, match="nearly static"):
-        fit(task, laq_loss, batches(frames, 16, 0), loop(40), tmp_path, after_step, "collapse")
+        fit(task, guarded_loss, batches(frames, 16, 0), loop(40), tmp_path, after_step, "collapse")
 
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path) -> None:
@@ -197,7 +198,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path) -> None:
 
             (tmp_path / name).mkdir(exist_ok=True)
             try:
-                fit(task, laq_loss, batches(frames, 16, 0), loop(15), tmp_path / name, hook)
+                fit(task, guarded_loss, batches(frames, 16, 0), loop(15), tmp_path / name, hook)
             except KeyboardInterrupt:
                 continue
         results.append(task.state_dict())

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.limits import refuse_pointer, short
+from invact_vla.core.limits import short
+from invact_vla.data.source_files import check_file
 
 SUFFIXES = (".hdf5", ".h5")
 MAX_LINKS = 2_000_000  # names in a file
@@ -28,10 +29,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     later."""
     import h5py
 
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no file {path}: correct the path, or fetch it")
-    refuse_pointer(path)
+    path = check_file(Path(path))
     stamp = path.stat()
     try:
         _refuse_outside(path, stamp.st_size, stamp.st_mtime_ns)

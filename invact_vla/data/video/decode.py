@@ -16,18 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.core.errors import UserError
 from invact_vla.core.limits import refuse_pointer, short
 from invact_vla.data.source_files import check_pixels, stack_alike
 from invact_vla.data.video.display import Display, Fit
-from invact_vla.data.video.hdf5_video import read_embedded
+from invact_vla.data.video.hdf5_video import VideoError, read_embedded
 from invact_vla.data.video.video_info import VideoInfo, read_info
 
 BACK_S = (0, 1, 8)  # seconds before the wanted frame at which a key frame is looked for, in turn
-
-
-class VideoError(UserError):
-    """A video that is missing, truncated or corrupt; the message names the file."""
 
 
 def frame_indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -238,20 +233,9 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def embedded_video(path: Path) -> bytes:
-    """The bytes of a video inside an HDF5 file; VideoError if the path leads to none."""
-    try:
-        content = read_embedded(path)
-    except LookupError as error:
-        raise VideoError(str(error.args[0])) from error
-    if content is None:
-        raise VideoError(f"no video file {path}: correct the path, or fetch the file")
-    return content
-
-
 def _file_of(path: Path) -> str | io.BytesIO:
     """What PyAV opens."""
     if not Path(path).is_file():
-        return io.BytesIO(embedded_video(path))
+        return io.BytesIO(read_embedded(path))
     refuse_pointer(path)
     return str(path)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.core.files import hash_json
-from invact_vla.data.video import decode
-from invact_vla.data.video.decode import Video, embedded_video, open_file
+from invact_vla.data.video import decode, hdf5_video
+from invact_vla.data.video.decode import Video, open_file
 from invact_vla.data.video.display import Fit
 from invact_vla.data.video.pictures import PictureVideo, holds_pictures, open_pictures
 from invact_vla.data.video.video_info import VideoInfo
@@ -24,7 +24,7 @@ from invact_vla.data.video.video_info import VideoInfo
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg")  # in any case
 WHOLE = 16 << 20  # bytes of a file up to which all of it is hashed
 BLOCK = 1 << 20  # bytes of the parts of a larger file that are
-VideoError = decode.VideoError
+VideoError = hdf5_video.VideoError
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def video_key(path: Path) -> str:
     pictures = open_pictures(path)
     if pictures is not None:
         return hash_json([pictures.name, pictures.info.n_frames, *map(_key, pictures.files)])
-    return hashlib.sha256(embedded_video(path)).hexdigest()[:16]
+    return hashlib.sha256(hdf5_video.read_embedded(path)).hexdigest()[:16]
 
 
 def _key(path: Path) -> str:

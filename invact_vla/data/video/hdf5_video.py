@@ -35,20 +35,21 @@ class BallShard:
     videos: tuple[Path, ...]
 
 
-def read_embedded(path: Path) -> bytes | None:
-    """The bytes of a video inside an HDF5 file; None if the path does not lead into one.
+class VideoError(UserError):
+    """A video that is missing, truncated or corrupt; the message names the file."""
 
-    Raises LookupError, with what is wrong, if the file has no such video.
-    """
+
+def read_embedded(path: Path) -> bytes:
+    """The bytes of a video inside an HDF5 file; VideoError if the path leads to none."""
     file = next((p for p in Path(path).parents if p.suffix in SUFFIXES and p.is_file()), None)
     if file is None:
-        return None
+        raise VideoError(f"no video file {path}: correct the path, or fetch the file")
     *group, index = Path(path).relative_to(file).parts
     try:
         with open_hdf5(file) as content:
             return np.asarray(content["/".join(group)][int(index)], np.uint8).tobytes()
     except UserError as error:
-        raise LookupError(
+        raise VideoError(
             f"no video {'/'.join(group)}/{index} in {file} ({short(error)}): fetch the file again"
         ) from error
 

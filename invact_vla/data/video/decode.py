@@ -2,7 +2,7 @@
 uint8 (T, H, W, 3) RGB, turned by the display matrix and with square pixels.
 
 Frame indices count the frames that are shown, from 0 (see video_info.py). A video may lie inside an
-HDF5 file (see hdf5_video.py): its path then goes on into that file. For whatever else counts as a
+HDF5 file (see hdf5_file.py): its path then goes on into that file. For whatever else counts as a
 video, see frames.py.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from invact_vla.core.limits import refuse_pointer, short
+from invact_vla.data.hdf5_file import VideoError, read_embedded
 from invact_vla.data.source_files import check_pixels, stack_alike
 from invact_vla.data.video.display import Display, Fit
-from invact_vla.data.video.hdf5_video import VideoError, read_embedded
 from invact_vla.data.video.video_info import VideoInfo, read_info
 
 BACK_S = (0, 1, 8)  # seconds before the wanted frame at which a key frame is looked for, in turn
@@ -129,8 +129,7 @@ class Video:
     def _numbered(self, first: int | None) -> Iterator[tuple[int, Any]]:
         """(index, frame), from the key frame before frame `first`, or from the start if it is None.
 
-        Indices are told by time stamps, or counted where the stamps are not known.
-        """
+        Indices are told by time stamps, or counted where the stamps are not known."""
         info = self.info if first is not None else self._info
         start_s = None if info is None else info.start_s
         if info is not None and start_s is None:
@@ -202,8 +201,7 @@ def _decoded(packets: Iterator[Any], key: int | None = None) -> Iterator[Any]:
 def open_file(path: Path, info: VideoInfo | None = None) -> Iterator[Video]:
     """Open a video file and its first picture stream; every complaint of FFmpeg becomes a VideoError.
 
-    info: of the video, if it is known: saves reading all packets to number frames.
-    """
+    info: of the video, if it is known: saves reading all packets to number frames."""
     import av
 
     video = Video(path, info)

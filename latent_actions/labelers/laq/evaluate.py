@@ -30,8 +30,7 @@ class LaqReport:
     r2_*: 1 - MSE(prediction, second frame) / MSE(first frame, second frame) with the true codes, with
     codes of other pairs, and with zero vectors; 0 is as good as predicting no change.
     moving_*: the same on pairs that are not static; NaN where there are none, as r2_* where no pair
-    changes at all. static_fraction: part of static pairs.
-    """
+    changes at all. static_fraction: part of static pairs."""
 
     health: CodebookStats
     r2_true: float

@@ -19,12 +19,12 @@ ABSENT = "not installed"
 
 
 class Manifest(TypedDict):
-    """python: version; platform: system and machine; cpu: model; gl: "egl", "osmesa" or "none"."""
+    """The environment of a run."""
 
-    python: str
-    platform: str
-    cpu: str
-    gl: str
+    python: str  # version
+    platform: str  # system and machine
+    cpu: str  # model
+    gl: str  # "egl", "osmesa" or "none"
     packages: dict[str, str]
     git_commit: str
 

@@ -87,8 +87,6 @@ class _Actor(Worker[Any]):
 
 
 class _ActorPool(WorkerPool[_Actor]):
-    """See `RayConfig`."""
-
     noun = "Ray actor"
 
     def __init__(self, config: RayConfig) -> None:

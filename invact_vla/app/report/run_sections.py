@@ -12,7 +12,7 @@ from invact_vla.html.charts import line_chart
 from libero_eval.env.tasks import instruction
 from libero_eval.report.lines import environment, origin
 from libero_eval.report.policies import EvaluatedPolicy
-from libero_eval.report.run_page import Tile, min_distance
+from libero_eval.report.run import Tile, min_distance
 from libero_eval.results.rows import EpisodeRow
 from libero_eval.rollout.command import find_video
 

@@ -21,8 +21,8 @@ from invact_vla.app.report.inputs import ReportInputs
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import open_run
 from invact_vla.html.render import write_page
-from libero_eval.report.run_page import TEMPLATES as EPISODE_TEMPLATES
-from libero_eval.report.scope import scope_line
+from libero_eval.report.lines import scope_line
+from libero_eval.report.run import TEMPLATES as EPISODE_TEMPLATES
 
 logger = logging.getLogger(__name__)
 REPORT_FILE = "report.html"

@@ -12,7 +12,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.text_table import p_text, points
 from invact_vla.html.charts import Interval, interval_chart
 from invact_vla.html.render import Html
-from invact_vla.stats.power import power
+from invact_vla.stats import power
 from libero_eval.report.comparison import compare_policies
 from libero_eval.report.lines import TOTAL, Line, lines_of
 from libero_eval.report.policies import EvaluatedPolicy, read_policy

@@ -35,16 +35,16 @@ class Worker(Generic[Job]):
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker's first message. capacity: of its runner."""
+    """A worker's first message."""
 
-    capacity: int
+    capacity: int  # of its runner
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What a pool says of a worker that died. why: how, after "the last one"."""
+    """What a pool says of a worker that died."""
 
-    why: str
+    why: str  # how, after "the last one"
 
 
 WorkerT = TypeVar("WorkerT", bound=Worker[Any])

@@ -14,12 +14,11 @@ import typing
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, parse_json, short, some
-from libero_eval.results.shard import Shard, missing_shards
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ OUTCOMES: tuple[str, ...] = typing.get_args(Outcome)
 ONE_RUN = ("policy_name", "seed", "checkpoint_hash", "protocol_hash", "pack_hash", "manifest_hash")
 Episode = tuple[str, int, int]
 Key = tuple[str, str, int, int]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +180,27 @@ def _is_beyond(row: EpisodeRow) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One run on many machines: shard i/n is the i-th of n equal stretches of its episodes."""
+
+    index: int  # 0..of-1
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "i/n"; ValueError for anything else."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not int(match[1]) < int(match[2]):
+            raise ValueError(f"shard: expected i/n with 0 <= i < n such as 0/4, got {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def part(self, items: Sequence[Item]) -> list[Item]:
+        """This shard's items: neighbors stay together, so that it loads few tasks."""
+        ends = [len(items) * i // self.of for i in (self.index, self.index + 1)]
+        return list(items[ends[0] : ends[1]])
+
+
 def merge(folders: Sequence[Path], may_differ: Collection[str] = ()) -> list[EpisodeRow]:
     """The rows of one run from the run folders of its shards, sorted by key.
 
@@ -196,7 +217,10 @@ def merge(folders: Sequence[Path], may_differ: Collection[str] = ()) -> list[Epi
             if row.key in rows:
                 raise UserError(f"episode {row.key} is in both {owner[row.key]} and {folder}")
             rows[row.key], owner[row.key] = row, folder
-    missing = missing_shards(_shard_of(folder) for folder in folders)
+    present = {_shard_of(folder) for folder in folders}
+    whole = {Shard(index, shard.of) for shard in present for index in range(shard.of)}
+    lacking = sorted(whole - present, key=lambda s: (s.of, s.index))
+    missing = [f"{shard.index}/{shard.of}" for shard in lacking]
     if missing:
         raise UserError(f"these folders lack the shards {', '.join(missing)}: run or give them too")
     for name in sorted(set(ONE_RUN) - set(may_differ)):

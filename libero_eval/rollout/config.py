@@ -11,7 +11,7 @@ from libero_eval.env.tasks import is_own, task_names
 from libero_eval.executors import ExecutorConfig, SerialConfig
 from libero_eval.perturbations import PerturbationsConfig
 from libero_eval.policies import PolicyConfig
-from libero_eval.results.shard import Shard
+from libero_eval.results.rows import Shard
 from libero_eval.rollout.early_stop import EarlyStop, balanced_order
 from libero_eval.rollout.episode import Job
 from libero_eval.rollout.episode_video import VideoConfig

@@ -11,13 +11,22 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from invact_vla.core.errors import UserError
 from libero_eval.executors.child_process import ONE_THREAD
-from libero_eval.executors.executor import Executor, ExecutorConfig, Job, JobQueue, Result, Runner
+from libero_eval.executors.executor import (
+    ErrorRow,
+    Executor,
+    ExecutorConfig,
+    Job,
+    JobQueue,
+    MakeRunner,
+    Results,
+    Runner,
+)
 from libero_eval.executors.worker_pool import Lost, Ready, Worker, WorkerPool
 
 HEARTBEAT_S = 5.0  # how often a working actor says that it lives
@@ -121,12 +130,7 @@ class _ActorPool(WorkerPool[_Actor]):
         super().__init__(config)
         self.start_s = config.start_s
 
-    def run(
-        self,
-        make_runner: Callable[[], Runner],
-        queue: JobQueue[Job],
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
+    def run(self, make_runner: MakeRunner, queue: JobQueue[Job], error_row: ErrorRow) -> Results:
         """See `Executor.run`; a cluster that was not there before is stopped at the end."""
         ray = _ray()
         is_ours = not ray.is_initialized() and not queue.is_empty()
@@ -138,7 +142,7 @@ class _ActorPool(WorkerPool[_Actor]):
             if is_ours:
                 ray.shutdown()
 
-    def launch(self, make_runner: Callable[[], Runner]) -> _Actor:
+    def launch(self, make_runner: MakeRunner) -> _Actor:
         options = {
             "num_cpus": self.config.cpus, "num_gpus": self.config.gpus, "max_restarts": 0,
         }  # fmt: skip

@@ -7,12 +7,19 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from invact_vla.core.errors import UserError
-from libero_eval.executors.executor import Assignments, Job, JobQueue, Result, Runner
+from libero_eval.executors.executor import (
+    Assignments,
+    ErrorRow,
+    Job,
+    JobQueue,
+    MakeRunner,
+    Results,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +73,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
         self.workers: list[WorkerT] = []
 
     @abstractmethod
-    def launch(self, make_runner: Callable[[], Runner]) -> WorkerT:
+    def launch(self, make_runner: MakeRunner) -> WorkerT:
         """Start a worker; its first message is `Ready`, or a UserError."""
 
     @abstractmethod
@@ -89,12 +96,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
     def cannot_start(self, count: int, why: str) -> str:
         """The message when `count` workers in a row were never ready."""
 
-    def run(
-        self,
-        make_runner: Callable[[], Runner],
-        queue: JobQueue[Job],
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
+    def run(self, make_runner: MakeRunner, queue: JobQueue[Job], error_row: ErrorRow) -> Results:
         """See `Executor.run`."""
         self.workers, self._failed_starts = [], 0
         self._make_runner, self._queue, self._error_row = make_runner, queue, error_row

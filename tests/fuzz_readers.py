@@ -23,10 +23,9 @@ from safetensors.torch import save_file
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LatentLabels
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.episodes import whole_episodes
+from invact_vla.data.dataset import DatasetConfig, whole_episodes
 from invact_vla.data.label_store import LabelIdentity, LabelStore, read_labels, write_labels
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from invact_vla.openvla.checkpoints.config_file import (
     config_to_json,

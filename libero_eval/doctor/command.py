@@ -17,7 +17,7 @@ from tqdm import tqdm
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import save_result
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig
 from libero_eval.doctor.checks import CHECKS
 from libero_eval.doctor.checks.setup import write_fingerprints
 from libero_eval.doctor.context import DiagnosticContext, DoctorTarget, options_of

@@ -10,7 +10,7 @@ import draccus
 from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.files import read_json
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig
 from libero_eval.doctor import demonstrations
 from libero_eval.doctor.answers import Answers, ask_source
 from libero_eval.doctor.demonstrations import Demonstrations

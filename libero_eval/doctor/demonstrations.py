@@ -17,11 +17,10 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short
 from invact_vla.data.conventions import LIBERO_ACTION_DIM, LIBERO_STATE_DIM, to_libero_action
-from invact_vla.data.dataset import RobotDataset
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig, RobotDataset
+from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
-from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.readers.hdf5_file import open_hdf5, read_array
+from invact_vla.data.readers import open_dataset
 from libero_eval.env.tasks import find_task, task_names
 from libero_eval.expert.recording import DATASET_NAMES
 

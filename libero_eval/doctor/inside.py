@@ -15,8 +15,8 @@ from libero_eval.doctor.answers import Ask
 
 if TYPE_CHECKING:
     from invact_vla.data.action_stats import ActionStats
-    from invact_vla.openvla.action_tokens import ActionTokens
     from invact_vla.openvla.inference.policy import OpenVLAPolicy
+    from invact_vla.openvla.vocabulary import ActionTokens
 
 LONGEST_SEARCH = 16  # actions
 MOST = 0.8

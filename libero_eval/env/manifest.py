@@ -9,8 +9,7 @@ from importlib import metadata
 from typing import TypedDict
 
 from invact_vla.core.files import hash_json
-from invact_vla.core.machine import cpu_name
-from invact_vla.core.versions import git_commit
+from invact_vla.core.machine import cpu_name, git_commit
 
 PACKAGES = (
     "torch", "transformers", "timm", "tokenizers", "numpy", "scipy", "mujoco", "robosuite",

@@ -23,9 +23,8 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json, write_json
 from invact_vla.core.run_folder import open_run
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.episodes import whole_episodes
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig, whole_episodes
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from libero_eval.env import gl
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from invact_vla.core.files import atomic_file
 from invact_vla.core.text_table import text_table
-from invact_vla.data.video.decode import VideoError, decode_all
+from invact_vla.data.video.frames import VideoError, decode_all
 from invact_vla.html import media
 from invact_vla.html.render import Html, write_page
 from libero_eval.env.tasks import instruction

@@ -8,7 +8,7 @@ Three things keep the statement true although the run ended because of what it h
    Episodes that succeed are short and come back first; whoever counts what has come back counts
    too many successes.
 3. After each whole round the interval is one of a confidence sequence, which holds at all rounds
-   together (`invact_vla.stats.sequences`); a Wilson interval that is looked at again and again
+   together (`invact_vla.stats.rates`); a Wilson interval that is looked at again and again
    does not.
 
 Such an interval is about 1.7 times as wide as a fixed one after equally many episodes; what one
@@ -22,7 +22,7 @@ from typing import TypedDict
 
 from invact_vla.core.errors import UserError
 from invact_vla.stats.differences import discordant
-from invact_vla.stats.sequences import difference_sequence, rate_sequence
+from invact_vla.stats.rates import difference_sequence, rate_sequence
 from libero_eval.results.rows import Episode, EpisodeRow, read_episodes
 from libero_eval.results.statistics import LEVEL, RateRefused, outcomes, settings_differ
 from libero_eval.rollout.episode import Job

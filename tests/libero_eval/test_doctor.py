@@ -16,7 +16,7 @@ if importlib.util.find_spec("robosuite") is None:
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation
-from invact_vla.openvla.head_configs import TextHeadConfig
+from invact_vla.openvla.config import TextHeadConfig
 from libero_eval.doctor import answers as answers_module
 from libero_eval.doctor import demonstrations, fingerprints
 from libero_eval.doctor.answers import Answers, clearly_better

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from invact_vla.app.report.inputs import ReportInputs
-from invact_vla.app.report.reading import curve, read_metrics, read_optional_json
+from invact_vla.app.report.inputs import ReportInputs, curve, read_metrics, read_optional_json
 from invact_vla.core.limits import inside, read_text
 from invact_vla.html import media
 from invact_vla.html.charts import line_chart

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import probe
+from invact_vla.data.video.frames import probe
 from invact_vla.data.video.video_info import clip_frames
 from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder

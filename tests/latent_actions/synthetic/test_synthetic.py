@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from invact_vla.core.files import hash_file
-from invact_vla.data.video.decode import decode_all, probe
+from invact_vla.data.video.frames import decode_all, probe
 from latent_actions.synthetic.config import Variety
 from latent_actions.synthetic.generate import SynthConfig, main
 from latent_actions.synthetic.hand import HandLook
@@ -29,7 +29,7 @@ from latent_actions.synthetic.takes import favorite_families, plan_take
 from latent_actions.synthetic.truth import read_masks
 from latent_actions.synthetic.vocabulary import ACTIONS, FAMILIES
 from latent_actions.synthetic.world import cached_world
-from latent_actions.video.sources import EgoExo4dSource, read_clips
+from latent_actions.video.sources import EgoExo4dSource
 from latent_actions.video.verbs import verb_of
 from tests.latent_actions.conftest import TINY
 from tests.paths import REPOSITORY
@@ -88,7 +88,7 @@ def test_killed_run_goes_on(tree, tmp_path):
 
 def test_tree_is_read_by_the_real_loader(tree):
     source = EgoExo4dSource(root=tree / "egoexo4d")
-    train, dropped = read_clips(source, "train")
+    train, dropped = source.index("train")
     actions = pq.read_table(tree / "truth" / "actions.parquet").to_pylist()
     told = [row for row in actions if row["dataset"] == "egoexo4d" and row["split"] == "train"]
     lost = {"about another person", "of rejected annotations", "of further annotators"}

@@ -99,10 +99,13 @@ class WorkerPool(ABC, Generic[WorkerT]):
     def run(self, make_runner: MakeRunner, queue: JobQueue[Job], error_row: ErrorRow) -> Results:
         """See `Executor.run`."""
         self.workers, self._failed_starts = [], 0
-        self._make_runner, self._queue, self._error_row = make_runner, queue, error_row
+        self._queue, self._error_row = queue, error_row
         try:
             while any(worker.jobs for worker in self.workers) or not queue.is_empty():
-                self._launch_workers()
+                unused = sum(not worker.jobs for worker in self.workers)
+                places = self.config.workers - len(self.workers)
+                for _ in range(min(places, queue.useful_processes(unused + places) - unused)):
+                    self.workers.append(self.launch(make_runner))
                 while any([self._assign(worker) for worker in list(self.workers)]):
                     pass
                 yield from self._wait()
@@ -111,12 +114,6 @@ class WorkerPool(ABC, Generic[WorkerT]):
                 self.stop(worker)
             for worker in self.workers:
                 self.join(worker)
-
-    def _launch_workers(self) -> None:
-        unused = sum(not worker.jobs for worker in self.workers)
-        places = self.config.workers - len(self.workers)
-        for _ in range(min(places, self._queue.useful_processes(unused + places) - unused)):
-            self.workers.append(self.launch(self._make_runner))
 
     def _assign(self, worker: WorkerT) -> bool:
         """Give a worker one job if it can take one; returns whether it got one."""

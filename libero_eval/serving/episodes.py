@@ -172,7 +172,9 @@ class Episodes:
             late = now - client.away_since >= self._keep_s
             if not client.episodes or late or kept > MAX_AWAY:
                 del self._clients[client.name]
-                self._keep(asyncio.create_task(self._release_all(client)))
+                task = asyncio.create_task(self._release_all(client))
+                self._tasks.add(task)  # held until it is done: the event loop does not
+                task.add_done_callback(self._tasks.discard)
 
     async def _release_all(self, client: Client) -> None:
         for episode in list(client.episodes.values()):  # one that was not opened leaves meanwhile
@@ -180,11 +182,6 @@ class Episodes:
                 await self._release(client, episode)
             except WireError as error:
                 logger.debug("an episode was not released: %s", error)
-
-    def _keep(self, task: "asyncio.Task[None]") -> None:
-        """Hold a task until it is done: the event loop does not."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _of_policy(self, result: Awaitable[Any]) -> Any:
         """What a policy returns; what it raises is a response."""

@@ -75,8 +75,9 @@ class ConnectionLimits:
         """The oldest that has not greeted, else the longest silent one that runs no episode."""
         now = time.monotonic()
         strangers = (c for c in self._inside if c.client is None)
+        has_episodes = {c: c.client is not None and bool(c.client.episodes) for c in self._inside}
         idle = [
-            c for c in self._inside if not c.has_episodes() or now - c.last_message > self._keep_s
+            c for c, has in has_episodes.items() if not has or now - c.last_message > self._keep_s
         ]
         return next(strangers, None) or min(idle, key=lambda c: c.last_message, default=None)
 
@@ -93,10 +94,6 @@ class Connection(ServerConnection):
         self.unread, self._frames = 0, 0
         self.client: Client | None = None
         self.last_message = time.monotonic()
-
-    def has_episodes(self) -> bool:
-        """Whether its client has open ones."""
-        return self.client is not None and bool(self.client.episodes)
 
     async def read(self) -> Any:
         """The next message. Raises ConnectionClosed."""
@@ -167,8 +164,11 @@ class Listener:
         try:
             ready(self._url(server))
             done, _ = await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopped}:
-                raise _end_of(task)
+            for task in done - {stopped}:  # without it nobody would get a response
+                cause = None if task.cancelled() else task.exception()
+                what = f"{task.get_name()} has ended: the server cannot go on"
+                logger.critical("%s", what, exc_info=cause)
+                raise RuntimeError(what) from cause
         finally:
             server.close()
             with suppress(asyncio.TimeoutError):
@@ -179,7 +179,9 @@ class Listener:
             )
 
     async def _listen(self, host: str, port: int) -> Server:
-        access = basic_auth("policy", check_credentials=self._knows) if self._token else None
+        # compared in a time that says nothing of the token
+        knows = lambda _, given: hmac.compare_digest(given.encode(), (self._token or "").encode())
+        access = basic_auth("policy", check_credentials=knows) if self._token else None
         # origins=[None]: web pages in a browser on this machine are refused
         return await listen(
             self._connection, host, port, compression=None, max_size=self._card.max_bytes,
@@ -187,10 +189,6 @@ class Listener:
             open_timeout=GREETING_S, process_request=access,
             create_connection=functools.partial(Connection, self._limits),  # pyright: ignore
         )  # fmt: skip
-
-    def _knows(self, _: str, password: str) -> bool:
-        """In a time that says nothing of the token."""
-        return hmac.compare_digest(password.encode(), (self._token or "").encode())
 
     def _url(self, server: Server) -> str:
         """Where it listens; says who can come in by there."""
@@ -302,12 +300,3 @@ def _name_of(hello: dict[str, Any]) -> str:
             f"expected a hello with the client's name, at most {messages.LONGEST_NAME} characters"
         )
     return name
-
-
-def _end_of(task: "asyncio.Task[Any]") -> RuntimeError:
-    """The error of a task that should not end; without it nobody would get a response."""
-    cause = None if task.cancelled() else task.exception()
-    error = RuntimeError(f"{task.get_name()} has ended: the server cannot go on")
-    error.__cause__ = cause
-    logger.critical("%s", error, exc_info=cause)
-    return error

@@ -111,7 +111,7 @@ def render(context: DiagnosticContext) -> Finding:
         gaps.append((gap, f"task {task_id} ({name}) is", turned))
     if not gaps:
         return skipped(f"no time for the tasks of {suite}: raise --seconds")
-    gap, where, turned = max(gaps, key=lambda entry: entry[0].severity)
+    gap, where, turned = max(gaps, key=lambda entry: (not entry[0].same, entry[0].mean))
     ok, warn, fail = verdicts(
         f"first frames of {len(gaps)} tasks within {fingerprints.MEAN_LIMIT:.0f} gray levels"
     )

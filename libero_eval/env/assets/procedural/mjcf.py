@@ -265,11 +265,11 @@ class Part:
         mesh.vertices[:] *= stretch
         self._new_mesh(name, material, mesh, pos, **turned)
 
-    def carton(self, half: Vector, pos: Vector, roof: float) -> None:
+    def carton(self, half: Sequence[float], pos: Vector, roof: float) -> None:
         """A printed box with a gable roof."""
         self._new_mesh("body", "label", carton(half, roof), pos)
 
-    def packet(self, half: Vector, center: Vector) -> None:
+    def packet(self, half: Sequence[float], center: Vector) -> None:
         """A flat carton lying on its largest face, so that the words are on the top, along x."""
         self.solid(half, center)
         x, y, z = half
@@ -277,7 +277,9 @@ class Part:
         lying = box.vertices[:, [0, 2, 1]] * np.array([1, -1, 1])
         self._new_mesh("body", "label", Mesh(lying, box.faces, box.coordinates), center)
 
-    def table_top(self, name: str, material: str, half: Vector, center: Vector) -> None:
+    def table_top(
+        self, name: str, material: str, half: Sequence[float], center: Sequence[float]
+    ) -> None:
         """A plate with well rounded corners."""
         self._new_mesh(name, material, rounded_plate(half, center), (0, 0, 0))
 

@@ -13,11 +13,13 @@ Axis letters: B batch, H W pixels, N tokens, D their width, K code positions, Q 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
+from latent_actions.labelers.guarded import Prediction
 from latent_actions.labelers.laq.blocks import GridView, RelativePositionBias, Transformer
 from latent_actions.labelers.laq.config import LaqConfig, delta_convolutions
 from latent_actions.labelers.vector_quantizers import (
@@ -122,6 +124,14 @@ class LaqOutput:
     reconstruction: Tensor
 
 
+def to_video(frames: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
+    """uint8 (B, 2, H, W, 3) -> float (B, 3, 2, H, W) in [0, 1]; device: where to, None: where it is.
+    Bytes travel, a quarter of what floats would."""
+    if not isinstance(frames, Tensor):
+        frames = torch.from_numpy(np.array(frames))  # a copy: memory maps are read-only
+    return rearrange(frames.to(device), "b t h w c -> b c t h w") / 255.0
+
+
 class LatentActionQuantizer(nn.Module):
     """The LAQ model. Video in: float (B, 3, 2, H, W) in [0, 1]."""
 
@@ -189,6 +199,15 @@ class LatentActionQuantizer(nn.Module):
         """Second frame (B, 3, H, W) from the first (B, 3, H, W) and code vectors (B, K, Q)."""
         patches = self.to_patch_emb_first_frame(rearrange(first_frame, "b c h w -> b c 1 h w"))
         return self._decode(first_frame, patches, vectors, self._bias())
+
+    def look_up(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.codes(to_video(batch))
+        return codes, self.vq.decode(codes)
+
+    def predicted(self, batch: Tensor, vectors: Tensor) -> Prediction:
+        first, second = to_video(batch).unbind(dim=2)
+        change = (first - second).abs().mean(dim=(1, 2, 3))
+        return Prediction(first, second, self.predict(first, vectors), change)
 
     def _encode(self, patches: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Patch tokens (B, 2, h, w, D) -> each frame after both stacks, (B, 1, h, w, D)."""

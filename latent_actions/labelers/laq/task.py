@@ -6,22 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from invact_vla.training.distributed import rank_info
 from latent_actions.labelers.collapse import CollapseConfig
 from latent_actions.labelers.guarded import GuardedTask, TrainingStep
 from latent_actions.labelers.laq.config import LaqConfig
-from latent_actions.labelers.laq.model import LatentActionQuantizer
-
-
-def to_video(frames: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """uint8 (B, 2, H, W, 3) -> float (B, 3, 2, H, W) in [0, 1]; device: where to, None: where it is.
-    Bytes travel, a quarter of what floats would."""
-    if not isinstance(frames, Tensor):
-        frames = torch.from_numpy(np.array(frames))  # a copy: memory maps are read-only
-    return rearrange(frames.to(device), "b t h w c -> b c t h w") / 255.0
+from latent_actions.labelers.laq.model import LatentActionQuantizer, to_video
 
 
 class LaqTask(GuardedTask):

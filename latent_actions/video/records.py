@@ -24,8 +24,7 @@ class ClipRecord:
     those of one place `scene`: without them a clip is its own moment, take and scene. `view` is "exo"
     where a source has no views. What a benchmark needs besides stands in `tags` (other labels and
     groupings, by name) and `parts` (spans of the atomic actions inside a longer clip, seconds of the
-    video, in order). `best`: the annotators named this camera the best exo view of the moment.
-    """
+    video, in order). `best`: the annotators named this camera the best exo view of the moment."""
 
     clip_id: str
     video: Path
@@ -61,8 +60,7 @@ class PairRecord:
     """Two frames of one clip, `frame` and `frame_end` of its video, (frame_end - frame) / fps seconds
     apart. video_id: the clip's `clip_id`.
 
-    Both lie inside the video: 0 <= frame < frame_end <= n_frames - 1.
-    """
+    Both lie inside the video: 0 <= frame < frame_end <= n_frames - 1."""
 
     video_id: str
     video: Path

@@ -67,7 +67,7 @@ def overview(measured: Sequence[Measured]) -> Table:
     """A row per labeler, then what uniform codes and true actions reach."""
     head = [
         "labeler", "R2 of true actions", "other place", "other view", "tells the place",
-        "tells the camera", "perplexity", "joint entropy, bits", "pass / fail / unknown",
+        "tells the camera", "lowest perplexity", "joint entropy, bits", "pass / fail / unknown",
     ]  # fmt: skip
     return {"head": head, "rows": [_overview_row(m) for m in measured] + _reference_rows(measured)}
 
@@ -231,8 +231,8 @@ def _agreement_table(measured: Sequence[Measured]) -> list[list[Any]]:
         for name, found in (("other place", m.scene), ("other view", m.view)):
             if isinstance(found, Agreement):
                 rows.append([
-                    m.name, name, cell(found.normalized), f"{found.shuffled:.2f}",
-                    f"{found.observed:.2f}", f"{found.chance:.2f}", found.normalized.n,
+                    m.name, name, cell(found.normalized), rounded(found.shuffled),
+                    rounded(found.observed), f"{found.chance:.2f}", found.normalized.n,
                     found.normalized.clusters,
                 ])  # fmt: skip
     return rows
@@ -244,7 +244,7 @@ def _leakage_table(measured: Sequence[Measured]) -> list[list[Any]]:
         for name, found in (("place", m.place), ("camera", m.camera)):
             if isinstance(found, Leakage):
                 rows.append([
-                    m.name, name, cell(found.told), f"{found.shuffled:.2f}",
+                    m.name, name, cell(found.told), rounded(found.shuffled),
                     f"{found.accuracy:.2f}", f"{found.chance:.2f}", found.labels, found.told.n,
                     found.told.clusters,
                 ])  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.text_table import percent, text_table, whole_percent
-from invact_vla.stats import (
+from invact_vla.stats.power import (
     detectable_gap,
     detectable_paired,
     power,

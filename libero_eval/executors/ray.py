@@ -7,14 +7,23 @@ for `hang_s`, costs its episode one retry and then an error row, as in `processe
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from invact_vla.core.errors import UserError
 from invact_vla.training.ray_map import LOCAL, import_ray, ray_cluster
 from libero_eval.executors.child_process import ONE_THREAD
-from libero_eval.executors.executor import Executor, ExecutorConfig, Job, JobQueue, Result, Runner
+from libero_eval.executors.executor import (
+    ErrorRow,
+    Executor,
+    ExecutorConfig,
+    Job,
+    JobQueue,
+    MakeRunner,
+    Results,
+    Runner,
+)
 from libero_eval.executors.worker_pool import Lost, Ready, Worker, WorkerPool
 
 HEARTBEAT_S = 5.0  # how often a working actor says that it lives
@@ -93,12 +102,7 @@ class _ActorPool(WorkerPool[_Actor]):
         super().__init__(config)
         self.start_s = config.start_s
 
-    def run(
-        self,
-        make_runner: Callable[[], Runner],
-        queue: JobQueue[Job],
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
+    def run(self, make_runner: MakeRunner, queue: JobQueue[Job], error_row: ErrorRow) -> Results:
         """See `Executor.run`; a cluster that was not there before is stopped at the end."""
         if queue.is_empty():
             return
@@ -106,7 +110,7 @@ class _ActorPool(WorkerPool[_Actor]):
         with ray_cluster(_ray(), self.config.address, cpus, "--executor.address local"):
             yield from super().run(make_runner, queue, error_row)
 
-    def launch(self, make_runner: Callable[[], Runner]) -> _Actor:
+    def launch(self, make_runner: MakeRunner) -> _Actor:
         options = {
             "num_cpus": self.config.cpus, "num_gpus": self.config.gpus, "max_restarts": 0,
         }  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from latent_actions.encoder.attention import Block, Kernel, attend, merge_heads, split_heads
@@ -73,14 +74,19 @@ class CommitBlock(Block):
     def forward(
         self, patches: Tensor, special_tokens: Tensor, routing: Routing,
         motion: Tensor | None = None, last: RoutingAssignments | None = None,
+        action_only: bool = False,
     ) -> tuple[Tensor, Tensor, RoutingAssignments]:  # fmt: skip
         """patches (B, N, d), special tokens (B, S, d), motion (B, N) or None, the last block's
-        assignments -> both updated, and this block's assignments.
+        assignments -> both updated, and this block's assignments. action_only: the patches come back
+        as they are and of the special tokens the action token alone (B, 1, d), at the cost of one
+        query: for a block that none follows.
         """
         chosen = last if self.config.schedule == "once" else None
         if chosen is None:
             logits = self.router_logits(patches, special_tokens, motion)
             chosen = route_tokens(logits, self.config.estimator, routing, self.config.topk_ratio)
+        if action_only:
+            return patches, self._action(patches, special_tokens[:, :1], chosen), chosen
         special_tokens, patches = self._mix(patches, special_tokens, chosen)
         return patches, special_tokens, chosen
 
@@ -107,7 +113,8 @@ class CommitBlock(Block):
         tokens = torch.cat([special_tokens, patches], dim=1)
         packed = self.project(tokens)
         q, k, v = split_heads(packed, self.heads)
-        read = merge_heads(self._read(q, k, v, chosen)).to(packed.dtype)
+        gate = F.pad(chosen.used.transpose(1, 2), (count, 0))
+        read = merge_heads(self._read(q[:, :, :count], k, v, gate, chosen.hard)).to(packed.dtype)
         if self.config.patch_attention == "none":
             return self.add_mlp(special_tokens + self.out(read)), patches
         if self.config.patch_attention == "block" and chosen.hard:
@@ -118,15 +125,28 @@ class CommitBlock(Block):
         tokens = self.add_mlp(tokens + self.out(torch.cat([read, kept.to(read.dtype)], dim=1)))
         return tokens[:, :count], tokens[:, count:]
 
-    def _read(self, q: Tensor, k: Tensor, v: Tensor, chosen: RoutingAssignments) -> Tensor:
-        """What the special tokens read (fp32), none of it of each other. q k v (B, h, S + N, e) -> (B,
-        h, S, e)."""
-        count = chosen.used.shape[-1]
+    def _action(self, patches: Tensor, action: Tensor, chosen: RoutingAssignments) -> Tensor:
+        """`_mix` of the action token (B, 1, d) alone."""
+        width = action.shape[-1]
+        (query, keys), (bias, key_bias) = (
+            part.split((width, 2 * width)) for part in (self.qkv.weight, self.qkv.bias)
+        )
+        q = F.linear(self.norm_attention(action), query, bias)
+        packed = F.linear(self.norm_attention(patches), keys, key_bias)
+        q, k, v = (
+            rearrange(part, "b n (h e) -> b h n e", h=self.heads)
+            for part in (q, *packed.chunk(2, -1))
+        )
+        gate = chosen.used[..., :1].transpose(1, 2)
+        read = merge_heads(self._read(q, k, v, gate, chosen.hard)).to(packed.dtype)
+        return self.add_mlp(action + self.out(read))
+
+    def _read(self, q: Tensor, k: Tensor, v: Tensor, gate: Tensor, hard: bool) -> Tensor:
+        """What special tokens read (fp32), none of it of each other. q (B, h, S, e), k v (B, h, M, e),
+        gate (B, S, M) -> (B, h, S, e)."""
         with torch.autocast(q.device.type, enabled=False):
-            q, k, v = q[:, :, :count].float(), k.float(), v.float()
-            gate = F.pad(chosen.used.transpose(1, 2), (count, 0))
             null = self.null_key.float(), self.null_value.float()
-            return gated_read(q, k, v, gate[:, None], *null, hard=chosen.hard)
+            return gated_read(q.float(), k.float(), v.float(), gate[:, None], *null, hard=hard)
 
 
 def gated_read(

@@ -27,7 +27,7 @@ from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
-from latent_actions.encoder.inputs.streams import planes
+from latent_actions.encoder.inputs.streams import Streams, planes
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.encoder.register_encoder import RegisterEncoder
 from latent_actions.encoder.routing import Routing, RoutingAssignments
@@ -172,12 +172,9 @@ class InvActEncoder(
 
     def forward(self, frames: Tensor, routing: Routing | None = None) -> Encoded:
         """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard, without noise."""
-        routing = routing or Routing()
-        pixels = self.prepare(frames)
-        patches = self.embedder(pixels)
-        motion = self.embedder.motion(pixels.detach())
-        special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
-        patches, special_tokens = self._plain(patches, special_tokens)
+        routing, shown = routing or Routing(), Streams(self.prepare(frames))
+        motion = self.embedder.motion(shown)
+        patches, special_tokens = self._plain(self.embedder(shown))
         found: list[RoutingAssignments] = []
         for block in self.commit_blocks:
             last = found[-1] if found else None
@@ -186,9 +183,21 @@ class InvActEncoder(
         token = self.norm(special_tokens[:, 0])
         action, registers = self.action_projection(token), special_tokens[:, 1:]
         if self.register_encoder:
-            registers = self.register_encoder(pixels, found[-1])
+            registers = self.register_encoder(shown.pixels, found[-1])
         embedding = F.normalize(self.head(action).float(), dim=-1)
         return Encoded(embedding, action, token, registers, found, motion)
+
+    def action_token(self, frames: Tensor) -> Tensor:
+        """`forward(frames).action`, (B, k), and nothing besides, at less cost: the last block updates
+        the action token alone, registers are not encoded, and motion is measured where it routes."""
+        shown, last = Streams(self.prepare(frames)), None
+        motion = self.embedder.motion(shown) if self.config.commit.motion_prior else None
+        patches, special_tokens = self._plain(self.embedder(shown))
+        for number, block in enumerate(self.commit_blocks, 1):
+            patches, special_tokens, last = block(
+                patches, special_tokens, Routing(), motion, last, number == len(self.commit_blocks)
+            )
+        return self.action_projection(self.norm(special_tokens[:, 0]))
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Any frames -> (B, T, size, size, 3) float in [0, 1], color after color in memory
@@ -206,8 +215,9 @@ class InvActEncoder(
             pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
         return pixels
 
-    def _plain(self, patches: Tensor, special_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The plain blocks, over the patches alone or over all tokens."""
+    def _plain(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """The plain blocks, over the patches alone or over all tokens: patches, special tokens."""
+        special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
         if self.commit_blocks and self.config.commit.pre_routing == "idle":
             for block in self.plain_blocks:
                 patches = block(patches)
@@ -217,7 +227,7 @@ class InvActEncoder(
             tokens = block(tokens)
         return tokens[:, count:], tokens[:, :count]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     @exact()
     def embed(
         self, video: np.ndarray | str | Path, batch_size: int = 64, clip_s: float | None = None
@@ -229,10 +239,11 @@ class InvActEncoder(
         seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
         a clip's vector but by rounding (1e-6)."""
         clips = as_clips(video, self.config.frames, self.config.size, clip_s)
-        found = [
-            self.evaluated(batch).embedding.cpu().numpy() for batch in _batches(clips, batch_size)
-        ]
-        return np.concatenate(found) if found else np.zeros((0, self.config.embedding), np.float32)
+        found = [np.zeros((0, self.config.embedding), np.float32)]
+        for batch in _batches(clips, batch_size):
+            embedded = self.head(self.action_token(batch.to(self.device)))
+            found.append(F.normalize(embedded.float(), dim=-1).cpu().numpy())
+        return np.concatenate(found)
 
     @torch.no_grad()
     @exact()

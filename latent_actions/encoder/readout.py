@@ -69,5 +69,5 @@ def _before_scaling(encoder: InvActEncoder, table: ClipTable, rows: np.ndarray) 
     found: list[Tensor] = []
     for start in range(0, len(rows), _BATCH):
         clips = torch.from_numpy(np.ascontiguousarray(table.read(rows[start : start + _BATCH])))
-        found.append(encoder.head(encoder.evaluated(clips).action).cpu().double())
+        found.append(encoder.head(encoder.action_token(clips.to(encoder.device))).cpu().double())
     return torch.cat(found)

@@ -26,6 +26,7 @@ from invact_vla.core.timing import Ratio, Timing, take_turns
 from latent_actions.encoder.attention import Kernel
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.routing import Routing
 
 logger = logging.getLogger(__name__)
@@ -113,11 +114,11 @@ def measure_embedding(config: BenchEncoderConfig) -> dict[str, Timing]:
     frames = _clips(config.embed, config.embed_batch)
     alike = replace(config.embed, stem="linear", streams=("rgb",))
     steps: dict[str, Step] = {}
-    for precision, kernel in KERNELS.items():
+    for precision in KERNELS:
         steps[f"{precision} {REFERENCE}"] = vjepa2(config.embed, precision, frames)
         shapes = {"InvAct": config.embed, "InvAct, linear stem of rgb": alike}
         for name, shape in shapes.items():
-            encoder = _encoder(replace(shape, kernel=kernel)).eval()
+            encoder = _encoder(shape).eval()
             steps[f"{precision} {name}"] = embedding_step(encoder, precision, frames)
     return take_turns(steps, config.repeats, CPU, "embed")
 
@@ -149,7 +150,7 @@ def vjepa2(shape: EncoderConfig, precision: Precision, frames: np.ndarray) -> St
 
     @torch.inference_mode()
     def step(number: int) -> Tensor:
-        video = torch.from_numpy(frames).permute(0, 1, 4, 2, 3).to(dtype) / 255
+        video = planes(torch.from_numpy(frames)).movedim(-1, 2).to(dtype) / 255
         return model.get_vision_features(video).mean(dim=1)
 
     return step

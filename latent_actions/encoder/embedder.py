@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from latent_actions.encoder.attention import TanhGELU
 from latent_actions.encoder.inputs.features import FrozenFeatures
 from latent_actions.encoder.inputs.streams import Streams
 
@@ -84,7 +85,8 @@ class TubeletEmbedder(nn.Module):
             sizes = {"a": self.tubelet, "p": self.patch, "q": self.patch}
             patches = [rearrange(s.contiguous(), pattern, **sizes) for s in streams]
             return stem(torch.cat(patches, dim=-1))
-        maps = stem(torch.cat([rearrange(s, _CHANNELS, a=self.tubelet) for s in streams], dim=1))
+        channels = [rearrange(s, _CHANNELS, a=self.tubelet) for s in streams]
+        maps = stem(torch.cat(channels, dim=1) if len(channels) > 1 else channels[0])
         return rearrange(maps, "(b t) d h w -> b (t h w) d", b=len(streams[0]))
 
 
@@ -109,6 +111,6 @@ def _conv_stem(channels: int, width: int, patch: int) -> nn.Sequential:
         out = max(_GROUPS, width // 2**left // _GROUPS * _GROUPS) if left else width
         layers.append(nn.Conv2d(channels, out, 3, stride=2, padding=1))
         if left:
-            layers += [nn.GroupNorm(_GROUPS, out), nn.GELU(approximate="tanh")]
+            layers += [nn.GroupNorm(_GROUPS, out), TanhGELU()]
         channels = out
     return nn.Sequential(*layers)

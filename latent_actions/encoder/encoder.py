@@ -35,6 +35,7 @@ from latent_actions.published_model import fetch
 
 FORMAT = "invact-encoder/2"
 MAX_DEPTH = 1024
+_CACHED = 1 << 20  # numbers of pixels that a CPU keeps at hand
 FEATURES = "features"  # folder of the frozen image model inside an encoder folder
 FILES = ("config.json", "model.safetensors", "README.md", f"{FEATURES}/*")  # of a folder
 
@@ -190,14 +191,22 @@ class InvActEncoder(
     def action_token(self, frames: Tensor) -> Tensor:
         """`forward(frames).action`, (B, k), and nothing besides, at less cost: the last block updates
         the action token alone, registers are not encoded, and motion is measured where it routes."""
-        shown, last = Streams(self.prepare(frames)), None
-        motion = self.embedder.motion(shown) if self.config.commit.motion_prior else None
-        patches, special_tokens = self._plain(self.embedder(shown))
+        clip = self.config.frames * self.config.size**2 * 3
+        size = max(1, _CACHED // clip) if frames.device.type == "cpu" else len(frames)
+        tokens, motions = zip(*(self._seen(part) for part in frames.split(size)), strict=True)
+        patches, special_tokens = self._plain(torch.cat(tokens))
+        motion, last = None if motions[0] is None else torch.cat(motions), None
         for number, block in enumerate(self.commit_blocks, 1):
             patches, special_tokens, last = block(
                 patches, special_tokens, Routing(), motion, last, number == len(self.commit_blocks)
             )
         return self.action_projection(self.norm(special_tokens[:, 0]))
+
+    def _seen(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, N, d) and, where it routes, motion (B, N)."""
+        shown = Streams(self.prepare(frames))
+        motion = self.embedder.motion(shown) if self.config.commit.motion_prior else None
+        return self.embedder(shown), motion
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Any frames -> (B, T, size, size, 3) float in [0, 1], color after color in memory
@@ -353,7 +362,8 @@ def _batches(frames: np.ndarray, batch_size: int) -> list[Tensor]:
             f"expected uint8 frames (N, T, H, W, 3), got {frames.dtype} {frames.shape}"
         )
     starts = range(0, len(frames), batch_size)
-    return [torch.from_numpy(np.array(frames[i : i + batch_size])) for i in starts]
+    parts = (frames[i : i + batch_size] for i in starts)
+    return [torch.from_numpy(np.require(part, requirements=["C", "W"])) for part in parts]
 
 
 def _initialize(module: nn.Module) -> None:

@@ -21,10 +21,10 @@ def planes(pixels: Tensor) -> Tensor:
 
 def rgb(pixels: Tensor) -> Tensor:
     """Mean 0 and deviation 1 per clip and channel, so that light and tint drop out."""
-    axes = (1, 2, 3)
-    centered = pixels - pixels.mean(dim=axes, keepdim=True)
-    # torch's own std over these axes takes several times longer on a CPU
-    length = torch.linalg.vector_norm(centered, dim=axes, keepdim=True)
+    centered = pixels - pixels.mean(dim=(1, 2, 3), keepdim=True)
+    # frame by frame first: over all three axes, and by torch's own std, it takes several times longer
+    length = torch.linalg.vector_norm(centered, dim=(2, 3), keepdim=True)
+    length = torch.linalg.vector_norm(length, dim=1, keepdim=True)
     return centered / (length * (centered[0, ..., 0].numel() - 1) ** -0.5 + _SMALLEST_SPREAD)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from raw_demos import read
 
 from invact_vla.data.conventions import gripper_to_training
-from invact_vla.data.episodes import RobotEpisode
+from invact_vla.data.dataset import RobotEpisode
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 
 FPS = 20  # control steps per second

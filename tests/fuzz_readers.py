@@ -23,10 +23,9 @@ from safetensors.torch import save_file
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LatentLabels
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.episodes import whole_episodes
+from invact_vla.data.dataset import DatasetConfig, whole_episodes
 from invact_vla.data.label_store import LabelIdentity, LabelStore, read_labels, write_labels
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from invact_vla.openvla.checkpoints.config_file import (
     config_to_json,
@@ -34,7 +33,7 @@ from invact_vla.openvla.checkpoints.config_file import (
     read_config_file,
 )
 from invact_vla.untrusted.torch_files import read_research_pickle, read_safetensors, read_tensors
-from libero_eval.env.init_states import read_array, read_init_states
+from libero_eval.env.init_states import read_init_states
 from tests.data.demos import NAME, demonstration, write_hdf5
 from tests.data.rlds_files import example, framed, write_rlds
 from tests.openvla.small import debug_config, with_statistics
@@ -64,7 +63,7 @@ Reader = Callable[[Path], Any]
 def init_states(folder: Path) -> Reader:
     torch.save(np.arange(12.0).reshape(3, 4), folder / "x.pruned_init")
     np.save(folder / "x.npy", np.arange(12.0).reshape(3, 4))
-    return lambda path: read_array(path) if path.suffix == ".npy" else read_init_states(path)
+    return read_init_states
 
 
 def pt(folder: Path) -> Reader:

@@ -31,6 +31,7 @@ CONFIG_COMMANDS = {
     "encoder/compare": "encoder compare",
     "latent/laq": "latent train",
     "latent/label": "latent label",
+    "latent/report": "latent report",
     "vla/init": "vla init",
     "vla/pretrain": "vla pretrain",
     "vla/posttrain": "vla posttrain",
@@ -67,7 +68,7 @@ ROWS = (
     ("latent_actions.encoder", "libero_eval.executors", "libero_eval.perturbations"),
     ("latent_actions.labelers", "libero_eval.expert"),
     ("latent_actions.retrieval", "libero_eval.policies"),
-    ("latent_actions.train_encoder", "libero_eval.rollout"),
+    ("latent_actions.train_encoder", "latent_actions.report", "libero_eval.rollout"),
     ("libero_eval.doctor", "libero_eval.report", "libero_eval.bench"),
     ("invact_vla.app",),
 )

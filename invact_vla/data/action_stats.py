@@ -48,17 +48,8 @@ class ActionStats:
         x = np.asarray(actions, np.float64)
         if x.ndim != 2 or not len(x) or x.shape[1] != len(mask):
             raise ValueError(f"actions: expected (N > 0, {len(mask)}), got {x.shape}")
-        return cls(
-            mean=x.mean(0),
-            std=x.std(0),
-            min=x.min(0),
-            max=x.max(0),
-            q01=np.quantile(x, 0.01, axis=0),
-            q99=np.quantile(x, 0.99, axis=0),
-            mask=np.asarray(mask, bool),
-            bounds=bounds,
-            rest_fraction=(x == 0).mean(0) if rest else None,
-        )
+        moments = x.mean(0), x.std(0), x.min(0), x.max(0), *np.quantile(x, [0.01, 0.99], axis=0)
+        return cls(*moments, np.asarray(mask, bool), bounds, (x == 0).mean(0) if rest else None)
 
     def to_json(self) -> dict[str, Any]:
         """The published layout: lists by name; "invact" only where something is not as published."""
@@ -75,9 +66,8 @@ class ActionStats:
         own = value.get("invact", {})
         bounds = own.get("bounds", "quantile") if isinstance(own, dict) else own
         if bounds not in get_args(Bounds):
-            raise UserError(
-                f"action statistics with bounds {bounds!r}: expected one of {get_args(Bounds)}"
-            )
+            known = get_args(Bounds)
+            raise UserError(f"action statistics with bounds {bounds!r}: expected one of {known}")
         needed = {"q01", "q99"} | ({"min", "max"} if bounds == "minmax" else set())
         if missing := needed - set(value):
             names = " and ".join(sorted(needed))

@@ -17,23 +17,24 @@ from invact_vla.data.conventions import (
     LIBERO_ACTION_DIM,
     LIBERO_STATE_DIM,
     GripperTrack,
+    agreed_rotation,
     compose_rotations,
     finger_distance,
     judge_gripper,
+    needed_rotation,
 )
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.libero_hdf5 import Hdf5Dataset
-from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.data.validate import no_ops, picture_fault
-from invact_vla.data.video.orientation import agreed_rotation, needed_rotation
+from invact_vla.data.stored_dataset import StoredDataset, picture_fault
 
 SHOWN = 12  # tasks and findings printed; the rest is counted
+NO_OP_NORM = 1e-4  # of the deltas, as OpenVLA's filter has it
 LIES = {
     "rotate180": "turned by 180 degrees",
     "flip": "upside down",
     "mirror": "mirrored",
-    "none": "not turned",
+    "none": "left as they are",
 }
 
 
@@ -68,8 +69,8 @@ class Report:
         lines = [f"{name:<{width}}  {words}".rstrip() for name, words in self.lines]
         kinds = list(self.findings.values())
         for messages in kinds[:SHOWN]:
-            more = len(messages) - 1
-            lines.append(f"- {messages[0]}" + (f" (and {more} more like it)" if more else ""))
+            more = f" (and {len(messages) - 1} more like it)" if len(messages) > 1 else ""
+            lines.append(f"- {messages[0]}{more}")
         if len(kinds) > SHOWN:
             lines.append(f"- and {len(kinds) - SHOWN} more kinds")
         ending = f"{len(kinds)} finding{'s' * (len(kinds) != 1)}" if kinds else "no findings"
@@ -98,9 +99,8 @@ def check(dataset: StoredDataset, chunk: int, pictures: int | None) -> Report:
             report.find(error)
             continue
         actions.append(numbers.actions)
-        still += int(no_ops(numbers.actions).sum())
-        fingers = finger_distance(numbers.state)
-        name = dataset.all_episodes[place].name
+        still += _no_ops(numbers.actions)
+        name, fingers = dataset.all_episodes[place].name, finger_distance(numbers.state)
         tracks.append(GripperTrack(name, numbers.actions[:, -1], fingers))
     if actions:
         _describe_actions(report, dataset, np.concatenate(actions))
@@ -108,6 +108,13 @@ def check(dataset: StoredDataset, chunk: int, pictures: int | None) -> Report:
         _describe_variant(report, dataset, still / sum(map(len, actions)))
     _describe_pictures(report, dataset, pictures)
     return report
+
+
+def _no_ops(actions: np.ndarray) -> int:
+    """Steps whose deltas are zero and whose gripper does not change (OpenVLA's rule, but against the
+    step before, kept or not). actions: (T, A), the gripper last."""
+    still = np.linalg.norm(actions[:, :-1], axis=1) < NO_OP_NORM
+    return int((still & np.append(True, actions[1:, -1] == actions[:-1, -1])).sum())
 
 
 def _describe(report: Report, dataset: StoredDataset, chunk: int) -> None:
@@ -122,20 +129,16 @@ def _describe(report: Report, dataset: StoredDataset, chunk: int) -> None:
     if len(counts) > SHOWN:
         report.say("", f"and {len(counts) - SHOWN} more")
     lengths = [e.length for e in episodes]
-    report.say(
-        "demonstrations",
-        f"{len(episodes)}, {sum(lengths)} steps, {min(lengths)} to {max(lengths)} each",
-    )
+    spread = f"{sum(lengths)} steps, {min(lengths)} to {max(lengths)} each"
+    report.say("demonstrations", f"{len(episodes)}, {spread}")
     short = [e for e in episodes if e.length < chunk]
     if short:
         report.find(
             f"{len(short)} of {len(episodes)} demonstrations are shorter than a chunk of {chunk} steps "
             f"(first: {short[0].name}, {short[0].length}): training leaves them out"
         )
-    state = (
-        f"{dataset.state_dim} numbers" if dataset.state_dim else f"none ({dataset.lacking_state})"
-    )
-    report.say("state", state)
+    size = dataset.state_dim
+    report.say("state", f"{size} numbers" if size else f"none ({dataset.lacking_state})")
 
 
 def _describe_actions(report: Report, dataset: StoredDataset, actions: np.ndarray) -> None:
@@ -151,38 +154,37 @@ def _describe_actions(report: Report, dataset: StoredDataset, actions: np.ndarra
 
 
 def _describe_gripper(report: Report, dataset: StoredDataset, tracks: list[GripperTrack]) -> None:
-    if not dataset.has_gripper:
-        report.say("gripper", "none: all actions are normalized")
-        last = np.concatenate([t.commands for t in tracks])
-        ends = np.minimum(np.abs(last - last.min()), np.abs(last - last.max()))
-        if (
-            dataset.config.gripper == "auto"
-            and np.ptp(last) > 0.5
-            and ends.max() < BINARY_TOLERANCE
-        ):
-            report.find(
-                "the last action has two values, as a gripper: say --data.gripper open_is_one, "
-                "open_is_zero or open_is_minus_one, or none if it is no gripper"
-            )
+    option = dataset.config.gripper
+    if dataset.has_gripper:
+        try:
+            found = judge_gripper(tracks, option, str(dataset.config.path))
+            report.say("gripper", found.describe())
+        except UserError as error:
+            report.say("gripper", "cannot be told")
+            report.find(error)
         return
-    try:
-        found = judge_gripper(tracks, dataset.config.gripper, str(dataset.config.path))
-        report.say("gripper", found.describe())
-    except UserError as error:
-        report.say("gripper", "cannot be told")
-        report.find(error)
+    report.say("gripper", "none: all actions are normalized")
+    last = np.concatenate([t.commands for t in tracks])
+    ends = np.minimum(np.abs(last - last.min()), np.abs(last - last.max()))
+    if option == "auto" and np.ptp(last) > 0.5 and ends.max() < BINARY_TOLERANCE:
+        report.find(
+            "the last action has two values, as a gripper: say --data.gripper open_is_one, "
+            "open_is_zero or open_is_minus_one, or none if it is no gripper"
+        )
 
 
 def _describe_variant(report: Report, dataset: StoredDataset, fraction: float) -> None:
     """Whether no-ops were filtered out, and whether LIBERO's files were made by replay."""
     claimed = any("no_noops" in part for part in dataset.config.path.resolve().parts)
-    replayed = isinstance(dataset, Hdf5Dataset) and dataset.regenerated
-    made = "regenerated by replay, " if replayed else "as recorded, "
+    made, replayed = "", False
+    if isinstance(dataset, Hdf5Dataset):
+        replayed = dataset.regenerated
+        made = "regenerated by replay, " if replayed else "as recorded, "
     no_op = "with no-ops" if fraction else "without no-ops"
     if not fraction and (claimed or replayed):
         no_op = "no-ops filtered out"
     report.say("no-ops", f"{fraction:.1%} of steps")
-    report.say("variant", (made if isinstance(dataset, Hdf5Dataset) else "") + no_op)
+    report.say("variant", made + no_op)
     if claimed and fraction > 0:
         report.find(
             f"its name says no_noops, but {fraction:.1%} of its steps are no-ops: it is the unfiltered "
@@ -221,8 +223,8 @@ def _needed(dataset: StoredDataset, place: int, frames: np.ndarray) -> str | Non
     """What the robot's movement says must still be done to upright frames, for LIBERO's layout."""
     if (dataset.action_dim, dataset.state_dim) != (LIBERO_ACTION_DIM, LIBERO_STATE_DIM):
         return None
-    state = dataset.stored_state(place)
-    if state is None or len(state) != len(frames) or dataset.config.state:
+    state = None if dataset.config.state else dataset.stored_state(place)
+    if state is None or len(state) != len(frames):
         return None
     return needed_rotation(frames, state[:, :3])
 
@@ -232,9 +234,7 @@ def _describe_orientation(report: Report, dataset: StoredDataset, needed: str | 
         done = dataset.rotation(dataset.places[0])
     except UserError:
         return  # found when the pictures were read
-    stored = (
-        f"stored pictures are {'left as they are' if done == 'none' else LIES[done]} by the reader"
-    )
+    stored = f"stored pictures are {LIES[done]} by the reader"
     if needed is None:
         report.say("orientation", f"{stored}; what moves in them does not tell more")
     elif needed == "none":

@@ -9,7 +9,8 @@ Sources: github.com/openvla/openvla (rlds/oxe/transforms.py, experiments/robot/l
 Axis letters: T steps, A numbers of an action, S of a state, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,18 +20,28 @@ from invact_vla.core.errors import UserError
 LIBERO_ACTION_DIM = 7  # six deltas and the gripper
 STATE_PARTS = ("ee_pos", "ee_ori", "gripper_states")  # m (3), axis-angle rad (3), fingers m (2)
 LIBERO_STATE_DIM = 8
-GRIPPERS = ("auto", "open_is_minus_one", "open_is_one", "open_is_zero", "none")
+GRIPPER_WORDS = {
+    "open_is_one": "1 open",
+    "open_is_zero": "0 open, 1 closed",
+    "open_is_minus_one": "-1 open, +1 closed",
+    "none": "no gripper",
+}
+GRIPPERS = ("auto", *GRIPPER_WORDS)
+OPEN_VALUES = {"open_is_minus_one": -1, "open_is_one": 1, "open_is_zero": 0}
 
 ROTATIONS = {"none": (1, 1), "rotate180": (-1, -1), "flip": (-1, 1), "mirror": (1, -1)}
 # robosuite's name of how pictures are stored -> what makes them upright as OpenVLA sees them. opencv
 # pictures are upright; those that robosuite itself wrote are mirrored to what OpenVLA sees, which the
-# reader finds out by what moves in them (orientation.py).
+# reader finds out by what moves in them (`needed_rotation`).
 STORED_ROTATION = {"opengl": "rotate180", "opencv": "none"}
 
 BINARY_TOLERANCE = 0.1  # a command this close to an end means that end
 FAR_FROM_UNIT = 1.5  # an action beyond this was not meant for [-1, 1]
 WIDEST_GRIPPER = 0.2  # m; more than that are not fingers
 DECISIVE_FRACTION = 0.8  # of the times when the fingers moved after a command
+LEAST_CORRELATION = 0.6
+LEAST_CHANGE = 30  # of a pixel's three channels together: less is noise
+LEAST_FRAMES = 10
 
 
 def rotate(frames: np.ndarray, how: str) -> np.ndarray:
@@ -102,11 +113,7 @@ class GripperTrack:
     fingers: np.ndarray | None = None
 
     @property
-    def signed(self) -> bool:
-        return bool(self.commands.min() < -BINARY_TOLERANCE)
-
-    @property
-    def unit(self) -> bool:
+    def is_unit(self) -> bool:
         """Holds zeros and ones and nothing below: the range is 0..1."""
         low, high = self.commands.min(), self.commands.max()
         return bool(abs(low) <= BINARY_TOLERANCE and high > BINARY_TOLERANCE)
@@ -122,34 +129,28 @@ def judge_gripper(tracks: Sequence[GripperTrack], option: str, source: str) -> G
     lowest = float(min(t.commands.min() for t in tracks))
     highest = float(max(t.commands.max() for t in tracks))
     values = f"always {lowest:g}" if lowest == highest else f"in [{lowest:g}, {highest:g}]"
-    options = {
-        "open_is_one": "1 open",
-        "open_is_zero": "0 open, 1 closed",
-        "open_is_minus_one": "-1 open, +1 closed",
-        "none": "no gripper",
-    }
+    found = f"{source}: gripper actions {values}"
     _check_range(lowest, highest, source)
-    low = _lower_end(tracks, option, f"{source}: gripper actions {values}")
+    low = _lower_end(tracks, option, found)
+    if option in OPEN_VALUES:
+        return Gripper(low, OPEN_VALUES[option], f"--data.gripper {option}")
     if option != "auto":
-        return _declared(option, low, source)
-    found = _open_value_by_fingers(tracks, low)
+        raise UserError(f"{source}: no gripper convention {option!r}: expected one of {GRIPPERS}")
+    opens = _open_value_by_fingers(tracks, low)
     if low == -1 and (highest < 0 or highest > 1 - BINARY_TOLERANCE):
-        if found == 1:
+        if opens == 1:
             raise UserError(
-                f"{source}: gripper actions {values}, where LIBERO's -1 means open, but the fingers "
-                "open after +1: say --data.gripper open_is_one (or open_is_minus_one if the fingers "
-                "mislead)"
+                f"{found}, where LIBERO's -1 means open, but the fingers open after +1: say "
+                "--data.gripper open_is_one (or open_is_minus_one if the fingers mislead)"
             )
-        return Gripper(-1, -1, "LIBERO's convention" + ("" if found is None else ", fingers agree"))
-    if found is not None:
-        return Gripper(low, found, "the fingers move so")
-    denied = (
-        {"open_is_zero"} if low == -1 else {"open_is_minus_one"} if lowest != highest else set()
-    )
-    listed = [f"{name} ({words})" for name, words in options.items() if name not in denied]
+        return Gripper(-1, -1, "LIBERO's convention" + ("" if opens is None else ", fingers agree"))
+    if opens is not None:
+        return Gripper(low, opens, "the fingers move so")
+    denied = "open_is_zero" if low == -1 else "open_is_minus_one" if lowest != highest else ""
+    listed = [f"{name} ({words})" for name, words in GRIPPER_WORDS.items() if name != denied]
     raise UserError(
-        f"{source}: gripper actions {values}, from which cannot be told what means open (LIBERO: -1 "
-        f"open, +1 closed): say --data.gripper {' or '.join(listed)}"
+        f"{found}, from which cannot be told what means open (LIBERO: -1 open, +1 closed): say "
+        f"--data.gripper {' or '.join(listed)}"
     )
 
 
@@ -167,25 +168,17 @@ def _check_range(lowest: float, highest: float, source: str) -> None:
 
 def _lower_end(tracks: Sequence[GripperTrack], option: str, found: str) -> int:
     """-1 or 0: the lower end of the range; refuses mixtures and options that the values deny."""
-    signed = next((t for t in tracks if t.signed), None)
-    unit = next((t for t in tracks if t.unit), None)
+    signed = next((t for t in tracks if t.commands.min() < -BINARY_TOLERANCE), None)
+    unit = next((t for t in tracks if t.is_unit), None)
     if signed and unit:
         raise UserError(
             f"{found}: -1..1 in {signed.name} but 0..1 in {unit.name}; expected one convention in a "
             "data set: convert one part"
         )
-    denied = (option == "open_is_zero" and signed) or (option == "open_is_minus_one" and unit)
-    if denied:
+    if (option == "open_is_zero" and signed) or (option == "open_is_minus_one" and unit):
         others = "open_is_minus_one" if signed else "open_is_zero"
         raise UserError(f"{found} deny --data.gripper {option}: say {others} or open_is_one")
     return -1 if signed or option == "open_is_minus_one" else 0
-
-
-def _declared(option: str, low: int, source: str) -> Gripper:
-    values = {"open_is_minus_one": -1, "open_is_one": 1, "open_is_zero": 0}
-    if option not in values:
-        raise UserError(f"{source}: no gripper convention {option!r}: expected one of {GRIPPERS}")
-    return Gripper(low, values[option], f"--data.gripper {option}")
 
 
 def finger_distance(state: np.ndarray | None) -> np.ndarray | None:
@@ -203,12 +196,11 @@ def _open_value_by_fingers(tracks: Sequence[GripperTrack], low: int) -> int | No
     """Which end of the range opens the fingers: by how they move after a command changes, or, where
     none ever does, by how they stay; None if that does not tell."""
     votes: list[bool] = []  # whether the upper end opens
-    middle = (low + 1) / 2
     constant: list[bool] = []
     for track in tracks:
         if track.fingers is None:
             continue
-        high = track.commands > middle
+        high = track.commands > (low + 1) / 2
         switches = np.flatnonzero(high[1:] != high[:-1]) + 1
         for start, stop in zip(switches, np.append(switches[1:], len(high)), strict=False):
             moved = track.fingers[min(stop, start + 10, len(high) - 1)] - track.fingers[start]
@@ -219,9 +211,58 @@ def _open_value_by_fingers(tracks: Sequence[GripperTrack], low: int) -> int | No
             if last > 0.06 or last < 0.01:  # m: a Panda's hand wide open, or shut
                 constant.append(bool((last > 0.06) == high[0]))
     decisive = votes if len(votes) >= 2 else constant
-    if not decisive:
-        return None
-    fraction = float(np.mean(decisive))
+    fraction = float(np.mean(decisive)) if decisive else 0.5
     if max(fraction, 1 - fraction) < DECISIVE_FRACTION:
         return None
     return 1 if fraction > 0.5 else low
+
+
+def needed_rotation(frames: np.ndarray, ee_pos: np.ndarray) -> str | None:
+    """What would make the agentview's frames lie as LIBERO's policies see them, one of ROTATIONS; None
+    if what moves does not tell. frames: uint8 (T, H, W, 3). ee_pos: (T, 3) in m, in the robot's base
+    frame.
+
+    LIBERO's agentview looks at the robot from the front. In frames as policies see them what moves goes
+    up when the hand goes up (z), and to the left when it goes to the robot's left (y). Measured on
+    scripted demonstrations: correlation of the middle of what changes with z -0.8 in rows, with y -1.0
+    in columns.
+    """
+    weights, rows, columns = _middle_of_change(frames)
+    busy = weights > 0.3 * (np.median(weights) if len(weights) else 0)
+    if busy.sum() < LEAST_FRAMES:
+        return None
+    up = _correlation(rows[busy], ee_pos[:-1, 2][busy])
+    left = _correlation(columns[busy], ee_pos[:-1, 1][busy])
+    if min(abs(up), abs(left)) < LEAST_CORRELATION:
+        return None
+    steps = (-1 if up > 0 else 1, -1 if left > 0 else 1)
+    return next(name for name, value in ROTATIONS.items() if value == steps)
+
+
+def agreed_rotation(found: Iterable[str | None]) -> str | None:
+    """What all demonstrations that tell agree on (nine in ten of them); None if they do not."""
+    counts = Counter(name for name in found if name is not None)
+    if not counts:
+        return None
+    name, count = counts.most_common(1)[0]
+    return name if count >= 0.9 * counts.total() else None
+
+
+def _middle_of_change(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How much changes from each frame to the next, and the row and column of its middle: (T - 1,)."""
+    weights, rows, columns = np.zeros((3, max(len(frames) - 1, 0)))
+    height, width = frames.shape[1:3]
+    for i in range(len(weights)):
+        change = np.abs(frames[i + 1].astype(np.int16) - frames[i]).sum(-1).astype(np.float64)
+        change[change < LEAST_CHANGE] = 0
+        weights[i] = change.sum()
+        if weights[i]:
+            rows[i] = change.sum(1) @ np.arange(height) / weights[i]
+            columns[i] = change.sum(0) @ np.arange(width) / weights[i]
+    return weights, rows, columns
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if a.std() < 1e-9 or b.std() < 1e-9:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])

@@ -12,7 +12,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -48,17 +50,14 @@ class FrameCache:
     ) -> None:
         """Prepare the episodes that are not there yet. `workers` processes; 0 and 1: this one."""
         todo = [i for i in episodes if not self._is_whole(dataset, i)]
-        job = _Job(self, dataset, prepare)
-        bar = tqdm(total=len(todo), desc="prepare frames", unit="demo", mininterval=5)
-        if workers <= 1 or len(todo) <= 1:
-            for index in todo:
-                job(index)
-                bar.update()
-        else:
-            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-                for _ in pool.map(job, todo):
-                    bar.update()
-        bar.close()
+        job = partial(_build_one, self, dataset, prepare)
+        with ExitStack() as stack:
+            done: Iterable[None] = map(job, todo)
+            if workers > 1 and len(todo) > 1:
+                pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
+                done = pool.map(job, todo)
+            for _ in tqdm(done, "prepare frames", len(todo), unit="demo", mininterval=5):
+                pass
 
     def path(self, episode: int) -> Path:
         """The file of one episode."""
@@ -79,23 +78,15 @@ class FrameCache:
         return FrameReader(self)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Prepares one episode; picklable."""
-
-    cache: FrameCache
-    dataset: RobotDataset
-    prepare: Prepare
-
-    def __call__(self, index: int) -> None:
-        views = [self.prepare(self.dataset.frames(index, c)) for c in self.cache.cameras]
-        frames = np.stack(views, axis=1)
-        length = self.dataset.episodes[index].length
-        if len(frames) != length:
-            name = self.dataset.episodes[index].name
-            raise UserError(f"{name}: {len(frames)} pictures for {length} steps: the data is torn")
-        with atomic_file(self.cache.path(index)) as temporary:
-            frames.tofile(temporary)
+def _build_one(cache: FrameCache, dataset: RobotDataset, prepare: Prepare, index: int) -> None:
+    frames = np.stack([prepare(dataset.frames(index, c)) for c in cache.cameras], axis=1)
+    episode = dataset.episodes[index]
+    if len(frames) != episode.length:
+        raise UserError(
+            f"{episode.name}: {len(frames)} pictures for {episode.length} steps: the data is torn"
+        )
+    with atomic_file(cache.path(index)) as temporary:
+        frames.tofile(temporary)
 
 
 class FrameReader:

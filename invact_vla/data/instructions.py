@@ -33,7 +33,7 @@ def stored_instruction(attributes: Any) -> str | None:
     """The instruction in the attributes of a file's `data`: `problem_info.language_instruction`, or
     the words of its BDDL; None if there is none."""
     for key in ("problem_info", "env_args"):
-        words = _language(_json(attributes.get(key)))
+        words = _language(attributes.get(key))
         if words:
             return words
     for key in ("language_instruction", "language", "instruction"):
@@ -62,23 +62,19 @@ def text(value: Any) -> str:
     """A string of an HDF5 attribute or data set, which may be bytes or an array of one."""
     if hasattr(value, "shape") and value.shape in ((), (1,)):
         value = value.reshape(-1)[0] if value.shape else value[()]
-    return (
-        value.decode(errors="replace").strip() if isinstance(value, bytes) else str(value).strip()
-    )
+    return (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip()
 
 
-def _json(value: Any) -> Any:
-    try:
-        return parse_json(text(value), "") if value is not None else {}
-    except UserError:
-        return {}
-
-
-def _language(info: Any) -> str | None:
+def _language(stored: Any) -> str | None:
     """The field `language_instruction` of a problem's description, or of one below it."""
-    if not isinstance(info, dict):
+    try:
+        info = parse_json(text(stored), "")
+    except UserError:
         return None
-    words = info.get("language_instruction")
-    if isinstance(words, (list, tuple)):  # as BDDL's parser gives it
-        words = " ".join(map(str, words))
-    return str(words).strip() if words else _language(info.get("problem_info"))
+    while isinstance(info, dict):
+        words = info.get("language_instruction")
+        if words:  # a list of words as BDDL's parser gives it
+            words = " ".join(map(str, words)) if isinstance(words, list) else str(words)
+            return words.strip()
+        info = info.get("problem_info")
+    return None

@@ -3,7 +3,8 @@
 What is wrong with a file is a UserError that names it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, refuse_pointer, short
-from invact_vla.untrusted.pictures import check_size, open_picture
+from invact_vla.untrusted.arrays import check_size, open_picture
 
 JPEG_START = b"\xff\xd8"
 MAX_FRAME_BYTES = 2 << 30  # of the frames of one camera in one demonstration
@@ -42,42 +43,36 @@ def files_of(folder: Path, found: Iterable[Path]) -> list[Path]:
 def open_parquet(path: Path) -> pq.ParquetFile:
     """A parquet file, opened without reading it; UserError if it claims more rows than its bytes can
     hold."""
-    try:
+    with _damage_named(path):
         file = pq.ParquetFile(check_file(path), memory_map=True, thrift_string_size_limit=1 << 26)
-        check_rows(path, file.metadata.num_rows, _unpacked(file.metadata))
-        return file
-    except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-        raise _damaged(path, error) from error
-
-
-def check_rows(path: Path, rows: int, unpacked: int = 0) -> None:
-    """UserError if a table of these rows and unpacked bytes cannot come from a file of its size."""
-    size = path.stat().st_size
-    if not 0 <= rows <= min(MOST_ROWS, 10_000 + size * ROWS_PER_BYTE):
-        raise UserError(f"{path} claims {rows} rows in {size} bytes: it is damaged or forged")
-    if unpacked > MOST_UNPACKED + size:
-        raise UserError(f"{path} unpacks to {unpacked} bytes: it is damaged or forged")
-
-
-def _unpacked(metadata: Any) -> int:
-    """Bytes by the row groups' own sums: asked for the description of a damaged column, pyarrow ends the
-    process, where reading it raises."""
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    return sum(max(0, group.total_byte_size) for group in groups)
+        metadata, size = file.metadata, path.stat().st_size
+        # by the row groups' own sums: asked for the description of a damaged column, pyarrow ends the
+        # process, where reading it raises
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        unpacked = sum(max(0, group.total_byte_size) for group in groups)
+        claims = f"{metadata.num_rows} rows in {size} bytes, unpacked {unpacked}"
+    known_rows = 0 <= metadata.num_rows <= min(MOST_ROWS, 10_000 + size * ROWS_PER_BYTE)
+    if not known_rows or unpacked > MOST_UNPACKED + size:
+        raise UserError(f"{path} claims {claims}: it is damaged or forged")
+    return file
 
 
 def read_columns(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Columns of a parquet file (those that are there), or all."""
     file = open_parquet(path)
     known = file.schema_arrow.names
-    try:
+    with _damage_named(path):
         return file.read(None if columns is None else [c for c in columns if c in known])
-    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is no parquet file or is damaged ({short(error)}): fetch it again")
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, MemoryError) as error:
+        raise UserError(
+            f"{path} is no parquet file or is damaged ({short(error)}): fetch it again"
+        ) from error
 
 
 def decode_picture(where: str, data: bytes) -> np.ndarray:
@@ -85,9 +80,8 @@ def decode_picture(where: str, data: bytes) -> np.ndarray:
     import simplejpeg
 
     if not isinstance(data, bytes):
-        raise UserError(
-            f"{where}: a picture is {type(data).__name__}, expected bytes: fetch it again"
-        )
+        kind = type(data).__name__
+        raise UserError(f"{where}: a picture is {kind}, expected bytes: fetch it again")
     if data[:2] != JPEG_START:
         with open_picture(where, data) as image:
             return np.asarray(image.convert("RGB"))
@@ -97,7 +91,7 @@ def decode_picture(where: str, data: bytes) -> np.ndarray:
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=False)
     except ValueError as error:
         raise UserError(
-            f"{where}: a picture cannot be decoded ({short(error)}): fetch it again"
+            f"{where}: no picture that can be decoded ({short(error)}): fetch it again"
         ) from error
 
 
@@ -111,10 +105,20 @@ def check_pixels(where: str, height: int, width: int, count: int = 1) -> None:
         )
 
 
+def decode_pictures(where: str, encoded: Iterable[Any], count: int) -> np.ndarray:
+    """`count` pictures as `decode_picture` gives them: uint8 (count, H, W, 3). UserError if their sizes
+    differ, or if they are too many to be held."""
+    frames = []
+    for data in encoded:
+        frames.append(decode_picture(where, data))
+        check_pixels(where, *frames[-1].shape[:2], count)
+    return stack_alike(where, frames)
+
+
 def stack_alike(where: str, frames: Sequence[np.ndarray]) -> np.ndarray:
     """Frames (H, W, 3) of one size as (T, H, W, 3); UserError if their sizes differ."""
     if len({frame.shape for frame in frames}) != 1:
-        raise UserError(f"{where}: pictures of different sizes: fetch it again")
+        raise UserError(f"{where}: no pictures, or of different sizes: fetch it again")
     return np.stack(frames)
 
 
@@ -138,8 +142,8 @@ def choose_cameras(
     if not found["agentview"]:
         hands = [k for k in known if any(w in k.lower() for w in ("wrist", "hand", "grip"))]
         others = [k for k in known if k not in hands]
-        found = {c: (ks[0] if len(ks) == 1 else "") for c, ks in
-                 (("agentview", others), ("wrist", hands))}  # fmt: skip
+        views = {"agentview": others, "wrist": hands}
+        found = {c: keys[0] if len(keys) == 1 else "" for c, keys in views.items()}
     if not found["agentview"]:
         raise UserError(
             f"{where}: which of its pictures {list(known)} is the third-person camera? say "

@@ -1,11 +1,15 @@
 """What all readers share: stored numbers and pictures -> checked, in training convention.
 
 A reader tells what is stored (`stored_actions`, `stored_state`, `stored_frames`); this class judges
-the gripper over all demonstrations, checks, converts and turns.
+the gripper over all demonstrations, checks (by the same rules in training and in `invact data check`),
+converts and turns.
+
+Axis letters: T steps, A numbers of an action, S of a state, H W pixels.
 """
 
 import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +20,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_json
 from invact_vla.data.conventions import (
+    FAR_FROM_UNIT,
     LIBERO_ACTION_DIM,
     Gripper,
     GripperTrack,
@@ -24,15 +29,7 @@ from invact_vla.data.conventions import (
     normalization_mask,
     rotate,
 )
-from invact_vla.data.dataset import EpisodeInfo, EpisodeNumbers, RobotDataset
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.validate import (
-    check_action_range,
-    check_finite,
-    check_lengths,
-    picture_fault,
-    to_uint8,
-)
+from invact_vla.data.dataset import DatasetConfig, EpisodeInfo, EpisodeNumbers, RobotDataset
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +38,8 @@ class StoredDataset(RobotDataset):
     """A reader. Subclasses set, before `_select`: `all_episodes`, `camera_keys`, `action_dim`,
     `state_dim`, `lacking_state` (words), `format_name`; and give what is stored.
 
-    Places count in `episodes`, the first `max_demos` of each task; `all_episodes` are all there are.
+    Places count in `all_episodes`, which are all there are; `episodes` are the first `max_demos` of
+    each task, `places` where they are.
     """
 
     format_name: str
@@ -56,7 +54,7 @@ class StoredDataset(RobotDataset):
 
     @abstractmethod
     def stored_actions(self, place: int) -> np.ndarray:
-        """(T, A) as stored, of the demonstration at a place in `all_episodes`."""
+        """(T, A) as stored."""
 
     @abstractmethod
     def stored_state(self, place: int) -> np.ndarray | None:
@@ -69,6 +67,18 @@ class StoredDataset(RobotDataset):
     def stored_rotation(self, place: int) -> str:
         """What makes the pictures upright, one of ROTATIONS."""
         return "none"
+
+    @abstractmethod
+    def source_files(self) -> list[tuple[str, Path]]:
+        """Names and paths of the files that the data come from, in a fixed order."""
+
+    def locate(self, place: int) -> tuple[Path, str]:
+        """Where a demonstration is: the path to open, and its name there."""
+        return Path(self.config.path), self.all_episodes[place].name
+
+    def episode_files(self, place: int, camera: str) -> list[Path]:
+        """The files that the pictures of a demonstration come from."""
+        return [path for _, path in self.source_files()]
 
     def _choose_state(
         self, where: str, known: Any, listed: Any, usual: Sequence[tuple[str, ...]]
@@ -92,18 +102,6 @@ class StoredDataset(RobotDataset):
         self._complained: set[str] = set()
         stamps = [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in self.source_files()]
         self._key = hash_json([stamps, self.reading_key])
-
-    @abstractmethod
-    def source_files(self) -> list[tuple[str, Path]]:
-        """Names and paths of the files that the data come from, in a fixed order."""
-
-    def locate(self, place: int) -> tuple[Path, str]:
-        """Where a demonstration of `all_episodes` is: the path to open, and its name there."""
-        return Path(self.config.path), self.all_episodes[place].name
-
-    def episode_files(self, place: int, camera: str) -> list[Path]:
-        """The files that the pictures of a demonstration of `all_episodes` come from."""
-        return [path for _, path in self.source_files()]
 
     @property
     def key(self) -> str:
@@ -131,25 +129,23 @@ class StoredDataset(RobotDataset):
         the others too where those do not tell; None without a gripper."""
         if not self.has_gripper:
             return None
+        option, source = self.config.gripper, str(self.config.path)
         tracks = [self.track(place) for place in self.places]
         try:
-            return judge_gripper(tracks, self.config.gripper, str(self.config.path))
+            return judge_gripper(tracks, option, source)
         except UserError:
             others = sorted(set(range(len(self.all_episodes))) - set(self.places))
             if not others:
                 raise
-        tracks += [self.track(place) for place in others]
-        return judge_gripper(tracks, self.config.gripper, str(self.config.path))
+        return judge_gripper([*tracks, *map(self.track, others)], option, source)
 
     def track(self, place: int) -> GripperTrack:
         """What the gripper's convention is judged by."""
-        name = self.all_episodes[place].name
         commands = self._checked_actions(place)[:, -1]
-        state = self.stored_state(place)
-        fingers = finger_distance(state)
+        fingers = finger_distance(self.stored_state(place))
         if fingers is not None and len(fingers) != len(commands):
             fingers = None
-        return GripperTrack(name, commands, fingers)
+        return GripperTrack(self.all_episodes[place].name, commands, fingers)
 
     def _checked_actions(self, place: int) -> np.ndarray:
         where = self.where(place)
@@ -171,12 +167,10 @@ class StoredDataset(RobotDataset):
         """As stored, but checked: the gripper is in the data's own convention."""
         where = self.where(place)
         actions, state = self._checked_actions(place), self.stored_state(place)
-        lengths = {"actions": len(actions)}
         if state is not None:
             state = np.asarray(state, np.float32).reshape(len(state), -1)
             check_finite(where, "state", state)
-            lengths["state"] = len(state)
-        check_lengths(where, lengths)
+            check_lengths(where, {"actions": len(actions), "state": len(state)})
         check_action_range(where, actions, self.config.action_range, self.has_gripper)
         return EpisodeNumbers(actions, state)
 
@@ -189,41 +183,109 @@ class StoredDataset(RobotDataset):
 
     def frames(self, index: int, camera: str) -> np.ndarray:
         if camera not in self.camera_keys:
-            raise UserError(
-                f"{self.config.path}: no camera {camera!r}, it has {list(self.cameras)}"
-            )
+            known = list(self.cameras)
+            raise UserError(f"{self.config.path}: no camera {camera!r}, it has {known}")
         place = self.places[index]
         frames = self.upright_frames(place, camera)
-        self._complain(camera, f"{self.where(place)}, {camera}", frames)
+        fault = None if camera in self._complained else picture_fault(frames)
+        if fault is not None:  # said once a camera
+            self._complained.add(camera)
+            logger.warning("%s, %s: %s", self.where(place), camera, fault)
         return frames
 
     def upright_frames(self, place: int, camera: str) -> np.ndarray:
         """uint8 (T, H, W, 3), upright, as many as there are actions."""
-        where = f"{self.where(place)}, {camera}"
         stored = self.stored_frames(place, camera)
         lengths = {"actions": self.all_episodes[place].length, f"{camera} pictures": len(stored)}
         check_lengths(self.where(place), lengths)
-        return rotate(to_uint8(where, stored), self.rotation(place))
+        return rotate(to_uint8(f"{self.where(place)}, {camera}", stored), self.rotation(place))
 
     def rotation(self, place: int) -> str:
         """What is done to the stored pictures, one of ROTATIONS."""
         chosen = self.config.rotation
         return self.stored_rotation(place) if chosen == "auto" else chosen
 
-    def _complain(self, camera: str, where: str, frames: np.ndarray) -> None:
-        """Log, once a camera, that pictures show nothing."""
-        fault = None if camera in self._complained else picture_fault(frames)
-        if fault is not None:
-            self._complained.add(camera)
-            logger.warning("%s: %s", where, fault)
-
 
 def first_of_each_task(episodes: Sequence[EpisodeInfo], limit: int | None) -> list[int]:
     """Places of the first `limit` demonstrations of each task, in order; of all if it is None."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     places = []
     for place, episode in enumerate(episodes):
-        counts[episode.task] = counts.get(episode.task, 0) + 1
+        counts[episode.task] += 1
         if limit is None or counts[episode.task] <= limit:
             places.append(place)
     return places
+
+
+def check_finite(where: str, name: str, values: np.ndarray) -> None:
+    """UserError, with the first place, for NaN or infinity in values (T, D)."""
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        step, dimension = bad[0]
+        raise UserError(
+            f"{where}: {name} {dimension} of step {step} is {values[step, dimension]} ({len(bad)} such "
+            "numbers): expected finite numbers; repair or leave out this demonstration"
+        )
+
+
+def check_action_range(where: str, actions: np.ndarray, action_range: str, gripper: bool) -> None:
+    """UserError for actions (T, A) that were clearly not meant for [-1, 1], if they should be.
+
+    action_range: "unit", "any", or "auto", which is "unit" for LIBERO's six deltas and a gripper.
+    """
+    unit = gripper and actions.shape[1] == LIBERO_ACTION_DIM
+    if action_range == "any" or (action_range == "auto" and not unit):
+        return
+    deltas = np.abs(actions[:, : actions.shape[1] - gripper])
+    if deltas.size and deltas.max() > FAR_FROM_UNIT:
+        step, dimension = np.unravel_index(deltas.argmax(), deltas.shape)
+        raise UserError(
+            f"{where}: action {dimension} of step {step} is {actions[step, dimension]:g}, expected "
+            "[-1, 1]: divide the actions by their controller's scale, or say --data.action_range any "
+            "if the robot is not LIBERO's"
+        )
+
+
+def check_lengths(where: str, lengths: dict[str, int]) -> None:
+    """UserError if the parts of a demonstration differ in length, or it has no step."""
+    listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    if len(set(lengths.values())) > 1:
+        raise UserError(
+            f"{where}: parts of unequal lengths ({listed}): expected one number of steps"
+        )
+    if 0 in lengths.values():
+        raise UserError(f"{where}: no steps ({listed}): leave out this demonstration")
+
+
+def to_uint8(where: str, frames: np.ndarray) -> np.ndarray:
+    """Pictures as stored -> uint8 (T, H, W, 3).
+
+    Floats in 0..1 or in 0..255 are brought to uint8, channels that come first are put last; anything
+    else is a UserError. where: demonstration and camera.
+    """
+    if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:
+        frames = frames.transpose(0, 2, 3, 1)
+    if frames.ndim != 4 or frames.shape[3] != 3:
+        raise UserError(
+            f"{where}: pictures of shape {frames.shape}, expected (steps, height, width, 3)"
+        )
+    if np.issubdtype(frames.dtype, np.floating):
+        low, high = float(frames.min()), float(frames.max())
+        if not (low >= 0 and high <= 255):  # NaN is neither
+            raise UserError(
+                f"{where}: pictures in [{low:g}, {high:g}], expected uint8, or floats in 0..1 or "
+                "0..255: convert them"
+            )
+        frames = np.round(frames * (255 if high <= 1 else 1)).astype(np.uint8)
+    if frames.dtype != np.uint8:
+        raise UserError(f"{where}: pictures of type {frames.dtype}, expected uint8 or floats")
+    return np.ascontiguousarray(frames)
+
+
+def picture_fault(frames: np.ndarray) -> str | None:
+    """What is wrong with upright uint8 frames (T, H, W, 3) as a camera's pictures; None if nothing."""
+    if frames.min() == frames.max():
+        return f"all pictures are one color ({frames.flat[0]})"
+    if len(frames) > 2 and all(np.array_equal(frames[0], f) for f in frames[1:]):
+        return "all pictures are the same one"
+    return None

@@ -109,12 +109,13 @@ def interval_chart(
     *,
     reference: float | None = None,
     reference_name: str = "",
+    start: float = 0.0,
     end: float | None = None,
 ) -> Html:
-    """Dots with whiskers, one row each, from 0 to `end`; small open dots for the rows' points.
+    """Dots with whiskers, one row each, from `start` to `end`; small open dots for the rows' points.
 
     legend: what dot and whisker are. reference: where a dashed line stands. end: None for the
-    largest value drawn. Values are >= 0.
+    largest value drawn. Values are >= `start`.
     """
     every = [value for r in rows for value in (r.high, r.value, *r.points)] + [reference or 0.0]
 
@@ -130,7 +131,8 @@ def interval_chart(
         if reference is not None:
             axes.axvline(reference, color=_SOFT, linestyle="--", linewidth=1)
         right = end or max(every) or 1.0
-        axes.set_xlim(-0.02 * right, 1.02 * right)  # a dot at 0 stays clear of its label
+        margin = 0.02 * (right - start)  # a dot at the start stays clear of its label
+        axes.set_xlim(start - margin, right + margin)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [_cut(row.label) for row in rows])
         axes.tick_params(axis="y", length=0)

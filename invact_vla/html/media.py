@@ -9,12 +9,16 @@ import numpy as np
 from PIL import Image
 
 from invact_vla.html.render import Html
-from invact_vla.untrusted.pictures import open_picture
+from invact_vla.untrusted.arrays import open_picture
 
-MIME = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4", ".webm": "video/webm"}
+MIME = {
+    ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp",
+    ".mp4": "video/mp4", ".webm": "video/webm",
+}  # fmt: skip
 MAX_VIDEO = 32 << 20  # bytes; an episode of LIBERO has about 200 kB
 MAX_PICTURE_PX = 1100  # wider pictures are scaled down
 JPEG_QUALITY = 82
+MOVING_QUALITY, PAUSE_MS = 50, 400  # of moving pictures
 POSTER_QUALITY = 60  # hundreds of them may be on one page
 
 
@@ -47,6 +51,21 @@ def video(path: Path, label: str) -> Html:
         return Html('<p class="soft">{}</p>').format(words)
     uri = data_uri(path.read_bytes(), path.suffix)
     return _video("metadata", label, Html(""), uri)
+
+
+def moving_picture(frames: np.ndarray, seconds: float, alt: str) -> Html:
+    """An <img> of frames uint8 (T, H, W, 3) that plays for `seconds`, again and again: a WebP of some
+    kilobytes, and no player."""
+    images, encoded = [Image.fromarray(frame) for frame in frames], io.BytesIO()
+    step_ms = max(20, round(1000 * seconds / len(images)))
+    durations = [step_ms] * (len(images) - 1) + [step_ms + PAUSE_MS]  # the end is seen to be one
+    images[0].save(
+        encoded, "WEBP", save_all=True, append_images=images[1:], duration=durations, loop=0,
+        quality=MOVING_QUALITY, method=4,
+    )  # fmt: skip
+    uri = data_uri(encoded.getvalue(), ".webp")
+    values = alt, images[0].width, images[0].height, uri
+    return Html('<img alt="{}" width="{}" height="{}" src="{}">').format(*values)
 
 
 def linked_video(href: str, poster: np.ndarray | None, label: str) -> Html:

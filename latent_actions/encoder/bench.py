@@ -146,7 +146,8 @@ def vjepa2(shape: EncoderConfig, precision: Precision, frames: np.ndarray) -> St
         pred_num_attention_heads=shape.heads, pred_num_hidden_layers=1,
     )  # fmt: skip
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = VJEPA2Model(config).eval().to(dtype)
+    model = VJEPA2Model(config).eval()
+    model.to(dtype=dtype)
 
     @torch.inference_mode()
     def step(number: int) -> Tensor:

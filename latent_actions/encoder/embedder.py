@@ -19,7 +19,7 @@ from latent_actions.encoder.attention import TanhGELU
 from latent_actions.encoder.inputs.features import FrozenFeatures
 from latent_actions.encoder.inputs.streams import Streams
 
-Stream = Literal["rgb", "diff", "flow", "features"]
+Stream = Literal["rgb", "diff", "steady", "flow", "features"]
 Stem = Literal["linear", "conv"]
 Fusion = Literal["channels", "sum", "gated"]
 _GROUPS = 8  # of the normalizations between convolutions
@@ -67,7 +67,8 @@ class TubeletEmbedder(nn.Module):
 
     def motion(self, shown: Streams) -> Tensor:
         """Mean |difference| of tubelets, standardized in the clip: (B, N)."""
-        change = rearrange(shown["diff"].detach(), _CHANNELS, a=self.tubelet).abs().mean(dim=1)
+        change = shown["steady" if "steady" in self.streams else "diff"].detach()
+        change = rearrange(change, _CHANNELS, a=self.tubelet).abs().mean(dim=1)
         energy = F.avg_pool2d(change.float(), self.patch).view(len(shown.pixels), -1)
         spread = energy.std(dim=1, keepdim=True) + 1e-6
         return (energy - energy.mean(dim=1, keepdim=True)) / spread

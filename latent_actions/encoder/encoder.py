@@ -5,6 +5,7 @@ embedding. At inference the embedding needs no text and the registers are droppe
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +27,10 @@ from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
+from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_width
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
+from latent_actions.encoder.inference import vectors
+from latent_actions.encoder.inputs.focus import focused
 from latent_actions.encoder.inputs.streams import Streams, planes
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.encoder.register_encoder import RegisterEncoder
@@ -35,7 +39,6 @@ from latent_actions.published_model import fetch
 
 FORMAT = "invact-encoder/2"
 MAX_DEPTH = 1024
-_CACHED = 1 << 20  # numbers of pixels that a CPU keeps at hand
 FEATURES = "features"  # folder of the frozen image model inside an encoder folder
 FILES = ("config.json", "model.safetensors", "README.md", f"{FEATURES}/*")  # of a folder
 
@@ -46,6 +49,9 @@ class EncoderConfig:
 
     frames: int = 8  # T, frames per clip
     size: int = 48  # H = W in pixels; other sizes are resized
+    # the square around what moves is cut out of frames of this many pixels and scaled to `size`, so that
+    # a small hand is seen as well as a large one; 0: whole frames
+    focus: int = 0
     tubelet: int = 2  # frames per token
     patch: int = 8  # patch size (px)
     # among rgb, diff (frame difference), flow (Lucas-Kanade), features (frozen image model)
@@ -59,6 +65,7 @@ class EncoderConfig:
     mlp_ratio: float = 4.0  # hidden width of the MLP over d
     embedding: int = 128  # numbers of the embedding, D
     action_dim: int = 0  # k, numbers the action token is projected to before that; 0: d
+    displacement: int = 0  # numbers of the displacement head, beside the embedding; 0: no head
     kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
     commit: CommitConfig = field(default_factory=CommitConfig)  # routing
 
@@ -82,12 +89,22 @@ class EncoderConfig:
                 "stream features needs the folder of a frozen model in `features`, and fusion sum "
                 "or gated: it has no pixels to share a stem with"
             )
-        if self.action_dim < 0:
-            raise ValueError(f"action_dim must be >= 0, got {self.action_dim}")
+        if self.focus and self.focus < self.size:
+            raise ValueError(f"focus must be 0 or at least size {self.size}, got {self.focus}")
+        if self.action_dim < 0 or not 0 <= self.displacement <= MAX_DEPTH:
+            raise ValueError(
+                f"action_dim must be >= 0 and displacement in 0..{MAX_DEPTH}, got "
+                f"{self.action_dim} and {self.displacement}"
+            )
         if self.commit.estimator != "none" and self.commit.start >= self.depth:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
             )
+
+    @property
+    def input_size(self) -> int:
+        """H = W of the frames that the encoder is given, in pixels."""
+        return self.focus or self.size
 
     @property
     def has_register_encoder(self) -> bool:
@@ -108,7 +125,8 @@ class EncoderConfig:
 class Encoded:
     """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, k), the action
     token as the head reads it; token: (B, d), the same before it is projected; registers: (B, R, d);
-    assignments: one per commit block; motion: (B, N) standardized |frame difference|.
+    assignments: one per commit block; motion: (B, N) standardized |frame difference|; displacement:
+    (B, m) of the displacement head (displacement.py), None without one.
     """
 
     embedding: Tensor
@@ -117,6 +135,7 @@ class Encoded:
     registers: Tensor
     assignments: list[RoutingAssignments]
     motion: Tensor
+    displacement: Tensor | None = None
 
 
 class InvActEncoder(
@@ -154,6 +173,12 @@ class InvActEncoder(
         self.apply(_initialize)
         # wide: special tokens must differ for routing to start
         nn.init.trunc_normal_(self.special_tokens, std=0.2)
+        self.displacement_head = None
+        if c.displacement:
+            with torch.random.fork_rng([]):  # all else starts as it does without the head
+                self.displacement_head = DisplacementHead(
+                    math.prod(self.grid), c.width, c.displacement
+                ).apply(_initialize)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -175,7 +200,8 @@ class InvActEncoder(
         """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard, without noise."""
         routing, shown = routing or Routing(), Streams(self.prepare(frames))
         motion = self.embedder.motion(shown)
-        patches, special_tokens = self._plain(self.embedder(shown))
+        patches, special_tokens = self.uncommitted(self.embedder(shown))
+        displacement = self.displacement_head(patches) if self.displacement_head else None
         found: list[RoutingAssignments] = []
         for block in self.commit_blocks:
             last = found[-1] if found else None
@@ -186,27 +212,7 @@ class InvActEncoder(
         if self.register_encoder:
             registers = self.register_encoder(shown.pixels, found[-1])
         embedding = F.normalize(self.head(action).float(), dim=-1)
-        return Encoded(embedding, action, token, registers, found, motion)
-
-    def action_token(self, frames: Tensor) -> Tensor:
-        """`forward(frames).action`, (B, k), and nothing besides, at less cost: the last block updates
-        the action token alone, registers are not encoded, and motion is measured where it routes."""
-        clip = self.config.frames * self.config.size**2 * 3
-        size = max(1, _CACHED // clip) if frames.device.type == "cpu" else len(frames)
-        tokens, motions = zip(*(self._seen(part) for part in frames.split(size)), strict=True)
-        patches, special_tokens = self._plain(torch.cat(tokens))
-        motion, last = None if motions[0] is None else torch.cat(motions), None
-        for number, block in enumerate(self.commit_blocks, 1):
-            patches, special_tokens, last = block(
-                patches, special_tokens, Routing(), motion, last, number == len(self.commit_blocks)
-            )
-        return self.action_projection(self.norm(special_tokens[:, 0]))
-
-    def _seen(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, N, d) and, where it routes, motion (B, N)."""
-        shown = Streams(self.prepare(frames))
-        motion = self.embedder.motion(shown) if self.config.commit.motion_prior else None
-        return self.embedder(shown), motion
+        return Encoded(embedding, action, token, registers, found, motion, displacement)
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Any frames -> (B, T, size, size, 3) float in [0, 1], color after color in memory
@@ -217,14 +223,16 @@ class InvActEncoder(
             )
         pixels = planes(frames)
         pixels = pixels / 255 if frames.dtype == torch.uint8 else pixels
-        if pixels.shape[2] != self.config.size or pixels.shape[3] != self.config.size:
+        size = (self.config.input_size,) * 2
+        if pixels.shape[2:4] != size:
             flat = rearrange(pixels, "b t h w c -> (b t) c h w")
-            size = (self.config.size, self.config.size)
             flat = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=True)
             pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
+        if self.config.focus:
+            pixels = focused(pixels, self.config.size)
         return pixels
 
-    def _plain(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def uncommitted(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """The plain blocks, over the patches alone or over all tokens: patches, special tokens."""
         special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
         if self.commit_blocks and self.config.commit.pre_routing == "idle":
@@ -239,20 +247,26 @@ class InvActEncoder(
     @torch.inference_mode()
     @exact()
     def embed(
-        self, video: np.ndarray | str | Path, batch_size: int = 64, clip_s: float | None = None
+        self,
+        video: np.ndarray | str | Path,
+        batch_size: int = 64,
+        clip_s: float | None = None,
+        vector: Vector = "embedding",
     ) -> np.ndarray:
-        """Vectors of unit length, float32: hard routing, no noise, fp32.
+        """Vectors of unit length, float32: hard routing, no noise, fp32. vector: what is given of a
+        clip: its embedding (D), what the displacement head says (m), or one beside the other (D + m).
 
         video: clips uint8 (N, T, H, W, 3) -> (N, D); one video uint8 (F, H, W, 3) of any length ->
         (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
         seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
         a clip's vector but by rounding (1e-6)."""
-        clips = as_clips(video, self.config.frames, self.config.size, clip_s)
-        found = [np.zeros((0, self.config.embedding), np.float32)]
-        for batch in _batches(clips, batch_size):
-            embedded = self.head(self.action_token(batch.to(self.device)))
-            found.append(F.normalize(embedded.float(), dim=-1).cpu().numpy())
-        return np.concatenate(found)
+        clips = as_clips(video, self.config.frames, self.config.input_size, clip_s)
+        width = vector_width(self.config.embedding, self.config.displacement, vector)
+        found = [
+            vectors(self, batch.to(self.device), vector).cpu().numpy()
+            for batch in _batches(clips, batch_size)
+        ]
+        return np.concatenate([*found, np.zeros((0, width), np.float32)])
 
     @torch.no_grad()
     @exact()

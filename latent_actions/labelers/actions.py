@@ -1,8 +1,9 @@
 """True actions of pairs: what upper bounds are made of, and what codes are measured against.
 
     <folder>/<video>.npz    an array (T, A), one row per frame, as `invact data synth` writes `velocity`
-                            into <out>/truth/ssv2; <video> is the name of the video file without suffix;
-                            robot demonstrations have their own actions and need no such files
+                            into <out>/truth/; <video> is the name of the video file without suffix,
+                            or of a folder above it (Ego-Exo4D's take); robot demonstrations have
+                            their own actions and need no such files
 
 The action of a pair is the mean over its frames, the last one left out: with velocities, the motion from
 its first to its last frame over the time between.
@@ -37,8 +38,8 @@ def pair_actions(records: Sequence[PairRecord], config: ActionsConfig) -> np.nda
         video = record.video
         if video not in known:
             stored = true_actions(video)
-            file = config.folder / f"{video.stem}.npz"
-            known[video] = _read(file, config.array) if stored is None else stored
+            file = action_file(config.folder, video)
+            known[video] = read_actions(file, config.array) if stored is None else stored
         part = known[video][record.frame : record.frame_end]
         if not len(part):
             raise UserError(
@@ -54,7 +55,16 @@ def pair_actions(records: Sequence[PairRecord], config: ActionsConfig) -> np.nda
     return np.stack(rows) if rows else np.zeros((0, 0))
 
 
-def _read(path: Path, array: str) -> np.ndarray:
+def action_file(folder: Path, video: Path) -> Path:
+    """The file of a video's true actions: that of its name, or of the nearest folder above it that has
+    one; the first of them where none is there."""
+    names = [video.stem, *(parent.name for parent in video.parents if parent.name)]
+    files = [Path(folder) / f"{name}.npz" for name in names]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def read_actions(path: Path, array: str) -> np.ndarray:
+    """float64 (T, A). UserError for a missing or damaged file, or an array that holds none."""
     if not path.is_file():
         raise UserError(f"no true actions at {path}: expected one .npz file per video")
     values = read_npz(path, array).astype(np.float64)

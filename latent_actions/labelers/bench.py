@@ -29,7 +29,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.machine import device_name
 from invact_vla.core.timing import Ratio, take_turns
-from invact_vla.data.video.decode import decode_all, probe
+from invact_vla.data.video.frames import decode_all, probe
 from invact_vla.training.device import resolve_device, resolve_dtype
 from latent_actions.labelers.lapa import LapaLabeller, laq_path
 from latent_actions.labelers.laq.blocks import GridView, PositionGenerator

@@ -22,9 +22,7 @@ from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, atomic_folder
-from invact_vla.data.label_store import LabelStore, read_labels
-from invact_vla.data.label_vectors import read_vectors
-from invact_vla.data.label_videos import find_videos
+from invact_vla.data.label_store import LabelStore, find_videos, read_labels, read_vectors
 from invact_vla.data.video.frames import decode_frames
 
 INSTRUCTION = (

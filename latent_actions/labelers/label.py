@@ -1,7 +1,7 @@
 """`invact latent label`: give codes to the pairs of a source, into one label store per split.
 
     <out>/labels_train.parquet, labels_val.parquet    see invact_vla/data/label_store.py
-    <out>/vectors_train.parquet, vectors_val.parquet  if asked for, see invact_vla/data/label_vectors.py
+    <out>/vectors_train.parquet, vectors_val.parquet  if asked for, see invact_vla/data/label_store.py
     <out>/quantizer/                                  if the labeler fitted one (on train pairs)
     <out>/shards/                                     codes of finished shards, removed at the end
     <out>/summary.json                                code usage of each split
@@ -26,8 +26,13 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.core.run_folder import open_run
 from invact_vla.core.schema import LatentLabels
-from invact_vla.data.label_store import LabelIdentity, LabelStore, relative_path, write_labels
-from invact_vla.data.label_vectors import write_vectors
+from invact_vla.data.label_store import (
+    LabelIdentity,
+    LabelStore,
+    relative_path,
+    write_labels,
+    write_vectors,
+)
 from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import resolve_device, stage_device
 from invact_vla.training.ray_map import ray_map

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import Fit
+from invact_vla.data.video.display import Fit
 from invact_vla.training.device import CPU
 from latent_actions.video.records import PairRecord
 

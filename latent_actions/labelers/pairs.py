@@ -23,9 +23,8 @@ from invact_vla.core.files import hash_json
 from invact_vla.data.video.display import Fit
 from invact_vla.data.video.frames import VideoError, decode_frames
 from invact_vla.data.video.video_info import EARLY_S, VideoInfo
-from latent_actions.video.decode_errors import damage_of
 from latent_actions.video.records import ClipRecord, PairRecord, Split
-from latent_actions.video.skip_report import SkipReport
+from latent_actions.video.skip_report import SkipReport, damage_of
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.store import FrameStore
 from latent_actions.video.workers import run_parallel

@@ -42,6 +42,7 @@ class EvaluatedEncoder:
     embed: Embed
     tokens: Callable[[np.ndarray], Tokens] | None = None  # of an encoder with commit blocks
     texts: EmbedTexts | None = None
+    focused: bool = False  # its tokens lie in a part of the frame that it chose
 
     def of_frames(self, clips: np.ndarray) -> np.ndarray:
         """Mean vector of the single frames, each shown as a still clip: blind to their order."""
@@ -71,7 +72,10 @@ def evaluated(
     """An encoder object, to be evaluated."""
     has_tokens = len(encoder.commit_blocks) > 0 and encoder.config.commit.registers > 0
     tokens = (lambda clips: token_states(encoder, clips)) if has_tokens else None
-    return EvaluatedEncoder(name=name, embed=encoder.embed, tokens=tokens, texts=texts)
+    focused = encoder.config.focus > 0
+    return EvaluatedEncoder(
+        name=name, embed=encoder.embed, tokens=tokens, texts=texts, focused=focused
+    )
 
 
 def text_side(head: LanguageHead) -> EmbedTexts:
@@ -122,6 +126,20 @@ def _few_pixels(frames: np.ndarray) -> np.ndarray:
     small = torch.nn.functional.adaptive_avg_pool2d(pixels.float() / 255, _PIXEL_GRID)
     flat = small.reshape(len(frames), frames.shape[1], 3, 64)
     return (flat - flat.mean(dim=(1, 3), keepdim=True)).flatten(1).numpy()
+
+
+def difference_embedding(frames: np.ndarray) -> np.ndarray:
+    """Absolute differences of consecutive frames, gray, shrunk to 16 x 16: uint8 (N, T, H, W, 3) ->
+    float32 (N, (T-1)*256). What moves where, without any learning.
+    """
+    parts = []
+    for start in range(0, max(len(frames), 1), _BATCH):
+        gray = torch.from_numpy(
+            frames[start : start + _BATCH].mean(axis=-1, dtype=np.float32) / 255
+        )
+        change = torch.nn.functional.adaptive_avg_pool2d((gray[:, 1:] - gray[:, :-1]).abs(), 16)
+        parts.append(change.flatten(1).numpy())
+    return np.concatenate(parts)
 
 
 def encoder_folder(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """`invact encoder eval`: one table of all benchmarks of an encoder, on scenes it was not trained on.
 
-Beside it stand the same architecture with random weights, and raw pixels: what the numbers are
-worth. A benchmark whose data is missing leaves a row that says why.
+Beside it stand the same architecture with random weights, raw pixels, and differences of frames: what
+the numbers are worth. A benchmark whose data is missing leaves a row that says why.
 
 <out>/results.parquet   one row per number: value, 95 % interval, chance, oracle, n (results.Row)
 <out>/results.json      the same
@@ -37,6 +37,7 @@ from latent_actions.retrieval.benchmarks import (
 from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS, precisions
 from latent_actions.retrieval.encoders import (
     EvaluatedEncoder,
+    difference_embedding,
     encoder_folder,
     references,
     trained,
@@ -66,7 +67,7 @@ class EvalConfig:
     benchmarks: tuple[Benchmark, ...] = field(default_factory=_default_benchmarks)  # what to run
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     others: tuple[BaselineConfig, ...] = ()  # published encoders to show beside it
-    baselines: bool = True  # score random weights and raw pixels too
+    baselines: bool = True  # score random weights, raw pixels and their differences too
     draws: int = 1000  # bootstrap draws of the intervals
     workers: int = 2  # decoding processes
     device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
@@ -122,6 +123,7 @@ def _encoders(
     encoders, rows = [trained(config.encoder, device=device)], []
     if config.baselines:
         encoders += references(shape, config.seed, device)
+        encoders.append(EvaluatedEncoder(name="differences", embed=difference_embedding))
     for name, other in _others(config).items():
         try:
             encoders.append(EvaluatedEncoder(name=name, embed=load_baseline(other, device)))

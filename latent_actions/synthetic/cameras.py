@@ -3,9 +3,10 @@
 A camera pose is (position (3,) m, axes (3, 3) with columns right, up, backwards, fovy in degrees).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from latent_actions.synthetic.scenes import ExoCamera
 
@@ -53,19 +54,30 @@ def exo_track(camera: ExoCamera, frames: int) -> CameraTrack:
 
 
 def ego_track(
-    rng: np.random.Generator, times: np.ndarray, wrist: np.ndarray, fps: float
+    rng: np.random.Generator, times: np.ndarray, wrist: np.ndarray, fps: float, spread: float = 0.0
 ) -> CameraTrack:
     """A head camera at times (T,) s: slow sway and zoom, gaze drawn a little to the hand, (T, 3)
-    m.
+    m. spread: of the field of view, up to glasses that see all of the room.
     """
     head = np.array([rng.uniform(-0.06, 0.06), rng.uniform(-0.44, -0.36), rng.uniform(0.66, 0.76)])
     sway = np.stack([_wander(rng, times) for _ in range(3)], axis=1) * (0.022, 0.018, 0.012)
     gaze = np.array([0.0, 0.04, 0.02]) + 0.16 * (_smoothed(wrist, fps) - np.array([0.0, 0.0, 0.1]))
     gaze = gaze + np.stack([_wander(rng, times) for _ in range(3)], axis=1) * (0.025, 0.025, 0.0)
     roll = 0.05 * _wander(rng, times)
-    fovy = rng.uniform(37, 43) * (1 + 0.09 * _wander(rng, times))
+    fovy = rng.uniform(37, 43 + 47 * spread) * (1 + 0.09 * _wander(rng, times))
     position = head + sway
     return CameraTrack(position, look_at(position, gaze, roll), fovy)
+
+
+def shaken(
+    track: CameraTrack, rng: np.random.Generator, times: np.ndarray, degrees: float
+) -> CameraTrack:
+    """The track with turns about all axes, slow ones and a tremor, of up to about `degrees`."""
+    size = np.radians(rng.uniform(0, degrees)) * rng.uniform(0.3, 1, 3)
+    turns = np.stack(
+        [_wander(rng, times) + 0.5 * _wander(rng, 4 * times) for _ in range(3)], axis=1
+    )
+    return replace(track, axes=track.axes @ Rotation.from_rotvec(turns * size).as_matrix())
 
 
 def _wander(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:

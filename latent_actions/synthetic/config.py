@@ -2,8 +2,43 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 SSV2_FPS = 12.0  # SSV2 videos, frames per second
 ACTION_S = (1.2, 1.8)  # duration of an action of a take, seconds; above the loader's 1.0 s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variety:
+    """What real video has and a tidy room seen by still cameras has not; 0: nothing of it, to the byte.
+
+    Every take draws its own strengths, from none up to these.
+    """
+
+    shake: float = 0.0  # turns of all cameras, degrees from the middle
+    views: float = 0.0  # cameras nearer, higher and wider: 1 is up to 80 degrees, glasses up to 90
+    lens: float = 0.0  # barrel distortion at the corner of the picture, as a share of its half side
+    light: float = 0.0  # changes of the exposure within a take, as a share
+    blur: float = 0.0  # exposure, as a share of the time between frames, while the camera turns
+    noise: float = 0.0  # standard deviation of the sensor's noise, of full scale
+    # hands thicker and thinner by this share, of more skin tones, with bare arms as often as this
+    hands: float = 0.0
+    people: float = 0.0  # probability of each: a body, a second hand, somebody who walks behind
+    occlusion: float = 0.0  # probability that something near hides a side of the picture
+    textures: float = 0.0  # contrast of fine structure on all surfaces
+    slow: float = 0.0  # actions last up to 1 + this times as long, and repeat as many times more
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            largest = 1.0 if name not in ("shake", "noise", "slow") else np.inf
+            if not 0 <= value <= largest:
+                raise ValueError(f"variety.{name} must be in [0, {largest:g}], got {value}")
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+TIDY = Variety()  # a tidy room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +60,7 @@ class SynthContent:
     size: int = 112  # side of the square frames, px, even
     fps: float = 10.0  # Ego-Exo4D videos, frames per second
     crf: int = 23  # quality of H.264 and VP9: higher is smaller and worse
+    variety: Variety = TIDY  # what real video has besides
 
     def __post_init__(self) -> None:
         counts = (

@@ -39,6 +39,7 @@ class HandLook:
 
     skin: tuple[float, float, float]
     sleeve: tuple[float, float, float]
+    thickness: float = 1.0  # times the usual one, of fingers and arm
 
 
 def finger_targets(style: str, grip: float) -> np.ndarray:

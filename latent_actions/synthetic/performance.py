@@ -48,11 +48,12 @@ class Performance:
 
 def plan_performance(
     rng: np.random.Generator, family_name: str, side: Side, fps: float,
-    duration_s: tuple[float, float], chain: tuple[str, ...] | None = None,
+    duration_s: tuple[float, float], chain: tuple[str, ...] | None = None, slower: float = 1.0,
 ) -> Performance:  # fmt: skip
     """Draw a performance of a family: object, place, style, speed. Times are whole frames.
 
-    duration_s: range of the duration of one action (repeated ones take half as long again).
+    duration_s: range of the duration of one action (repeated ones take half as long again). slower:
+    times as long, and repeated that many times more.
     """
     family = FAMILIES[family_name]
     chain = chain or family.chains[rng.integers(len(family.chains))]
@@ -60,6 +61,7 @@ def plan_performance(
     partner = family.partners[0] if family.partners else None
     colors = rng.permutation(len(COLORS))[:2]
     setting = _draw_setting(rng, family_name, chain[0], kind, partner, side)
+    setting.cycles *= slower
     first = setting.spot.copy()
     bend = rng.normal(0, 1, 3) * (0.10, 0.05, 0.08)
     keys: list[Key] = []
@@ -69,7 +71,7 @@ def plan_performance(
         action = ACTIONS[name]
         setting.home = _draw_home(rng, side)
         plan = action.plan(setting)
-        seconds = rng.uniform(*duration_s) * (1.4 if action.repeated else 1.0)
+        seconds = rng.uniform(*duration_s) * (1.4 if action.repeated else 1.0) * slower
         seconds = max(1, round(seconds * fps)) / fps
         timed = [replace(key, t=t + key.t * seconds) for key in plan]
         keys += timed if not keys else timed[1:]

@@ -8,26 +8,30 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.data.video.video_io import write_video
-from latent_actions.synthetic.cameras import CameraTrack, ego_track, exo_track
-from latent_actions.synthetic.config import SSV2_FPS, SynthContent
+from latent_actions.synthetic.cameras import CameraTrack, ego_track, exo_track, shaken
+from latent_actions.synthetic.config import SSV2_FPS, SynthContent, Variety
+from latent_actions.synthetic.film import Lens, filmed
+from latent_actions.synthetic.hand import HandLook
+from latent_actions.synthetic.people import People, people_mjcf
 from latent_actions.synthetic.performance import play, set_phase, wrist_motion
 from latent_actions.synthetic.render import Renderer
+from latent_actions.synthetic.scenes import Scene
 from latent_actions.synthetic.takes import LEAD_S, TakePlan
 from latent_actions.synthetic.textures import Color
 from latent_actions.synthetic.truth import write_truth
 from latent_actions.synthetic.vocabulary import COLORS
-from latent_actions.synthetic.world import World, cached_world
+from latent_actions.synthetic.world import cached_world
 
 EGO = "ego"
 EGO_STREAM = "aria01_214-1"  # file name of the ego RGB stream in Ego-Exo4D
-CAMERA_PURPOSE = 1
+CAMERA_PURPOSE, LOOK_PURPOSE, PEOPLE_PURPOSE, FILM_PURPOSE = 1, 6, 7, 8
 DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 
 
 @dataclass(frozen=True)
 class RecordedTake:
     """frames, masks: per camera uint8 (T, H, W, 3) and (T, h, w); pose, velocity (T, 7); cut
-    (T,).
+    (T,); axes: of cameras, as truth.py has them.
     """
 
     frames: dict[str, np.ndarray]
@@ -35,6 +39,7 @@ class RecordedTake:
     pose: np.ndarray
     velocity: np.ndarray
     cut: np.ndarray
+    axes: dict[str, np.ndarray]
 
 
 def take_files(out: Path, content: SynthContent, plan: TakePlan) -> dict[str, Path]:
@@ -67,17 +72,30 @@ def write_recording(out: Path, content: SynthContent, plan: TakePlan) -> None:
     recording = record(content, plan, fps)
     for camera, frames in recording.frames.items():
         write_video(files[camera], frames, fps, "vp9" if single else "h264", content.crf)
-    write_truth(files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks)
+    write_truth(
+        files["truth"], recording.pose, recording.velocity, recording.cut, recording.masks,
+        recording.axes,
+    )  # fmt: skip
 
 
 def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
     """Simulate and render a plan."""
+    variety = content.variety
     world = cached_world(
         seed=content.seed, split=plan.split, number=plan.number, n_exo=content.n_exo,
-        side=plan.side, size=content.size,
+        side=plan.side, size=content.size, variety=variety,
+        more=people_mjcf() if variety.people else "",
     )  # fmt: skip
+    look, people = plan.look, None
+    if variety:
+        look = _varied(look, plan.rng(LOOK_PURPOSE), variety.hands)
+    if variety.people:
+        times = np.arange(plan.frames) / fps
+        people = People(plan.rng(PEOPLE_PURPOSE), variety.people, plan.side, times)
     renderer = _renderer(content.size)
-    tracks = _camera_tracks(plan, world, fps)
+    every = camera_tracks(plan, world.scene, fps, variety)
+    tracks = every if plan.camera is None else {plan.camera: every[plan.camera]}
+    shown = every if plan.camera is None else {"camera": every[plan.camera], EGO: every[EGO]}
     shape = (plan.frames, content.size, content.size, 3)
     frames = {camera: np.empty(shape, np.uint8) for camera in tracks}
     masks = {
@@ -91,30 +109,56 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
         colors = {performance.kind: _colors(performance.colors)}
         if performance.partner is not None:
             colors[performance.partner] = _colors((performance.colors[1], performance.colors[0]))
-        world.reset(plan.look, colors)
+        world.reset(look, colors)
+        if people is not None:
+            people.enter(world, look, block.start_frame)
         things = set_phase(world, performance)
         cut[block.start_frame] = True
         grip = performance.path.sample(np.arange(block.frames) / fps - LEAD_S).grip
         for local in play(world, performance, fps, block.frames, LEAD_S):
             index = block.start_frame + local
+            if people is not None:
+                people.move(world, index)
             for camera, track in tracks.items():
                 frames[camera][index] = renderer.frame(world, track, index)
                 masks[camera][index] = renderer.mask(world, track, index, content.mask_size, things)
             pose[index], velocity[index, :6] = wrist_motion(world)
             velocity[index, 6] = grip[local]
-    return RecordedTake(frames, masks, pose, velocity, cut)
+    if variety:
+        rng = plan.rng(FILM_PURPOSE)
+        for camera, track in tracks.items():
+            lens = Lens(rng, variety.lens)
+            frames[camera] = filmed(frames[camera], track, lens, rng, variety)
+            masks[camera] = lens.through(masks[camera])
+    axes = {name: track.axes for name, track in shown.items()}
+    return RecordedTake(frames, masks, pose, velocity, cut, axes)
 
 
-def _camera_tracks(plan: TakePlan, world: World, fps: float) -> dict[str, CameraTrack]:
-    """Camera poses over the whole plan; the head sways on through cuts."""
+def _varied(look: HandLook, rng: np.random.Generator, spread: float) -> HandLook:
+    """Another thickness and skin tone of the hand, and now and then a bare arm."""
+    thickness = rng.uniform(1 - 0.5 * spread, 1 + spread)
+    skin = tuple(
+        float(c) for c in np.clip(np.array(look.skin) * rng.uniform(1 - spread, 1.1), 0, 1)
+    )
+    bare = rng.random() < spread
+    return HandLook(skin, skin if bare else look.sleeve, thickness)
+
+
+def camera_tracks(
+    plan: TakePlan, scene: Scene, fps: float, variety: Variety
+) -> dict[str, CameraTrack]:
+    """Camera poses over the whole plan, by camera; the head sways on through cuts."""
     wrists = [
         block.performance.path.sample(np.arange(block.frames) / fps - LEAD_S).wrist
         for block in plan.blocks
     ]
     times = np.arange(plan.frames) / fps
-    tracks = {EGO: ego_track(plan.rng(CAMERA_PURPOSE), times, np.concatenate(wrists), fps)}
-    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in world.scene.exo}
-    return tracks if plan.camera is None else {plan.camera: tracks[plan.camera]}
+    wrist, rng = np.concatenate(wrists), plan.rng(CAMERA_PURPOSE)
+    tracks = {EGO: ego_track(rng, times, wrist, fps, variety.views)}
+    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in scene.exo}
+    if variety.shake:
+        tracks = {name: shaken(track, rng, times, variety.shake) for name, track in tracks.items()}
+    return tracks
 
 
 def _colors(names: tuple[str, str]) -> tuple[Color, Color]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from latent_actions.synthetic.config import TIDY, Variety
 from latent_actions.synthetic.objects import FREE
-from latent_actions.synthetic.textures import Color, random_color, texture
+from latent_actions.synthetic.textures import Color, random_color, rough, texture
 
 SCENE_STREAM = 101  # first number of the random streams of scenes
 ACTIVITIES = ("cooking", "bike", "covid", "pcr", "cpr")
@@ -78,7 +79,9 @@ def scene_name(split: str, number: int) -> str:
     return f"{institution}{'' if not generation else chr(ord('a') + generation)}_{activity}"
 
 
-def make_scene(seed: int, split: str, number: int, n_exo: int = 2) -> Scene:
+def make_scene(
+    seed: int, split: str, number: int, n_exo: int = 2, variety: Variety = TIDY
+) -> Scene:
     """The number-th scene of a split ("train" or "val")."""
     index = number if split == "train" else 1000 + number
     rng = np.random.default_rng([seed, SCENE_STREAM, index])
@@ -95,11 +98,15 @@ def make_scene(seed: int, split: str, number: int, n_exo: int = 2) -> Scene:
     )
     tint = rng.uniform(0.85, 1.0, 3)
     direction = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.4, 0.6), -1.0])
+    textures = (table, wall, floor)
+    if variety.textures:
+        grain = np.random.default_rng([seed, SCENE_STREAM, index, 1])
+        textures = tuple(rough(grain, picture, variety.textures) for picture in textures)
     return Scene(
-        index=index, name=scene_name(split, number), split=split, textures=(table, wall, floor),
+        index=index, name=scene_name(split, number), split=split, textures=textures,
         light_direction=tuple(direction / np.linalg.norm(direction)),
         light_color=tuple(tint * rng.uniform(0.55, 0.75)), ambient=float(rng.uniform(0.3, 0.45)),
-        clutter=_clutter(rng), exo=_exo_cameras(rng, n_exo),
+        clutter=_clutter(rng), exo=_exo_cameras(rng, n_exo, variety.views),
     )  # fmt: skip
 
 
@@ -121,16 +128,16 @@ def _clutter(rng: np.random.Generator) -> tuple[Clutter, ...]:
     )
 
 
-def _exo_cameras(rng: np.random.Generator, count: int) -> tuple[ExoCamera, ...]:
-    """Cameras spread over the far side and the two flanks (the user sits at -y)."""
+def _exo_cameras(rng: np.random.Generator, count: int, spread: float) -> tuple[ExoCamera, ...]:
+    """Cameras around the far side and the two flanks (the user sits at -y). spread: of their places."""
     azimuths = np.linspace(20, 160, count + 1)[:-1] + 70 / max(count, 1)
     return tuple(
         ExoCamera(
             name=f"cam{number + 1:02d}",
             azimuth=float(np.radians(azimuth + rng.uniform(-18, 18))),
-            elevation=float(np.radians(rng.uniform(22, 42))),
-            distance=float(rng.uniform(0.95, 1.15)),
-            fovy_deg=float(rng.uniform(31, 36)),
+            elevation=float(np.radians(rng.uniform(22, 42 + 18 * spread))),
+            distance=float(rng.uniform(0.95 - 0.25 * spread, 1.15)),
+            fovy_deg=float(rng.uniform(31 - 3 * spread, 36 + 44 * spread)),
         )
         for number, azimuth in enumerate(azimuths)
     )

@@ -85,7 +85,8 @@ def plan_take(content: SynthContent, split: str, index: int) -> TakePlan:
         family = _draw_family(
             rng, content, split, number, len(blocks) + repetition * BLOCKS_PER_TAKE
         )
-        performance = plan_performance(rng, family, side, content.fps, ACTION_S)
+        slower = _slower(content, stream, len(blocks))
+        performance = plan_performance(rng, family, side, content.fps, ACTION_S, slower=slower)
         frames = round((LEAD_S + performance.duration_s) * content.fps)
         blocks.append(Segment(frame, frames, performance))
         frame += frames
@@ -114,6 +115,13 @@ def plan_clip(content: SynthContent, subset: str, index: int) -> TakePlan:
         ident, split, scene_name(split, number), number, side, look,
         (Segment(0, frames, performance),), stream, camera,
     )  # fmt: skip
+
+
+def _slower(content: SynthContent, stream: tuple[int, ...], block: int) -> float:
+    """How many times as long a performance takes: 1 without variety."""
+    return 1 + content.variety.slow * float(
+        np.random.default_rng([*stream, 11, block]).random() ** 2
+    )
 
 
 def _draw_family(

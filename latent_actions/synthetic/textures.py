@@ -74,3 +74,11 @@ def texture(rng: np.random.Generator, first: Color, second: Color) -> np.ndarray
     mixed = (1 - weight) * np.array(first) + weight * np.array(second)
     grain = 1 + 0.06 * (rng.random((SIZE, SIZE, 1)) - 0.5)
     return np.clip(np.rint(mixed * grain * 255), 0, 255).astype(np.uint8)
+
+
+def rough(rng: np.random.Generator, picture: np.ndarray, contrast: float) -> np.ndarray:
+    """The surface with structure of every size on it, as things lie about in real places."""
+    structure = sum((_smooth_noise(rng, cells) - 0.5) for cells in (4, 9, 17, 32))
+    lines = PATTERNS[rng.integers(len(PATTERNS))](rng) - 0.5
+    factor = 1 + contrast * rng.uniform(0.4, 1) * (0.8 * structure + 0.5 * lines)
+    return np.clip(np.rint(picture * factor[..., None]), 0, 255).astype(np.uint8)

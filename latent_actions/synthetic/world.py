@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from latent_actions.synthetic.config import TIDY, Variety
 from latent_actions.synthetic.engine import load_mujoco
 from latent_actions.synthetic.hand import (
     FINGER_JOINTS,
@@ -31,8 +32,8 @@ LOOKS = ("a", "b", "dark", "skin")
 TABLE_BIT, OBJECT_BIT, FINGER_BIT, PALM_BIT = 1, 2, 4, 8
 DARK = (0.12, 0.12, 0.13)
 CHANGED = (  # fields of the model that a stage changes
-    "geom_rgba", "geom_group", "geom_contype", "geom_conaffinity", "body_gravcomp", "body_pos",
-    "body_quat",
+    "geom_rgba", "geom_size", "geom_group", "geom_contype", "geom_conaffinity",
+    "body_gravcomp", "body_pos", "body_quat",
 )  # fmt: skip
 
 DEFAULTS = """  <default>
@@ -50,8 +51,8 @@ DEFAULTS = """  <default>
 """
 
 
-def world_mjcf(scene: Scene, side: Side, size: int) -> str:
-    """The whole model as MJCF, for frames of up to size x size pixels."""
+def world_mjcf(scene: Scene, side: Side, size: int, more: str = "") -> str:
+    """The whole model as MJCF, for frames of up to size x size pixels. more: bodies besides."""
     looks = "".join(f'<material name="{look}"/>' for look in LOOKS)
     surfaces = "".join(
         f'<texture name="{name}" type="2d" builtin="flat" width="{SIZE}" height="{SIZE}"/>'
@@ -104,6 +105,7 @@ def world_mjcf(scene: Scene, side: Side, size: int) -> str:
     {hand_mjcf(side)}
     {objects}
     {clutter}
+    {more}
   </worldbody>
   <equality>
     <weld name="hand" body1="{TARGET}" body2="{WRIST}" solref="0.012 1" torquescale="2"/>
@@ -116,11 +118,11 @@ def world_mjcf(scene: Scene, side: Side, size: int) -> str:
 class World:
     """A compiled scene with its data, and addresses of what is moved at run time."""
 
-    def __init__(self, scene: Scene, side: Side, size: int):
+    def __init__(self, scene: Scene, side: Side, size: int, more: str = ""):
         self.mujoco = load_mujoco()
         self.scene = scene
         self.side: Side = side
-        self.model: Any = self.mujoco.MjModel.from_xml_string(world_mjcf(scene, side, size))
+        self.model: Any = self.mujoco.MjModel.from_xml_string(world_mjcf(scene, side, size, more))
         self.data: Any = self.mujoco.MjData(self.model)
         self._fill_textures()
         self.body = {name: self.model.body(name).id for name in (*KINDS, TARGET, WRIST, FOREARM)}
@@ -152,6 +154,7 @@ class World:
             self._paint(name, pair)
         model.geom_rgba[self.look == "skin", :3] = hand.skin
         model.geom_rgba[model.geom("variant_sleeve").id, :3] = hand.sleeve
+        model.geom_size[self.owner == "hand", 0] *= hand.thickness
         for number, name in enumerate(FREE):  # apart from each other, far below the room
             self.data.qpos[self.qpos(name)] = (number, 0, -5, 1, 0, 0, 0)
 
@@ -233,6 +236,9 @@ def yaw_quaternion(yaw: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def cached_world(*, seed: int, split: str, number: int, n_exo: int, side: Side, size: int) -> World:
-    """The world of a scene, compiled once per process (about 10 ms)."""
-    return World(make_scene(seed, split, number, n_exo), side, size)
+def cached_world(
+    *, seed: int, split: str, number: int, n_exo: int, side: Side, size: int,
+    variety: Variety = TIDY, more: str = "",
+) -> World:  # fmt: skip
+    """The world of a scene, compiled once per process (about 10 ms). more: MJCF of bodies besides."""
+    return World(make_scene(seed, split, number, n_exo, variety), side, size, more)

@@ -1,3 +1,1 @@
-"""Human video: sources on disk, clip arithmetic, decoding, a memory-mapped store, and a
-generator.
-"""
+"""Human video: sources on disk, the index of one, and a store of decoded clips."""

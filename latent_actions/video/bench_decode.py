@@ -22,7 +22,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.machine import cpu_name
 from invact_vla.core.timing import Ratio, take_turns
-from invact_vla.data.video.decode import decode_frames, probe
+from invact_vla.data.video.frames import decode_frames, probe
 from invact_vla.data.video.video_io import write_video
 
 CONTAINERS = {"webm": "vp9", "mp4": "h264"}

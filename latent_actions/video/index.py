@@ -10,7 +10,7 @@ report = {"source", "root", "splits": {split: {kept, moments, verbs, scenes, tak
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,10 @@ from typing import Any
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
+from invact_vla.core.limits import read_text
 from invact_vla.core.run_folder import open_run
 from latent_actions.video.records import ClipRecord, Split, encode_record
-from latent_actions.video.skip_report import EXAMPLES, SkipReport
+from latent_actions.video.skip_report import EXAMPLES, SkipReport, dropped_lines
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources import EgoExo4dSource
 
@@ -52,9 +53,21 @@ def build_index(
         listed, dropped = source.checked_index(split)
         kept = [record for record in listed if _has_label(record, vocabulary, dropped)]
         if not kept:
-            raise UserError(_nothing_left(source, split, dropped))
+            raise UserError(
+                f"no clips of split {split!r} below {source.root}: "
+                f"{dropped.summary() or 'nothing is listed'}; check the root, the split and the "
+                "options of the source"
+            )
         records += kept
-        report["splits"][split] = _summary(kept) | {"dropped": dropped.as_json()}
+        report["splits"][split] = {
+            "kept": len(kept),
+            "moments": len({record.moment_id for record in kept}),
+            "verbs": len({record.verb for record in kept}),
+            "scenes": len({record.scene for record in kept}),
+            "takes": len({record.take for record in kept}),
+            "views": dict(sorted(Counter(record.view for record in kept).items())),
+            "dropped": dropped.as_json(),
+        }
     report["notes"] = notes_on(records)
     for note in report["notes"]:
         logger.warning("%s: %s", source.name, note)
@@ -71,31 +84,12 @@ def _has_label(record: ClipRecord, vocabulary: Collection[str] | None, dropped: 
     return False
 
 
-def _nothing_left(source: SourceConfig, split: Split, dropped: SkipReport) -> str:
-    return (
-        f"no clips of split {split!r} below {source.root}: "
-        f"{dropped.summary() or 'nothing is listed'}; "
-        "check the root, the split and the options of the source"
-    )
-
-
-def _summary(records: Sequence[ClipRecord]) -> dict[str, Any]:
-    return {
-        "kept": len(records),
-        "moments": len({record.moment_id for record in records}),
-        "verbs": len({record.verb for record in records}),
-        "scenes": len({record.scene for record in records}),
-        "takes": len({record.take for record in records}),
-        "views": dict(sorted(Counter(record.view for record in records).items())),
-    }
-
-
 def notes_on(records: Sequence[ClipRecord]) -> list[str]:
     """What is unusual about an index: one class, few scenes, one view, verbs unseen in training."""
     notes = []
-    by_split: dict[str, list[ClipRecord]] = {}
+    by_split: dict[str, list[ClipRecord]] = defaultdict(list)
     for record in records:
-        by_split.setdefault(record.split, []).append(record)
+        by_split[record.split].append(record)
     for split, clips in by_split.items():
         verbs, scenes = {c.verb for c in clips}, {c.scene for c in clips}
         if len(verbs) == 1:
@@ -106,26 +100,21 @@ def notes_on(records: Sequence[ClipRecord]) -> list[str]:
                 f"{split} has {few} only ({', '.join(sorted(scenes))}): retrieval across scenes "
                 "needs two or more, and says little with two"
             )
-        views: dict[str, set[str]] = {}
+        views: dict[str, set[str]] = defaultdict(set)
         for clip in clips:
-            views.setdefault(clip.moment_id, set()).add(clip.view)
+            views[clip.moment_id].add(clip.view)
         if all(len(seen) == 1 for seen in views.values()):
             notes.append(f"{split} has no moment that both an ego and an exo camera see")
-    if {"train", "val"} <= set(by_split):
-        notes += _unseen_verbs(by_split["train"], by_split["val"])
+    known = {record.verb for record in by_split.get("train", ())}
+    val = by_split.get("val", [])
+    unseen = Counter(record.verb for record in val if known and record.verb not in known)
+    if unseen:
+        named = ", ".join(verb for verb, _ in unseen.most_common(EXAMPLES))
+        notes.append(
+            f"{len(unseen)} verbs of val are unseen in training ({unseen.total()} of {len(val)} clips; "
+            f"such as {named}): they stay queries and gallery, and are no classes of the verb term"
+        )
     return notes
-
-
-def _unseen_verbs(train: Sequence[ClipRecord], val: Sequence[ClipRecord]) -> list[str]:
-    known = {record.verb for record in train}
-    unseen = Counter(record.verb for record in val if record.verb not in known)
-    if not unseen:
-        return []
-    named = ", ".join(verb for verb, _ in unseen.most_common(EXAMPLES))
-    return [
-        f"{len(unseen)} verbs of val are unseen in training ({unseen.total()} of {len(val)} clips; "
-        f"such as {named}): they stay queries and gallery, and are no classes of the verb term"
-    ]
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -133,15 +122,10 @@ def format_report(report: dict[str, Any]) -> str:
     lines = [f"{report['source']} below {report['root']}"]
     for split, part in report["splits"].items():
         views = ", ".join(f"{count} {view}" for view, count in part["views"].items())
-        lines.append(
-            f"{split}: {part['kept']} clips ({views}), {part['moments']} moments, "
-            f"{part['verbs']} verbs, {part['scenes']} scenes, {part['takes']} takes"
-        )
-        for reason, entry in part["dropped"].items():
-            damage = ", damage" if entry["damage"] else ""
-            lines.append(
-                f"  dropped {entry['count']:>7} {reason}{damage} (such as {entry['examples'][0]})"
-            )
+        names = ("moments", "verbs", "scenes", "takes")
+        counts = ", ".join(f"{part[name]} {name}" for name in names)
+        lines.append(f"{split}: {part['kept']} clips ({views}), {counts}")
+        lines += dropped_lines(part["dropped"])
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])
 
 
@@ -161,17 +145,15 @@ def main(config: IndexConfig) -> Path:
     run = open_run(config.out, config, inputs=config.source.parents(), overwrite=config.overwrite)
     if run.finished:
         return run.folder
-    index = build_index(config.source, config.splits, _vocabulary(config.vocabulary))
+    vocabulary = None
+    if config.vocabulary is not None:
+        if not config.vocabulary.is_file():
+            raise UserError(f"no file {config.vocabulary}: expected text with one verb per line")
+        lines = read_text(config.vocabulary).splitlines()
+        vocabulary = {line.strip() for line in lines} - {""}
+    index = build_index(config.source, config.splits, vocabulary)
     write_json(run.folder / "records.json", [encode_record(record) for record in index.records])
     write_json(run.folder / "report.json", index.report)
     print(format_report(index.report))
     run.finish({split: part["kept"] for split, part in index.report["splits"].items()})
     return run.folder
-
-
-def _vocabulary(path: Path | None) -> set[str] | None:
-    if path is None:
-        return None
-    if not path.is_file():
-        raise UserError(f"no file {path}: expected a text file with one verb per line")
-    return {line.strip() for line in path.read_text().splitlines() if line.strip()}

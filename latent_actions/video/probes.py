@@ -29,20 +29,22 @@ def probe_all(
     videos: Sequence[Path], workers: int = 1, cache: Path | None = None
 ) -> dict[Path, Probed]:
     """{video: its length, or the error that reading it gave}; equal for any number of workers."""
-    known = _load(cache, videos)
-    todo = [video for video in dict.fromkeys(videos) if video not in known]
-    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
+    rows = _rows(cache) if cache is not None else {}
     found: dict[Path, Probed] = {}
-    few = len(todo) <= CHUNK
-    with tqdm(
-        total=len(todo), desc="probe", unit="video", mininterval=1.0, leave=False, disable=few
-    ) as bar:
-        for chunk in run_parallel(_probe_chunk, chunks, workers):
-            found.update(chunk)
-            bar.update(len(chunk))
-    if cache is not None and any(isinstance(value, VideoInfo) for value in found.values()):
-        _save(cache, known | found)
-    return known | found
+    for video in videos if rows and cache is not None else ():
+        info = _known(rows.get(_key(video, cache.parent)), video)
+        if info is not None:
+            found[video] = info
+    todo = [video for video in dict.fromkeys(videos) if video not in found]
+    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
+    bar = tqdm(total=len(todo), desc="probe", unit="video", leave=False, disable=len(todo) <= CHUNK)
+    for chunk in run_parallel(_probe_chunk, chunks, workers):
+        found.update(chunk)
+        bar.update(len(chunk))
+    bar.close()
+    if cache is not None and any(isinstance(found[video], VideoInfo) for video in todo):
+        _save(cache, rows, found)
+    return found
 
 
 def _probe_chunk(videos: list[Path]) -> list[tuple[Path, Probed]]:
@@ -56,21 +58,8 @@ def _probe(video: Path) -> Probed:
         return error
 
 
-def _load(cache: Path | None, videos: Sequence[Path]) -> dict[Path, Probed]:
-    if cache is None:
-        return {}
-    rows, known = _rows(cache), {}
-    for video in videos if rows else ():
-        info = _known(rows.get(_key(video, cache.parent)), video)
-        if info is not None:
-            known[video] = info
-    return known
-
-
 def _rows(cache: Path) -> dict[str, Any]:
     """What a cache holds; nothing if it is damaged or of another version: it is then made anew."""
-    if not cache.exists():
-        return {}
     try:
         content = read_json(cache)
     except UserError:
@@ -92,9 +81,8 @@ def _known(row: Any, video: Path) -> VideoInfo | None:
     return None
 
 
-def _save(cache: Path, probed: dict[Path, Probed]) -> None:
+def _save(cache: Path, rows: dict[str, Any], probed: dict[Path, Probed]) -> None:
     """Add to the cache; a folder that may not be written is no error, only slower next time."""
-    rows = _rows(cache)
     for video, info in probed.items():
         stamp = file_stamp(video)
         if isinstance(info, VideoInfo) and stamp is not None:

@@ -47,12 +47,12 @@ class ClipRecord:
         for group in ("moment_id", "take", "scene"):
             if not getattr(self, group):
                 object.__setattr__(self, group, self.clip_id)
+        start_s, end_s, name = self.start_s, self.end_s, self.clip_id
         if self.view not in ("ego", "exo"):
-            raise ValueError(f"clip {self.clip_id}: view must be 'ego' or 'exo', got {self.view!r}")
-        if not 0 <= self.start_s < self.end_s:
+            raise ValueError(f"clip {name}: view must be 'ego' or 'exo', got {self.view!r}")
+        if not 0 <= start_s < end_s:
             raise ValueError(
-                f"clip {self.clip_id}: expected 0 <= start_s < end_s, "
-                f"got {self.start_s} and {self.end_s}"
+                f"clip {name}: expected 0 <= start_s < end_s, got {start_s} and {end_s}"
             )
 
 
@@ -72,20 +72,14 @@ class PairRecord:
     fps: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.frame < self.frame_end:
+        if not 0 <= self.frame < self.frame_end or self.fps <= 0:
             raise ValueError(
-                f"pair of {self.video_id}: expected 0 <= frame < frame_end, "
-                f"got {self.frame} and {self.frame_end}"
+                f"pair of {self.video_id}: expected 0 <= frame < frame_end and fps > 0, got "
+                f"{self.frame}, {self.frame_end} and {self.fps}"
             )
-        if self.fps <= 0:
-            raise ValueError(f"pair of {self.video_id}: fps must be positive, got {self.fps}")
 
 
 Record: TypeAlias = ClipRecord | PairRecord
-RECORD_TYPES: dict[str, type[ClipRecord] | type[PairRecord]] = {
-    "clip": ClipRecord,
-    "pair": PairRecord,
-}
 
 
 def encode_record(record: Record) -> dict[str, Any]:
@@ -102,4 +96,4 @@ def decode_record(row: Mapping[str, Any]) -> Record:
     values = {**row, "video": Path(row["video"])}
     if "parts" in values:
         values["parts"] = tuple((start, end) for start, end in values["parts"])
-    return RECORD_TYPES[values.pop("kind")](**values)
+    return {"clip": ClipRecord, "pair": PairRecord}[values.pop("kind")](**values)

@@ -6,10 +6,10 @@ the fly, at every reading.
     <folder>/store.json      sizes, what was asked for, the videos that could not be read
     <folder>/report.json     what was kept and dropped, by the index and by decoding, and why
 
-Building is parallel over videos, atomic, and gives the same bytes again; a damaged store, or one that an
-older way of decoding made, is built anew. Damaged videos go to a
-counted list of skipped files; more of them than `max_skipped` is an error. A clip that its video
-ends in is cut there if half of it is left, and dropped otherwise.
+Building is parallel over videos, atomic, and gives the same bytes again; a damaged store, or one that
+an older way of decoding made, is built anew. Damaged videos go to a counted list of skipped files; more
+of them than `max_skipped` is an error. A clip that its video ends in is cut there if half of it is left,
+and dropped otherwise.
 """
 
 import logging
@@ -25,12 +25,11 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder, hash_json, read_json, write_json
 from invact_vla.core.limits import short
 from invact_vla.data.video.display import Fit
-from invact_vla.data.video.frames import VideoError, file_stamp, open_video
+from invact_vla.data.video.frames import VideoError, decode_frames, file_stamp, open_video
 from invact_vla.data.video.video_info import VERSION, VideoInfo, clip_frames, pair_frames
-from latent_actions.video.decode_errors import Damage, damage_of
-from latent_actions.video.lazy_frames import LazyFrames
 from latent_actions.video.probes import PROBES, probe_all
 from latent_actions.video.records import ClipRecord, Record, decode_record, encode_record
+from latent_actions.video.skip_report import Damage, damage_of
 from latent_actions.video.workers import run_parallel
 
 logger = logging.getLogger(__name__)
@@ -45,10 +44,7 @@ class FrameStore:
     """
 
     def __init__(self, folder: Path, frames: Any, records: list[Any], skipped: list[str]):
-        self.folder = folder
-        self.frames = frames
-        self.records = records
-        self.skipped = skipped
+        self.folder, self.frames, self.records, self.skipped = folder, frames, records, skipped
 
     def __len__(self) -> int:
         return len(self.records)
@@ -71,6 +67,7 @@ class FrameStore:
         fit: Fit = "crop",
         max_skipped: float = 0.01,
         index: Mapping[str, Any] | None = None,
+        on_the_fly: bool = False,
     ) -> "FrameStore":
         """Decode `frames` frames of every record at `size` px, unless the folder has just that
         already.
@@ -79,8 +76,21 @@ class FrameStore:
         `frame_end`, both included (frames=2 is exactly the pair). index: the report of the index,
         kept in report.json. Raises UserError when there is nothing to decode or when more than the
         share `max_skipped` of the videos, or of the clips, is damaged.
+
+        on_the_fly: frames are decoded at every reading and none are kept; the videos are only probed
+        here, with the same limits and the same report. One that turns out damaged later is a VideoError
+        when it is read.
         """
         request = _request(records, folder, frames, size, fit)
+        if on_the_fly:
+            folder.mkdir(parents=True, exist_ok=True)
+            probed = probe_all([record.video for record in records], workers, folder / PROBES)
+            found = Damage()
+            for row, record in enumerate(records):
+                found.look(row, record, probed[record.video])
+            request["on_the_fly"] = True
+            _write_state(folder, records, request, found, max_skipped, index)
+            return cls.open(folder)
         if (folder / "store.json").exists():
             try:
                 if read_json(folder / "store.json")["request"] == request:
@@ -89,60 +99,63 @@ class FrameStore:
                 logger.warning("%s is built again: %s", folder, short(error))
         with atomic_folder(folder) as temporary:
             found = _fill(records, temporary, frames, size, workers, fit)
-            kept = found.check(records, max_skipped)
-            _drop_rows(temporary, kept)
-            records = [record for record, keep in zip(records, kept, strict=True) if keep]
-            _write_state(temporary, records, request, found, index)
-        return cls.open(folder)
-
-    @classmethod
-    def on_the_fly(
-        cls,
-        records: Sequence[Record],
-        folder: Path,
-        frames: int = 8,
-        size: int = 64,
-        workers: int = 2,
-        fit: Fit = "crop",
-        max_skipped: float = 0.01,
-        index: Mapping[str, Any] | None = None,
-    ) -> "FrameStore":
-        """As `build`, but frames are decoded at every reading and none are kept.
-
-        The videos are only probed here (their frames counted), in parallel, with the same limits
-        and the same report. A video that turns out damaged later is a VideoError when it is read.
-        """
-        request = _request(records, folder, frames, size, fit) | {"on_the_fly": True}
-        folder.mkdir(parents=True, exist_ok=True)
-        probed = probe_all([record.video for record in records], workers, folder / PROBES)
-        found = Damage()
-        for row, record in enumerate(records):
-            found.look(row, record, probed[record.video])
-        kept = found.check(records, max_skipped)
-        records = [record for record, keep in zip(records, kept, strict=True) if keep]
-        _write_state(folder, records, request, found, index)
+            kept = _write_state(temporary, records, request, found, max_skipped, index)
+            _drop_rows(temporary / "frames.npy", kept)
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "FrameStore":
-        """Open a built store. Raises UserError if the folder is not one."""
+        """Open a built store. Raises UserError if the folder is not one, VideoError if it has no frames
+        and a video has gone since."""
         folder = Path(folder)
         rows, state = read_json(folder / "records.json"), read_json(folder / "store.json")
         try:
             records = [decode_record(row) for row in rows]
             if state["request"].get("on_the_fly"):
-                return cls(folder, _lazy(folder, records, state), records, state["skipped"])
-            frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
+                frames: Any = LazyFrames(records, state["request"], folder / PROBES)
+            else:
+                frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
+            if len(frames) != len(records):
+                raise ValueError(f"{len(frames)} rows of frames for {len(records)} records")
+            return cls(folder, frames, records, state["skipped"])
         except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError) as error:
             raise UserError(
                 f"{folder} is a damaged store ({short(error)}): delete it and build it again"
             ) from error
-        if len(frames) != len(records):
-            raise UserError(
-                f"{folder} has {len(frames)} rows of frames for {len(records)} records: "
-                "delete the folder and build it again"
-            )
-        return cls(Path(folder), frames, records, state["skipped"])
+
+
+class LazyFrames:
+    """Clips that are decoded when they are read, uint8 (N, T, size, size, 3) to index by a row or by
+    rows: an array without the memory of one.
+
+    Reading jumps to the key frame before the clip, so its cost does not grow with the length of the
+    video. Raises VideoError if a file is damaged: no other clip is put in its place.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, records: Sequence[Record], request: Mapping[str, Any], probes: Path) -> None:
+        """request: "frames" of each clip, "size" and "fit". probes: cache of the videos' lengths."""
+        probed = probe_all([record.video for record in records], cache=probes)
+        self._clips: list[tuple[Path, VideoInfo, np.ndarray]] = []
+        for record in records:
+            info = probed[record.video]
+            if isinstance(info, VideoError):
+                raise info
+            self._clips.append((record.video, info, wanted_frames(record, info, request["frames"])))
+        self._size, self._fit = request["size"], request["fit"]
+        self.shape = (len(records), request["frames"], self._size, self._size, 3)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
+        picked = np.arange(len(self))[rows]
+        found = np.zeros((picked.size, *self.shape[1:]), self.dtype)
+        for frames, row in zip(found, picked.reshape(-1), strict=True):
+            video, info, wanted = self._clips[row]
+            frames[:] = decode_frames(video, wanted, self._size, self._fit, seek=True, info=info)
+        return found if picked.ndim else found[0]
 
 
 def wanted_frames(record: Record, info: VideoInfo, count: int) -> np.ndarray:
@@ -153,55 +166,41 @@ def wanted_frames(record: Record, info: VideoInfo, count: int) -> np.ndarray:
     return pair_frames(record.frame, record.frame_end, count, info)
 
 
-def _lazy(folder: Path, records: Sequence[Record], state: dict[str, Any]) -> LazyFrames:
-    """Frames of a store without frames. Raises VideoError if a video has gone since."""
-    request = state["request"]
-    videos = [record.video for record in records]
-    probed = probe_all(videos, cache=folder / PROBES)
-    infos: list[VideoInfo] = []
-    for record in records:
-        info = probed[record.video]
-        if isinstance(info, VideoError):
-            raise info
-        infos.append(info)
-    wanted = [wanted_frames(r, i, request["frames"]) for r, i in zip(records, infos, strict=True)]
-    return LazyFrames(videos, infos, wanted, request["size"], request["fit"])
-
-
 def _write_state(
     folder: Path,
     records: Sequence[Record],
     request: dict[str, Any],
     found: Damage,
+    max_skipped: float,
     index: Mapping[str, Any] | None,
-) -> None:
-    write_json(folder / "records.json", [encode_record(record) for record in records])
+) -> list[bool]:
+    """Write all but the frames; returns which rows are kept. UserError for too much damage."""
+    rows = found.check(records, max_skipped)
+    kept = [encode_record(record) for record, keep in zip(records, rows, strict=True) if keep]
+    write_json(folder / "records.json", kept)
     write_json(folder / "store.json", {"request": request, "skipped": found.messages()})
-    report = {"kept": len(records), **found.as_json()}
+    report = {"kept": len(kept), **found.as_json()}
     write_json(folder / "report.json", {"index": dict(index or {}), "decoding": report})
+    return rows
 
 
 def _request(
     records: Sequence[Record], folder: Path, frames: int, size: int, fit: Fit
 ) -> dict[str, Any]:
-    """What a store was built from: sizes, the records, and the sizes in bytes of their videos."""
+    """What a store was built from: sizes, the records (but for which camera is best, which says nothing
+    of the frames), and the sizes in bytes of their videos."""
     if not records:
         raise UserError(f"no clips to decode into {folder}: check the source's path and split")
+    decoded = [{k: v for k, v in encode_record(r).items() if k != "best"} for r in records]
     videos = sorted({record.video for record in records})
-    bytes_of = [[str(path), (file_stamp(path) or (-1,))[0]] for path in videos]
     return {
         "frames": frames,
         "size": size,
         "fit": fit,
         "decoding": VERSION,
-        "records": hash_json([_what_is_decoded(record) for record in records]),
-        "videos": hash_json(bytes_of),
+        "records": hash_json(decoded),
+        "videos": hash_json([[str(path), (file_stamp(path) or (-1,))[0]] for path in videos]),
     }
-
-
-def _what_is_decoded(record: Record) -> dict[str, Any]:
-    """A record without what says nothing of its frames: which camera is best."""
-    return {name: value for name, value in encode_record(record).items() if name != "best"}
 
 
 def _fill(
@@ -216,10 +215,9 @@ def _fill(
         by_video[record.video].append((row, record))
     jobs = [(video, rows, path, frames, size, fit) for video, rows in by_video.items()]
     found = Damage()
-    with tqdm(total=len(jobs), desc="decode", unit="video", mininterval=1.0) as bar:
-        for part in run_parallel(_decode_video, jobs, workers):
-            bar.update()
-            found.update(part)
+    parts = run_parallel(_decode_video, jobs, workers)
+    for part in tqdm(parts, "decode", len(jobs), unit="video", mininterval=1.0):
+        found.update(part)
     np.lib.format.open_memmap(path, "r+").flush()
     return found
 
@@ -246,17 +244,15 @@ def _decode_video(job: tuple) -> Damage:
     return found
 
 
-def _drop_rows(folder: Path, kept: list[bool]) -> None:
-    """Rewrite frames.npy without the rows of skipped videos."""
+def _drop_rows(path: Path, kept: list[bool]) -> None:
+    """Rewrite an array without the rows of skipped videos."""
     if all(kept):
         return
-    old = folder / "frames.npy"
-    whole = np.load(old, mmap_mode="r")
-    new = folder / "kept.npy"
-    rows = np.flatnonzero(kept)
+    whole, rows = np.load(path, mmap_mode="r"), np.flatnonzero(kept)
+    new = path.with_name("kept.npy")
     out = np.lib.format.open_memmap(new, "w+", np.uint8, (len(rows), *whole.shape[1:]))
     for start in range(0, len(rows), 256):
         out[start : start + 256] = whole[rows[start : start + 256]]
     out.flush()
     del whole, out
-    new.replace(old)
+    new.replace(path)

@@ -17,8 +17,7 @@ Result = TypeVar("Result")
 def run_parallel(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[Result]:
-    """Results of function(job), in the order of completion; in this process if one worker is
-    enough.
+    """Results of function(job), in the order of completion; in this process if one worker is enough.
 
     The function must be importable and the jobs picklable by multiprocessing. An exception in a
     worker is raised here and the jobs not yet begun are dropped. The processes stay for IDLE_S, for
@@ -55,7 +54,10 @@ class _SharedPool:
                 self._timer.cancel()
             if self._pool is None or self._workers != workers:
                 self._end()
-                self._pool, self._workers = _new_pool(workers), workers
+                self._workers = workers
+                self._pool = ProcessPoolExecutor(
+                    workers, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)
+                )
             self._users += 1
             return self._pool
 
@@ -88,16 +90,8 @@ class _SharedPool:
 _shared = _SharedPool()
 
 
-def _new_pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)
-    )
-
-
 def _end_with(parent: int) -> None:
-    """Leave when the parent is gone: a pool's worker would otherwise wait for ever after a
-    SIGKILL.
-    """
+    """Leave when the parent is gone: after a SIGKILL a pool's worker would otherwise wait for ever."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -24,12 +24,11 @@ _context: dict[int, Any] = {}  # process id -> GL context
 
 
 def _make_current() -> None:
-    """Make this process's GL context current, creating it at the first call."""
     pid = os.getpid()
     if pid not in _context:
         _context.clear()  # a forked parent's context must not be used, nor freed, here
         _context[pid] = _new_context()
-        atexit.register(_free, pid)
+        atexit.register(lambda: _context.pop(pid).free() if pid == os.getpid() else None)
     _context[pid].make_current()
 
 
@@ -48,13 +47,6 @@ def _new_context() -> Any:
         ) from error
 
 
-def _free(pid: int) -> None:
-    """Free the context at interpreter exit, before the GL library unloads."""
-    context = _context.pop(pid, None) if pid == os.getpid() else None
-    if context is not None:
-        context.free()
-
-
 class Camera:
     """Renders one model. Made lazily by the simulator; cheap to keep."""
 
@@ -62,8 +54,7 @@ class Camera:
         """model: mujoco.MjModel whose scene is rendered."""
         mujoco: Any = importlib.import_module("mujoco")
         _make_current()
-        self._mujoco = mujoco
-        self._model = model
+        self._mujoco, self._model = mujoco, model
         self._scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
         self._options = mujoco.MjvOption()
         self._options.geomgroup[0] = 0  # collision geometry

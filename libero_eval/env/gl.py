@@ -17,7 +17,6 @@ from typing import Any
 from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json, write_json
-from libero_eval.env import silence_warnings as quiet
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +66,12 @@ def use(backend: str) -> None:
             f"mujoco is already loaded for {loaded}, cannot switch to {backend}: "
             "choose the GL backend at the start of the process"
         )
-    os.environ["MUJOCO_GL"] = backend
-    os.environ["PYOPENGL_PLATFORM"] = backend
-    quiet.quiet_gl()
-    _load_triton_first()
+    os.environ.update(dict.fromkeys(VARIABLES, backend))
+    quiet_gl()
+    # Triton and Mesa's software renderer bring an LLVM each, and a process in which Mesa's came
+    # first dies with a segmentation fault when PyTorch later imports Triton
+    if find_spec("triton") is not None:
+        importlib.import_module("triton")
 
 
 def is_set() -> bool:
@@ -78,10 +79,22 @@ def is_set() -> bool:
     return os.environ.get("MUJOCO_GL") in BACKENDS and len(_wishes()) == len(VARIABLES)
 
 
-def wanted_backend() -> str | None:
-    """The backend that the environment names; None if it leaves the choice.
+def _wishes() -> dict[str, str]:
+    """The variables that are set, in lower case as MuJoCo reads them."""
+    values = {name: os.environ.get(name, "").strip().lower() for name in VARIABLES}
+    return {name: value for name, value in values.items() if value}
 
-    UserError for one that needs a screen, for one that is unknown, and for two that differ.
+
+def _loaded_backend() -> str | None:
+    """The backend that mujoco took when it was imported; None before that."""
+    return next((name for name in (*BACKENDS, "glfw") if f"mujoco.{name}" in sys.modules), None)
+
+
+def find(cache: Path | None = None) -> Answer:
+    """The backend that works on this machine, from the cache file if it is of this boot.
+
+    UserError where none renders, and for a variable that names one that needs a screen, or is
+    unknown, or two that differ.
     """
     wishes = _wishes()
     for name, value in wishes.items():
@@ -93,35 +106,12 @@ def wanted_backend() -> str | None:
     if len(set(wishes.values())) > 1:
         both = " and ".join(f"{name}={value}" for name, value in wishes.items())
         raise UserError(f"{both} contradict each other: unset one of them")
-    return next(iter(wishes.values()), None)
-
-
-def _wishes() -> dict[str, str]:
-    """The variables that are set, in lower case as MuJoCo reads them."""
-    values = {name: os.environ.get(name, "").strip().lower() for name in VARIABLES}
-    return {name: value for name, value in values.items() if value}
-
-
-def _load_triton_first() -> None:
-    """Triton and Mesa's software renderer bring an LLVM each, and a process in which Mesa's came
-    first dies with a segmentation fault when PyTorch later imports Triton."""
-    if find_spec("triton") is not None:
-        importlib.import_module("triton")
-
-
-def _loaded_backend() -> str | None:
-    """The backend that mujoco took when it was imported; None before that."""
-    return next((name for name in (*BACKENDS, "glfw") if f"mujoco.{name}" in sys.modules), None)
-
-
-def find(cache: Path | None = None) -> Answer:
-    """The backend that works on this machine, from the cache file if it is of this boot."""
-    wanted = wanted_backend()
+    wanted = next(iter(wishes.values()), None)
     path = (cache or cache_folder("gl")) / f"probe{f'_{wanted}' if wanted else ''}.json"
     key = _boot_key()
-    known = _read_cache(path, key)
-    if known is not None:
-        return known
+    entry: Any = read_json(path) if path.is_file() else {}
+    if entry.get("key") == key and entry.get("backend") in BACKENDS:
+        return Answer(backend=entry["backend"], device=entry["device"])
     reasons = {}
     for backend in [wanted] if wanted else BACKENDS:
         device, reason = _try(backend)
@@ -134,31 +124,17 @@ def find(cache: Path | None = None) -> Answer:
         if wanted is None:
             logger.info("GL backend %s does not work: %s", backend, reason)
         reasons[backend] = reason
-    raise UserError(_nothing_renders(wanted, reasons))
-
-
-def _nothing_renders(wanted: str | None, reasons: dict[str, str]) -> str:
     said = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
     if wanted is not None:
-        name = next(iter(_wishes()))
-        return (
+        name = next(iter(wishes))
+        raise UserError(
             f"{name}={wanted} is set, but does not render here ({said}): apt-get install "
             f"{PACKAGES[wanted]}, or unset {name} to have the others tried"
         )
-    return (
+    raise UserError(
         f"no way to render without a screen ({said}); apt-get install {PACKAGES['egl']} (EGL) or "
         f"apt-get install {PACKAGES['osmesa']} (OSMesa)"
     )
-
-
-def _read_cache(path: Path, key: dict[str, str]) -> Answer | None:
-    """The cached answer, or None if there is none for this key."""
-    if not path.is_file():
-        return None
-    entry: Any = read_json(path)
-    if entry.get("key") != key or entry.get("backend") not in BACKENDS:
-        return None
-    return Answer(backend=entry["backend"], device=entry["device"])
 
 
 def _boot_key() -> dict[str, str]:
@@ -174,16 +150,11 @@ def _boot_key() -> dict[str, str]:
 
 def _try(backend: str) -> tuple[int | None, str]:
     """Render in a child process: (number of the device that works, "") or (None, reason)."""
-    environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+    environment = {**os.environ, **dict.fromkeys(VARIABLES, backend)}
     command = [sys.executable, str(PROBE)]
     try:
         child = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
+            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
         return None, f"no answer within {TIMEOUT_S} s"
@@ -192,3 +163,26 @@ def _try(backend: str) -> tuple[int | None, str]:
             return int(line.rsplit(" ", 1)[1]), ""
     lines = [line for line in child.stderr.splitlines() if line.strip()]
     return None, lines[-1].strip() if lines else f"exit code {child.returncode}"
+
+
+def quiet_gl() -> None:
+    """Drop PyOpenGL's import notes, and EGL errors raised by finalisers at interpreter exit.
+
+    PyOpenGL's contexts are freed after their display was terminated; Python then prints
+    "Exception ignored in ... EGLError" for every one. Nothing else is dropped.
+    """
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)
+    previous = sys.unraisablehook
+    if getattr(previous, "drops_gl_teardown", False):
+        return
+
+    def hook(unraisable: Any, previous: Any = previous, getattr: Any = getattr) -> None:
+        module = getattr(unraisable.exc_type, "__module__", "") or ""
+        name = getattr(unraisable.exc_type, "__name__", "")
+        finaliser = getattr(unraisable.object, "__qualname__", "")
+        is_gl = module.startswith("OpenGL") and name in ("EGLError", "GLError")
+        if not (is_gl and finaliser.endswith("__del__")):
+            previous(unraisable)
+
+    hook.drops_gl_teardown = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook

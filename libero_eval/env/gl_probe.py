@@ -7,7 +7,6 @@ that the environment names is tried alone; if it does not render, the last line 
 
 import os
 import sys
-from types import ModuleType
 
 SCENE = """
 <mujoco>
@@ -21,27 +20,20 @@ SCENE = """
 DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
 
 
-def main() -> int:
-    """Exit code 0 if some device renders."""
-    import mujoco
-
+def main() -> None:
+    """Exit code 0 if some device renders. Without finalisers: those of broken drivers are noisy."""
     chosen = os.environ.get(DEVICE_VARIABLE, "") if os.environ["MUJOCO_GL"] == "egl" else ""
     for device in [chosen] if chosen else _devices():
-        if _renders_on(mujoco, device):
+        if _renders_on(device):
             sys.stdout.write(f"renders on device {device or 0}\n")
             sys.stdout.flush()
-            os._exit(0)  # finalisers of broken drivers are noisy, and nothing is left to do
-    if chosen:
-        good = [device for device in _devices() if _renders_on(mujoco, device)]
-        if good:
-            sys.stderr.write(
-                f"{DEVICE_VARIABLE}={chosen} names no EGL device that renders here: set it to "
-                f"{' or '.join(good)}, or unset it\n"
-            )
-            sys.stderr.flush()
-            os._exit(1)
-    sys.stderr.write("no device renders\n")
-    return 1
+            os._exit(0)
+    good = [device for device in _devices() if _renders_on(device)] if chosen else []
+    remedy = f"set it to {' or '.join(good)}, or unset it"
+    named = f"{DEVICE_VARIABLE}={chosen} names no EGL device that renders here: {remedy}\n"
+    sys.stderr.write(named if good else "no device renders\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _devices() -> list[str]:
@@ -53,26 +45,23 @@ def _devices() -> list[str]:
     return [str(number) for number in range(len(egl_ext.eglQueryDevicesEXT()))]
 
 
-def _renders_on(mujoco: ModuleType, device: str) -> bool:
+def _renders_on(device: str) -> bool:
+    """Whether the picture shows more than one color."""
+    import mujoco
+
     if device:
         os.environ[DEVICE_VARIABLE] = device
-    return _renders(mujoco)
-
-
-def _renders(mujoco: ModuleType) -> bool:
-    """Whether the picture shows more than one color."""
     model = mujoco.MjModel.from_xml_string(SCENE)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     try:
         renderer = mujoco.Renderer(model, height=32, width=32)
         renderer.update_scene(data, camera="eye")
-        picture = renderer.render()
+        return bool(renderer.render().std() > 1.0)
     except (ImportError, RuntimeError, ValueError, mujoco.FatalError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return False
-    return bool(picture.std() > 1.0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

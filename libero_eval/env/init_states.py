@@ -1,7 +1,7 @@
 """LIBERO's init states, read without trusting a pickle.
 
 The files are zip archives that hold one pickle of one float64 array. A pickle can name any function
-and forge the inside of any object, so it is read as data (training/inert_pickle.py).
+and forge the inside of any object, so it is read as data (untrusted/inert_pickle.py).
 """
 
 import io
@@ -14,36 +14,66 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import refuse_pointer, short
 from invact_vla.untrusted.inert_pickle import Call, read_pickle
-from libero_eval.env import own_suite
-from libero_eval.env.libero_home import init_states_file
-from libero_eval.env.tasks import is_own, task_name
+from libero_eval.env.tasks import init_file, task_name
 
 MAX_BYTES = 16 << 20  # the largest file of the wheel has 50 x 123 float64 = 49 kB
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that can be read piece by piece
 _RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
 
-def read_init_states(path: Path) -> np.ndarray:
-    """Read a `.pruned_init` file. Returns float64 (N, D), D = 1 + nq + nv: [time, qpos, qvel].
+def init_states(suite: str, task_id: int) -> np.ndarray | None:
+    """The init states of a task: float64 (N, D), 50 for LIBERO's own; None for an own task without,
+    whose episodes begin in random layouts."""
+    path = init_file(suite, task_name(suite, task_id))
+    return None if path is None else read_init_states(path)
 
-    Anything but one float array in the archive is a UserError that names the file.
+
+def check_range(suite: str, task_id: int, first: int, count: int) -> None:
+    """Raise UserError unless the init states first .. first + count - 1 exist."""
+    states = init_states(suite, task_id)
+    if states is None or first + count <= len(states):
+        return
+    left = len(states) - first
+    remedy = f"give --episodes {left}" if left > 0 else "lower --first_init"
+    raise UserError(
+        f"task {task_id} ({task_name(suite, task_id)}) has {len(states)} init states, "
+        f"0..{len(states) - 1}; asked for {first}..{first + count - 1}: {remedy}"
+    )
+
+
+def read_init_states(path: Path) -> np.ndarray:
+    """Read a `.pruned_init` or `.npy` file. Returns float64 (N, D), D = 1 + nq + nv: [time, qpos, qvel].
+
+    Anything but one finite float array is a UserError that names the file.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no init states {path}")
     refuse_pointer(path)
+    is_plain = path.suffix == ".npy"
     try:
-        return _checked(path, _array_of(read_pickle(io.BytesIO(_pickle_of(path)))))
-    except UserError:
-        raise
+        value = _mapped(path) if is_plain else _array_of(read_pickle(io.BytesIO(_pickle_of(path))))
     except Exception as error:
-        raise UserError(
-            f"{path}: refused, init states must be a zip with one float64 array: {short(error)}"
-        ) from error
+        what = ": refused, init states must be a zip with one float64 array"
+        what = " is no .npy file of numbers" if is_plain else what
+        raise UserError(f"{path}{what}: {short(error)}") from error
+    if value.dtype != np.float64 or value.ndim != 2:
+        got = f"{short(str(value.dtype))} of {value.ndim} dimensions"
+        raise UserError(f"{path}: expected float64 (N, 1 + nq + nv), got {got}")
+    if not len(value) or not np.all(np.isfinite(value)):
+        raise UserError(f"{path}: expected finite init states, got none or NaN")
+    return value
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """mapped: NumPy holds the shape against the size of the file before anything is read."""
+    value = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(value, np.ndarray) or value.nbytes > MAX_BYTES:
+        raise ValueError(f"no single array of at most {MAX_BYTES >> 20} MiB")
+    return np.array(value)
 
 
 def _pickle_of(path: Path) -> bytes:
-    """The one pickle in the archive."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     with zipfile.ZipFile(path) as archive:
@@ -78,55 +108,3 @@ def _array_of(value: Any) -> np.ndarray:
         raise ValueError(f"{len(data)} bytes for {shape[0]} x {shape[1]} numbers")
     values = np.frombuffer(data, f"{order}f8").astype(np.float64)
     return values.reshape(shape, order="F" if is_fortran else "C")
-
-
-def _checked(path: Path, value: np.ndarray) -> np.ndarray:
-    if value.dtype != np.float64 or value.ndim != 2:
-        got = f"{short(str(value.dtype))} of {value.ndim} dimensions"
-        raise UserError(f"{path}: expected float64 (N, 1 + nq + nv), got {got}")
-    if not len(value) or not np.all(np.isfinite(value)):
-        raise UserError(f"{path}: expected finite init states, got none or NaN")
-    return value
-
-
-def init_states(suite: str, task_id: int) -> np.ndarray | None:
-    """The init states of a task: float64 (N, D), 50 for LIBERO's own; None for an own task without,
-    whose episodes begin in random layouts."""
-    name = task_name(suite, task_id)
-    if not is_own(suite):
-        return read_init_states(init_states_file(suite, name))
-    path = own_suite.init_file(suite, name)
-    if path is None:
-        return None
-    return read_array(path) if path.suffix == ".npy" else read_init_states(path)
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Read init states from a .npy file, as `read_init_states` gives them."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no init states {path}")
-    refuse_pointer(path)
-    try:
-        # mapped: NumPy holds the shape against the size of the file before anything is read
-        value = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(value, np.ndarray) or value.nbytes > MAX_BYTES:
-            raise ValueError(f"no single array of at most {MAX_BYTES >> 20} MiB")
-        return _checked(path, np.array(value))
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} is no .npy file of numbers: {short(error)}") from error
-
-
-def check_range(suite: str, task_id: int, first: int, count: int) -> None:
-    """Raise UserError unless the init states first .. first + count - 1 exist."""
-    states = init_states(suite, task_id)
-    if states is None or first + count <= len(states):
-        return
-    left = len(states) - first
-    remedy = f"give --episodes {left}" if left > 0 else "lower --first_init"
-    raise UserError(
-        f"task {task_id} ({task_name(suite, task_id)}) has {len(states)} init states, "
-        f"0..{len(states) - 1}; asked for {first}..{first + count - 1}: {remedy}"
-    )

@@ -4,22 +4,22 @@ The first `import libero.libero` of a machine asks a question on standard input 
 first object or scene that is built downloads the assets from a hub, whatever the `assets` entry
 of the config file says: `get_assets_path` reads a module variable, then the wheel's own folder,
 then the hub. `prepare` writes LIBERO's config file before that import, and sets the variable
-right after it. BDDL files and init states come from the wheel, or from a folder of own tasks.
+right after it.
 """
 
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
-from libero_eval.env import own_suite
-from libero_eval.env import silence_warnings as quiet
 
 CONFIG_VARIABLE = "LIBERO_CONFIG_PATH"
 
@@ -34,13 +34,19 @@ def prepare(assets: Path) -> None:
     """
     assets = Path(assets).resolve()
     check_assets(assets)
-    root = benchmark_root()
-    config_file = _write_config(root, assets)
+    config_file = _write_config(benchmark_root(), assets)
     os.environ[CONFIG_VARIABLE] = str(config_file.parent)
-    quiet.quiet_robosuite()
+    quiet_robosuite()
     libero = importlib.import_module("libero.libero")
-    _point(libero, config_file, assets)
-    _point_robosuite(assets)
+    # also if somebody imported it before
+    here = {"libero_config_path": str(config_file.parent), "config_file": str(config_file)}
+    vars(libero).update(here, _assets_path_cache=str(assets))
+    if "libero.libero.utils" in sys.modules:
+        vars(sys.modules["libero.libero.utils"]).update(here)
+    # the robot from the pack if it holds one, else robosuite's own
+    models = importlib.import_module("robosuite.models")
+    own, light = Path(models.__file__ or "").parent / "assets", assets / "robosuite"
+    vars(models)["assets_root"] = str(light if light.is_dir() else own)
 
 
 def check_assets(assets: Path) -> None:
@@ -71,27 +77,6 @@ def benchmark_root() -> Path:
     )
 
 
-def bddl_file(suite: str, task: str) -> Path:
-    """The BDDL file of a task, e.g. ("libero_10", "KITCHEN_SCENE3_turn_on_...")."""
-    wheel = benchmark_root() / "bddl_files" / suite
-    if own_suite.is_folder(suite) and not wheel.is_dir():
-        return own_suite.bddl_file(suite, task)
-    return _existing(wheel / f"{task}.bddl")
-
-
-def init_states_file(suite: str, task: str) -> Path:
-    """The wheel's file of a task's init states."""
-    return _existing(benchmark_root() / "init_files" / suite / f"{task}.pruned_init")
-
-
-def _existing(path: Path) -> Path:
-    """The path itself, or a UserError that names the neighbors."""
-    if path.is_file():
-        return path
-    known = sorted(p.stem for p in path.parent.glob(f"*{path.suffix}"))
-    raise UserError(f"no file {path}; tasks there: {', '.join(known) or 'none'}")
-
-
 def _write_config(root: Path, assets: Path) -> Path:
     """Write LIBERO's config.yaml, one folder a pair (wheel, assets), and return its path."""
     entries = {
@@ -110,18 +95,25 @@ def _write_config(root: Path, assets: Path) -> Path:
     return config_file
 
 
-def _point_robosuite(assets: Path) -> None:
-    """Take the robot from the pack if it holds one (`robosuite/`), else robosuite's own."""
-    models = importlib.import_module("robosuite.models")
-    own = Path(models.__file__ or "").parent / "assets"
-    light = assets / "robosuite"
-    vars(models)["assets_root"] = str(light if light.is_dir() else own)
+def quiet_robosuite() -> None:
+    """Silence robosuite's import, before it happens; without robosuite, do nothing.
 
-
-def _point(libero: ModuleType, config_file: Path, assets: Path) -> None:
-    """Point the imported module at our config and assets, also if somebody imported it before."""
-    here = {"libero_config_path": str(config_file.parent), "config_file": str(config_file)}
-    vars(libero).update(here, _assets_path_cache=str(assets))
-    utils = sys.modules.get("libero.libero.utils")
-    if utils is not None:
-        vars(utils).update(here)
+    robosuite warns about a missing private macro file and opens `/tmp/robosuite.log`, which fails
+    when another user of the machine made that file: its log file is switched off. The libraries
+    below it warn about their own deprecations at import.
+    """
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    for module in ("robosuite", "libero", "gym", "gymnasium", "numba", "mujoco", "bddl"):
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=rf"{module}(\..*)?")
+    package = importlib.util.find_spec("robosuite")
+    if "robosuite" in sys.modules or package is None or not package.submodule_search_locations:
+        return
+    # the file of constants alone, to be set before the rest loads
+    name = "robosuite.macros"
+    path = f"{package.submodule_search_locations[0]}/macros.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    macros: Any = importlib.util.module_from_spec(spec)
+    sys.modules[name] = macros
+    spec.loader.exec_module(macros)
+    macros.FILE_LOGGING_LEVEL = None

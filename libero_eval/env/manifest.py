@@ -9,37 +9,22 @@ from importlib import metadata
 from typing import TypedDict
 
 from invact_vla.core.files import hash_json
-from invact_vla.core.machine import cpu_name
-from invact_vla.core.versions import git_commit
+from invact_vla.core.machine import cpu_name, git_commit
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "timm",
-    "tokenizers",
-    "numpy",
-    "scipy",
-    "mujoco",
-    "robosuite",
-    "hf-libero",
-    "bddl",
-    "pillow",
-    "av",
-    "h5py",
-)
+    "torch", "transformers", "timm", "tokenizers", "numpy", "scipy", "mujoco", "robosuite",
+    "hf-libero", "bddl", "pillow", "av", "h5py",
+)  # fmt: skip
 ABSENT = "not installed"
-# The commit is recorded but not hashed: the score depends on the code of the run, which a
-# documentation commit does not change; protocol, pack and checkpoint have hashes of their own.
-NOT_HASHED = ("git_commit",)
 
 
 class Manifest(TypedDict):
-    """python: version; platform: system and machine; cpu: model; gl: "egl", "osmesa" or "none"."""
+    """The environment of a run."""
 
-    python: str
-    platform: str
-    cpu: str
-    gl: str
+    python: str  # version
+    platform: str  # system and machine
+    cpu: str  # model
+    gl: str  # "egl", "osmesa" or "none"
     packages: dict[str, str]
     git_commit: str
 
@@ -57,9 +42,12 @@ def environment_manifest(gl_backend: str) -> Manifest:
 
 
 def manifest_hash(manifest: Manifest) -> str:
-    """16 hex digits that change with anything in the manifest that can change a score."""
-    hashed = {name: value for name, value in manifest.items() if name not in NOT_HASHED}
-    return hash_json(hashed)
+    """16 hex digits that change with anything in the manifest that can change a score.
+
+    Not with the commit: the score depends on the code of the run, which a documentation commit does
+    not change; protocol, pack and checkpoint have hashes of their own.
+    """
+    return hash_json({name: value for name, value in manifest.items() if name != "git_commit"})
 
 
 def _version(package: str) -> str:

@@ -7,24 +7,35 @@ in the same bits; and the draws of episode i are those that the public serial lo
 one reset an episode) would have made.
 """
 
+import hashlib
 import importlib
+import io
 import logging
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.errors import UserError
-from libero_eval.env import gl, libero_home, own_suite
-from libero_eval.env.reset_rng_cache import ResetStore, RngState
-from libero_eval.env.tasks import is_own
+from invact_vla.core.files import atomic_file, hash_file, hash_json
+from libero_eval.env import gl, libero_home
+from libero_eval.env.tasks import bddl_file, is_own, problem_name
 from libero_eval.policy_source import REFUSED
 
 logger = logging.getLogger(__name__)
 
 CONTROL_HZ = 20
+# what placement depends on: bodies, their sites and sizes, and where joints may go
+PLACEMENT_FIELDS = (
+    "body_pos", "body_quat", "geom_pos", "geom_quat", "geom_size", "geom_contype",
+    "geom_conaffinity", "jnt_range", "site_pos", "site_size", "qpos0",
+)  # fmt: skip
+PACKAGES = ("hf-libero", "mujoco", "numpy", "robosuite")
 # what resets and object states write into the model: fixture poses, visibility of sites
 MODEL_FIELDS = ("body_pos", "body_quat", "site_rgba", "site_size", "geom_rgba")
 
@@ -57,9 +68,10 @@ def build_env(
     import robosuite
     from libero.libero.envs.bddl_base_domain import TASK_MAPPING
 
-    _mujoco().set_mju_user_warning(_log_warning)
-    bddl = str(libero_home.bddl_file(suite, task))
-    problem = own_suite.problem_name(Path(bddl)).lower()
+    mujoco: Any = importlib.import_module("mujoco")
+    mujoco.set_mju_user_warning(_log_warning)
+    bddl = str(bddl_file(suite, task))
+    problem = problem_name(Path(bddl)).lower()
     if problem not in TASK_MAPPING:
         raise UserError(
             f"{REFUSED}: {bddl} is of problem {problem}, LIBERO has {', '.join(sorted(TASK_MAPPING))}"
@@ -110,11 +122,6 @@ def _own_mistakes(suite: str, bddl: str) -> Iterator[None]:
         ) from error
 
 
-def _mujoco() -> Any:
-    """The extension module `mujoco`, which has no types."""
-    return importlib.import_module("mujoco")
-
-
 def _log_warning(message: str) -> None:
     """MuJoCo's warnings go to the log, not to a MUJOCO_LOG.TXT in the working folder."""
     level = logging.DEBUG if "XML contains" in message else logging.WARNING
@@ -130,27 +137,24 @@ def soft_reset(env: Any, rebuilds: int = 1) -> int:
     """
     from robosuite.utils.errors import RandomizationError
 
+    model = env.sim.model._model
     while True:
         env.object_property_initializers = env.property_samplers * (1 + rebuilds)
+        for field, values in env.pristine.items():
+            getattr(model, field)[:] = values
+        env.sim.reset()
+        env.sim.forward()  # as in _initialize_sim
+        env.sim.forward()  # as after it, see build_env
+        for robot in env.robots:
+            robot.gripper.current_action = np.zeros(robot.gripper.dof)
         try:
-            _reset_once(env)
-            return rebuilds
+            env._reset_internal()
         except RandomizationError:
             rebuilds += 1
-
-
-def _reset_once(env: Any) -> None:
-    model = env.sim.model._model
-    for field, values in env.pristine.items():
-        getattr(model, field)[:] = values
-    env.sim.reset()
-    env.sim.forward()  # as in _initialize_sim
-    env.sim.forward()  # as after it, see build_env
-    for robot in env.robots:
-        robot.gripper.current_action = np.zeros(robot.gripper.dof)
-    env._reset_internal()
-    env.sim.forward()
-    env.visualize(vis_settings={name: False for name in env._visualizations})
+            continue
+        env.sim.forward()
+        env.visualize(vis_settings={name: False for name in env._visualizations})
+        return rebuilds
 
 
 def fixture_poses(env: Any) -> np.ndarray:
@@ -166,6 +170,79 @@ def set_fixture_poses(env: Any, poses: np.ndarray) -> None:
     for fixture, pose in zip(env.fixtures_dict.values(), poses, strict=True):
         body = model.body_name2id(fixture.root_body)
         model.body_pos[body], model.body_quat[body] = pose[:3], pose[3:]
+
+
+class RngState(NamedTuple):
+    """How NumPy's global generator, a Mersenne Twister, stands before a reset."""
+
+    words: np.ndarray  # uint32 (624,)
+    positions: int  # of the next word
+    pairs: tuple[int, float]  # whether half of a normal pair waits, that half
+    rebuilds: int  # how often the public loop has rebuilt the model until then
+
+    @classmethod
+    def now(cls, rebuilds: int) -> "RngState":
+        """The state of the global generator."""
+        _, words, position, has_half, half = np.random.get_state()
+        return cls(np.array(words), int(position), (int(has_half), float(half)), rebuilds)
+
+
+class ResetStore:
+    """The states before the resets of one task, as far as they are known, on disk."""
+
+    def __init__(self, env: Any, reset_seed: int) -> None:
+        """env: LIBERO's problem environment, from `build_env`."""
+        self.path = cache_folder("resets") / f"{reset_key(env, reset_seed)}.npz"
+
+    def load(self) -> list[RngState]:
+        """The stored states, in order; none if there is no file, or it is damaged."""
+        try:
+            data = self.path.read_bytes()
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                columns = {name: file[name] for name in RngState._fields}
+                if str(file["digest"]) != _digest(columns):
+                    raise ValueError("wrong content")
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            logger.warning("%s is damaged (%s): its resets are run again", self.path, error)
+            return []
+        rows = zip(*columns.values(), strict=True)
+        return [RngState(w, int(p), (int(h), float(g)), int(r)) for w, p, (h, g), r in rows]
+
+    def save(self, known: list[RngState]) -> None:
+        """Store the states, unless the file holds as many; a failed write is only logged."""
+        if len(self.load()) >= len(known):
+            return
+        rows = zip(*known, strict=True)
+        columns: dict[str, Any] = dict(zip(RngState._fields, map(np.array, rows), strict=True))
+        try:
+            with atomic_file(self.path) as temporary:
+                np.savez(temporary, digest=np.array(_digest(columns)), **columns)
+        except (OSError, UserError) as error:  # a full disk is a UserError
+            logger.warning("cannot store resets in %s: %s", self.path, error)
+
+
+def _digest(columns: dict[str, np.ndarray]) -> str:
+    content = b"".join(np.ascontiguousarray(column).tobytes() for column in columns.values())
+    return hashlib.sha256(content).hexdigest()
+
+
+def reset_key(env: Any, reset_seed: int) -> str:
+    """16 digits over all that the draws depend on: task file, model, seed, library versions."""
+    model = env.sim.model._model
+    digest = hashlib.sha256(bytes(model.names))
+    for field in PLACEMENT_FIELDS:
+        values = env.pristine[field] if field in env.pristine else getattr(model, field)
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return hash_json(
+        {
+            "task": hash_file(Path(env.bddl_file_name)),
+            "model": digest.hexdigest(),
+            "seed": reset_seed,
+            "packages": {name: version(name) for name in PACKAGES},
+        }
+    )
 
 
 class SerialResets:
@@ -194,7 +271,7 @@ class SerialResets:
 
     def _reset(self, episode: int) -> None:
         before = self._before[episode]
-        before.restore()
+        np.random.set_state(("MT19937", before.words, before.positions, *before.pairs))
         rebuilds = soft_reset(self._env, before.rebuilds + 1)
         if len(self._before) == episode + 1:
             self._before.append(RngState.now(rebuilds))

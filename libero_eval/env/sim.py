@@ -33,24 +33,22 @@ RANGE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Progress:
-    """How near an episode came. satisfied: goal predicates true now, of total; best: the most at
-    once so far; closest_m: smallest distance so far from the gripper to an object of the goal."""
+    """How near an episode came."""
 
-    satisfied: int
+    satisfied: int  # goal predicates true now
     total: int
-    best: int
-    closest_m: float
+    best: int  # the most of them at once so far
+    closest_m: float  # smallest distance so far from the gripper to an object of the goal
 
 
 @dataclass(frozen=True)
 class Readings:
-    """Robot sensors, float64. ee_pos: grip site (3,), m. ee_quat: hand (4,), x y z w. gripper:
-    finger joints (2,), m. joints: arm joints (7,), rad."""
+    """Robot sensors, float64."""
 
-    ee_pos: np.ndarray
-    ee_quat: np.ndarray
-    gripper: np.ndarray
-    joints: np.ndarray
+    ee_pos: np.ndarray  # grip site (3,), m
+    ee_quat: np.ndarray  # hand (4,), x y z w
+    gripper: np.ndarray  # finger joints (2,), m
+    joints: np.ndarray  # arm joints (7,), rad
 
 
 class LiberoSim:
@@ -124,23 +122,23 @@ class LiberoSim:
         Equal, bit for bit, to the init_index-th episode of the public serial loop. An own task
         without init states begins in the random layout of seed `init_index`.
         """
-        self._check_index(init_index)
-        if self._init_states is None:
+        self.check_index(init_index)
+        states = self._init_states
+        if states is None:
             self.reset_random(init_index, settle)
             self.init_index = init_index
             return
         self.episode, self.init_index = f"init state {init_index}", init_index
         assert self.env is not None  # builds it
         self._resets.run(init_index)
-        self._set_physics(self._init_states[init_index])
+        self._set_physics(states[init_index])
         self._begin(settle)
 
-    def _check_index(self, init_index: int) -> None:
-        if self._init_states is None and init_index >= 0:
-            return
-        if self._init_states is None or not 0 <= init_index < len(self._init_states):
-            known = 0 if self._init_states is None else len(self._init_states)
-            raise UserError(f"{self.task}: init states 0..{known - 1}, got {init_index}")
+    def check_index(self, init_index: int) -> None:
+        """Raise UserError for an init state that the task does not have."""
+        count = None if self._init_states is None else len(self._init_states)
+        if init_index < 0 or (count is not None and init_index >= count):
+            raise UserError(f"{self.task}: init states 0..{(count or 0) - 1}, got {init_index}")
 
     def settle(self) -> None:
         """Let the scene come to rest after a reset that did not."""

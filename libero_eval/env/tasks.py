@@ -1,19 +1,33 @@
-"""The tasks of a suite: their names in order, and their instructions.
+"""The tasks of a suite: their names in order, their words, their files.
 
-A suite is one of LIBERO's, or a folder of own tasks (own_suite.py). LIBERO's are read from the wheel's
-own table (`libero_suite_task_map.py`) without importing LIBERO's benchmark package, which would load
-torch.
+A suite is one of LIBERO's, read from the wheel without importing LIBERO's benchmark package, which
+would load torch; or a folder of one's own tasks: BDDL files, and init states where there are any.
+
+    FOLDER/<task>.bddl              or FOLDER/bddl_files/<task>.bddl
+    FOLDER/<task>.pruned_init       or .npy, beside it or in FOLDER/init_files/; may be missing
+
+Own tasks are numbered in alphabetical order. Their words are the BDDL's own `:language`, which is what
+LIBERO's recorder writes into demonstrations too, or the file's name where there is none; a file that
+bears the name of a task of LIBERO keeps that task's words. Without init states, episode i begins in
+the random layout of seed i, drawn from the regions of the BDDL.
 """
 
 import ast
 import functools
+import re
+from pathlib import Path
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.files import hash_file, hash_json
 from invact_vla.data.instructions import choose_instruction
-from libero_eval.env import own_suite
 from libero_eval.env.libero_home import benchmark_root
 
 SUITES = ("libero_10", "libero_spatial", "libero_object", "libero_goal", "libero_90")
+BDDL_FOLDERS, INIT_FOLDERS = (".", "bddl_files"), (".", "bddl_files", "init_files")
+INIT_ENDINGS = (".pruned_init", ".npy")
+_LANGUAGE = re.compile(r"\(\s*:language\s+([^()]*)\)")
+_PROBLEM = re.compile(r"\(\s*define\s*\(\s*problem\s+([^\s()]+)\s*\)")
+_COMMENT = re.compile(r";[^\n]*")
 
 
 @functools.cache
@@ -28,19 +42,40 @@ def _task_map() -> dict[str, tuple[str, ...]]:
 
 def is_own(suite: str) -> bool:
     """Whether a suite is a folder of own tasks."""
-    return suite not in SUITES and own_suite.is_folder(suite)
+    return suite not in SUITES and ("/" in suite or Path(suite).is_dir())
 
 
 def suite_name(suite: str) -> str:
     """What results call a suite: LIBERO's name, or that of the folder."""
-    return own_suite.suite_name(suite) if is_own(suite) else suite
+    return Path(suite).resolve().name if is_own(suite) else suite
+
+
+def suite_hash(suite: str) -> str:
+    """Hash of all task and init files of a folder, wherever it lies."""
+    files = own_files(suite)
+    paths = [path for task in files for path in (files[task], init_file(suite, task)) if path]
+    return hash_json({path.name: hash_file(path) for path in paths})
+
+
+def own_files(suite: str) -> dict[str, Path]:
+    """Task -> BDDL file of a folder, in alphabetical order. UserError for a folder without any."""
+    folder = Path(suite)
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder {folder}: expected a suite of LIBERO, or a folder of .bddl files"
+        )
+    for name in BDDL_FOLDERS:
+        files = sorted((folder / name).glob("*.bddl"), key=lambda path: path.stem)
+        if files:
+            return {path.stem: path for path in files}
+    raise UserError(f"{folder} is no suite: expected <task>.bddl files in it, or in bddl_files/")
 
 
 def task_names(suite: str) -> tuple[str, ...]:
     """Task names of a suite in benchmark order (task order 0; spec of LIBERO's benchmark), those of
     a folder in alphabetical order."""
     if is_own(suite):
-        return tuple(own_suite.task_files(suite))
+        return tuple(own_files(suite))
     if suite not in SUITES:
         raise UserError(
             f"unknown suite {suite!r}; known: {', '.join(SUITES)}, or a folder of .bddl files"
@@ -56,24 +91,16 @@ def task_name(suite: str, task_id: int) -> str:
     return names[task_id]
 
 
-def task_instruction(suite: str, task_id: int) -> str:
-    """The task in words: by LIBERO's rule for its own tasks; for others, as for demonstrations, the
-    file's name where it says the same as the BDDL's `:language`, else that, else the name."""
-    name = task_name(suite, task_id)
-    if not is_own(suite) or any(name in names for names in _task_map().values()):
-        return instruction(name)
-    path = own_suite.bddl_file(suite, name)
-    return choose_instruction(path, own_suite.language(path) or None) or instruction(name)
-
-
 def find_task(suite: str, *names: str) -> int | None:
     """The place of a task by its file's name or its words; None if the suite has none like it."""
-    known = task_names(suite)
     plain = {name.removesuffix("_demo").lower() for name in names}
-    for place, name in enumerate(known):
+    for place, name in enumerate(task_names(suite)):
         if name.lower() in plain or task_instruction(suite, place).lower() in plain:
             return place
     return None
+
+
+# -- words
 
 
 def instruction(name: str) -> str:
@@ -82,8 +109,63 @@ def instruction(name: str) -> str:
     LIBERO-100 names start with a scene prefix in capitals (`KITCHEN_SCENE3_`), which is dropped.
     """
     words = name.split("_")
-    for index, word in enumerate(words):
-        if word.startswith("SCENE"):
-            words = words[index + 1 :]
-            break
-    return " ".join(words)
+    scene = next((index + 1 for index, word in enumerate(words) if word.startswith("SCENE")), 0)
+    return " ".join(words[scene:])
+
+
+def task_instruction(suite: str, task_id: int) -> str:
+    """The task in words: by LIBERO's rule for its own tasks; for others, as for demonstrations, the
+    file's name where it says the same as the BDDL's `:language`, else that, else the name."""
+    name = task_name(suite, task_id)
+    if not is_own(suite) or any(name in names for names in _task_map().values()):
+        return instruction(name)
+    path = own_files(suite)[name]
+    found = _LANGUAGE.search(_text(path))
+    language = " ".join(found[1].split()).strip("\"'") if found else None
+    return choose_instruction(path, language or None) or instruction(name)
+
+
+def problem_name(path: Path) -> str:
+    """The problem class that a BDDL file names. Raises UserError for a file that is no BDDL."""
+    text = _text(path)
+    found = _PROBLEM.search(text)
+    if found is None or text.count("(") != text.count(")"):
+        what = "no (define (problem NAME)" if found is None else "unbalanced parentheses"
+        raise UserError(f"{path} is no BDDL file of LIBERO's kind: {what}")
+    return found[1]
+
+
+def _text(path: Path) -> str:
+    try:
+        return _COMMENT.sub("", path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error
+
+
+# -- files
+
+
+def bddl_file(suite: str, task: str) -> Path:
+    """The BDDL file of a task, e.g. ("libero_10", "KITCHEN_SCENE3_turn_on_...")."""
+    if is_own(suite):
+        files = own_files(suite)
+        if task not in files:
+            raise UserError(f"{suite} has no task {task}: it has {', '.join(files)}")
+        return files[task]
+    return _existing(benchmark_root() / "bddl_files" / suite / f"{task}.bddl")
+
+
+def init_file(suite: str, task: str) -> Path | None:
+    """The file of a task's init states; None for an own task without."""
+    if not is_own(suite):
+        return _existing(benchmark_root() / "init_files" / suite / f"{task}.pruned_init")
+    places = (Path(suite) / name / f"{task}{end}" for name in INIT_FOLDERS for end in INIT_ENDINGS)
+    return next((path for path in places if path.is_file()), None)
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or a UserError that names the neighbors."""
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in path.parent.glob(f"*{path.suffix}"))
+    raise UserError(f"no file {path}; tasks there: {', '.join(known) or 'none'}")

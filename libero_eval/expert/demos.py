@@ -9,10 +9,11 @@ succeeded (and, if asked, whose replay succeeds), so that neither the number of 
 interruption changes a byte of it.
 """
 
-import logging
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +23,27 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json, write_json
 from invact_vla.core.run_folder import open_run
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.episodes import whole_episodes
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig, whole_episodes
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_writer import write_lerobot
-from libero_eval.env import gl, libero_home
+from libero_eval.env import gl
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
-from libero_eval.env.tasks import task_instruction, task_name, task_names
+from libero_eval.env.tasks import (
+    bddl_file,
+    problem_name,
+    task_instruction,
+    task_name,
+    task_names,
+)
 from libero_eval.executors import OneByOne, run_all
 from libero_eval.expert import RECIPES, Expert
+from libero_eval.expert.hand import PLAIN, random_style
 from libero_eval.expert.recipes import recipe
 from libero_eval.expert.recording import merge_demonstrations, play, replays, write_demonstration
-from libero_eval.expert.style import PLAIN, random_style
 
 if TYPE_CHECKING:
     from libero_eval.env.sim import LiberoSim
 
-logger = logging.getLogger(__name__)
 INIT_STATES = 50  # LIBERO's, a task
 
 
@@ -71,8 +76,7 @@ class DemosConfig:
             raise ValueError(f"init must be random or init_states, got {self.init!r}")
         if not 0 <= self.noise_prob <= 1 or self.noise_scale < 0:
             raise ValueError("need noise_prob in [0, 1] and noise_scale >= 0")
-        positive = ("n_per_task", "image_size", "max_steps", "max_attempts")
-        for name in positive:
+        for name in ("n_per_task", "image_size", "max_steps", "max_attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.workers < 0 or self.first_init < 0:
@@ -104,31 +108,17 @@ class Attempt:
         return self.part(folder).with_suffix(".json")
 
 
-@dataclass(frozen=True)
-class AttemptFactory:
-    """Makes, in a worker, the function that runs one attempt."""
-
-    config: DemosConfig
-    assets: Path
-    parts: Path
-
-    def __call__(self) -> "OneByOne[Attempt, tuple[Attempt, bool]]":
-        return OneByOne(AttemptRunner(self))
-
-
 class AttemptRunner:
     """Plays attempts and writes their part files, keeping the simulator of the last task."""
 
-    def __init__(self, make: AttemptFactory) -> None:
+    def __init__(self, config: DemosConfig, assets: Path, parts: Path) -> None:
         gl.probe()
-        self._make = make
+        self._config, self._assets, self._parts = config, assets, parts
         self._sim: LiberoSim | None = None
 
     def __call__(self, attempt: Attempt) -> tuple[Attempt, bool]:
-        return attempt, self._succeeds(attempt)
-
-    def _succeeds(self, attempt: Attempt) -> bool:
-        config, parts = self._make.config, self._make.parts
+        """Returns the attempt, and whether it succeeded."""
+        config, parts = self._config, self._parts
         sim = self._simulator(attempt.task_id)
         rng = np.random.default_rng([config.seed, attempt.task_id, attempt.number])
         layout = int(rng.integers(2**31))
@@ -146,10 +136,10 @@ class AttemptRunner:
             reason = "not solved by replay"
         if recording is None or reason:
             write_json(attempt.failure(parts), {"reason": reason, **where})
-            return False
+            return attempt, False
         attributes = {"attempt": attempt.number, **where, **asdict(style)}
         write_demonstration(attempt.part(parts), recording, attributes)
-        return True
+        return attempt, True
 
     def _simulator(self, task_id: int) -> "LiberoSim":
         from libero_eval.env.sim import LiberoSim
@@ -157,9 +147,9 @@ class AttemptRunner:
         if self._sim is None or self._sim.task_id != task_id:
             if self._sim is not None:
                 self._sim.close()
-            config = self._make.config
+            config = self._config
             self._sim = LiberoSim(
-                config.suite, task_id, self._make.assets, image_size=config.image_size,
+                config.suite, task_id, self._assets, image_size=config.image_size,
                 cameras=("agentview", "wrist") if config.wrist else ("agentview",),
             )  # fmt: skip
         return self._sim
@@ -178,62 +168,54 @@ def main(config: DemosConfig) -> Path:
     if run.finished:
         return run.folder
     gl.probe()
-    make = AttemptFactory(config, assets, run.folder / "parts")
-    todo = [t for t in tasks if not _file(config, run.folder, t).exists()]
-    book = AttemptTracker(config, make.parts, todo)
+    parts = run.folder / "parts"
+    done = {t for t in tasks if _file(config, run.folder, t).exists()}
+    known = {task: _known(config, parts, task) for task in tasks if task not in done}
+    make = partial(_runner, config, assets, parts)
     bar = tqdm(total=config.n_per_task * len(tasks), desc="demos", unit="demo")
-    bar.update(config.n_per_task * (len(tasks) - len(todo)))
-    bar.update(sum(book.successes(t) for t in todo))
-    for attempt, success in run_all(make, book.attempts(), config.workers):
-        book.note(attempt, success)
-        bar.update(int(success and book.successes(attempt.task_id) <= config.n_per_task))
+    bar.update(config.n_per_task * len(done) + sum(sum(k.values()) for k in known.values()))
+    for attempt, success in run_all(make, _needed(config, known), config.workers):
+        successes = known[attempt.task_id]
+        successes[attempt.number] = success
+        bar.update(int(success and sum(successes.values()) <= config.n_per_task))
     bar.close()
-    rows = []
-    for task in tasks:
-        rows.append(_finish_task(config, run.folder, make.parts, task))
+    rows = [_finish_task(config, run.folder, parts, task) for task in tasks]
     if config.lerobot:
         files = [_file(config, run.folder, task) for task in tasks]
         sets = (open_dataset(DatasetConfig(path=path)) for path in files)
         episodes = (e for demos in sets for e in whole_episodes(demos, config.wrist))
         write_lerobot(run.folder / "lerobot", episodes)
-    shutil.rmtree(make.parts, ignore_errors=True)
+    shutil.rmtree(parts, ignore_errors=True)
     run.finish({"pack": config.assets.name, "tasks": rows})
     return run.folder
 
 
-class AttemptTracker:
-    """Which attempts succeeded, and which to make next."""
-
-    def __init__(self, config: DemosConfig, parts: Path, tasks: list[int]) -> None:
-        self._config = config
-        self._tasks = tasks
-        self._known: dict[int, dict[int, bool]] = {t: {} for t in tasks}
-        for task in tasks:
-            for number in range(config.attempts):
-                attempt = Attempt(task, number)
-                if attempt.part(parts).exists():
-                    self._known[task][number] = True
-                elif attempt.failure(parts).exists():
-                    self._known[task][number] = False
-
-    def note(self, attempt: Attempt, success: bool) -> None:
-        self._known[attempt.task_id][attempt.number] = success
-
-    def successes(self, task: int) -> int:
-        return sum(self._known[task].values())
-
-    def attempts(self) -> Iterator[Attempt]:
-        """The attempts still needed, in order; ends when every task has enough successes."""
-        for task in self._tasks:
-            for number in range(self._config.attempts):
-                if self.successes(task) >= self._config.n_per_task:
-                    break
-                if number not in self._known[task]:
-                    yield Attempt(task, number)
+def _runner(
+    config: DemosConfig, assets: Path, parts: Path
+) -> OneByOne[Attempt, tuple[Attempt, bool]]:
+    """In a worker."""
+    return OneByOne(AttemptRunner(config, assets, parts))
 
 
 def _file(config: DemosConfig, folder: Path, task: int) -> Path:
     return folder / f"{task_name(config.suite, task)}_demo.hdf5"
+
+
+def _known(config: DemosConfig, parts: Path, task: int) -> dict[int, bool]:
+    """Of the attempts made so far, by their numbers: whether they succeeded."""
+    attempts = [Attempt(task, number) for number in range(config.attempts)]
+    made = [a for a in attempts if a.part(parts).exists() or a.failure(parts).exists()]
+    return {attempt.number: attempt.part(parts).exists() for attempt in made}
+
+
+def _needed(config: DemosConfig, known: dict[int, dict[int, bool]]) -> Iterator[Attempt]:
+    """The attempts still to make, in order; ends when every task has enough successes."""
+    for task, made in known.items():
+        for number in range(config.attempts):
+            if sum(made.values()) >= config.n_per_task:
+                break
+            if number not in made:
+                yield Attempt(task, number)
 
 
 def _finish_task(config: DemosConfig, folder: Path, parts: Path, task: int) -> dict[str, Any]:
@@ -257,18 +239,23 @@ def _finish_task(config: DemosConfig, folder: Path, parts: Path, task: int) -> d
 
 
 def _merge(config: DemosConfig, path: Path, parts: Path, task: int) -> None:
+    name = task_name(config.suite, task)
     attempts = [Attempt(task, n) for n in range(config.attempts)]
     kept = [a for a in attempts if a.part(parts).exists()][: config.n_per_task]
     if len(kept) < config.n_per_task:
         reasons = [read_json(a.failure(parts)) for a in attempts if a.failure(parts).exists()]
         raise UserError(
-            f"{task_name(config.suite, task)}: {len(kept)} of {config.n_per_task} demonstrations "
-            f"in {len(kept) + len(reasons)} attempts, last failure: {reasons[-1]['reason']}; ask "
-            "for fewer, less noise, or raise max_attempts"
+            f"{name}: {len(kept)} of {config.n_per_task} demonstrations in "
+            f"{len(kept) + len(reasons)} attempts, last failure: {reasons[-1]['reason']}; ask for "
+            "fewer, less noise, or raise max_attempts"
         )
-    name = task_name(config.suite, task)
-    bddl = libero_home.bddl_file(config.suite, name)
-    problem = _problem(bddl)
+    bddl = bddl_file(config.suite, name)
+    problem = problem_name(bddl)
+    words = {
+        "problem_name": problem.lower(),
+        "domain_name": "robosuite",
+        "language_instruction": task_instruction(config.suite, task),
+    }
     environment = {
         "type": 1,
         "env_name": problem,
@@ -282,8 +269,7 @@ def _merge(config: DemosConfig, path: Path, parts: Path, task: int) -> None:
     information = {
         "tag": "libero-v1",
         "env_name": problem,
-        "problem_info": _json({"problem_name": problem.lower(), "domain_name": "robosuite",
-                               "language_instruction": task_instruction(config.suite, task)}),
+        "problem_info": json.dumps(words, sort_keys=True),
         "bddl_file_name": f"{config.suite}/{bddl.name}",
         "bddl_file_content": bddl.read_text(),
         "macros_image_convention": "opengl",
@@ -292,16 +278,5 @@ def _merge(config: DemosConfig, path: Path, parts: Path, task: int) -> None:
         "attempts": kept[-1].number + 1,
         "noise_prob": config.noise_prob,
         "noise_scale": config.noise_scale,
-    }  # fmt: skip
+    }
     merge_demonstrations(path, [a.part(parts) for a in kept], information, environment)
-
-
-def _problem(bddl: Path) -> str:
-    """The problem class that a BDDL file names: `(define (problem NAME)`."""
-    return bddl.read_text().split("(problem", 1)[1].split(")", 1)[0].strip()
-
-
-def _json(value: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(value, sort_keys=True)

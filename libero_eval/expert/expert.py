@@ -2,18 +2,16 @@
 
 It chooses what to do from the physical state alone (where the objects and the hand are, how hard
 the fingers press), so that the same state always meets the same action and a small network can
-imitate it. What little it remembers is in `steps.step.Memory`; pace and arcs are its `Style`.
+imitate it. What little it remembers is in `steps.Memory`; pace and arcs are its `Style`.
 """
 
 import numpy as np
 
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.env.sim import LiberoSim
-from libero_eval.expert.hand import read_hand
+from libero_eval.expert.hand import OPEN, PLAIN, Style, read_hand, toward
 from libero_eval.expert.recipes import recipe
-from libero_eval.expert.skills import OPEN, toward
-from libero_eval.expert.steps.step import Memory
-from libero_eval.expert.style import PLAIN, Style
+from libero_eval.expert.steps import Memory
 
 
 class Expert:

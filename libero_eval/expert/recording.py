@@ -6,6 +6,7 @@ simulator returns them, which is OpenVLA's upright frame turned by 180 degrees.
 
 import json
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,41 +23,37 @@ if TYPE_CHECKING:
 
 @dataclass
 class Recording:
-    """What was seen before, and done at, each of T steps. Arrays are stacked when written.
+    """What was seen before, and done at, each of T steps. Arrays are stacked when written."""
 
-    actions: what was executed, so that they can be replayed. expert: what the expert chose,
-    before noise was added. model_xml, fixture_poses: the scene, of which a state holds only what
-    moves.
-    """
-
-    actions: list[np.ndarray] = field(default_factory=list)
-    expert: list[np.ndarray] = field(default_factory=list)
-    model_xml: str = ""
-    fixture_poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 7)))
+    model_xml: str  # the scene, of which a state holds only what moves
+    fixture_poses: np.ndarray
+    actions: list[np.ndarray] = field(
+        default_factory=list
+    )  # executed, so that they can be replayed
+    expert: list[np.ndarray] = field(default_factory=list)  # chosen, before noise was added
     states: list[np.ndarray] = field(default_factory=list)
-    robot: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    frames: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    robot: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    frames: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
 
+    def record(self, sim: "LiberoSim") -> None:
+        """Append what is seen now: state, robot sensors, frames of the cameras."""
+        from libero_eval.env.sim import axis_angle
 
-def record_step(recording: Recording, sim: "LiberoSim", cameras: tuple[str, ...]) -> None:
-    """Append what is seen now: state, robot sensors, frames of the cameras."""
-    from libero_eval.env.sim import axis_angle
-
-    r = sim.readings()
-    angle = axis_angle(r.ee_quat)
-    rows = {
-        "ee_pos": r.ee_pos,
-        "ee_ori": angle,
-        "ee_states": np.concatenate([r.ee_pos, angle]),
-        "gripper_states": r.gripper,
-        "joint_states": r.joints,
-        "robot_states": np.concatenate([r.gripper, r.ee_pos, r.ee_quat]),
-    }
-    for name, row in rows.items():
-        recording.robot.setdefault(name, []).append(row)
-    recording.states.append(sim.state())
-    for camera in cameras:
-        recording.frames.setdefault(camera, []).append(sim.raw_image(camera))
+        r = sim.readings()
+        angle = axis_angle(r.ee_quat)
+        rows = {
+            "ee_pos": r.ee_pos,
+            "ee_ori": angle,
+            "ee_states": np.concatenate([r.ee_pos, angle]),
+            "gripper_states": r.gripper,
+            "joint_states": r.joints,
+            "robot_states": np.concatenate([r.gripper, r.ee_pos, r.ee_quat]),
+        }
+        for name, row in rows.items():
+            self.robot[name].append(row)
+        self.states.append(sim.state())
+        for camera in sim.cameras:
+            self.frames[camera].append(sim.raw_image(camera))
 
 
 def add_noise(
@@ -77,11 +74,11 @@ def play(
 ) -> Recording | None:  # fmt: skip
     """Let a scripted policy act from the present state; None if it does not end in success."""
     policy.reset(0)
-    recording = Recording(model_xml=model_xml(sim), fixture_poses=scene.fixture_poses(sim.env))
+    recording = Recording(model_xml(sim), scene.fixture_poses(sim.env))
     for _ in range(max_steps):
         expert = policy.act(sim.observation(())).values[0].astype(np.float64)
         action = add_noise(expert, rng, share, scale)
-        record_step(recording, sim, sim.cameras)
+        recording.record(sim)
         recording.actions.append(action)
         recording.expert.append(expert)
         if sim.step(action):
@@ -126,11 +123,13 @@ def write_demonstration(path: Path, recording: Recording, attributes: dict[str, 
     with atomic_file(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
         group = file.create_group("demo")
         length = len(recording.actions)
-        group.attrs["num_samples"] = length
-        group.attrs["init_state"] = recording.states[0]
-        group.attrs["model_file"] = recording.model_xml
-        group.attrs["fixture_poses"] = recording.fixture_poses
-        for name, value in attributes.items():
+        scene_attributes = {
+            "num_samples": length,
+            "init_state": recording.states[0],
+            "model_file": recording.model_xml,
+            "fixture_poses": recording.fixture_poses,
+        }
+        for name, value in {**scene_attributes, **attributes}.items():
             group.attrs[name] = value
         last = np.zeros(length, dtype=np.uint8)
         last[-1] = 1

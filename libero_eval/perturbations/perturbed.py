@@ -8,15 +8,16 @@ import numpy as np
 
 from libero_eval.env import tasks
 from libero_eval.env.sim import LiberoSim
-from libero_eval.perturbations.appearance import (
+from libero_eval.perturbations.changes import (
     LOOK_FIELDS,
+    add_distractors,
     change_light,
     change_textures,
     move_camera,
+    move_robot,
+    place_distractors,
 )
-from libero_eval.perturbations.config import PerturbationsConfig
-from libero_eval.perturbations.distractors import add_distractors, move_robot, place_distractors
-from libero_eval.perturbations.instructions import WORDINGS
+from libero_eval.perturbations.config import WORDINGS, PerturbationsConfig
 
 Apply = Callable[[Any, np.random.Generator, Any], None]
 # field of PerturbationsConfig -> what it does to the simulator, in this order, before the scene settles
@@ -43,9 +44,11 @@ class PerturbedSim(LiberoSim):
 
     def reset(self, init_index: int, settle: bool = True) -> None:
         """Start the perturbed episode of an init state (of its number, where layouts are random)."""
-        self._restore_look()
+        for name in LOOK_FIELDS:  # undo what the last episode changed in the model
+            values = getattr(self.model, name)
+            values[:] = self._untouched.setdefault(name, values.copy())
         if self._axes.layout == "random":
-            self._check_index(init_index)
+            self.check_index(init_index)
             self.reset_random(int(self._rng("layout", init_index).integers(2**31)), settle=False)
         else:
             super().reset(init_index, settle=False)
@@ -54,19 +57,10 @@ class PerturbedSim(LiberoSim):
                 apply(self, self._rng(name, init_index), strength)
         say = WORDINGS[self._axes.wording]
         text = tasks.task_instruction(self.suite, self.task_id)
-        self.instruction = say(self.suite, self.task_id, text, self._rng("wording", init_index))
+        self.instruction = say(self.suite, text, self._rng("wording", init_index))
         if settle:
             self.settle()
 
     def _rng(self, axis: str, init_index: int) -> np.random.Generator:
         """A stream of its own for each axis, so that one does not change another."""
         return np.random.default_rng([self._axes.seed, self.task_id, init_index, *axis.encode()])
-
-    def _restore_look(self) -> None:
-        """Undo what the last episode changed in the model."""
-        for name in LOOK_FIELDS:
-            values = getattr(self.model, name)
-            if name in self._untouched:
-                values[:] = self._untouched[name]
-            else:
-                self._untouched[name] = values.copy()

@@ -10,7 +10,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import artifact_hash
 from invact_vla.core.schema import ActionChunk, Observation
-from invact_vla.data.readers.hdf5_file import read_array, read_rows
+from invact_vla.data.hdf5_file import read_array
 from invact_vla.data.readers.libero_hdf5 import natural_order, opened
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policies.controls import NOOP_ACTION
@@ -102,7 +102,7 @@ def demos_by_init(path: Path, suite: str, task_id: int) -> dict[int, str]:
             if index is None and "layout_seed" not in attributes:
                 start = attributes.get("init_state")
                 if start is None:
-                    start = read_rows(data[name]["states"], slice(0, 1))[0]
+                    start = read_array(data[name]["states"], slice(0, 1))[0]
                 index = _nearest(np.asarray(start, np.float64), init_states(suite, task_id))
             if index is not None:
                 found.setdefault(int(index), name)

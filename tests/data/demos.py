@@ -7,9 +7,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.episodes import RobotEpisode, whole_episodes
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig, RobotEpisode, whole_episodes
+from invact_vla.data.readers import open_dataset
 
 
 def whole(path: Path, wrist: bool = False) -> list[RobotEpisode]:

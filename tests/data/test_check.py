@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from invact_vla.app.cli import main
-from invact_vla.data.video.orientation import agreed_rotation, needed_rotation
+from invact_vla.data.conventions import agreed_rotation, needed_rotation
 from tests.data.demos import NAME, SIZE, demonstration, one_file, write_hdf5
 from tests.data.test_hdf5 import moving_hand
 from tests.paths import GOLDEN, needs_golden

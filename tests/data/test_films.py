@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.data.video.decode import (
+from invact_vla.data.video.frames import (
     VideoError,
     decode_all,
     decode_at,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.video.display import Fit
 from invact_vla.data.video.frames import (
     VideoError,

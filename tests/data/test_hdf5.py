@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset import EpisodeInfo
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig, EpisodeInfo, long_enough, require
 from invact_vla.data.instructions import choose_instruction, says_a_task
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.libero_hdf5 import natural_order
 from invact_vla.data.stored_dataset import StoredDataset, first_of_each_task
-from invact_vla.data.validate import long_enough, require
 from tests.data.demos import NAME, SIZE, demonstration, one_file, write_hdf5
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LatentLabels
-from invact_vla.data.label_store import LabelIdentity, LabelStore, relative_path
-from invact_vla.data.label_videos import find_videos
+from invact_vla.data.label_store import LabelIdentity, LabelStore, find_videos, relative_path
 from invact_vla.data.video.frames import decode_frames, video_key
 from invact_vla.data.video.video_io import write_video
 

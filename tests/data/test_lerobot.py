@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.episodes import RobotEpisode
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig, RobotEpisode
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot import AGENTVIEW
 from invact_vla.data.readers.lerobot_meta import INFO, is_lerobot
 from invact_vla.data.readers.lerobot_writer import write_lerobot

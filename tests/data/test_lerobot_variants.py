@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot import AGENTVIEW
 from invact_vla.data.readers.lerobot_meta import INFO
 from invact_vla.data.readers.lerobot_writer import write_lerobot
@@ -163,7 +163,7 @@ def test_version_2(pictures: str, tmp_path: Path) -> None:
 @needs_golden
 def test_golden_frames_are_those_of_the_whole_video() -> None:
     """Jumping to an episode in the middle of a video gives the frames of decoding it all."""
-    from invact_vla.data.video.decode import decode_all
+    from invact_vla.data.video.frames import decode_all
 
     assert GOLDEN is not None
     dataset = opened(GOLDEN / "lerobot_v3_tiny")

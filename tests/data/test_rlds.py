@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.tfrecord import (
     list_records,
     masked_crc32c,
@@ -94,8 +94,8 @@ def test_tensorflow_is_never_imported() -> None:
 import sys
 from pathlib import Path
 
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 config = DatasetConfig(path=Path({str(GOLDEN / "rlds_tiny")!r}), gripper="open_is_one")
 dataset = open_dataset(config)
 print([dataset.frames(i, "wrist").shape[0] + len(dataset.numbers(i).actions) for i in range(2)])

@@ -18,13 +18,13 @@ from PIL import Image
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, short
 from invact_vla.core.schema import LatentLabels
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.label_store import LabelIdentity, LabelStore, read_labels, write_labels
-from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.readers.hdf5_file import open_hdf5, read_array
-from invact_vla.data.readers.lerobot_meta import read_meta
+from invact_vla.data.readers import open_dataset
+from invact_vla.data.readers.lerobot_meta import LeRobotMeta
 from invact_vla.data.source_files import decode_picture
-from invact_vla.data.video.decode import decode_all, decode_frames, probe
+from invact_vla.data.video.frames import decode_all, decode_frames, probe
 from tests.data.demos import NAME, demonstration, write_hdf5
 
 
@@ -183,7 +183,7 @@ def test_lerobot_paths(tmp_path: Path, change: dict[str, Any]) -> None:
     folder = lerobot(tmp_path / "set", change)
     (folder / "link").symlink_to(tmp_path)
     with pytest.raises(UserError) as error:
-        read_meta(folder)
+        LeRobotMeta(folder)
     one_line(error)
 
 
@@ -196,7 +196,7 @@ def test_lerobot_paths(tmp_path: Path, change: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_lerobot_numbers(tmp_path: Path, row: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"episodes\.jsonl") as error:
-        read_meta(lerobot(tmp_path / "set", {}, **row))
+        LeRobotMeta(lerobot(tmp_path / "set", {}, **row))
     one_line(error)
 
 

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
-from invact_vla.data.readers import rlds, tfrecord
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset, rlds, tfrecord
 from invact_vla.data.readers.tfrecord import masked_crc32c
 from tests.data.rlds_files import RECORDS, STEPS, example, features, framed, huge, png, write_rlds
 from tests.odd_values import ODD_VALUES, changed

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from invact_vla.data.episodes import RobotEpisode
+from invact_vla.data.dataset import RobotEpisode
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video.phyworld.generate import PhyWorldConfig

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from invact_vla.core.files import read_json
-from invact_vla.data.label_store import read_labels
-from invact_vla.data.label_videos import find_videos
+from invact_vla.data.label_store import find_videos, read_labels
 from invact_vla.data.video.frames import decode_frames
 from invact_vla.recipes import pretrain
 from invact_vla.recipes.pretrain import PretrainConfig

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from libero_eval.env import libero_home
-from libero_eval.env.tasks import task_name
+from libero_eval.env.tasks import bddl_file, task_name
 
 TASK = 9  # a mug and a microwave
 NAME = task_name("libero_10", TASK)
@@ -12,7 +11,7 @@ WORDS = "carry the mug away"
 
 def write_task(folder: Path, name: str, words: str | None = WORDS, task: str = NAME) -> Path:
     """A task of LIBERO under another name, with other words."""
-    text = libero_home.bddl_file("libero_10", task).read_text()
+    text = bddl_file("libero_10", task).read_text()
     before, _, rest = text.partition("(:language")
     language = "" if words is None else f"(:language {words})"
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,11 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_tree
 from libero_eval.env.assets.check import CheckConfig, check_task, settle
 from libero_eval.env.assets.pack import AssetPack, OfficialPack, ProceduralPack
-from libero_eval.env.assets.procedural import arenas, fixtures, robot
-from libero_eval.env.assets.procedural.quaternions import compose, rotate, turn
+from libero_eval.env.assets.procedural import robot
+from libero_eval.env.assets.procedural.generate import write_scenes
+from libero_eval.env.assets.procedural.mjcf import compose, rotate, turn
+from libero_eval.env.assets.procedural.pictures import COLORS, Style
 from libero_eval.env.assets.procedural.shapes import lathe
-from libero_eval.env.assets.procedural.style import COLOURS, Style
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 
 if importlib.util.find_spec("robosuite") is None:  # not imported here: GL must be chosen first
@@ -122,14 +123,13 @@ def test_a_pack_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
 def test_same_seed_same_bytes_other_seed_other_colors(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
-        fixtures.write_fixtures(tmp_path / name, Style(seed))
-        arenas.write_arenas(tmp_path / name, Style(seed))
+        write_scenes(tmp_path / name, seed)
     hashes = [hash_tree(tmp_path / name) for name in "abc"]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_colors_stay_near_their_names() -> None:
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         assert Style(0).color(name) == color
         varied = np.array([Style(seed).color(name) for seed in range(1, 9)])
         assert np.abs(varied - color).max() < 0.45

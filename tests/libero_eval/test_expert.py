@@ -14,9 +14,8 @@ from invact_vla.core.schema import ActionChunk
 from libero_eval.env.assets.pack import OfficialPack, ProceduralPack
 from libero_eval.env.sim import LiberoSim
 from libero_eval.expert import RECIPES, Expert
-from libero_eval.expert.hand import position_of
-from libero_eval.expert.skills import CLOSE, OPEN, hover_down, lift_over, smoothstep
-from libero_eval.expert.steps.neighbor import Neighbor
+from libero_eval.expert.hand import CLOSE, OPEN, hover_down, lift_over, position_of, smoothstep
+from libero_eval.expert.steps import Neighbor
 from libero_eval.rollout.expert_rates import DemonstrateConfig, main
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 

@@ -13,12 +13,9 @@ if importlib.util.find_spec("robosuite") is None:
 from libero_eval.env.assets.pack import OfficialPack, ProceduralPack
 from libero_eval.env.sim import LiberoSim
 from libero_eval.expert import Expert
-from libero_eval.expert.hand import position_of, read_hand
+from libero_eval.expert.hand import CLOSE, OPEN, Style, position_of, read_hand, turn_toward
 from libero_eval.expert.recipes import recipe
-from libero_eval.expert.skills import CLOSE, OPEN, turn_toward
-from libero_eval.expert.steps.close import Close
-from libero_eval.expert.steps.step import Memory
-from libero_eval.expert.style import Style
+from libero_eval.expert.steps import Close, Memory
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 
 ITEMS = {3: "akita_black_bowl_1", 9: "white_yellow_mug_1"}

@@ -12,9 +12,20 @@ if importlib.util.find_spec("robosuite") is None:
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.sim import LiberoSim
 from libero_eval.expert import Expert
-from libero_eval.expert.hand import position_of, read_hand, yaw_of
-from libero_eval.expert.skills import CLOSE, OPEN, hover_down, turn_toward, wrap
-from libero_eval.expert.style import PLAIN, SLOWEST, Style, random_style
+from libero_eval.expert.hand import (
+    CLOSE,
+    OPEN,
+    PLAIN,
+    SLOWEST,
+    Style,
+    hover_down,
+    position_of,
+    random_style,
+    read_hand,
+    turn_toward,
+    wrap,
+    yaw_of,
+)
 
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # fingers close along y
 

@@ -12,9 +12,7 @@ if importlib.util.find_spec("robosuite") is None:
 from libero_eval.env.assets.pack import AssetPack, OfficialPack, ProceduralPack
 from libero_eval.env.sim import LiberoSim
 from libero_eval.expert import Expert
-from libero_eval.expert.hand import position_of, read_hand
-from libero_eval.expert.skills import OPEN
-from libero_eval.expert.style import PLAIN, Style
+from libero_eval.expert.hand import OPEN, PLAIN, Style, position_of, read_hand
 from tests.paths import LIBERO_ASSETS, needs_libero_assets
 
 LIT = 0.5  # knob angle from which the stove is on, rad (LIBERO's articulated_objects.py)

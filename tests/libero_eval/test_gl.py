@@ -7,7 +7,6 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from libero_eval.env import gl
-from libero_eval.env import silence_warnings as quiet
 
 
 @pytest.fixture
@@ -132,8 +131,8 @@ def test_this_machine_renders_or_says_what_to_install(tmp_path: Path) -> None:
 def test_only_gl_finalisers_are_silenced(environment: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     environment.setattr(sys, "unraisablehook", seen.append)
-    quiet.quiet_gl()
-    quiet.quiet_gl()
+    gl.quiet_gl()
+    gl.quiet_gl()
 
     class EGLError(Exception):
         __module__ = "OpenGL.raw.EGL._errors"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from invact_vla.core.errors import UserError
-from libero_eval.env.init_states import init_states, read_array, read_init_states
+from libero_eval.env.init_states import init_states, read_init_states
 from libero_eval.env.libero_home import benchmark_root
 from libero_eval.env.tasks import SUITES, instruction, task_name, task_names
 
@@ -166,7 +166,7 @@ def test_archives_that_grow(tmp_path: Path) -> None:
 def test_arrays_of_own_tasks(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.arange(6.0).reshape(2, 3))
-    np.testing.assert_array_equal(read_array(path), np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(read_init_states(path), np.arange(6.0).reshape(2, 3))
     whole = path.read_bytes()
     for old, new in (
         (b"(2, 3)", b"(2, 9**9)"),
@@ -176,8 +176,8 @@ def test_arrays_of_own_tasks(tmp_path: Path) -> None:
         changed = whole.replace(old, new)
         path.write_bytes(changed.replace(b" " * (len(changed) - len(whole)) + b"\n", b"\n"))
         with pytest.raises(UserError, match=r"x\.npy"):
-            read_array(path)
+            read_init_states(path)
     for damaged in (b"", whole[:40], whole[:-1], b"PK\x03\x04"):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"x\.npy"):
-            read_array(path)
+            read_init_states(path)

@@ -10,6 +10,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from libero_eval.env import gl, libero_home
+from libero_eval.env.tasks import bddl_file, init_file
 
 if importlib.util.find_spec("robosuite") is None:  # not imported here: GL must be chosen first
     pytest.skip("needs the libero extra", allow_module_level=True)
@@ -58,11 +59,9 @@ def start(assets: Path, home: Path) -> subprocess.Popen:
 
 def tiny_pack(folder: Path) -> Path:
     """The least that counts as a pack and lets one object load."""
-    from libero_eval.env.assets.procedural.food import write_food
-    from libero_eval.env.assets.procedural.style import Style
+    from libero_eval.env.assets.procedural.generate import write_scenes
 
-    write_food(folder, Style(0))
-    (folder / "scenes").mkdir()
+    write_scenes(folder, seed=0)
     return folder
 
 
@@ -103,10 +102,11 @@ def test_not_an_assets_folder(tmp_path: Path) -> None:
 
 def test_files_of_the_wheel() -> None:
     task = "KITCHEN_SCENE8_put_both_moka_pots_on_the_stove"
-    assert libero_home.bddl_file("libero_10", task).is_file()
-    assert libero_home.init_states_file("libero_10", task).is_file()
+    assert bddl_file("libero_10", task).is_file()
+    init_states = init_file("libero_10", task)
+    assert init_states is not None and init_states.is_file()
     with pytest.raises(UserError, match=task):
-        libero_home.bddl_file("libero_10", "no_such_task")
+        bddl_file("libero_10", "no_such_task")
 
 
 def test_read_only_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,18 @@ if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
 from invact_vla.core.errors import UserError
-from libero_eval.env import libero_home, own_suite
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.init_states import check_range, init_states
 from libero_eval.env.protocol import get_protocol
 from libero_eval.env.sim import LiberoSim
-from libero_eval.env.tasks import instruction, task_instruction, task_name, task_names
+from libero_eval.env.tasks import (
+    init_file,
+    instruction,
+    problem_name,
+    task_instruction,
+    task_name,
+    task_names,
+)
 from libero_eval.policies import NoopConfig
 from libero_eval.rollout.command import RolloutConfig, jobs_of, protocol_of
 from tests.libero_eval.own_tasks import NAME, TASK, WORDS, write_task
@@ -52,7 +58,8 @@ def test_words_come_from_the_name_where_there_are_no_others(tmp_path: Path) -> N
 def test_layout_of_libero(tmp_path: Path) -> None:
     write_task(tmp_path / "bddl_files", "one")
     (tmp_path / "init_files").mkdir()
-    source = libero_home.init_states_file("libero_10", NAME)
+    source = init_file("libero_10", NAME)
+    assert source is not None
     (tmp_path / "init_files" / "one.pruned_init").write_bytes(source.read_bytes())
     found, expected = init_states(str(tmp_path), 0), init_states("libero_10", TASK)
     assert found is not None and expected is not None and np.array_equal(found, expected)
@@ -106,7 +113,7 @@ def test_files_that_are_no_tasks_are_named(tmp_path: Path, content: str | bytes,
     path = tmp_path / "broken.bddl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=rf"broken\.bddl.*{said}"):
-        own_suite.problem_name(path)
+        problem_name(path)
     with pytest.raises(UserError, match=r"expected <task>\.bddl files"):
         task_names(str(tmp_path / ".." / tmp_path.name / "." / ".." / ".."))
 

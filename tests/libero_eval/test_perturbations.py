@@ -11,14 +11,14 @@ from scipy.spatial.transform import Rotation
 
 from libero_eval.env.tasks import instruction, task_name
 from libero_eval.perturbations import PerturbationsConfig
-from libero_eval.perturbations.instructions import WORDINGS
+from libero_eval.perturbations.config import WORDINGS
 
 if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.sim import LiberoSim
-from libero_eval.perturbations.distractors import PARKED_M, RADIUS_M
+from libero_eval.perturbations.changes import PARKED_M, RADIUS_M
 from libero_eval.perturbations.perturbed import AXES, PerturbedSim
 
 TASK = 4
@@ -135,8 +135,7 @@ def test_instruction_reaches_the_policy() -> None:
 def test_wordings(task: int, seed: int) -> None:
     text = instruction(task_name("libero_10", task))
     said = {
-        name: say("libero_10", task, text, np.random.default_rng(seed))
-        for name, say in WORDINGS.items()
+        name: say("libero_10", text, np.random.default_rng(seed)) for name, say in WORDINGS.items()
     }
     assert said["as_is"] == text and said["blank"] == "" and said["dot"] == text + "."
     others = {instruction(task_name("libero_10", t)) for t in range(10)} - {text}

@@ -23,6 +23,7 @@ import h5py
 from libero_eval.env import gl, libero_home
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.sim import LiberoSim
+from libero_eval.env.tasks import bddl_file
 from libero_eval.expert.demos import DemosConfig, main
 from libero_eval.expert.recording import model_xml
 
@@ -44,7 +45,7 @@ def open_public_env(file: Any) -> Any:
     """LIBERO's environment of the file's task, as its scripts open it."""
     from libero.libero.envs import OffScreenRenderEnv
 
-    bddl = libero_home.bddl_file(SUITE, Path(file["data"].attrs["bddl_file_name"]).stem)
+    bddl = bddl_file(SUITE, Path(file["data"].attrs["bddl_file_name"]).stem)
     env = OffScreenRenderEnv(bddl_file_name=str(bddl), camera_heights=32, camera_widths=32)
     env.seed(0)
     return env

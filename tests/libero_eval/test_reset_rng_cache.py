@@ -12,7 +12,7 @@ if importlib.util.find_spec("robosuite") is None:
 
 from libero_eval.env import scene
 from libero_eval.env.assets.pack import ProceduralPack
-from libero_eval.env.reset_rng_cache import ResetStore, reset_key
+from libero_eval.env.scene import ResetStore, reset_key
 from libero_eval.env.sim import LiberoSim
 
 

@@ -194,12 +194,12 @@ import numpy as np
 from pathlib import Path
 from libero_eval.env import gl, libero_home
 from libero_eval.env.init_states import init_states
-from libero_eval.env.tasks import task_name
+from libero_eval.env.tasks import bddl_file, task_name
 gl.probe()
 libero_home.prepare(Path(sys.argv[1]))
 task = int(sys.argv[2])
 from libero.libero.envs import OffScreenRenderEnv
-bddl = str(libero_home.bddl_file("libero_10", task_name("libero_10", task)))
+bddl = str(bddl_file("libero_10", task_name("libero_10", task)))
 env = OffScreenRenderEnv(bddl_file_name=bddl, camera_heights=256, camera_widths=256)
 env.seed(0)
 rows = []

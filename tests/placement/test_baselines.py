@@ -15,12 +15,11 @@ from latent_actions.retrieval.baselines import (
     LapaBaselineConfig,
     TrainedConfig,
     VilaConfig,
+    baseline,
     hub,
-    lapa,
     load_baseline,
     name_of,
-    trained,
-    weights,
+    ours,
     weights_of,
 )
 from latent_actions.retrieval.baselines.vila import Vila, VilaShape
@@ -42,14 +41,15 @@ def embedded(config: BaselineConfig, clips: np.ndarray) -> np.ndarray:
     their values to."""
     files = [path for place in weights_of(config).values() for path in _files(place)]
     shapes = {
-        path: {n: (t.shape, t.dtype) for n, t in weights.read_state(path).items()} for path in files
+        path: {n: (t.shape, t.dtype) for n, t in baseline.read_state(path).items()}
+        for path in files
     }
 
     def empty(path: Path) -> dict[str, Tensor]:
         return {n: torch.empty(shape, dtype=dtype) for n, (shape, dtype) in shapes[path].items()}
 
     with pytest.MonkeyPatch.context() as patch, fake_cuda():
-        for module in (type(config).__module__, weights.__name__):
+        for module in {type(config).__module__, baseline.__name__}:
             patch.setattr(f"{module}.read_state", empty, raising=False)
         return load_baseline(config, CUDA)(clips)
 
@@ -86,9 +86,9 @@ def test_networks_of_this_project(config: BaselineConfig) -> None:
         return build(lambda: InvActEncoder(SHAPE), device)
 
     with pytest.MonkeyPatch.context() as patch, fake_cuda():
-        patch.setattr(lapa, "laq_path", lambda folder: folder)
-        patch.setattr(trained, "subfolder_or_self", lambda folder, part: folder)
-        patch.setattr(lapa, "from_pretrained", laq)
+        patch.setattr(ours, "laq_path", lambda folder: folder)
+        patch.setattr(ours, "subfolder_or_self", lambda folder, part: folder)
+        patch.setattr(ours, "from_pretrained", laq)
         patch.setattr(InvActEncoder, "from_pretrained", encoder)
         assert len(load_baseline(config, CUDA)(np.zeros((2, 5, 20, 20, 3), np.uint8))) == 2
 

@@ -15,8 +15,8 @@ import pytest
 
 from invact_vla.app.cli import COMMANDS, find_command
 from invact_vla.config.command import parse_config
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 from tests.paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/new_task.md").read_text()

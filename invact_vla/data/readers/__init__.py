@@ -1,1 +1,29 @@
 """LIBERO HDF5, LeRobot and RLDS: a reader per format behind `dataset.RobotDataset`."""
+
+from pathlib import Path
+
+from invact_vla.core.errors import UserError
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers.lerobot import LeRobotDataset
+from invact_vla.data.readers.lerobot_meta import is_lerobot
+from invact_vla.data.readers.libero_hdf5 import Hdf5Dataset, hdf5_files
+from invact_vla.data.readers.rlds import RldsDataset, rlds_folders
+from invact_vla.data.stored_dataset import StoredDataset
+
+READERS = {
+    "lerobot": (LeRobotDataset, is_lerobot),
+    "rlds": (RldsDataset, rlds_folders),
+    "hdf5": (Hdf5Dataset, hdf5_files),
+}
+
+
+def open_dataset(config: DatasetConfig) -> StoredDataset:
+    """A data set of the format that is named, or that the path looks like, without reading any
+    pictures. Raises UserError for what is none."""
+    path = Path(config.path)
+    if not path.exists():
+        raise UserError(f"no demonstrations {path}: make some with `invact libero demos`")
+    for name, (reader, fits) in READERS.items():
+        if name == config.format or (config.format == "auto" and fits(path)):
+            return reader(config)
+    raise UserError(f"{path} holds no demonstrations of a known format")

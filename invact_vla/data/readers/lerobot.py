@@ -13,22 +13,19 @@ import pyarrow as pa
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, short
-from invact_vla.data.dataset import EpisodeInfo
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.readers.lerobot_meta import LeRobotEpisode, read_meta
+from invact_vla.data.dataset import DatasetConfig, EpisodeInfo
+from invact_vla.data.readers.lerobot_meta import LeRobotEpisode, LeRobotMeta
 from invact_vla.data.source_files import (
     check_file,
-    check_pixels,
     choose_cameras,
     choose_key,
-    decode_picture,
+    decode_pictures,
     files_of,
     open_parquet,
     read_columns,
-    stack_alike,
 )
 from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.data.video.decode import decode_frames
+from invact_vla.data.video.decode import open_file
 
 AGENTVIEW, WRIST = "observation.images.image", "observation.images.image2"
 STATE, ACTION = "observation.state", "action"
@@ -45,34 +42,32 @@ BATCH = 32  # rows with pictures that are read at once
 class LeRobotDataset(StoredDataset):
     """A LeRobot folder; episodes in the order of their numbers, tasks by their words."""
 
-    format_name = "LeRobot"
-
     def __init__(self, config: DatasetConfig) -> None:
         super().__init__(config)
-        folder = Path(config.path)
-        self.meta = read_meta(folder)
+        self.folder = Path(config.path)
+        self.meta = LeRobotMeta(self.folder)
         self.format_name = f"LeRobot {self.meta.info['codebase_version']}"
-        where, features = str(folder), self.meta.features
+        where, features = str(self.folder), self.meta.features
         self.camera_keys = choose_cameras(where, config.cameras, self.meta.camera_keys, CAMERAS)
         fps = self.meta.info.get("fps")
         self.fps = float(fps) if isinstance(fps, int | float) and 0 < fps < 10_000 else None
         self._action = choose_key(where, "action", config.action, features, ACTIONS)
         self.action_dim = self._size(self._action)
         self.action_names = _names(features[self._action].get("names"), self.action_dim)
-        listed, usual = sorted(features), [(key,) for key in STATES]
-        self._state = self._choose_state(where, features, listed, usual)
+        listed = sorted(features)
+        self._state = self._choose_state(where, features, listed, [(key,) for key in STATES])
         self.lacking_state = f"no {STATE} among {listed}"
         self.state_dim = sum(self._size(key) for key in self._state)
         self.all_episodes = tuple(self._info(episode) for episode in self.meta.episodes)
         self._select()
 
     def _size(self, key: str) -> int:
-        shape = self.meta.features[key].get("shape")
-        if not isinstance(shape, list) or len(shape) != 1 or not _is_width(shape[0]):
-            raise UserError(
-                f"{self.config.path}: {key} of shape {short(str(shape))}, expected [numbers]"
-            )
-        return shape[0]
+        match self.meta.features[key].get("shape"):
+            case [int(width)] if type(width) is int and 0 < width <= MAX_WIDTH:
+                return width
+            case shape:
+                found = short(str(shape))
+                raise UserError(f"{self.folder}: {key} of shape {found}, expected [numbers]")
 
     def _info(self, episode: LeRobotEpisode) -> EpisodeInfo:
         words = self.config.instruction or episode.words or self._words_in_data(episode)
@@ -82,54 +77,54 @@ class LeRobotDataset(StoredDataset):
         """By the task_index of its first row."""
         task: Any = None
         tasks = _column(read_columns(episode.data, ["task_index"]), "task_index")
-        if tasks is not None:
-            places = self._places(episode)
-            task = tasks[places[0]].item() if len(places) else None
+        if tasks is not None and episode.length:
+            task = tasks[self._places(episode)[0]].item()
         if not self.meta.tasks.get(task):
             raise UserError(
-                f"{self.config.path}: no words for episode {episode.number} (task_index {task}, "
+                f"{self.folder}: no words for episode {episode.number} (task_index {task}, "
                 f"{len(self.meta.tasks)} tasks): repair meta/tasks, or say --data.instruction"
             )
         return self.meta.tasks[task]
 
     def source_files(self) -> list[tuple[str, Path]]:
-        folder = Path(self.config.path)
         paths = {e.data for e in self.meta.episodes}
         paths |= {p for e in self.meta.episodes for p, _ in e.videos.values()}
-        paths |= set((folder / "meta").rglob("*"))
-        kept = files_of(folder, (p for p in paths if p.is_file()))
-        return [(p.relative_to(folder).as_posix(), p) for p in kept]
+        paths |= set((self.folder / "meta").rglob("*"))
+        kept = files_of(self.folder, (p for p in paths if p.is_file()))
+        return [(p.relative_to(self.folder).as_posix(), p) for p in kept]
 
     def episode_files(self, place: int, camera: str) -> list[Path]:
         episode = self.meta.episodes[place]
         video = episode.videos.get(self.camera_keys[camera])
         return [episode.data] if video is None else [episode.data, video[0]]
 
+    def _table(self, episode: LeRobotEpisode) -> pa.Table:
+        """The numbers of its file, kept for the next episode in it, and `index`."""
+        stamp = check_file(episode.data).stat().st_mtime_ns
+        return _read_cached(episode.data, (self._action, *self._state, "index"), stamp)
+
     def _places(self, episode: LeRobotEpisode) -> np.ndarray:
         """Rows of its file that belong to an episode, in order; UserError unless all are there."""
-        table = _cached_columns(episode.data, (self._action, *self._state))
+        table, first, length = self._table(episode), episode.first_row, episode.length
         places = np.arange(table.num_rows)
-        if episode.first_row is not None:
+        if first is not None:
             indices = _column(table, "index")
             if indices is None:
                 raise UserError(f"{episode.data} lacks the column index: fetch it again")
-            of_episode = (indices >= episode.first_row) & (
-                indices < episode.first_row + episode.length
-            )
-            places = np.flatnonzero(of_episode)
+            places = np.flatnonzero((indices >= first) & (indices < first + length))
             places = places[np.argsort(indices[places], kind="stable")]
-        if len(places) != episode.length:
-            count = episode.length - len(places)
+        if len(places) != length:
+            count = length - len(places)
             excess = f"{count} are missing" if count > 0 else f"there are {-count} more"
             raise UserError(
-                f"{self.config.path}: episode {episode.number} should have {episode.length} rows, "
-                f"{excess}: fetch it again"
+                f"{self.folder}: episode {episode.number} should have {length} rows, {excess}: fetch "
+                "it again"
             )
         return places
 
     def _numbers(self, place: int, key: str) -> np.ndarray:
         episode = self.meta.episodes[place]
-        table = _cached_columns(episode.data, (self._action, *self._state))
+        table = self._table(episode)
         values = _column(table, key)
         if values is None:
             raise UserError(f"{episode.data} lacks {key}, it has {table.column_names}")
@@ -150,53 +145,33 @@ class LeRobotDataset(StoredDataset):
         if key not in episode.videos:
             raise UserError(f"{self.where(place)}: the metadata name no video of {key}")
         path, first = episode.videos[key]
-        indices = first + np.arange(episode.length)
-        return decode_frames(check_file(path), indices, seek=first > 0)
+        with open_file(check_file(path)) as video:
+            return video.frames(first + np.arange(episode.length), seek=first > 0)
 
     def _pictures(self, place: int, key: str) -> np.ndarray:
         """Pictures that lie in the parquet file: encoded bytes, or the path of a file."""
-        episode = self.meta.episodes[place]
+        episode, where = self.meta.episodes[place], f"{self.where(place)}, {key}"
         file = open_parquet(episode.data)
         if key not in file.schema_arrow.names:
             raise UserError(f"{episode.data} lacks {key}, it has {file.schema_arrow.names}")
-        where = f"{self.where(place)}, {key}"
         cells = _cells(file, key, self._places(episode))
-        first = decode_picture(where, self._encoded(where, cells[0]))
-        check_pixels(where, first.shape[0], first.shape[1], len(cells))
-        rest = (decode_picture(where, self._encoded(where, cell)) for cell in cells[1:])
-        return stack_alike(where, [first, *rest])
+        return decode_pictures(where, map(self._encoded, cells), len(cells))
 
-    def _encoded(self, where: str, cell: Any) -> bytes:
-        data, path = (
-            (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-        )
+    def _encoded(self, cell: Any) -> Any:
+        """The bytes of a picture; what are none is said when they are decoded."""
+        given = cell if isinstance(cell, dict) else {"bytes": cell}
+        data, path = given.get("bytes"), given.get("path")
         if data is None and path:
-            data = _small(inside(Path(self.config.path), str(path)))
-        if not isinstance(data, bytes):
-            raise UserError(
-                f"{where}: no picture in a row, but {type(data).__name__}: fetch it again"
-            )
+            file = check_file(inside(self.folder, str(path)))
+            if file.stat().st_size > MAX_PICTURE:
+                raise UserError(f"{file} is larger than a picture can be ({MAX_PICTURE >> 20} MiB)")
+            return file.read_bytes()
         return data
 
 
-def _small(path: Path) -> bytes:
-    if check_file(path).stat().st_size > MAX_PICTURE:
-        raise UserError(f"{path} is larger than a picture can be ({MAX_PICTURE >> 20} MiB)")
-    return path.read_bytes()
-
-
-def _is_width(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_WIDTH
-
-
 @lru_cache(maxsize=4)
-def _read_cached(path: Path, columns: tuple[str, ...], stamp: int) -> pa.Table:
-    return read_columns(path, [*columns, "index"])
-
-
-def _cached_columns(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    """Columns of numbers of a file, kept for the next episode of it, and `index`."""
-    return _read_cached(path, columns, check_file(path).stat().st_mtime_ns)
+def _read_cached(path: Path, columns: tuple[str, ...], _stamp: int) -> pa.Table:
+    return read_columns(path, columns)
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray | None:
@@ -205,13 +180,10 @@ def _column(table: pa.Table, name: str) -> np.ndarray | None:
         return None
     try:
         column = table.column(name).combine_chunks()
-        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-            values = column.flatten().to_numpy(zero_copy_only=False)
-            if len(values) % max(1, len(column)):
-                raise UserError(f"{name}: rows of unequal lengths")
+        listed = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
+        values = (column.flatten() if listed else column).to_numpy(zero_copy_only=False)
+        if listed:
             values = values.reshape(len(column), -1)
-        else:
-            values = column.to_numpy(zero_copy_only=False)
     except (pa.ArrowException, ValueError) as error:
         raise UserError(f"{name}: a column that cannot be read ({short(error)})") from error
     if values.dtype.kind not in "biuf":

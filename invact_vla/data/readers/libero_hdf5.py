@@ -12,27 +12,27 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import short
-from invact_vla.data.conventions import STATE_PARTS, STORED_ROTATION
-from invact_vla.data.dataset import EpisodeInfo
-from invact_vla.data.dataset_config import DatasetConfig
+from invact_vla.data.conventions import (
+    STATE_PARTS,
+    STORED_ROTATION,
+    agreed_rotation,
+    needed_rotation,
+)
+from invact_vla.data.dataset import DatasetConfig, EpisodeInfo
+from invact_vla.data.hdf5_file import SUFFIXES, open_hdf5, read_array
 from invact_vla.data.instructions import choose_instruction, says_a_task, stored_instruction, text
-from invact_vla.data.readers.hdf5_file import open_hdf5, read_array
 from invact_vla.data.source_files import MAX_STEPS, files_of
-from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.data.validate import to_uint8
-from invact_vla.data.video.orientation import agreed_rotation, needed_rotation
+from invact_vla.data.stored_dataset import StoredDataset, check_lengths, to_uint8
 
 logger = logging.getLogger(__name__)
 OPENCV_DEMOS = 3  # demonstrations of a file by which its orientation is judged
-SUFFIXES = (".hdf5", ".h5")
 CAMERAS = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
 ACTION_KEYS = ("expert_actions", "actions")  # the first that is there is learned from
 STATE_FALLBACK = ("ee_states", "gripper_states")  # ee_states: ee_pos and ee_ori in one
@@ -57,8 +57,7 @@ def opened(path: Path) -> Iterator[Any]:
         yield file.get("data", file)
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a demonstration is: its file, its group and what the file says about its pictures."""
 
     path: Path
@@ -82,10 +81,7 @@ class Hdf5Dataset(StoredDataset):
         self._places: list[_Place] = []
         self._opencv: dict[Path, str] = {}
         self.file_attributes: dict[Path, dict[str, Any]] = {}
-        episodes: list[EpisodeInfo] = []
-        for path in self.files:
-            episodes += self._list_file(path)
-        self.all_episodes = tuple(episodes)
+        self.all_episodes = tuple(info for path in self.files for info in self._list_file(path))
         self._look_at_first()
         self._select()
 
@@ -93,7 +89,7 @@ class Hdf5Dataset(StoredDataset):
         return [(path.name, path) for path in self.files]
 
     def locate(self, place: int) -> tuple[Path, str]:
-        return self._places[place].path, self._places[place].group
+        return self._places[place][:2]
 
     def episode_files(self, place: int, camera: str) -> list[Path]:
         return [self._places[place].path]
@@ -101,8 +97,9 @@ class Hdf5Dataset(StoredDataset):
     def _list_file(self, path: Path) -> list[EpisodeInfo]:
         with opened(path) as data:
             names = _demonstrations(path, data, self.config.action)
-            attributes = {name: data.attrs[name] for name in data.attrs}
-            self.file_attributes[path] = attributes
+            attributes = self.file_attributes[path] = {
+                name: data.attrs[name] for name in data.attrs
+            }
             convention = text(attributes.get("macros_image_convention", "opengl"))
             if convention not in STORED_ROTATION and self.config.rotation == "auto":
                 raise UserError(
@@ -120,45 +117,53 @@ class Hdf5Dataset(StoredDataset):
                 f"{path}: neither its name nor its problem_info.language_instruction says the task: "
                 "name it <task_in_words>_demo.hdf5, or say --data.instruction"
             )
-        actions = group[_action_key(group, self.config.action)]
+        shape = getattr(group[_action_key(group, self.config.action)], "shape", ())
+        if not shape or shape[0] > MAX_STEPS:
+            raise UserError(
+                f"{path}: {short(name)} claims actions of shape {short(str(shape))}, expected at most "
+                f"{MAX_STEPS} steps"
+            )
         task = path.stem if says_a_task(path.stem.replace("_", " ")) else words
         prefix = f"{path.stem}/" if len(self.files) > 1 else ""
-        return EpisodeInfo(prefix + name, task, words, _steps(path, name, actions))
+        return EpisodeInfo(prefix + name, task, words, int(shape[0]))
 
     def _look_at_first(self) -> None:
         """What there is, from the first demonstration; each is held against it when it is read."""
         if not self.all_episodes:
             return
         where = self.where(0)
-        with self._group(0) as group:
+        with self._group(0) as (group, obs):
             shape = group[_action_key(group, self.config.action)].shape
             if len(shape) != 2:
                 raise UserError(f"{where}: actions of shape {shape}, expected (steps, numbers)")
             self.action_dim = int(shape[1])
-            obs = group.get("obs", group)
-            wanted = self.config.cameras or {c: k for c, k in CAMERAS.items() if k in obs}
-            self.camera_keys = dict(wanted)
-            missing = [key for key in wanted.values() if key not in obs]
-            if missing or not wanted:
-                lack = missing[0] if missing else CAMERAS["agentview"]
+            dims = {key: getattr(obs[key], "ndim", 0) for key in sorted(obs)}
+            self.camera_keys = dict(self.config.cameras)
+            self.camera_keys = self.camera_keys or {c: k for c, k in CAMERAS.items() if k in obs}
+            wanted = list(self.camera_keys.values()) or [CAMERAS["agentview"]]
+            missing = [key for key in wanted if key not in obs]
+            if missing:
+                pictures = [key for key in dims if dims[key] == 4]
                 raise UserError(
-                    f"{where}: no pictures {lack}; it has {_pictures(obs) or 'none at all'}: say "
-                    "which with --data.cameras '{agentview: KEY}'"
+                    f"{where}: no pictures {missing[0]}; it has {pictures or 'none at all'}: say which "
+                    "with --data.cameras '{agentview: KEY}'"
                 )
-            usual, listed = (STATE_PARTS, STATE_FALLBACK), _tables(obs)
+            listed = [key for key in dims if dims[key] in (1, 2)]
+            usual = (STATE_PARTS, STATE_FALLBACK)
             self._state_keys = self._choose_state(where, obs, listed, usual)
             lack = ", ".join(key for key in STATE_PARTS if key not in obs)
             self.lacking_state = f"obs lacks {lack}, it has {listed or 'no numbers'}"
-            sizes = [int(np.prod(obs[key].shape[1:])) for key in self._state_keys]
-            self.state_dim = sum(sizes)
+            self.state_dim = sum(int(np.prod(obs[key].shape[1:])) for key in self._state_keys)
 
     @contextmanager
-    def _group(self, place: int) -> Iterator[Any]:
-        """The HDF5 group of a demonstration; a key that is not in it is a UserError that names it."""
+    def _group(self, place: int) -> Iterator[tuple[Any, Any]]:
+        """The HDF5 group of a demonstration, and that of its observations; a key that is not in it is
+        a UserError that names it."""
         at = self._places[place]
         with opened(at.path) as data:
             try:
-                yield data[at.group]
+                group = data[at.group]
+                yield group, group.get("obs", group)
             except KeyError as error:
                 reason = error.args[0] if error.args else error
                 raise UserError(f"{self.where(place)}: {reason}") from error
@@ -170,31 +175,26 @@ class Hdf5Dataset(StoredDataset):
         described = {"problem_info", "env_args", "bddl_file_name"}
         if any(described & set(attributes) for attributes in self.file_attributes.values()):
             return False
-        with self._group(0) as group:
+        with self._group(0) as (group, _):
             return "states" in group and "robot_states" in group
 
     def stored_actions(self, place: int) -> np.ndarray:
-        with self._group(place) as group:
+        with self._group(place) as (group, _):
             return read_array(group[_action_key(group, self.config.action)])
 
     def stored_state(self, place: int) -> np.ndarray | None:
         if not self._state_keys:
             return None
-        with self._group(place) as group:
-            obs = group.get("obs", group)
+        with self._group(place) as (_, obs):
             parts = [read_array(_part(obs, key)) for key in self._state_keys]
         parts = [part.reshape(len(part), -1) for part in parts]
-        lengths = {len(part) for part in parts}
-        if len(lengths) > 1:
-            listed = ", ".join(
-                f"{k} {len(p)}" for k, p in zip(self._state_keys, parts, strict=True)
-            )
-            raise UserError(f"{self.where(place)}: parts of unequal lengths ({listed})")
+        lengths = {key: len(part) for key, part in zip(self._state_keys, parts, strict=True)}
+        check_lengths(self.where(place), lengths)
         return np.concatenate(parts, axis=1)
 
     def stored_frames(self, place: int, camera: str) -> np.ndarray:
-        with self._group(place) as group:
-            return read_array(_part(group.get("obs", group), self.camera_keys[camera]))
+        with self._group(place) as (_, obs):
+            return read_array(_part(obs, self.camera_keys[camera]))
 
     def stored_rotation(self, place: int) -> str:
         at = self._places[place]
@@ -221,25 +221,13 @@ class Hdf5Dataset(StoredDataset):
         return found or STORED_ROTATION["opencv"]
 
     def _needed_rotation(self, place: int) -> str | None:
-        with self._group(place) as group:
-            obs = group.get("obs", group)
+        with self._group(place) as (_, obs):
             key = next((k for k in ("ee_pos", "ee_states") if k in obs), None)
             if key is None or "agentview" not in self.camera_keys:
                 return None
             ee_pos = read_array(obs[key])[:, :3]
         frames = to_uint8(self.where(place), self.stored_frames(place, "agentview"))
         return needed_rotation(frames, ee_pos) if len(frames) == len(ee_pos) else None
-
-
-def _steps(path: Path, name: str, actions: Any) -> int:
-    """The length of a demonstration; UserError where that can be none."""
-    shape = getattr(actions, "shape", ())
-    if not shape or shape[0] > MAX_STEPS:
-        raise UserError(
-            f"{path}: {short(name)} claims actions of shape {short(str(shape))}, expected at most "
-            f"{MAX_STEPS} steps"
-        )
-    return int(shape[0])
 
 
 def _part(obs: Any, key: str) -> Any:
@@ -256,16 +244,16 @@ def _demonstrations(path: Path, data: Any, action: str | None) -> list[str]:
     groups = [name for name in data if isinstance(data[name], h5py.Group)]
     found = [name for name in groups if _action_key(data[name], action, strict=False)]
     damaged = [name for name in groups if name not in found and "obs" in data[name]]
+    wanted = action or "actions"
     if damaged:
-        wanted = action or "actions"
         raise UserError(
             f"{path}: {damaged[0]} has obs but no {wanted}: it has {sorted(data[damaged[0]])}; "
             "remove it, or say --data.action"
         )
     if not found:
         raise UserError(
-            f"{path} holds no demonstration: expected data/demo_<i>/{action or 'actions'} and "
-            f"data/demo_<i>/obs, it has {groups or sorted(data) or 'nothing'}"
+            f"{path} holds no demonstration: expected data/demo_<i>/{wanted} and data/demo_<i>/obs, it "
+            f"has {groups or sorted(data) or 'nothing'}"
         )
     return sorted(found, key=natural_order)
 
@@ -282,11 +270,3 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sorts demo_2 before demo_10, and words without numbers by their letters."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
-
-
-def _pictures(obs: Any) -> list[str]:
-    return sorted(key for key in obs if getattr(obs[key], "ndim", 0) == 4)
-
-
-def _tables(obs: Any) -> list[str]:
-    return sorted(key for key in obs if getattr(obs[key], "ndim", 0) in (1, 2))

@@ -3,54 +3,52 @@
     <name>/<version>/{features.json, dataset_info.json}
     <name>/<version>/<name>-<split>.tfrecord-00000-of-00016
 
-tensorflow-datasets knows the features and decodes numbers and texts with NumPy; framing and pictures are
-ours (tfrecord.py, source_files.py), so that the pictures of an episode are read only when they are asked
-for, and JPEG gives TensorFlow's pixels. One record is one episode. Pictures are taken as upright.
+tensorflow-datasets knows the features, by its own classes and no others, and decodes numbers and texts
+with NumPy; framing and pictures are ours (tfrecord.py, source_files.py), so that the pictures of an
+episode are read only when they are asked for, and JPEG gives TensorFlow's pixels. One record is one
+episode. Pictures are taken as upright.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
 from invact_vla.core.limits import inside, short
-from invact_vla.data.dataset import EpisodeInfo
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.readers.rlds_features import (
-    FEATURES,
-    import_tfds,
-    splits_of,
-    steps_of,
-    width_of,
-)
+from invact_vla.data.dataset import DatasetConfig, EpisodeInfo
 from invact_vla.data.readers.tfrecord import Record, check_record, list_records, read_features
 from invact_vla.data.source_files import (
     MAX_FRAME_BYTES,
     MAX_STEPS,
-    check_pixels,
     choose_cameras,
     choose_key,
-    decode_picture,
+    decode_pictures,
     files_of,
-    stack_alike,
 )
 from invact_vla.data.stored_dataset import StoredDataset
 
+FEATURES, INFO = "features.json", "dataset_info.json"
 CAMERAS = {"agentview": ("image", "agentview_rgb"), "wrist": ("wrist_image", "eye_in_hand_rgb")}
 ACTIONS, STATES = ("action",), ("state", "proprio")
+WORDS = ("language_instruction", "natural_language_instruction", "instruction", "language")
 MAX_NUMBERS = 64 << 20  # bytes of the numbers and texts of an episode
 LONGEST_TEXT = 4096  # bytes of an instruction
-WORDS = ("language_instruction", "natural_language_instruction", "instruction", "language")
+_SPLIT = re.compile(r"\w[\w.-]{0,99}")
+_MOST_SPLITS = 1000
 
 
 def rlds_folders(path: Path) -> list[Path]:
     """Version folders at a path: itself, or those one or two levels below."""
-    path = Path(path)
-    patterns = (FEATURES, f"*/{FEATURES}", f"*/*/{FEATURES}")
-    return next((sorted(p.parent for p in found) for pattern in patterns
-                 if (found := list(path.glob(pattern)))), [])  # fmt: skip
+    for pattern in (FEATURES, f"*/{FEATURES}", f"*/*/{FEATURES}"):
+        found = sorted(p.parent for p in Path(path).glob(pattern))
+        if found:
+            return found
+    return []
 
 
 class RldsDataset(StoredDataset):
@@ -61,38 +59,38 @@ class RldsDataset(StoredDataset):
     def __init__(self, config: DatasetConfig) -> None:
         super().__init__(config)
         self.folder = _version_folder(Path(config.path))
-        self._steps = steps_of(self.folder)
-        observation = self._steps.get("observation", {})
+        steps = _steps_of(self.folder)
+        observation = steps.get("observation", {})
+        self._features = {**steps, **observation}
+        # where a key lies: in the observation of a step, or in the step itself
+        self._paths = {k: ("observation", k) if k in observation else (k,) for k in self._features}
         pictures = sorted(k for k, f in observation.items() if type(f).__name__ == "Image")
         where = str(config.path)
         self.camera_keys = choose_cameras(where, config.cameras, pictures, CAMERAS)
-        self._action = choose_key(where, "action", config.action, self._steps, ACTIONS)
-        self.action_dim = self._size(self._action)
-        known, usual = {**self._steps, **observation}, [(k,) for k in STATES if k in observation]
-        self._state = self._choose_state(where, known, sorted(known), usual)
+        self._action = choose_key(where, "action", config.action, steps, ACTIONS)
+        self.action_dim = self._width(self._action)
+        usual = [(k,) for k in STATES if k in observation]
+        self._state = self._choose_state(where, self._features, sorted(self._features), usual)
         self.lacking_state = f"no state among {sorted(observation)}"
-        self.state_dim = sum(self._size(key) for key in self._state)
-        self._words = next((k for k in WORDS if k in {**self._steps, **observation}), None)
+        self.state_dim = sum(map(self._width, self._state))
+        self._words = next((k for k in WORDS if k in self._features), None)
         self._records = self._list_records()
         self._checked: set[int] = set()  # records whose checksum agrees
         self.all_episodes = tuple(self._info(i) for i in range(len(self._records)))
         self._select()
 
-    def _path(self, key: str) -> tuple[str, ...]:
-        """Where a key of a step lies: in its observation, or in the step itself."""
-        return ("observation", key) if key in self._steps.get("observation", {}) else (key,)
-
-    def _feature(self, key: str) -> Any:
-        feature: Any = self._steps
-        for part in self._path(key):
-            feature = feature[part]
-        return feature
-
-    def _size(self, key: str) -> int:
-        return width_of(str(self.config.path), key, self._feature(key))
+    def _width(self, key: str) -> int:
+        """How many numbers a step has of a feature. UserError for what is no list of plain numbers."""
+        where, feature = str(self.config.path), self._features[key]
+        shape, encoding = getattr(feature, "shape", None), getattr(feature, "_encoding", None)
+        if not isinstance(shape, tuple) or len(shape) > 1 or shape in ((None,), (0,)):
+            raise UserError(f"{where}: {key} of shape {short(str(shape))}, expected (numbers,)")
+        if getattr(encoding, "value", "none") == "zlib":
+            raise UserError(f"{where}: {key} is compressed: save it without an encoding")
+        return int(shape[0]) if shape else 1
 
     def _list_records(self) -> list[Record]:
-        splits = splits_of(self.folder)
+        splits = _splits_of(self.folder)
         chosen = ["train"] if "train" in splits else sorted(splits)
         self.split = ", ".join(chosen)
         records = []
@@ -112,7 +110,13 @@ class RldsDataset(StoredDataset):
         words = self.config.instruction
         steps = self._read(place, [self._action] + ([self._words] if self._words else []))
         if words is None and self._words and len(steps):
-            words = self._text(_part(steps[0], self._path(self._words)))
+            value = self._part(steps[0], self._words)
+            if not isinstance(value, bytes) or len(value) > LONGEST_TEXT:
+                raise UserError(
+                    f"{self.config.path}: {self._words} is no text of at most {LONGEST_TEXT} bytes: "
+                    "say --data.instruction"
+                )
+            words = " ".join(value.decode(errors="replace").split())
         if not words:
             raise UserError(
                 f"{self.config.path}: episode {place} says no task ({self._words or WORDS[0]}): say "
@@ -120,29 +124,24 @@ class RldsDataset(StoredDataset):
             )
         return EpisodeInfo(f"episode_{place}", words, words, len(steps))
 
-    def _text(self, value: Any) -> str:
-        if not isinstance(value, bytes) or len(value) > LONGEST_TEXT:
-            raise UserError(
-                f"{self.config.path}: {self._words} is no text of at most {LONGEST_TEXT} bytes: say "
-                "--data.instruction"
-            )
-        return " ".join(value.decode(errors="replace").split())
+    def _part(self, step: Any, key: str) -> Any:
+        for name in self._paths[key]:
+            step = step[name]
+        return step
 
     def _read(self, place: int, keys: Sequence[str], encoded: bool = False) -> Any:
         """The steps of an episode with some of their keys. encoded: these are pictures to be left as
         their bytes."""
-        tfds = import_tfds()
+        tfds = _import_tfds()
         tree: dict[str, Any] = {}
         for key in keys:
-            *above, last = self._path(key)
+            *above, last = self._paths[key]
             inner = tree.setdefault(above[0], {}) if above else tree
-            inner[last] = tfds.features.Text() if encoded else self._feature(key)
-        names = {"steps/" + "/".join(self._path(key)) for key in keys}
-        data = read_features(
-            self._records[place],
-            lambda name: name.split("/ragged_")[0] in names,
-            MAX_FRAME_BYTES if encoded else MAX_NUMBERS,
-        )
+            inner[last] = tfds.features.Text() if encoded else self._features[key]
+        names = {"steps/" + "/".join(self._paths[key]) for key in keys}
+        limit = MAX_FRAME_BYTES if encoded else MAX_NUMBERS
+        record = self._records[place]
+        data = read_features(record, lambda name: name.split("/ragged_")[0] in names, limit)
         features = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(tree)})
         try:
             steps = features.deserialize_example_np(data)["steps"]
@@ -165,11 +164,10 @@ class RldsDataset(StoredDataset):
 
     def _numbers(self, place: int, keys: Sequence[str]) -> np.ndarray:
         """(T, numbers) of some keys put together."""
-        rows = [
-            np.concatenate([np.ravel(_part(step, self._path(k))) for k in keys])
-            for step in self._checked_read(place, keys)
-        ]
-        return np.array(rows)
+        steps = self._checked_read(place, keys)
+        return np.array(
+            [np.concatenate([np.ravel(self._part(step, k)) for k in keys]) for step in steps]
+        )
 
     def stored_actions(self, place: int) -> np.ndarray:
         return self._numbers(place, [self._action])
@@ -179,13 +177,9 @@ class RldsDataset(StoredDataset):
 
     def stored_frames(self, place: int, camera: str) -> np.ndarray:
         key = self.camera_keys[camera]
-        where = f"{self.where(place)}, {camera}"
         steps = self._checked_read(place, [key], encoded=True)
-        if not len(steps):
-            raise UserError(f"{where}: no pictures: fetch it again")
-        first = decode_picture(where, _part(steps[0], self._path(key)))
-        check_pixels(where, first.shape[0], first.shape[1], len(steps))
-        return stack_alike(where, [decode_picture(where, _part(s, self._path(key))) for s in steps])
+        encoded = (self._part(step, key) for step in steps)
+        return decode_pictures(f"{self.where(place)}, {camera}", encoded, len(steps))
 
     def source_files(self) -> list[tuple[str, Path]]:
         return [(path.name, path) for path in sorted({r.path for r in self._records})]
@@ -202,7 +196,63 @@ def _version_folder(path: Path) -> Path:
     return inside(path, folders[0].relative_to(path))
 
 
-def _part(step: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        step = step[name]
-    return step
+def _import_tfds() -> Any:
+    """tensorflow-datasets, which needs no TensorFlow for this."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"RLDS data need tensorflow-datasets ({error}): pip install 'invact-vla[rlds]' (it needs "
+            "no TensorFlow)"
+        ) from error
+    return tfds
+
+
+def _steps_of(folder: Path) -> dict[str, Any]:
+    """The features of a step; FeaturesDicts become plain ones. UserError if there are none."""
+    connector = _import_tfds().features.FeatureConnector
+    content = read_json(inside(folder, FEATURES))
+    try:
+        with _known_classes_only(connector):
+            steps = connector.from_json(content)["steps"].feature
+        return {k: dict(f) if hasattr(f, "items") else f for k, f in steps.items()}
+    except Exception as error:  # protobuf's own errors among them
+        raise UserError(
+            f"{folder / FEATURES} does not describe RLDS episodes ({short(error)}): expected a data set "
+            "`steps` of action and observation"
+        ) from error
+
+
+@contextmanager
+def _known_classes_only(connector: Any) -> Iterator[None]:
+    """tensorflow-datasets imports any module that the file names as that of a class."""
+    imports = connector.__dict__["cls_from_name"]
+    known = dict(connector._registered_features)
+    connector.cls_from_name = classmethod(lambda _, name: known[name])
+    try:
+        yield
+    finally:
+        connector.cls_from_name = imports
+
+
+def _splits_of(folder: Path) -> dict[str, int]:
+    """Episodes of each split, as dataset_info.json has them; 0 where it does not say. UserError if the
+    files are no TFRecords."""
+    info = read_json(inside(folder, INFO))
+    try:
+        splits = {
+            str(split.get("name")): sum(int(n) for n in split.get("shardLengths") or [])
+            for split in info.get("splits") or []
+        }
+        form = str(info.get("fileFormat") or "tfrecord")
+        odd = [name for name in splits if not _SPLIT.fullmatch(name)]
+        if odd or len(splits) > _MOST_SPLITS:
+            raise ValueError(f"{len(splits)} splits, {odd[0] if odd else 'too many'}")
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{folder / INFO} does not describe splits ({short(error)})") from error
+    if form != "tfrecord":
+        raise UserError(
+            f"{folder} holds files of format {short(form)}, expected tfrecord: convert them with "
+            "tensorflow-datasets (convert_format)"
+        )
+    return splits

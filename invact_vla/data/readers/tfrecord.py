@@ -65,8 +65,7 @@ def list_records(path: Path) -> list[Record]:
             end = place + HEADER + length + FOOTER
             if end > size:
                 raise UserError(
-                    f"{path} ends within a record ({size} of {end} bytes): it is truncated; fetch it "
-                    "again"
+                    f"{path} ends within a record ({size} of {end} bytes): fetch it again"
                 )
             if len(records) == MAX_RECORDS:
                 raise UserError(f"{path} holds more than {MAX_RECORDS} records: it is forged")
@@ -80,10 +79,7 @@ def check_record(record: Record) -> None:
     crc, left = 0, record.length
     with open(record.path, "rb") as file:
         file.seek(record.start)
-        while left:
-            block = file.read(min(left, BLOCK))
-            if not block:
-                break
+        while left and (block := file.read(min(left, BLOCK))):
             crc, left = _crc32c().extend(crc, block), left - len(block)
         footer = file.read(FOOTER)
     if left or struct.pack("<I", _masked(crc)) != footer:
@@ -96,36 +92,24 @@ def check_record(record: Record) -> None:
 def read_features(record: Record, wanted: Callable[[str], bool], limit: int) -> bytes:
     """A serialized Example of only those features whose key is wanted. UserError for a damaged message,
     and for more than `limit` bytes of these."""
+    path, start, end = record.path, record.start, record.start + record.length
     try:
-        with open(record.path, "rb") as file:
-            places = list(_wanted_entries(file, record, wanted))
+        with open(path, "rb") as file:
+            maps = _fields(file, start, end)
+            entries = (place for features in maps for place in _fields(file, *features))
+            places = [place for place in entries if wanted(_key(file, *place))]
             if sum(last - first for first, last in places) > limit:
                 raise UserError(
-                    f"{record.path}: an episode of more than {limit >> 20} MiB at byte {record.start}"
+                    f"{path}: an episode of more than {limit >> 20} MiB at byte {start}"
                 )
-            kept = b"".join(_entry(file, *place) for place in places)
+            parts = []
+            for first, last in places:  # each as it is in the file, a field of the map again
+                file.seek(first)
+                parts.append(b"\x0a" + varint(last - first) + file.read(last - first))
     except (IndexError, ValueError) as error:
-        raise UserError(f"{record.path}: no tf.train.Example at byte {record.start}") from error
+        raise UserError(f"{path}: no tf.train.Example at byte {start}") from error
+    kept = b"".join(parts)
     return b"\x0a" + varint(len(kept)) + kept
-
-
-def _wanted_entries(
-    file: BinaryIO, record: Record, wanted: Callable[[str], bool]
-) -> Iterator[tuple[int, int]]:
-    """(first byte, end) of the entries of the feature map."""
-    end = record.start + record.length
-    for start, stop in _fields(file, record.start, end):
-        for first, last in _fields(file, start, stop):
-            file.seek(first)
-            head = file.read(min(PEEK, last - first))
-            if wanted(_key(head)):
-                yield first, last
-
-
-def _entry(file: BinaryIO, first: int, last: int) -> bytes:
-    """An entry as it is in the file, a field of the map again."""
-    file.seek(first)
-    return b"\x0a" + varint(last - first) + file.read(last - first)
 
 
 def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -146,8 +130,10 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
     raise ValueError(f"more than {MAX_FIELDS} fields")
 
 
-def _key(head: bytes) -> str:
+def _key(file: BinaryIO, first: int, last: int) -> str:
     """The key at the beginning of an entry of the feature map."""
+    file.seek(first)
+    head = file.read(min(PEEK, last - first))
     if head[0] != 0x0A:
         raise ValueError("an entry does not begin with its key")
     length, used = parse_varint(head[1:])

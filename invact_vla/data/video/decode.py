@@ -1,8 +1,9 @@
-"""Decoding video: the only door to PyAV for reading. Frames come out as uint8 (T, H, W, 3) RGB, turned
-and with square pixels, as a player shows them.
+"""Frames of video files as a player shows them: the only door to PyAV for reading. They come out as
+uint8 (T, H, W, 3) RGB, turned by the display matrix and with square pixels.
 
 Frame indices count the frames that are shown, from 0 (see video_info.py). A video may lie inside an
-HDF5 file (see hdf5_video.py): its path then goes on into that file.
+HDF5 file (see hdf5_video.py): its path then goes on into that file. For whatever else counts as a
+video, see frames.py.
 """
 
 import io
@@ -20,7 +21,7 @@ from invact_vla.core.limits import refuse_pointer, short
 from invact_vla.data.source_files import check_pixels, stack_alike
 from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.hdf5_video import read_embedded
-from invact_vla.data.video.video_info import VideoInfo, read_stamps, video_info
+from invact_vla.data.video.video_info import VideoInfo, read_info
 
 BACK_S = (0, 1, 8)  # seconds before the wanted frame at which a key frame is looked for, in turn
 
@@ -29,10 +30,18 @@ class VideoError(UserError):
     """A video that is missing, truncated or corrupt; the message names the file."""
 
 
-class Video:
-    """An open video. Made by `open_video`."""
+def frame_indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Indices of frames as int64 (n > 0,); ValueError for others."""
+    wanted = np.asarray(indices, np.int64)
+    if wanted.ndim != 1 or not wanted.size or wanted.min() < 0:
+        raise ValueError(f"expected a non-empty list of frame indices >= 0, got {indices}")
+    return wanted
 
-    def __init__(self, path: Path, info: VideoInfo | None = None) -> None:
+
+class Video:
+    """An open video file. Made by `open_file`."""
+
+    def __init__(self, path: Path, info: VideoInfo | None) -> None:
         self.path, self._info = path, info
         self._container: Any = None
 
@@ -43,16 +52,14 @@ class Video:
 
         self.close()
         self._container = av.open(_file_of(self.path))
-        streams = self._container.streams.video
-        attached = Disposition.attached_pic
-        pictures = [s for s in streams if not s.disposition & attached] or list(streams)
-        if not pictures:
+        streams = list(self._container.streams.video)
+        streams.sort(key=lambda s: bool(s.disposition & Disposition.attached_pic))  # covers last
+        if not streams or streams[0].codec_context is None:
             raise VideoError(
-                f"no picture stream in {self.path}: expected a whole video file; fetch it again"
+                f"no stream that can be decoded in {self.path}: expected a whole video file of a "
+                "common codec; fetch it again"
             )
-        self._stream = pictures[0]
-        if self._stream.codec_context is None:
-            raise VideoError(f"no decoder for {self.path}: expected a video of a common codec")
+        self._stream = streams[0]
         # one thread: callers run many processes, and 64-128 px frames decode in microseconds
         self._stream.thread_count = 1
         self._untouched = True
@@ -65,22 +72,13 @@ class Video:
 
     @property
     def info(self) -> VideoInfo:
-        """Count and times of the frames, from the packets: nothing is decoded in common files."""
+        """Count and times of the frames, from the packets, since WebM files state no frame count and
+        truncated MP4 files a wrong one: nothing is decoded in common files."""
         if self._info is None:
-            self._info = self._read_info()
+            self._info = read_info(self._demuxed(), self._stream, self._first_stamp)
+        if self._info is None:
+            raise self._no_frames()
         return self._info
-
-    def _read_info(self) -> VideoInfo:
-        """From packets, since WebM files state no frame count and truncated MP4 files a wrong one."""
-        stamps = read_stamps(self._demuxed(), self._stream.time_base)
-        start = stamps.shown[0] if stamps.certain else None
-        if not stamps.certain and stamps.count:
-            start = self._first_stamp()
-            stamps = stamps.cut(start)
-        info = video_info(stamps, start, self._stream)
-        if info is None:
-            raise VideoError(f"no frames in {self.path}: expected a playable video; fetch it again")
-        return info
 
     def frames(
         self,
@@ -89,33 +87,35 @@ class Video:
         fit: Fit = "crop",
         seek: bool = False,
     ) -> np.ndarray:
-        """The frames of the given indices, see `decode_frames`."""
-        wanted = np.asarray(indices, np.int64)
-        if wanted.ndim != 1 or not wanted.size or wanted.min() < 0:
-            raise ValueError(f"expected a non-empty list of frame indices >= 0, got {wanted}")
+        """The frames of the given indices, see `frames.decode_frames`."""
+        wanted = frame_indices(indices)
+        if seek and self._info is None:
+            self._info = _remembered(self.path, file_stamp(self.path))
         side = self._stream.height, self._stream.width
         check_pixels(str(self.path), size or side[0], size or side[1], len(wanted))
-        needed, first = set(wanted.tolist()), int(wanted.min())
-        found, count = self._pick(self._numbered(first if seek else None), needed, size, fit)
-        if seek and len(found) < len(needed):  # a key frame that decoding cannot begin with
-            self.open()
-            found, count = self._pick(self._numbered(None), needed, size, fit)
-        if len(found) < len(needed):
-            raise VideoError(
-                f"{self.path} ends after {count} frames, frame {max(needed - set(found))} was wanted: "
-                "the file is truncated; fetch it again"
-            )
-        return stack_alike(str(self.path), [found[int(index)] for index in wanted])
+        needed, found, count = set(wanted.tolist()), {}, 0
+        for first in [min(needed), None] if seek else [None]:
+            found, count = self._pick(self._numbered(first), needed, size, fit)
+            if len(found) == len(needed):
+                return stack_alike(str(self.path), [found[int(index)] for index in wanted])
+            self.open()  # the key frame may be one that decoding cannot begin with
+        raise VideoError(
+            f"{self.path} ends after {count} frames, frame {max(needed - set(found))} was wanted: "
+            "the file is truncated; fetch it again"
+        )
 
     def all_frames(self, size: int | None = None, fit: Fit = "crop") -> np.ndarray:
-        """All frames, see `decode_all`."""
+        """All frames, see `frames.decode_all`."""
         frames: list[np.ndarray] = []
         for frame in self._from_start():
             check_pixels(str(self.path), size or frame.height, size or frame.width, len(frames) + 1)
             frames.append(self._display.to_array(frame, size, fit))
         if not frames:
-            raise VideoError(f"no frames in {self.path}: expected a playable video; fetch it again")
+            raise self._no_frames()
         return stack_alike(str(self.path), frames)
+
+    def _no_frames(self) -> VideoError:
+        return VideoError(f"no frames in {self.path}: expected a playable video; fetch it again")
 
     def _pick(
         self, numbered: Iterator[tuple[int, Any]], needed: set[int], size: int | None, fit: Fit
@@ -148,7 +148,6 @@ class Video:
         if first is None:
             frames = self._from_start(round(start_s / tick))
         else:
-            # half a frame later: stamps are rounded, and the frame before may be the key frame
             at_s = info.times_of([min(first, info.n_frames - 1)])[0]
             frames = self._from_key_frame(round((start_s + at_s) / tick))
         for number, frame in enumerate(frames):
@@ -162,7 +161,7 @@ class Video:
             return self._from_key_frame(first)
         if not self._untouched:
             self.open()
-        return self._decoded(self._demuxed())
+        return _decoded(self._demuxed())
 
     def _from_key_frame(self, target: int) -> Iterator[Any]:
         """Frames from the last key frame that is shown at or before time stamp `target`; from the
@@ -179,36 +178,36 @@ class Video:
             key = next((packet for packet in packets if packet.is_keyframe), None)
             if key is None or (key.pts is not None and key.pts > target):
                 continue
-            frames = self._decoded(itertools.chain([key], packets), key.pts)
+            frames = _decoded(itertools.chain([key], packets), key.pts)
             landed = next(frames, None)
             if landed is not None and landed.pts is not None and landed.pts <= target:
                 return itertools.chain([landed], frames)
         self.open()
-        return self._decoded(self._demuxed())
+        return _decoded(self._demuxed())
 
     def _first_stamp(self) -> int | None:
         self.open()
-        first = next(self._decoded(self._demuxed()), None)
+        first = next(_decoded(self._demuxed()), None)
         return None if first is None else first.pts
 
     def _demuxed(self) -> Iterator[Any]:
         self._untouched = False
         return self._container.demux(self._stream)
 
-    @staticmethod
-    def _decoded(packets: Iterator[Any], key: int | None = None) -> Iterator[Any]:
-        """Frames of packets, without what is shown before the key frame and needs what lies before."""
-        for packet in packets:
-            for frame in packet.decode():
-                if key is None or frame.pts is None or frame.pts >= key:
-                    yield frame
+
+def _decoded(packets: Iterator[Any], key: int | None = None) -> Iterator[Any]:
+    """Frames of packets, without what is shown before the key frame and needs what lies before."""
+    for packet in packets:
+        for frame in packet.decode():
+            if key is None or frame.pts is None or frame.pts >= key:
+                yield frame
 
 
 @contextmanager
-def open_video(path: Path, info: VideoInfo | None = None) -> Iterator[Video]:
-    """Open a video and its first picture stream; every complaint of FFmpeg becomes a VideoError.
+def open_file(path: Path, info: VideoInfo | None = None) -> Iterator[Video]:
+    """Open a video file and its first picture stream; every complaint of FFmpeg becomes a VideoError.
 
-    info: what `probe` gave, if it is known: saves reading all packets to number frames.
+    info: of the video, if it is known: saves reading all packets to number frames.
     """
     import av
 
@@ -224,56 +223,10 @@ def open_video(path: Path, info: VideoInfo | None = None) -> Iterator[Video]:
         video.close()
 
 
-def probe(path: Path) -> VideoInfo:
-    """Count the frames of a video, and tell their times, without decoding it. Raises VideoError."""
-    with open_video(path) as video:
-        return video.info
-
-
-def decode_frames(
-    path: Path,
-    indices: Sequence[int] | np.ndarray,
-    size: int | None = None,
-    fit: Fit = "crop",
-    seek: bool = False,
-    info: VideoInfo | None = None,
-) -> np.ndarray:
-    """Decode the frames with the given indices (any order, repeats allowed), in one pass.
-
-    size: side of the square output, or None for the video's own size. fit: "crop" scales the short
-    side to `size` and cuts the center, "squash" ignores the aspect ratio. seek: start at the key
-    frame before the first wanted frame and number frames by their time stamps: the same frames, sooner
-    in a long video. info: what `probe` gave, if known. Returns uint8 (T, H, W, 3). Raises VideoError
-    if the file is damaged or ends before the last wanted frame.
-    """
-    if seek and info is None:
-        info = _remembered(path, file_stamp(path))
-    with open_video(path, info) as video:
-        return video.frames(indices, size, fit, seek)
-
-
-def decode_at(
-    path: Path,
-    times_s: Sequence[float] | np.ndarray,
-    size: int | None = None,
-    fit: Fit = "crop",
-    seek: bool = False,
-) -> np.ndarray:
-    """Decode the frames on screen at the given seconds, as `decode_frames`; times after the end give
-    the last frame."""
-    with open_video(path) as video:
-        return video.frames(video.info.frames_at(times_s), size, fit, seek)
-
-
-def decode_all(path: Path, size: int | None = None, fit: Fit = "crop") -> np.ndarray:
-    """All frames of a (short) video, uint8 (T, H, W, 3). Raises VideoError."""
-    with open_video(path) as video:
-        return video.all_frames(size, fit)
-
-
 @lru_cache(maxsize=8)  # episodes of one file are read one after the other
-def _remembered(path: Path, stamp: tuple[int, int] | None) -> VideoInfo:
-    return probe(path)
+def _remembered(path: Path, _stamp: tuple[int, int] | None) -> VideoInfo:
+    with open_file(path) as video:
+        return video.info
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:
@@ -285,15 +238,20 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _file_of(path: Path) -> str | io.BytesIO:
-    """What PyAV opens: the path of a file, or the bytes of a video inside an HDF5 file."""
-    if Path(path).is_file():
-        refuse_pointer(path)
-        return str(path)
+def embedded_video(path: Path) -> bytes:
+    """The bytes of a video inside an HDF5 file; VideoError if the path leads to none."""
     try:
-        embedded = read_embedded(path)
+        content = read_embedded(path)
     except LookupError as error:
         raise VideoError(str(error.args[0])) from error
-    if embedded is None:
+    if content is None:
         raise VideoError(f"no video file {path}: correct the path, or fetch the file")
-    return io.BytesIO(embedded)
+    return content
+
+
+def _file_of(path: Path) -> str | io.BytesIO:
+    """What PyAV opens."""
+    if not Path(path).is_file():
+        return io.BytesIO(embedded_video(path))
+    refuse_pointer(path)
+    return str(path)

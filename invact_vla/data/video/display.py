@@ -20,9 +20,8 @@ class Display:
     def __init__(self, pixel_aspect: float = 1.0) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self._aspect = pixel_aspect
+        self._aspect, self._scaler = pixel_aspect, VideoReformatter()
         self._turn: tuple[bool, int, int] | None = None
-        self._scaler = VideoReformatter()
 
     def to_array(self, frame: Any, size: int | None, fit: Fit) -> np.ndarray:
         """A frame of PyAV as uint8 (H, W, 3) RGB.
@@ -47,14 +46,9 @@ class Display:
         """Scaled to height and width, then turned: uint8 RGB."""
         if self._turn is None:
             self._turn = _turn_of(frame)
-        same = (height, width) == (frame.height, frame.width)
+        how = "BILINEAR" if (height, width) == (frame.height, frame.width) else "AREA"
         scaled = self._scaler.reformat(
-            frame,
-            format="rgb24",
-            height=height,
-            width=width,
-            interpolation="BILINEAR" if same else "AREA",
-            threads=1,
+            frame, format="rgb24", height=height, width=width, interpolation=how, threads=1
         )
         transposed, down, right = self._turn
         array = scaled.to_ndarray()
@@ -75,10 +69,8 @@ def _squashed(array: np.ndarray, size: int) -> np.ndarray:
 
 def _scaled(height: int, width: int, size: int | None, pixel_aspect: float) -> tuple[int, int]:
     """Height and width to scale a stored frame to, before it is turned and cut."""
-    if pixel_aspect == 1:
-        high, wide = float(height), float(width)
-    else:  # the short way of a pixel is stretched: nothing is lost
-        high, wide = height / min(pixel_aspect, 1), width * max(pixel_aspect, 1)
+    # the short way of a pixel is stretched: nothing is lost
+    high, wide = height / min(pixel_aspect, 1), width * max(pixel_aspect, 1)
     if size is None:
         return round(high), round(wide)
     scale = size / min(high, wide)

@@ -1,4 +1,4 @@
-"""Frames of whatever counts as a video, by its path, and the key of its content.
+"""Frames of whatever counts as a video, by its path, and the key of its content: the one door.
 
 a video file, or one inside an HDF5 file        see decode.py, hdf5_video.py
 a folder of pictures, or the pictures of a      see pictures.py
@@ -16,28 +16,29 @@ import numpy as np
 
 from invact_vla.core.files import hash_json
 from invact_vla.data.video import decode
-from invact_vla.data.video.decode import Video, VideoError
+from invact_vla.data.video.decode import Video, embedded_video, open_file
 from invact_vla.data.video.display import Fit
-from invact_vla.data.video.hdf5_video import read_embedded
 from invact_vla.data.video.pictures import PictureVideo, holds_pictures, open_pictures
 from invact_vla.data.video.video_info import VideoInfo
 
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg")  # in any case
 WHOLE = 16 << 20  # bytes of a file up to which all of it is hashed
 BLOCK = 1 << 20  # bytes of the parts of a larger file that are
+VideoError = decode.VideoError
 
 
 @contextmanager
 def open_video(path: Path, info: VideoInfo | None = None) -> Iterator[Video | PictureVideo]:
-    """Open a video: it has `info`, and `frames(indices, size, fit, seek)`. Raises VideoError.
+    """Open a video: it has `info`, `frames(indices, size, fit, seek)` and `all_frames(size, fit)`.
+    Raises VideoError for what is missing, damaged or none.
 
-    info: what `probe` gave, if it is known.
+    info: what `probe` gave, if it is known: saves reading all packets of a file to number its frames.
     """
     pictures = open_pictures(path)
     if pictures is not None:
         yield pictures
         return
-    with decode.open_video(path, info) as video:
+    with open_file(path, info) as video:
         yield video
 
 
@@ -55,11 +56,35 @@ def decode_frames(
     seek: bool = False,
     info: VideoInfo | None = None,
 ) -> np.ndarray:
-    """The frames of the given indices, uint8 (T, H, W, 3), as `decode.decode_frames`."""
-    pictures = open_pictures(path)
-    if pictures is not None:
-        return pictures.frames(indices, size, fit)
-    return decode.decode_frames(path, indices, size, fit, seek, info)
+    """Decode the frames with the given indices (any order, repeats allowed), in one pass.
+
+    size: side of the square output, or None for the video's own size. fit: "crop" scales the short
+    side to `size` and cuts the center, "squash" ignores the aspect ratio. seek: start at the key
+    frame before the first wanted frame and number frames by their time stamps: the same frames, sooner
+    in a long video. info: what `probe` gave, if known. Returns uint8 (T, H, W, 3). Raises VideoError
+    if the video is damaged or ends before the last wanted frame.
+    """
+    with open_video(path, info) as video:
+        return video.frames(indices, size, fit, seek)
+
+
+def decode_at(
+    path: Path,
+    times_s: Sequence[float] | np.ndarray,
+    size: int | None = None,
+    fit: Fit = "crop",
+    seek: bool = False,
+) -> np.ndarray:
+    """Decode the frames on screen at the given seconds, as `decode_frames`; times after the end give
+    the last frame."""
+    with open_video(path) as video:
+        return video.frames(video.info.frames_at(times_s), size, fit, seek)
+
+
+def decode_all(path: Path, size: int | None = None, fit: Fit = "crop") -> np.ndarray:
+    """All frames of a (short) video, uint8 (T, H, W, 3). Raises VideoError."""
+    with open_video(path) as video:
+        return video.all_frames(size, fit)
 
 
 def true_actions(path: Path) -> np.ndarray | None:
@@ -75,20 +100,19 @@ def list_files(folder: Path, depth: int | None = None) -> list[Path]:
     as files: nothing in them is listed."""
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place)
-        level = len(here.relative_to(folder).parts) + 1
-        # what a link leads to is listed where it really lies, if that is below the folder, too
-        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
-        real = os.path.realpath(place)
+        here, real = Path(place), os.path.realpath(place)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        found += [here / name for name in names if not name.startswith(".")]
+        # what a link leads to is listed where it really lies, if that is below the folder, too
+        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
         films = [name for name in folders if _holds_pictures(here / name)]
+        found += [here / name for name in names if not name.startswith(".")]
         found += [here / name for name in films]
         kept = [name for name in folders if name not in films and not name.startswith(".")]
-        folders[:] = kept if depth is None or level < depth else []
+        deeper = depth is None or len(here.relative_to(folder).parts) + 1 < depth
+        folders[:] = kept if deeper else []
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -99,10 +123,8 @@ def list_videos(folder: Path, depth: int | None = None) -> list[Path]:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    """Whether a folder is a video: it holds numbered pictures and no other folder or video."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    return holds_pictures(names)
+        return holds_pictures([e.name for e in entries if not e.name.startswith(".")])
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:
@@ -125,13 +147,7 @@ def video_key(path: Path) -> str:
     pictures = open_pictures(path)
     if pictures is not None:
         return hash_json([pictures.name, pictures.info.n_frames, *map(_key, pictures.files)])
-    try:
-        content = read_embedded(path)
-    except LookupError as error:
-        raise VideoError(str(error.args[0])) from error
-    if content is None:
-        raise VideoError(f"no video {path}: correct the path, or fetch the file")
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(embedded_video(path)).hexdigest()[:16]
 
 
 def _key(path: Path) -> str:

@@ -18,9 +18,8 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
 from invact_vla.core.limits import short
-from invact_vla.data.readers.hdf5_file import open_hdf5, read_array
+from invact_vla.data.hdf5_file import SUFFIXES, open_hdf5, read_array
 
-SUFFIXES = (".hdf5", ".h5")
 POSITIONS, INITS, VIDEOS = "position_streams", "init_streams", "video_streams"
 
 
@@ -47,8 +46,7 @@ def read_embedded(path: Path) -> bytes | None:
     *group, index = Path(path).relative_to(file).parts
     try:
         with open_hdf5(file) as content:
-            dataset: Any = content["/".join(group)]
-            return np.asarray(dataset[int(index)], np.uint8).tobytes()
+            return np.asarray(content["/".join(group)][int(index)], np.uint8).tobytes()
     except UserError as error:
         raise LookupError(
             f"no video {'/'.join(group)}/{index} in {file} ({short(error)}): fetch the file again"
@@ -59,7 +57,7 @@ def read_shards(file: Path) -> list[BallShard]:
     """Positions and initial values of all samples, without the videos. Raises UserError."""
     try:
         with open_hdf5(file) as content:
-            return [_shard(content, file, name) for name in _names(content[VIDEOS])]
+            return [_shard(content, file, name) for name in sorted(content[VIDEOS])]
     except UserError as error:
         raise UserError(
             f"cannot read {file} as PhyWorld data ({short(error)}): expected the groups {POSITIONS}, "
@@ -67,21 +65,17 @@ def read_shards(file: Path) -> list[BallShard]:
         ) from error
 
 
-def _names(group: Any) -> list[str]:
-    return sorted(group)
-
-
 def _shard(content: Any, file: Path, name: str) -> BallShard:
     positions = read_array(content[POSITIONS][name]).astype(np.float64)
     init = read_array(content[INITS][name]).astype(np.float64)
     count = len(content[VIDEOS][name])
-    if positions.ndim == 3:  # one ball
-        positions = positions[:, :, None]
     if not len(positions) == len(init) == count:
         raise UserError(
-            f"shard {name} of {file} has {len(positions)} positions, {len(init)} initial values "
-            f"and {count} videos: expected equal numbers; fetch the file again"
+            f"shard {name} has {len(positions)} positions, {len(init)} initial values and {count} "
+            "videos, expected equal numbers"
         )
+    if positions.ndim == 3:  # one ball
+        positions = positions[:, :, None]
     videos = tuple(file / VIDEOS / name / str(index) for index in range(count))
     return BallShard(name, positions, init, videos)
 
@@ -96,11 +90,10 @@ def write_shards(
     import h5py
 
     with atomic_file(file) as temporary, h5py.File(temporary, "w") as content:
-        groups: list[Any] = [content.create_group(name) for name in (POSITIONS, INITS, VIDEOS)]
         for number, (positions, init, videos) in enumerate(shards):
-            name = f"{number:05d}"
-            groups[0].create_dataset(name, data=positions)
-            groups[1].create_dataset(name, data=init)
-            dataset = groups[2].create_dataset(name, (len(videos),), h5py.vlen_dtype(np.uint8))
+            content[f"{POSITIONS}/{number:05d}"] = positions
+            content[f"{INITS}/{number:05d}"] = init
+            shape, kind = (len(videos),), h5py.vlen_dtype(np.uint8)
+            dataset = content.create_dataset(f"{VIDEOS}/{number:05d}", shape, kind)
             for index, video in enumerate(videos):
                 dataset[index] = np.frombuffer(video, np.uint8)

@@ -8,6 +8,7 @@ What the path cannot say stands behind it: `?fps=30`, and for demonstrations `ke
 `rotation` as DatasetConfig has them, where they are not the format's own.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_meta import is_lerobot
 from invact_vla.data.readers.rlds import rlds_folders
 from invact_vla.data.source_files import check_file, check_pixels, decode_picture, stack_alike
 from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.data.video.decode import VideoError
+from invact_vla.data.video.decode import VideoError, frame_indices
 from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.hdf5_video import VIDEOS
 from invact_vla.data.video.video_info import VideoInfo
@@ -54,12 +55,10 @@ class PictureVideo:
         fit: Fit = "crop",
         seek: bool = False,
     ) -> np.ndarray:
-        """uint8 (T, H, W, 3), scaled as `decode.decode_frames` does it."""
+        """uint8 (T, H, W, 3), scaled as `frames.decode_frames` does it."""
         import av
 
-        wanted, inverse = np.unique(np.asarray(indices, np.int64), return_inverse=True)
-        if not len(wanted) or wanted[0] < 0:
-            raise ValueError(f"expected a non-empty list of frame indices >= 0, got {indices}")
+        wanted, inverse = np.unique(frame_indices(indices), return_inverse=True)
         if wanted[-1] >= self.info.n_frames:
             raise VideoError(
                 f"{self.path} ends after {self.info.n_frames} frames, frame {wanted[-1]} was wanted: "
@@ -74,6 +73,10 @@ class PictureVideo:
                 array = display.to_array(frame, size, fit)
             found.append(array)
         return stack_alike(str(self.path), found)[inverse.reshape(-1)]
+
+    def all_frames(self, size: int | None = None, fit: Fit = "crop") -> np.ndarray:
+        """All of them, as `frames`."""
+        return self.frames(range(self.info.n_frames), size, fit)
 
 
 def with_options(path: Path, options: Mapping[str, object]) -> Path:
@@ -97,10 +100,8 @@ def open_pictures(path: Path) -> PictureVideo | None:
     path = Path(path)
     if path.is_file():
         return None
-    bare, options = path, {}
-    if "?" in path.name[1:]:
-        name, _, query = path.name.partition("?")
-        bare, options = path.with_name(name), dict(parse_qsl(query))
+    name, mark, query = path.name.partition("?")
+    bare, options = (path.with_name(name), dict(parse_qsl(query))) if name and mark else (path, {})
     if bare.is_dir():
         return _folder(bare, _rate(path, options) or PICTURES_FPS)
     container = next((parent for parent in bare.parents if parent.exists()), None)
@@ -111,8 +112,6 @@ def open_pictures(path: Path) -> PictureVideo | None:
         return None
     try:
         return _demonstration(path, container, "/".join(inside[:-1]), inside[-1], options)
-    except VideoError:
-        raise
     except (UserError, ValueError) as error:
         raise VideoError(str(error)) from error
 
@@ -124,11 +123,11 @@ def _rate(path: Path, options: Mapping[str, str]) -> float | None:
         return None
     try:
         rate = float(text)
-        if 0 < rate < 10_000:
-            return rate
     except ValueError:
-        pass
-    raise VideoError(f"{path}: expected ?fps= and a number of frames per second, got {text!r:.40}")
+        rate = math.nan
+    if not 0 < rate < 10_000:
+        raise VideoError(f"{path}: expected ?fps= and frames per second, got {text!r:.40}")
+    return rate
 
 
 def _folder(folder: Path, fps: float) -> PictureVideo:

@@ -4,9 +4,8 @@ Frame k is the k-th frame that a player shows, from 0: packets that an edit list
 Seconds run from the presentation time of frame 0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -64,12 +63,7 @@ class VideoInfo:
 
 
 def clip_frames(
-    start_s: float,
-    end_s: float,
-    fps: float,
-    n_frames: int,
-    count: int,
-    times: Sequence[float] = (),
+    start_s: float, end_s: float, fps: float, n_frames: int, count: int, times: Sequence[float] = ()
 ) -> np.ndarray:
     """`count` frames spread over [start_s, end_s): the frames on screen at the midpoints of equal
     parts. times: seconds of all frames where the rate varies (fps: the mean rate).
@@ -79,9 +73,7 @@ def clip_frames(
     Span sampling of 8 frames, as the InvAct page's clips (spec: input, "clip.fps: span").
     """
     if count < 1 or n_frames < 1 or fps <= 0:
-        raise ValueError(
-            f"count, n_frames and fps must be positive, got {count}, {n_frames}, {fps}"
-        )
+        raise ValueError(f"count, n_frames, fps must be positive: {count}, {n_frames}, {fps}")
     if not 0 <= start_s < end_s:
         raise ValueError(f"expected 0 <= start_s < end_s, got {start_s} and {end_s}")
     duration_s = n_frames / fps
@@ -109,63 +101,43 @@ def pair_frames(
     return info.nearest(np.linspace(first_s, last_s, count))
 
 
-@dataclass(frozen=True)
-class Stamps:
-    """Time stamps of a video's packets, in ticks of `tick` seconds. shown: of those that are shown,
-    ascending; empty if any is unknown. count: how many are shown. certain: decoding begins with
-    shown[0]; last: ticks that the last frame stays.
+def read_info(
+    packets: Iterable[Any], stream: Any, first_decoded: Callable[[], int | None]
+) -> VideoInfo | None:
+    """What the time stamps of all packets and the header tell; None without frames or a rate.
+
+    first_decoded: gives the time stamp (ticks) of the first frame that decoding gives; asked where the
+    packets do not tell it. The rate is constant if every frame is within a tick of k / fps, with the
+    header's rate or the mean.
     """
-
-    shown: list[int]
-    count: int
-    certain: bool
-    last: int
-    tick: Fraction
-
-    def cut(self, first: int | None) -> "Stamps":
-        """Without what lies before the first frame that decoding gives."""
-        shown = [stamp for stamp in self.shown if first is not None and stamp >= first]
-        count = len(shown) if shown else self.count
-        return Stamps(shown, count, True, self.last, self.tick)
-
-
-def read_stamps(packets: Iterable[Any], tick: Fraction) -> Stamps:
-    """Read the time stamps of packets, all to the end, without decoding."""
-    shown: list[tuple[int | None, int]] = []
+    size, tick = (stream.height, stream.width), float(stream.time_base)
+    rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    shown: list[tuple[int | None, int]] = []  # time stamp and duration, in ticks
     key: int | None = None  # of the first packet, if decoding can begin there
     for number, packet in enumerate(packets):
         if number == 0 and packet.is_keyframe:
             key = packet.pts
         if packet.size and not packet.is_discard:
             shown.append((packet.pts, packet.duration or 0))
-    stamps = sorted((pts, lasts) for pts, lasts in shown if pts is not None)
-    if len(stamps) < len(shown) or not stamps:
-        return Stamps([], len(shown), False, 0, tick)
-    pts = [stamp for stamp, _ in stamps]
-    return Stamps(pts, len(pts), key is not None and key <= pts[0], stamps[-1][1], tick)
-
-
-def video_info(stamps: Stamps, start: int | None, stream: Any) -> VideoInfo | None:
-    """What time stamps and the header tell; None without frames or without a rate. start: time stamp
-    of frame 0, in ticks.
-
-    The rate is constant if every frame is within a tick of k / fps, with the header's rate or the mean.
-    """
-    size, tick = (stream.height, stream.width), stamps.tick
-    start_s = None if start is None else float(start * tick)
-    rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    if not stamps.shown:
-        known = stamps.count and rates
-        return VideoInfo(stamps.count, rates[0], *size, start_s) if known else None
-    seconds = (np.array(stamps.shown, np.int64) - stamps.shown[0]) * float(tick)
+    ordered = sorted((pts, ticks) for pts, ticks in shown if pts is not None)
+    stamps = [pts for pts, _ in ordered] if len(ordered) == len(shown) else []
+    if stamps and key is not None and key <= stamps[0]:
+        start = stamps[0]
+    else:
+        start = first_decoded() if shown else None
+        stamps = [pts for pts in stamps if start is not None and pts >= start]
+    start_s = None if start is None else start * tick
+    if not stamps:
+        return VideoInfo(len(shown), rates[0], *size, start_s) if shown and rates else None
+    seconds = (np.array(stamps, np.int64) - stamps[0]) * tick
     count = len(seconds)
     if count > 1 and seconds[-1] > 0:
         rates.append((count - 1) / seconds[-1])
     for rate in rates:
-        if np.abs(seconds - np.arange(count) / rate).max() <= float(tick) * 1.001:
+        if np.abs(seconds - np.arange(count) / rate).max() <= tick * 1.001:
             return VideoInfo(count, rate, *size, start_s)
     if not rates:
         return None
-    duration_s = seconds[-1] + (float(stamps.last * tick) or 1 / rates[-1])
+    duration_s = seconds[-1] + (ordered[-1][1] * tick or 1 / rates[-1])
     times = tuple(np.round(seconds, 6).tolist())
     return VideoInfo(count, count / duration_s, *size, start_s, times)

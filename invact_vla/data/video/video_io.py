@@ -9,14 +9,9 @@ import numpy as np
 from invact_vla.core.files import atomic_file
 
 # mbtree=0: with macroblock trees libx264 gives different bytes for equal frames, even in one thread
-ENCODERS = {
-    "h264": (
-        "libx264",
-        "mp4",
-        {"preset": "veryfast", "x264-params": "threads=1:lookahead_threads=1:mbtree=0"},
-    ),
-    "vp9": ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8", "b": "0"}),
-}
+X264 = {"preset": "veryfast", "x264-params": "threads=1:lookahead_threads=1:mbtree=0"}
+VP9 = {"deadline": "realtime", "cpu-used": "8", "b": "0"}
+ENCODERS = {"h264": ("libx264", "mp4", X264), "vp9": ("libvpx-vp9", "webm", VP9)}
 
 
 def write_video(
@@ -37,14 +32,9 @@ def write_video(
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
         raise ValueError(f"expected uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
-    name, container_format, options = ENCODERS[codec]
-    container_options = {"fflags": "+bitexact"}
-    with (
-        atomic_file(path) as temporary,
-        av.open(
-            str(temporary), "w", format=container_format, options=container_options
-        ) as container,
-    ):
+    name, form, options = ENCODERS[codec]
+    exact = {"fflags": "+bitexact"}
+    with atomic_file(path) as temporary, av.open(str(temporary), "w", form, exact) as container:
         rate = Fraction(fps).limit_denominator(1000)
         stream: Any = container.add_stream(name, rate=rate, options={**options, "crf": str(crf)})
         stream.height, stream.width = frames.shape[1:3]

@@ -1,4 +1,6 @@
-"""One random view and one color change for a whole clip. Never a flip: left and right are actions.
+"""One random view and one color change for a whole clip, and a camera that moves if wanted.
+
+Never a flip: left and right are actions.
 
 B clips, T frames, H W pixels of the stored frames, S pixels of the model's input.
 """
@@ -14,13 +16,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Strength of the augmentation; every draw holds for the whole clip."""
+    """Strength of the augmentation; every draw but the camera's motion holds for the whole clip."""
 
     # side of the crop as a share of the frame, drawn between the two; above 1 the frame's border is
     # repeated around it
     crop_scale: tuple[float, float] = (0.6, 1.1)
     rotation: float = 15.0  # degrees, drawn in [-this, this]
     aspect_jitter: float = 0.15  # width over height drawn in [1 - this, 1 + this]
+    # motion of the camera on top of the clip's own: pan, zoom, roll, shake; the largest pan over a clip,
+    # as a share of the frame, is drawn in [0, this]
+    camera_motion: float = 0.0
     min_temporal_crop: float = 0.8  # part of the clip's time that is kept, drawn in [this, 1]
     brightness: float = 0.2  # added to all pixels, drawn in [-this, this]
     contrast: float = 0.3  # factor drawn in [1 - this, 1 + this]
@@ -38,10 +43,10 @@ class AugmentConfig:
         if not 0 < self.min_temporal_crop <= 1 or not 0 <= self.shuffle_channels <= 1:
             raise ValueError("min_temporal_crop must be in (0, 1] and shuffle_channels in [0, 1]")
         shares = (self.contrast, self.color, self.aspect_jitter, self.static_frame_mixup)
-        if self.brightness < 0 or not all(0 <= x < 1 for x in shares):
+        if self.brightness < 0 or not all(0 <= x < 1 for x in (*shares, self.camera_motion)):
             raise ValueError(
-                "brightness must be >= 0; contrast, color, aspect_jitter and "
-                "static_frame_mixup in [0, 1)"
+                "brightness must be >= 0; contrast, color, aspect_jitter, static_frame_mixup and "
+                "camera_motion in [0, 1)"
             )
 
 
@@ -49,15 +54,20 @@ def augment(
     frames: np.ndarray, size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> Tensor:
     """uint8 (B, T, H, W, 3) -> float32 (B, T, S, S, 3) in [0, 1], bilinear."""
-    count = len(frames)
+    count, times = frames.shape[:2]
     planes = torch.from_numpy(frames).movedim(-1, 2).contiguous().float()
     _shuffle_channels(planes, config.shuffle_channels, rng)
-    theta = torch.from_numpy(_view(count, config, rng))
-    grid = F.affine_grid(theta, [count, 1, size, size], align_corners=False)
-    pixels = F.grid_sample(planes.flatten(1, 2), grid, padding_mode="border", align_corners=False)
-    pixels = rearrange(pixels, "b (t c) h w -> b t h w c", c=3)
+    theta = _view(count, config, rng)
     if config.static_frame_mixup:
-        pixels = _on_a_still_frame(pixels, config.static_frame_mixup, rng)
+        planes = _on_a_still_frame(planes, config.static_frame_mixup, rng)
+    if config.camera_motion:
+        theta = _moved(theta, times, config.camera_motion, rng).reshape(-1, 2, 3)
+        planes = planes.flatten(0, 1)  # a view a frame
+    else:
+        planes = planes.flatten(1, 2)
+    grid = F.affine_grid(torch.from_numpy(theta), [len(theta), 1, size, size], align_corners=False)
+    pixels = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    pixels = rearrange(pixels.reshape(count, times, 3, size, size), "b t c h w -> b t h w c")
     return _recolor(pixels, config, rng)
 
 
@@ -74,18 +84,42 @@ def _view(count: int, config: AugmentConfig, rng: np.random.Generator) -> np.nda
     return theta
 
 
+def _moved(theta: np.ndarray, times: int, largest: float, rng: np.random.Generator) -> np.ndarray:
+    """The views of T frames under a camera that drifts, sways and shakes: (B, 2, 3) -> float32 (B, T, 2,
+    3). Pan (x, y), zoom and roll are each a line, two slow sines and a little noise."""
+    count = len(theta)
+    time = np.linspace(-0.5, 0.5, times)[None, :, None]  # (1, T, 1), of (B, T, 4)
+    draw = lambda low, high, *shape: rng.uniform(low, high, (count, *shape, 4))
+    path = draw(-1, 1, 1) * time + draw(-0.1, 0.1, times)
+    for _ in range(2):
+        path = path + draw(-0.4, 0.4, 1) * np.sin(
+            2 * np.pi * (draw(0.5, 2.5, 1) * time + draw(0, 1, 1))
+        )
+    # pan in coordinates of [-1, 1]; roll in rad and log zoom are smaller than a pan
+    path = path * draw(0, largest, 1) * (2.0, 2.0, 0.6, 0.6)
+    zoom, roll = np.exp(path[..., 2]), path[..., 3]
+    own = np.empty((count, times, 2, 3))
+    own[..., 0, 0], own[..., 0, 1] = zoom * np.cos(roll), -zoom * np.sin(roll)
+    own[..., 1, 0], own[..., 1, 1] = zoom * np.sin(roll), zoom * np.cos(roll)
+    own[..., 2] = path[..., :2]
+    moved = theta[:, None, :, :2] @ own
+    moved[..., 2] += theta[:, None, :, 2]
+    return moved.astype(np.float32)
+
+
 def _shuffle_channels(planes: Tensor, probability: float, rng: np.random.Generator) -> None:
     """Of the chosen clips of (B, T, 3, H, W), in place."""
     for index in np.flatnonzero(rng.random(len(planes)) < probability):
         planes[index] = planes[index][:, rng.permutation(3)]
 
 
-def _on_a_still_frame(pixels: Tensor, largest: float, rng: np.random.Generator) -> Tensor:
-    """Each clip mixed with one frame of another, by weights drawn in [0, largest]."""
-    count, times = pixels.shape[:2]
+def _on_a_still_frame(planes: Tensor, largest: float, rng: np.random.Generator) -> Tensor:
+    """Each clip of (B, T, 3, H, W) mixed with one frame of another, by weights drawn in [0, largest]: a
+    place that moves with the camera, as the clip's own does."""
+    count, times = planes.shape[:2]
     other = (np.arange(count) + rng.integers(1, max(2, count), count)) % count
-    still = pixels[torch.from_numpy(other), torch.from_numpy(rng.integers(times, size=count))]
-    return torch.lerp(pixels, still[:, None], _per_clip(rng.uniform(0, largest, (count, 1))))
+    still = planes[torch.from_numpy(other), torch.from_numpy(rng.integers(times, size=count))]
+    return torch.lerp(planes, still[:, None], _per_clip(rng.uniform(0, largest, (count, 1))))
 
 
 def _recolor(pixels: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:

@@ -1,4 +1,5 @@
-"""What of a clip's frames the encoder is shown: colors, frame differences, optical flow.
+"""What of a clip's frames the encoder is shown: colors, frame differences (as they are, or without the
+camera's motion), optical flow.
 
 B clips, T frames, H W pixels; every stream has three channels and is scaled by the clip itself.
 Streams are fastest of pixels in the order of `planes`.
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from latent_actions.encoder.inputs.camera_motion import steadied
 from latent_actions.encoder.inputs.flow import dense_flow
 
 _SMALLEST_SPREAD = 0.01  # of full scale: what is stiller than this is not amplified to 1
@@ -33,6 +35,13 @@ def difference(pixels: Tensor) -> Tensor:
     return _per_pair(pixels[:, 1:] - pixels[:, :-1])
 
 
+def steady(pixels: Tensor) -> Tensor:
+    """Change to the next frame once the camera's motion between the two is taken back; 0 where the next
+    frame does not reach."""
+    following, inside = steadied(pixels)
+    return _per_pair((following - pixels[:, :-1]) * inside)
+
+
 def flow(pixels: Tensor) -> Tensor:
     """Optical flow to the next frame, (x, y, length) in shares of the frame's width."""
     moved = dense_flow(pixels) / pixels.shape[-2]
@@ -50,7 +59,7 @@ def _per_pair(change: Tensor) -> Tensor:
 
 
 PIXEL_STREAMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rgb": rgb, "diff": difference, "flow": flow,
+    "rgb": rgb, "diff": difference, "steady": steady, "flow": flow,
 }  # fmt: skip
 
 

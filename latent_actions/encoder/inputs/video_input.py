@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from invact_vla.data.video.decode import decode_frames, probe
+from invact_vla.data.video.frames import decode_frames, probe
 from invact_vla.data.video.video_info import clip_frames
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.core.limits import short, some
-from invact_vla.data.video.decode import Fit
+from invact_vla.data.video.display import Fit
 from latent_actions.labelers.vector_quantizers import VectorQuantization
 
 CODE_LENGTHS = (1, 2, 4, 16, 64, 256)

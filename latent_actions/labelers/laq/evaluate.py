@@ -88,18 +88,9 @@ class LaqReport:
 def evaluate(model: LatentActionQuantizer, frames: np.ndarray, seed: int) -> LaqReport:
     """Measure on held-out pairs, uint8 (N, 2, H, W, 3), where the model is. Shuffled codes come from
     other pairs."""
-    model.eval()
-    device = model.device
-    found = torch.cat([model.codes(video) for video in _videos(frames, device)])
-    vectors, codes = model.vq.decode(found), found.cpu().numpy()
-    other = torch.from_numpy(_derangement(len(codes), np.random.default_rng([seed, 0]))).to(device)
-    errors = {
-        "true": _errors(model, frames, lambda i: vectors[i]),
-        "shuffled": _errors(model, frames, lambda i: vectors[other[i]]),
-        "zero": _errors(model, frames, lambda i: torch.zeros_like(vectors[i])),
-    }
+    codes, errors = pair_errors(model, frames, seed)
+    change = errors["copy"]
     pairs = [(v[:, :, 0], v[:, :, 1]) for v in _videos(frames, CPU)]
-    change = np.concatenate([_square(first, second) for first, second in pairs])
     moved = [(first - second).abs().mean(dim=(1, 2, 3)).numpy() for first, second in pairs]
     static = np.concatenate(moved) < STATIC_CHANGE
     moving = ~static
@@ -112,6 +103,28 @@ def evaluate(model: LatentActionQuantizer, frames: np.ndarray, seed: int) -> Laq
         moving_shuffled=_r2(errors["shuffled"][moving], change[moving]),
         static_fraction=float(static.mean()),
     )
+
+
+@torch.no_grad()
+@exact()
+def pair_errors(
+    model: LatentActionQuantizer, frames: np.ndarray, seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Codes, int64 (N, K), of pairs, uint8 (N, 2, H, W, 3), and mean squared errors of the second frame,
+    float64 (N,): as predicted with the `true` codes, with those of other pairs (`shuffled`) and with
+    `zero` vectors, and of the first frame in its place (`copy`)."""
+    model.eval()
+    device = model.device
+    found = torch.cat([model.codes(video) for video in _videos(frames, device)])
+    vectors, codes = model.vq.decode(found), found.cpu().numpy()
+    other = torch.from_numpy(derangement(len(codes), np.random.default_rng([seed, 0]))).to(device)
+    copies = [_square(video[:, :, 0], video[:, :, 1]) for video in _videos(frames, CPU)]
+    return codes, {
+        "true": _errors(model, frames, lambda i: vectors[i]),
+        "shuffled": _errors(model, frames, lambda i: vectors[other[i]]),
+        "zero": _errors(model, frames, lambda i: torch.zeros_like(vectors[i])),
+        "copy": np.concatenate(copies),
+    }
 
 
 @torch.no_grad()
@@ -152,7 +165,7 @@ def _r2(error: np.ndarray, change: np.ndarray) -> float:
     return float(1 - error.mean() / change.mean()) if change.any() else math.nan
 
 
-def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
+def derangement(count: int, rng: np.random.Generator) -> np.ndarray:
     """A permutation that moves every item: a cycle through a random order."""
     order = rng.permutation(count)
     moved = np.empty(count, np.int64)

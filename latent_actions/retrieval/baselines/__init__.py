@@ -20,10 +20,9 @@ from latent_actions.retrieval.baselines.hub import (
     TimesformerBaselineConfig,
     Vjepa2BaselineConfig,
 )
-from latent_actions.retrieval.baselines.lapa import LapaBaselineConfig
 from latent_actions.retrieval.baselines.lift import LiftConfig
+from latent_actions.retrieval.baselines.ours import LapaBaselineConfig, TrainedConfig
 from latent_actions.retrieval.baselines.suml import SumlConfig
-from latent_actions.retrieval.baselines.trained import TrainedConfig
 from latent_actions.retrieval.baselines.video_text import EgoVlpConfig, EgoVlpV2Config, LaVilaConfig
 from latent_actions.retrieval.baselines.vila import VilaConfig
 

@@ -14,8 +14,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from latent_actions.retrieval.baselines.baseline import SIGNED, BaselineConfig
-from latent_actions.retrieval.baselines.weights import KeyLayout, PublishedConfig
+from latent_actions.retrieval.baselines.baseline import (
+    SIGNED,
+    BaselineConfig,
+    KeyLayout,
+    PublishedConfig,
+)
 
 CONTEXT = 2  # frames that one embedding sees: an earlier one and itself
 _HIDDEN, _REGIONS = 256, 4  # width of the pooled pair; two hands, two objects

@@ -12,8 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latent_actions.retrieval.baselines.baseline import CLIP_COLORS, BaselineConfig, per_frame
-from latent_actions.retrieval.baselines.weights import KeyLayout, PublishedConfig
+from latent_actions.retrieval.baselines.baseline import (
+    CLIP_COLORS,
+    BaselineConfig,
+    KeyLayout,
+    PublishedConfig,
+    per_frame,
+)
 
 KEPT_FRACTION = 0.3  # of the patches
 

@@ -4,7 +4,6 @@ Weights that do not fit, frames that are ignored and vectors that do not tell cl
 seconds, before hours of embedding.
 """
 
-import logging
 import time
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from latent_actions.retrieval.baselines import BaselineConfig, Embed, load_baseline, name_of
 
-logger = logging.getLogger(__name__)
 CLIPS = 4  # drawn: a square that moves over a texture
 _SIDE = 0.25  # of the moving square, over the frame
 
@@ -54,13 +52,9 @@ def check(embed: Embed, clips: np.ndarray) -> dict[str, float]:
     cosines = vectors @ vectors.T
     others = cosines[~np.eye(len(clips), dtype=bool)]
     if not np.isfinite(vectors).all():
-        raise UserError(
-            "the vectors are not finite: the weights file is damaged or of another size"
-        )
+        raise UserError("the vectors are not finite: the weights are damaged or of another size")
     if others.min() > 1 - 1e-6:
-        raise UserError(
-            "all clips have the same vector: the weights are not those of a trained network"
-        )
+        raise UserError("all clips have the same vector: the weights are not of a trained network")
     return {
         "dimensions": vectors.shape[1],
         "ms_per_clip": 1000 * elapsed_s / len(clips),

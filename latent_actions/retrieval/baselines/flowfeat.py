@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from latent_actions.retrieval.baselines.baseline import (
     IMAGENET,
     BaselineConfig,
+    KeyLayout,
     Pool,
+    PublishedConfig,
     per_frame,
     pool_frames,
 )
 from latent_actions.retrieval.baselines.vit import VitShape, image_vit, resize_as_dino
-from latent_actions.retrieval.baselines.weights import KeyLayout, PublishedConfig
 
 FEATURES = 128  # channels of the decoder and of its output
 _LEVELS = (1, 2, 3, 4)

@@ -17,16 +17,14 @@ from latent_actions.retrieval.baselines.baseline import (
     IMAGENET,
     BaselineConfig,
     Forward,
-    Preprocess,
-    per_frame,
-)
-from latent_actions.retrieval.baselines.vit import VitShape, image_vit
-from latent_actions.retrieval.baselines.weights import (
     KeyLayout,
+    Preprocess,
     PublishedConfig,
     fit_weights,
+    per_frame,
     read_state,
 )
+from latent_actions.retrieval.baselines.vit import VitShape, image_vit
 
 HEADS, LAYERS = 8, 4
 

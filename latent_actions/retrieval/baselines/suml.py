@@ -18,18 +18,15 @@ from latent_actions.retrieval.baselines.baseline import (
     KINETICS,
     BaselineConfig,
     Forward,
+    KeyLayout,
     Preprocess,
+    PublishedConfig,
 )
-from latent_actions.retrieval.baselines.weights import KeyLayout, PublishedConfig
 
 ALPHA = 4  # frames of the fast pathway for each of the slow one
 BETA = 8  # channels of the slow pathway for each of the fast one
 _FUSED = 2  # channels that a fusion adds, over those of the fast pathway
 _STAGES = (2, 3, 4, 5)
-LAYOUT = KeyLayout(
-    rename=(("s1.s0_stem.", "s1.pathway0_stem."), ("s1.s1_stem.", "s1.pathway1_stem."), ("s", "s")),
-    unused=(r"s\d(_fuse)?_t\.", r"head", r"global_con_head\.", r"cls_loss"),
-)
 
 
 def _conv(inside: int, out: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:
@@ -151,7 +148,12 @@ class SumlConfig(PublishedConfig):
     size: int = 256  # frame size (px)
     batch_size: int = 4  # clips per forward pass
 
-    layout: ClassVar[KeyLayout] = LAYOUT
+    layout: ClassVar[KeyLayout] = KeyLayout(
+        rename=(
+            ("s1.s0_stem.", "s1.pathway0_stem."), ("s1.s1_stem.", "s1.pathway1_stem."), ("s", "s")
+        ),
+        unused=(r"s\d(_fuse)?_t\.", r"head", r"global_con_head\.", r"cls_loss"),
+    )  # fmt: skip
     preprocess: ClassVar[dict[str, Any]] = {"colors": KINETICS, "mode": "bilinear"}
 
     def __post_init__(self) -> None:
@@ -164,6 +166,4 @@ class SumlConfig(PublishedConfig):
 
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         prepare, model = super().load(device)
-        return prepare, lambda clips: model(
-            clips.flip(2)
-        )  # its loader decodes with OpenCV: blue first
+        return prepare, lambda clips: model(clips.flip(2))  # its loader, OpenCV, has blue first

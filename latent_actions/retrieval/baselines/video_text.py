@@ -20,10 +20,12 @@ from latent_actions.retrieval.baselines.baseline import (
     BaselineConfig,
     Color,
     Forward,
+    KeyLayout,
     Preprocess,
+    fit_weights,
+    read_state,
 )
 from latent_actions.retrieval.baselines.vit import SpaceTimeTransformer, VitShape
-from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 # LaViLa's own numbers for its CLIP-started models (not CLIP's), over 255
 LAVILA_COLORS: tuple[Color, Color] = (

@@ -4,14 +4,17 @@ No code or weights are public, and its objective needs robot actions, which huma
 are its parts: a frame encoder, an inverse model that infers the latent action of a frame pair, a
 forward model that predicts the later frame's features (of a slowly following copy of the encoder),
 and a contrast that pulls equal actions together over views. Here actions are equal when they have
-the same verb. `invact encoder vila` trains it; the clip vector is the mean latent action.
+the same verb. The clip vector is the mean latent action. `invact encoder vila` trains it on the clips
+that InvAct trains on:
+
+    <out>/vila/          config.json, model.safetensors (baseline `type: vila`)
+    <out>/metrics.jsonl  losses
 
 B clips, T frames, S frame size (px), d width of frame features, D width of a latent action.
 """
 
-import dataclasses
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +24,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invact_vla.core.files import atomic_folder, read_json, write_json
-from invact_vla.training.device import CPU
+from invact_vla.core.run_folder import open_run
+from invact_vla.training.device import CPU, stage_device
+from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.untrusted.model_config import decode_config, on_meta
+from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
+from latent_actions.encoder.inputs.augment import AugmentConfig
+from latent_actions.encoder.inputs.batches import ClipBatches, ClipTextConfig
+from latent_actions.encoder.inputs.clips import ClipData, VideoClips
+from latent_actions.encoder.inputs.sampler import SamplerConfig
 from latent_actions.encoder.losses import multi_positive_infonce
 from latent_actions.encoder.model import Batch
 from latent_actions.labelers.labeler import subfolder_or_self
@@ -30,9 +40,11 @@ from latent_actions.retrieval.baselines.baseline import (
     SIGNED,
     BaselineConfig,
     Forward,
+    KeyLayout,
     Preprocess,
+    fit_weights,
+    read_state,
 )
-from latent_actions.retrieval.baselines.weights import KeyLayout, fit_weights, read_state
 
 PART = "vila"  # folder of a training run that holds the model
 MAX_FRAMES = 1024
@@ -58,10 +70,7 @@ class VilaShape:
         if min(self.size, self.channels, self.width, self.latent) < 1 or self.frames > MAX_FRAMES:
             raise ValueError(f"sizes must be at least 1 and frames at most {MAX_FRAMES}")
         if self.size % 2**_STRIDES or self.channels % _GROUPS:
-            raise ValueError(
-                f"size must be a multiple of {2**_STRIDES} and channels of {_GROUPS}, "
-                f"got {self.size} and {self.channels}"
-            )
+            raise ValueError(f"size must be a multiple of {2**_STRIDES}, channels of {_GROUPS}")
         if not 1 <= self.offset < self.frames:
             raise ValueError(f"expected 1 <= offset < frames, got {self.offset} and {self.frames}")
         if self.contrast < 0 or self.temperature <= 0:
@@ -148,7 +157,7 @@ class Vila(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors, atomically."""
         with atomic_folder(Path(folder)) as temporary:
-            write_json(temporary / "config.json", dataclasses.asdict(self.shape))
+            write_json(temporary / "config.json", asdict(self.shape))
             save_file(self.state_dict(), temporary / "model.safetensors")
 
 
@@ -171,3 +180,51 @@ class VilaConfig(BaselineConfig):
             frames=shape.frames, size=shape.size, stretch=True, colors=SIGNED, mode="bilinear"
         )
         return prepare, model.embed
+
+
+@dataclass(frozen=True, kw_only=True)
+class VilaTrainConfig:
+    """Training of our VILA."""
+
+    out: Path  # run folder
+    data: ClipData = field(default_factory=VideoClips)  # clips; those of the train split are used
+    model: VilaShape = field(default_factory=VilaShape)  # sizes and loss
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)  # how batches are drawn
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # crops and colors
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, batch_size=128))  # loop
+    workers: int = 2  # decoding processes
+    seed: int = 0  # weights, batches and augmentation
+    overwrite: bool = False  # replace a run folder of another config
+    device: str = "auto"  # where it is trained: auto | cpu | cuda | cuda:N | mps
+
+
+def main(config: VilaTrainConfig) -> Path:
+    """Train and save; returns the run folder."""
+    run = open_run(
+        config.out, config, inputs=config.data.parents(), overwrite=config.overwrite,
+        seed=config.seed,
+    )  # fmt: skip
+    if run.finished:
+        return run.folder
+    shape, folder = config.model, run.folder / "frames"
+    table = config.data.table(shape.frames, folder, config.workers, ("train",))
+    batches = ClipBatches(
+        table, table.rows_of("train"), size=shape.size, sampler=config.sampler,
+        augmentation=config.augment, text=ClipTextConfig(), seed=config.seed,
+    )  # fmt: skip
+    torch.manual_seed(config.seed)
+    model = Vila(shape)
+    loop = replace(config.loop, seed=config.seed)
+    fit(
+        model, lambda model, batch, step: model(batch), lambda step: batches(step, loop.batch_size),
+        loop, run.folder, after_step=_follow, description="train VILA",
+        device=stage_device(run, config.device),
+    )  # fmt: skip
+    model.save_pretrained(run.folder / PART)
+    run.finish({"parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)})
+    return run.folder
+
+
+def _follow(model: nn.Module, step: int, metrics: dict[str, float]) -> None:
+    assert isinstance(model, Vila)
+    model.follow()

@@ -3,6 +3,7 @@
 from latent_actions.retrieval.benchmarks.atomic import AtomicBenchmark
 from latent_actions.retrieval.benchmarks.chirality import ChiralityBenchmark
 from latent_actions.retrieval.benchmarks.commitment import CommitmentBenchmark
+from latent_actions.retrieval.benchmarks.cross_place import CrossPlaceBenchmark
 from latent_actions.retrieval.benchmarks.keystep import KeystepBenchmark
 from latent_actions.retrieval.benchmarks.language import LanguageBenchmark
 from latent_actions.retrieval.benchmarks.ntu import NtuBenchmark
@@ -11,6 +12,7 @@ from latent_actions.retrieval.benchmarks.scene_bias import SceneBiasBenchmark
 from latent_actions.retrieval.benchmarks.ssv2 import Ssv2Benchmark
 
 __all__ = [
-    "AtomicBenchmark", "ChiralityBenchmark", "CommitmentBenchmark", "KeystepBenchmark",
-    "LanguageBenchmark", "NtuBenchmark", "PhyWorldBenchmark", "SceneBiasBenchmark", "Ssv2Benchmark",
+    "AtomicBenchmark", "ChiralityBenchmark", "CommitmentBenchmark", "CrossPlaceBenchmark",
+    "KeystepBenchmark", "LanguageBenchmark", "NtuBenchmark", "PhyWorldBenchmark",
+    "SceneBiasBenchmark", "Ssv2Benchmark",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from latent_actions.retrieval.probe import chance_of, probe_hits
 from latent_actions.retrieval.ranking import Pool, nearer_rate, pool_levels, ranked
 from latent_actions.retrieval.results import Row, Scorer
 from latent_actions.retrieval.scenes import OWN
-from latent_actions.video.opposites import direction_of
+from latent_actions.video.verbs import direction_of
 
 SMALLEST = 2  # clips of each direction that a pair needs
 Pairs = dict[str, dict[int, str]]  # {pair: {row: "forth" | "back"}}

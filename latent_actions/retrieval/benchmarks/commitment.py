@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import probe
+from invact_vla.data.video.frames import probe
 from invact_vla.data.video.video_info import clip_frames
 from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder
@@ -37,6 +37,10 @@ class CommitmentBenchmark(Benchmark):
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         if encoder.tokens is None:
             raise UserError("the encoder has no commit blocks with registers, so no committed set")
+        if encoder.focused:
+            raise UserError(
+                "the encoder's patches lie in a part of the frame, the masks in all of it"
+            )
         folder, moments = self._folder(context), context.moments
         records, score = context.records(), self.scorer(context, encoder)
         setting = f"coverage >= {self.coverage:g}"

@@ -10,9 +10,9 @@ import numpy as np
 
 from latent_actions.retrieval.benchmark import Benchmark
 from latent_actions.retrieval.benchmarks.zero_shot import ZeroShotBenchmark, ZeroShotProtocol
-from latent_actions.video.opposites import OPPOSITES, direction_of
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.sources import Ssv2Source
+from latent_actions.video.verbs import OPPOSITES, direction_of
 
 
 @Benchmark.register_subclass("ssv2")

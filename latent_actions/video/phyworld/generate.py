@@ -7,7 +7,6 @@ velocities and radii are the ground truth, in init_streams. Nothing is simulated
 downloading.
 """
 
-import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,8 @@ from latent_actions.video.phyworld.motion import (
 )
 from latent_actions.video.workers import run_parallel
 
-logger = logging.getLogger(__name__)
 FOLDER = "id_ood_data"
-COLOURS = ((255.0, 0.0, 0.0), (0.0, 0.0, 255.0))
+COLORS = ((255.0, 0.0, 0.0), (0.0, 0.0, 255.0))
 SPLIT_NAMES = ("30K", "eval")  # of the training and of the evaluation files
 
 
@@ -68,44 +66,36 @@ def main(config: PhyWorldConfig) -> Path:
     if run.finished:
         return run.folder
     files = {}
-    for split, (name, count) in enumerate(
-        zip(SPLIT_NAMES, (config.train, config.val), strict=True)
-    ):
+    counts = zip(SPLIT_NAMES, (config.train, config.val), strict=True)
+    for split, (name, count) in enumerate(counts):
         for scenario in SCENARIOS if count else ():
             file = run.folder / FOLDER / f"{scenario}_{name}.hdf5"
             files[file.name] = count
             if not file.exists():
-                _write_file(file, config, scenario, split, count)
+                starts = range(0, count, config.shard)
+                jobs = [(config, scenario, split, start, count) for start in starts]
+                made = run_parallel(_make_shard, jobs, config.workers)
+                shards = dict(tqdm(made, file.stem, len(jobs), unit="shard", leave=False))
+                write_shards(file, [shards[start] for start in starts])
     run.finish({"samples": files})
     return run.folder
 
 
-def _write_file(
-    file: Path, config: PhyWorldConfig, scenario: Scenario, split: int, count: int
-) -> None:
-    jobs = [
-        (config, scenario, split, start, min(start + config.shard, count))
-        for start in range(0, count, config.shard)
-    ]
-    made = {}
-    with tqdm(total=count, desc=file.stem, unit="sample", mininterval=1.0, leave=False) as bar:
-        for start, shard in run_parallel(_make_shard, jobs, config.workers):
-            made[start] = shard
-            bar.update(len(shard[2]))
-    write_shards(file, [made[start] for start in sorted(made)])
-
-
 def _make_shard(job: tuple) -> tuple[int, tuple[np.ndarray, np.ndarray, list[bytes]]]:
     """(first index, (positions, init, MP4 files)) of a run of samples."""
-    config, scenario, split, start, end = job
-    samples = [sample_at(config, scenario, split, index) for index in range(start, end)]
+    config, scenario, split, start, count = job
+    indices = range(start, min(start + config.shard, count))
+    samples = [sample_at(config, scenario, split, index) for index in indices]
     positions = np.stack([sample.positions for sample in samples])
     if positions.shape[2] == 1:  # one ball is published without its axis
         positions = positions[:, :, 0]
-    init = np.array([sample.init for sample in samples])
+    videos = []
     with tempfile.TemporaryDirectory() as folder:
-        videos = [_encode(draw(s, config.size), Path(folder) / "v.mp4") for s in samples]
-    return start, (positions, init, videos)
+        path = Path(folder) / "v.mp4"
+        for sample in samples:
+            write_video(path, draw(sample, config.size), 1 / FRAME_S)
+            videos.append(path.read_bytes())
+    return start, (positions, np.array([sample.init for sample in samples]), videos)
 
 
 def sample_at(config: PhyWorldConfig, scenario: Scenario, split: int, index: int) -> Sample:
@@ -119,15 +109,10 @@ def draw(sample: Sample, size: int) -> np.ndarray:
     centers = ((np.arange(size) + 0.5) / size * WORLD).astype(np.float32)
     pixel = WORLD / size
     frames = np.full((len(sample.positions), size, size, 3), 255.0, np.float32)
-    for ball, (radius, color) in enumerate(zip(sample.radii, COLOURS, strict=False)):
+    for ball, (radius, color) in enumerate(zip(sample.radii, COLORS, strict=False)):
         x, y = sample.positions[:, ball].T.astype(np.float32)
         dx = centers[None, None, :] - x[:, None, None]
         dy = centers[None, ::-1, None] - y[:, None, None]
         cover = np.clip((radius - np.hypot(dx, dy)) / np.float32(pixel) + 0.5, 0, 1)[..., None]
         frames += cover * (np.array(color, np.float32) - frames)
     return np.rint(frames).astype(np.uint8)
-
-
-def _encode(frames: np.ndarray, path: Path) -> bytes:
-    write_video(path, frames, 1 / FRAME_S)
-    return path.read_bytes()

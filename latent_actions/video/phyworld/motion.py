@@ -1,4 +1,4 @@
-"""Where the balls are: the three scenarios of PhyWorld in closed form, and their ranges.
+"""Where the balls are: the three scenarios of PhyWorld in closed form, their ranges, their events.
 
 A world of 10 x 10 units, y up, without walls; 32 frames every 0.1 s, the first one after one
 integration step of 0.01 s. Ranges and timing after github.com/phyworld/phyworld (arXiv 2411.02385).
@@ -21,6 +21,9 @@ RADII = {"uniform_motion": (0.7, 1.4), "parabola": (0.7, 1.4), "collision": (0.5
 Scenario = Literal["uniform_motion", "parabola", "collision"]
 SCENARIOS: tuple[Scenario, ...] = ("uniform_motion", "parabola", "collision")
 DIRECTIONS = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0)}
+AT_REST = 0.05  # slower than this is no movement, units / s
+RADIUS_BINS = (0.0, 0.7, 1.0, 1.3)  # lower edges, units
+HEIGHT_BINS = 4
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,9 @@ def draw_sample(
     run = VISIBLE_FRAMES * FRAME_S * speed + radius  # room that the ball needs ahead of it
     ahead = rng.uniform(radius, max(WORLD - run, radius))
     top = WORLD - MARGIN - radius
-    low = radius + MARGIN if scenario == "uniform_motion" else top - 1.0
-    across = rng.uniform(low, top)
+    across = rng.uniform(radius + MARGIN if scenario == "uniform_motion" else top - 1.0, top)
     along = ahead if direction in ("right", "up") else WORLD - ahead
-    horizontal = direction in ("right", "left")
-    start = np.array([along, across] if horizontal else [across, along])
+    start = np.array([along, across] if direction in ("right", "left") else [across, along])
     move = uniform_motion if scenario == "uniform_motion" else parabola
     return move(start, direction, radius, speed)
 
@@ -123,3 +124,51 @@ def _draw_collision(rng: np.random.Generator) -> Sample:
     left = radii[0] + rng.uniform(0, room)
     height = rng.uniform(max(radii) + MARGIN, WORLD - MARGIN - max(radii))
     return collision((left, left + gap + sum(radii)), height, radii, speeds)
+
+
+def event_of(scenario: Scenario, positions: np.ndarray, init: np.ndarray) -> str:
+    """Name of the event, the label of retrieval. positions: (T, balls, 2); init as published.
+
+    Uniform motion and parabola: the direction. Collision: which way each ball goes after the
+    impact, and which one came faster.
+    """
+    if scenario == "collision":
+        r1, r2, v1, v2 = (float(value) for value in init[:4])
+        distance = float(positions[0, 1, 0] - positions[0, 0, 0]) + STEP_S * (v1 + v2)
+        if contact_time(distance, (r1, r2), (v1, v2)) > STEP_S + FRAME_S * (FRAMES - 1):
+            return "approach"
+        red, blue = speeds_after((r1, r2), (v1, v2))
+        faster = "red" if v1 > v2 else "blue"
+        return f"collide: red {_way(red)}, blue {_way(-blue)}, {faster} faster"
+    velocity = (positions[1, 0] - positions[0, 0]) / FRAME_S
+    axis = 0 if scenario == "parabola" else int(np.abs(velocity).argmax())
+    if abs(velocity[axis]) < AT_REST:
+        return "fall straight" if scenario == "parabola" else "rest"
+    direction = (("left", "right"), ("down", "up"))[axis][int(velocity[axis] > 0)]
+    return f"{'fall' if scenario == 'parabola' else 'move'} {direction}"
+
+
+def _way(speed: float) -> str:
+    """speed: along the way that the ball came."""
+    if abs(speed) < AT_REST:
+        return "stops"
+    return "goes on" if speed > 0 else "goes back"
+
+
+def tags_of(scenario: Scenario, positions: np.ndarray, init: np.ndarray) -> dict[str, str | float]:
+    """Labels, ground truth and the nuisances that must not decide retrieval: scenario, event, r1, v1
+    (r2, v2), radius_bin, height_bin, in_distribution (1 or 0)."""
+    balls = positions.shape[1]
+    radii, speeds = init[:balls], init[balls : 2 * balls]
+    ranges = ((radii, RADII[scenario]), (speeds, SPEEDS))
+    inside = all(((v >= low - 1e-6) & (v <= high + 1e-6)).all() for v, (low, high) in ranges)
+    height = float(positions[0, 0, 1]) / WORLD
+    return {
+        "scenario": scenario,
+        "event": event_of(scenario, positions, init),
+        "radius_bin": f"r{int(np.searchsorted(RADIUS_BINS, radii.mean(), 'right')) - 1}",
+        "height_bin": f"h{int(np.clip(height * HEIGHT_BINS, 0, HEIGHT_BINS - 1))}",
+        "in_distribution": int(inside),
+        **{f"r{i + 1}": float(radius) for i, radius in enumerate(radii)},
+        **{f"v{i + 1}": float(speed) for i, speed in enumerate(speeds)},
+    }

@@ -9,8 +9,8 @@ So latent actions can be labeled where true actions are known.
 from dataclasses import dataclass
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset_config import DatasetConfig
-from invact_vla.data.open_dataset import open_dataset
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
 from invact_vla.data.video.pictures import STEPS_FPS, with_options
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
@@ -23,14 +23,12 @@ class DemonstrationsSource(SourceConfig):
     """One camera of each demonstration as a clip, with its instruction as text and its task as verb."""
 
     camera: str = "agentview"  # which camera: agentview or wrist
-    key: str | None = (
-        None  # where its pictures lie, e.g. observation.images.front; none: the usual key
-    )
+    # where its pictures lie, e.g. observation.images.front; none: the usual key
+    key: str | None = None
     action: str | None = None  # key of the actions; none: the format's own
     instruction: str | None = None  # the task in words, where the data do not say it
-    rotation: str | None = (
-        None  # what makes pictures upright, as in `invact data check`; none: known
-    )
+    # what makes pictures upright, as in `invact data check`; none: known
+    rotation: str | None = None
     fps: float | None = None  # steps per second; none: as the data say, or LIBERO's 20
     max_demos: int | None = None  # demonstrations per task; none: all
     held_out: float = 0.1  # fraction of the demonstrations that is val
@@ -41,27 +39,23 @@ class DemonstrationsSource(SourceConfig):
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         if not self.root.exists():
-            raise UserError(
-                f"no folder or file {self.root}: expected demonstrations; give the right root"
-            )
-        dataset = open_dataset(
-            DatasetConfig(
-                path=self.root,
-                cameras={self.camera: self.key} if self.key else {},
-                action=self.action,
-                instruction=self.instruction,
-                rotation=self.rotation or "auto",
-                max_demos=self.max_demos,
-            )
+            raise UserError(f"no folder or file {self.root}: expected demonstrations")
+        config = DatasetConfig(
+            path=self.root,
+            cameras={self.camera: self.key} if self.key else {},
+            action=self.action,
+            instruction=self.instruction,
+            rotation=self.rotation or "auto",
+            max_demos=self.max_demos,
         )
+        dataset = open_dataset(config)
         if self.camera not in dataset.cameras:
             raise UserError(
                 f"{self.root} has no camera {self.camera!r}, only {', '.join(dataset.cameras)}: say "
                 "another, or where its pictures lie (key)"
             )
         fps = self.fps or dataset.fps or STEPS_FPS
-        names = ("key", "action", "rotation", "fps")
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in ("key", "action", "rotation", "fps")}
         clips = []
         for place in dataset.places:
             container, name = dataset.locate(place)

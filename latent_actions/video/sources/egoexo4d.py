@@ -9,26 +9,24 @@ structure of InvAct's published validation list).
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
+from latent_actions.video.sources.egoexo4d_poses import hand_paths
 from latent_actions.video.sources.egoexo4d_takes import (
-    SceneKey,
-    Views,
+    Take,
+    TakesSource,
     as_bool,
     as_seconds,
-    cameras_of,
-    chosen_cameras,
     known_takes,
     named_exo,
-    read_annotations,
-    read_takes,
-    scene_of,
     segments_of,
 )
 from latent_actions.video.verbs import strip_subject, verb_of
@@ -36,10 +34,10 @@ from latent_actions.video.verbs import strip_subject, verb_of
 OTHER_PERSON = re.compile(
     r"^\s*#?\s*(O\b|the\s+(other\s+)?(man|woman|person|lady|boy|girl)\b)", re.I
 )
+Timed = tuple[float, dict[str, Any]]  # a description and its time
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """A kept description of a take, in seconds of the take."""
 
     start_s: float
@@ -49,128 +47,100 @@ class Moment:
 
 @SourceConfig.register_subclass("egoexo4d")
 @dataclass(frozen=True, kw_only=True)
-class EgoExo4dSource(SourceConfig):
+class EgoExo4dSource(TakesSource):
     """Atomic clips of Ego-Exo4D, one record per (description, camera)."""
 
-    scene_key: SceneKey = "physical_setting"  # what ClipRecord.scene is: the grouping by place
-    exo: Literal["all", "best"] = "all"  # exo cameras of a moment: all, or the annotators' best_exo
-    views: Views = "both"  # takes with an ego and an exo camera, or with any; labels: with any
-    min_duration_s: float = 1.0  # shorter clips are dropped, seconds
+    min_duration_s: float = 1.0  # clips that are not longer are dropped, seconds
     drop_unsure: bool = True  # leave out descriptions that the annotator marked as unsure
     need_ego_visible: bool = False  # leave out descriptions marked as not visible in the ego view
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.min_duration_s < 0:
-            raise ValueError(f"min_duration_s must be >= 0, got {self.min_duration_s}")
-
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        return read_clips(self, split)
+        takes = self.takes()
+        descriptions = self.annotations("atomic_descriptions", split)["annotations"]
+        keysteps = self.annotations("keystep", split)["annotations"]
+        records, dropped = [], SkipReport()
+        for uid, take in known_takes(takes, descriptions, dropped):
+            if uid in keysteps:
+                records += self._clips(split, take, descriptions[uid], keysteps[uid], dropped)
+            else:
+                dropped.add("takes without keysteps", take["take_name"])
+        return records, dropped
 
-    def for_labels(self) -> "EgoExo4dSource":
-        return replace(self, views="any")
+    def hand_paths(
+        self, records: Sequence[ClipRecord], frames: Sequence[np.ndarray], fps: Sequence[float]
+    ) -> np.ndarray:
+        uids = {take["take_name"]: uid for uid, take in self.takes().items()}
+        return hand_paths(self.root, uids, records, frames, fps)
 
+    def _clips(
+        self, split: Split, take: Take, annotations: Any, keysteps: Any, dropped: SkipReport
+    ) -> Iterator[ClipRecord]:
+        """Every kept moment, seen by the ego and the exo cameras that are on disk."""
+        cameras = self.cameras(take, dropped)
+        if not cameras:
+            return
+        segments = [s[:2] for s in segments_of(keysteps, take["take_name"], dropped)]
+        for number, moment in enumerate(self.moments(take, annotations, segments, dropped)):
+            text, stated = strip_subject(moment.row["text"]), moment.row.get("best_exo")
+            named = named_exo(take, stated, [camera.name for camera in cameras])
+            times = {"start_s": moment.start_s, "end_s": moment.end_s}
+            words = {"text": text, "verb": verb_of(text) or ""}
+            for clip in self.clips_of(
+                take, cameras, f"{number:04d}", stated, split=split, **words, **times
+            ):
+                yield replace(clip, best=clip.camera == named)
 
-def read_clips(source: EgoExo4dSource, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-    """All clips of a split in take order, and what was left out and why."""
-    takes = read_takes(source.root)
-    descriptions = read_annotations(source.root, "atomic_descriptions", split)["annotations"]
-    keysteps = read_annotations(source.root, "keystep", split)["annotations"]
-    records, dropped = [], SkipReport()
-    for uid in known_takes(iter(descriptions), takes, dropped):
-        if uid not in keysteps:
-            dropped.add("takes without keysteps", takes[uid]["take_name"])
-            continue
-        records += _take_clips(source, split, takes[uid], descriptions[uid], keysteps[uid], dropped)
-    return records, dropped
+    def moments(
+        self,
+        take: Take,
+        annotations: Any,
+        segments: list[tuple[float, float]],
+        dropped: SkipReport,
+    ) -> Iterator[Moment]:
+        """The kept descriptions of a take. segments: (start, end) of its keysteps, seconds."""
+        rows = _one_annotator(annotations, take["take_name"], dropped)
+        duration_s = as_seconds(take.get("duration_sec"))  # if it is not told, the keystep ends it
+        ends = [
+            *(start_s for start_s, _ in rows[1:]),
+            math.inf if duration_s is None else duration_s,
+        ]
+        for (start_s, row), end_s in zip(rows, ends, strict=False):
+            where = f"{take['take_name']} at {start_s:.1f} s"
+            segment = next((s for s in segments if s[0] <= start_s < s[1]), None)
+            try:
+                reason = self._reason_to_drop(row)
+            except UserError:
+                dropped.add("descriptions with unparsable truth values", where, damage=True)
+                continue
+            if segment is None:
+                reason = reason or "outside every keystep segment"
+            elif min(end_s, segment[1]) - start_s <= self.min_duration_s:
+                reason = reason or f"not longer than {self.min_duration_s} s"
+            elif reason is None:
+                yield Moment(start_s, min(end_s, segment[1]), row)
+            if reason is not None:
+                dropped.add(reason, where)
 
-
-def _take_clips(
-    source: EgoExo4dSource,
-    split: Split,
-    take: dict[str, Any],
-    annotations: Any,
-    keysteps: Any,
-    dropped: SkipReport,
-) -> Iterator[ClipRecord]:
-    """Clips of one take: every kept moment, seen by the ego and the exo cameras that are on
-    disk.
-    """
-    name, cameras = take["take_name"], cameras_of(source.root, take, dropped, source.views)
-    if not cameras:
-        return
-    segments = [(start, end) for start, end, _ in segments_of(keysteps, name, dropped)]
-    for number, moment in enumerate(moments_of(source, take, annotations, segments, dropped)):
-        text, stated = strip_subject(moment.row["text"]), moment.row.get("best_exo")
-        named = named_exo(take, stated, [camera.name for camera in cameras])
-        for camera in chosen_cameras(cameras, source.exo, stated, take):
-            yield ClipRecord(
-                clip_id=f"{name}/{number:04d}/{camera.name}",
-                moment_id=f"{name}/{number:04d}",
-                take=name,
-                scene=scene_of(take, source.scene_key),
-                view=camera.view,
-                camera=camera.name,
-                verb=verb_of(text) or "",
-                text=text,
-                split=split,
-                video=camera.video,
-                start_s=moment.start_s,
-                end_s=moment.end_s,
-                best=camera.name == named,
-            )
-
-
-def moments_of(
-    source: EgoExo4dSource,
-    take: dict[str, Any],
-    annotations: Any,
-    segments: list[tuple[float, float]],
-    dropped: SkipReport,
-) -> Iterator[Moment]:
-    """The kept descriptions of a take. segments: (start, end) of its keysteps, seconds."""
-    name = take["take_name"]
-    rows = _one_annotator(annotations, name, dropped)
-    for index, (start_s, row) in enumerate(rows):
-        last = index + 1 == len(rows)
-        end_s = _duration(take) if last else rows[index + 1][0]
-        segment = next((s for s in segments if s[0] <= start_s < s[1]), None)
-        try:
-            reason = _reason_to_drop(source, row)
-        except UserError:
-            dropped.add(
-                "descriptions with unparsable truth values", f"{name} at {start_s:.1f} s",
-                damage=True,
-            )  # fmt: skip
-            continue
-        if reason is None and segment is None:
-            reason = "outside every keystep segment"
-        if reason is None and segment is not None:
-            end_s = min(end_s, segment[1])
-            if end_s - start_s <= source.min_duration_s:
-                reason = f"not longer than {source.min_duration_s} s"
-        if reason is None:
-            yield Moment(start_s, end_s, row)
-        else:
-            dropped.add(reason, f"{name} at {start_s:.1f} s")
+    def _reason_to_drop(self, row: dict[str, Any]) -> str | None:
+        subject = row.get("narration_subject", row.get("subject"))
+        if subject not in (None, "C") or OTHER_PERSON.match(row["text"]):
+            return "about another person"
+        if verb_of(row["text"]) is None:
+            return "without a word"
+        if self.drop_unsure and as_bool(row.get("unsure", False)):
+            return "marked unsure"
+        if self.need_ego_visible and not as_bool(row.get("ego_visible", True)):
+            return "not visible in the ego view"
+        return None
 
 
-def _duration(take: dict[str, Any]) -> float:
-    """Length of a take, seconds; without end if takes.json does not tell (the keystep ends it)."""
-    duration_s = as_seconds(take.get("duration_sec"))
-    return math.inf if duration_s is None else duration_s
-
-
-def _one_annotator(
-    annotations: Any, name: str, dropped: SkipReport
-) -> list[tuple[float, dict[str, Any]]]:
-    """(time, description) of the accepted annotator with the most of them (the first of equals), by
-    time.
+def _one_annotator(annotations: Any, name: str, dropped: SkipReport) -> list[Timed]:
+    """The descriptions of the accepted annotator with the most of them (the first of equals), by time.
 
     Published validation clips never overlap, so annotators are not mixed (which one is kept there
     is not known).
     """
-    accepted = []
+    accepted: list[list[Any]] = []
     for annotation in annotations if isinstance(annotations, list) else [annotations]:
         try:
             rejected = as_bool(annotation.get("rejected", False))
@@ -178,31 +148,24 @@ def _one_annotator(
             dropped.seen += 1
             dropped.add("annotations of another type", f"{name}: {annotation!r:.80}", damage=True)
             continue
+        rows = annotation.get("descriptions") or []
+        rows = rows if isinstance(rows, list) else [rows]
         if rejected:
-            dropped.add("of rejected annotations", name, len(_rows(annotation)))
+            dropped.add("of rejected annotations", name, len(rows))
         else:
-            accepted.append(annotation)
+            accepted.append(rows)
     if not accepted:
         return []
-    chosen = max(accepted, key=lambda annotation: len(_rows(annotation)))
-    for annotation in accepted:
-        if annotation is not chosen:
-            dropped.add("of further annotators", name, len(_rows(annotation)))
-    rows = _readable(_rows(chosen), name, dropped)
-    return sorted(rows, key=lambda timed: timed[0])
+    chosen = max(accepted, key=len)
+    for rows in accepted:
+        if rows is not chosen:
+            dropped.add("of further annotators", name, len(rows))
+    return sorted(_readable(chosen, name, dropped), key=lambda timed: timed[0])
 
 
-def _rows(annotation: dict[str, Any]) -> list[Any]:
-    rows = annotation.get("descriptions") or []
-    return rows if isinstance(rows, list) else [rows]
-
-
-def _readable(
-    rows: list[Any], name: str, dropped: SkipReport
-) -> list[tuple[float, dict[str, Any]]]:
+def _readable(rows: list[Any], name: str, dropped: SkipReport) -> Iterator[Timed]:
     """The descriptions that have a text and a time; the others are damage."""
     dropped.seen += len(rows)
-    readable = []
     for number, row in enumerate(rows):
         where = f"{name} description {number}"
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
@@ -213,18 +176,4 @@ def _readable(
             example = f"{where}: timestamp {row.get('timestamp')!r}"
             dropped.add("descriptions with unparsable timestamps", example, damage=True)
         else:
-            readable.append((time_s, row))
-    return readable
-
-
-def _reason_to_drop(source: EgoExo4dSource, row: dict[str, Any]) -> str | None:
-    subject = row.get("narration_subject", row.get("subject"))
-    if subject not in (None, "C") or OTHER_PERSON.match(row["text"]):
-        return "about another person"
-    if verb_of(row["text"]) is None:
-        return "without a word"
-    if source.drop_unsure and as_bool(row.get("unsure", False)):
-        return "marked unsure"
-    if source.need_ego_visible and not as_bool(row.get("ego_visible", True)):
-        return "not visible in the ego view"
-    return None
+            yield time_s, row

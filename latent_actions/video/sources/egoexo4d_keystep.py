@@ -10,25 +10,20 @@ atomic_descriptions_<split>.json gives them, where that file is there.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
-from latent_actions.video.sources.egoexo4d import EgoExo4dSource, moments_of
+from latent_actions.video.sources.egoexo4d import EgoExo4dSource
 from latent_actions.video.sources.egoexo4d_takes import (
     SceneKey,
-    Views,
+    Take,
+    TakesSource,
     as_bool,
-    cameras_of,
-    chosen_cameras,
     known_takes,
-    read_annotations,
-    read_takes,
-    scene_of,
     scene_tags,
     segments_of,
 )
@@ -38,7 +33,7 @@ LabelLevel = Literal["leaf", "parent", "scenario"]
 
 @SourceConfig.register_subclass("egoexo4d_keystep")
 @dataclass(frozen=True, kw_only=True)
-class EgoExo4dKeystepSource(SourceConfig):
+class EgoExo4dKeystepSource(TakesSource):
     """Keystep segments of Ego-Exo4D. The verb of a record is its label at `label_level`; tags hold
     all levels ("leaf", "parent", "scenario"), step_id, step_unique_id, is_essential (0 or 1) and
     every scene key ("scene.<key>").
@@ -47,72 +42,59 @@ class EgoExo4dKeystepSource(SourceConfig):
     scene_key: SceneKey = "institution"  # what ClipRecord.scene is: the grouping by place
     label_level: LabelLevel = "leaf"  # leaf: the step; parent: above it in the taxonomy; scenario
     exo: Literal["all", "best"] = "best"  # exo cameras of a segment: all, or the take's best
-    views: Views = "both"  # takes with an ego and an exo camera, or with any
-    min_duration_s: float = 0.0  # segments that are not longer are dropped, seconds
     essential_only: bool = False  # leave out steps that are not essential to the task
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.min_duration_s < 0:
-            raise ValueError(f"min_duration_s must be >= 0, got {self.min_duration_s}")
-
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
-        takes, keysteps = read_takes(self.root), read_annotations(self.root, "keystep", split)
-        described = self._descriptions(split)
-        records, dropped = [], SkipReport()
-        for uid in known_takes(iter(keysteps["annotations"]), takes, dropped):
-            take = _Take(
-                takes[uid], keysteps["annotations"][uid], described.get(uid, []),
-                keysteps.get("taxonomy", {}), split,
-            )  # fmt: skip
-            records += self._segments(take, dropped)
+        takes, keysteps, described = self.takes(), self.annotations("keystep", split), {}
+        if (self.root / "annotations" / f"atomic_descriptions_{split}.json").exists():
+            described = self.annotations("atomic_descriptions", split)["annotations"]
+        taxonomy, records, dropped = keysteps.get("taxonomy", {}), [], SkipReport()
+        for uid, take in known_takes(takes, keysteps["annotations"], dropped):
+            found = keysteps["annotations"][uid], described.get(uid, []), taxonomy
+            records += self._clips(split, take, *found, dropped)
         return records, dropped
 
-    def for_labels(self) -> "EgoExo4dKeystepSource":
-        return replace(self, views="any")
-
-    def _descriptions(self, split: Split) -> dict[str, Any]:
-        name = "atomic_descriptions"
-        if not (self.root / "annotations" / f"{name}_{split}.json").exists():
-            return {}
-        return read_annotations(self.root, name, split)["annotations"]
-
-    def _segments(self, take: "_Take", dropped: SkipReport) -> Iterator[ClipRecord]:
-        cameras = cameras_of(self.root, take.entry, dropped, self.views)
+    def _clips(
+        self,
+        split: Split,
+        take: Take,
+        keysteps: Any,
+        descriptions: Any,
+        taxonomy: dict[str, Any],
+        dropped: SkipReport,
+    ) -> Iterator[ClipRecord]:
+        name, cameras = take["take_name"], self.cameras(take, dropped)
         if not cameras:
             return
-        chosen = chosen_cameras(cameras, self.exo, None, take.entry)
-        segments = segments_of(take.keysteps, take.name, dropped)
+        segments = segments_of(keysteps, name, dropped)
         dropped.seen += len(segments)
-        spans = take.atomic_spans(self.root, [(start, end) for start, end, _ in segments])
+        atomic = EgoExo4dSource(root=self.root).moments(
+            take, descriptions, [segment[:2] for segment in segments], SkipReport()
+        )
+        spans = [(moment.start_s, moment.end_s) for moment in atomic]
         for number, (start, end, segment) in enumerate(segments):
+            where = f"{name} at {start:.1f} s"
             try:
                 reason = self._reason_to_drop(segment, end - start)
             except UserError:
-                where = f"{take.name} at {start:.1f} s"
                 dropped.add("keysteps with unparsable truth values", where, damage=True)
                 continue
             if reason is not None:
-                dropped.add(reason, f"{take.name} at {start:.1f} s")
+                dropped.add(reason, where)
                 continue
-            tags = take.tags(segment)
-            for camera in chosen:
-                yield ClipRecord(
-                    clip_id=f"{take.name}/k{number:04d}/{camera.name}",
-                    moment_id=f"{take.name}/k{number:04d}",
-                    take=take.name,
-                    scene=scene_of(take.entry, self.scene_key),
-                    view=camera.view,
-                    camera=camera.name,
-                    verb=str(tags[self.label_level]),
-                    text=str(segment.get("step_description") or segment["step_name"]),
-                    split=take.split,
-                    video=camera.video,
-                    start_s=start,
-                    end_s=end,
-                    tags=tags,
-                    parts=tuple((a, min(b, end)) for a, b in spans if start <= a < end),
-                )
+            tags = _tags(take, keysteps, taxonomy, segment)
+            yield from self.clips_of(
+                take,
+                cameras,
+                f"k{number:04d}",
+                verb=str(tags[self.label_level]),
+                text=str(segment.get("step_description") or segment["step_name"]),
+                split=split,
+                start_s=start,
+                end_s=end,
+                tags=tags,
+                parts=tuple((a, min(b, end)) for a, b in spans if start <= a < end),
+            )
 
     def _reason_to_drop(self, segment: dict[str, Any], duration_s: float) -> str | None:
         if not segment.get("step_name"):
@@ -125,39 +107,18 @@ class EgoExo4dKeystepSource(SourceConfig):
         return None
 
 
-@dataclass(frozen=True)
-class _Take:
-    """One take: its entry in takes.json, its keysteps, its atomic descriptions, the taxonomy."""
-
-    entry: dict[str, Any]
-    keysteps: Any
-    descriptions: Any
-    taxonomy: dict[str, Any]
-    split: Split
-
-    @property
-    def name(self) -> str:
-        return self.entry["take_name"]
-
-    def atomic_spans(
-        self, root: Path, segments: list[tuple[float, float]]
-    ) -> list[tuple[float, float]]:
-        """(start, end) of the atomic actions, by the rules of the atomic reader."""
-        rules = EgoExo4dSource(root=root)
-        moments = moments_of(rules, self.entry, self.descriptions, segments, SkipReport())
-        return [(moment.start_s, moment.end_s) for moment in moments]
-
-    def tags(self, segment: dict[str, Any]) -> dict[str, str | float]:
-        """Labels of a segment at every level, its step, and the scene keys of the take."""
-        scenario = str(self.keysteps.get("scenario", ""))
-        step = str(segment["step_name"])
-        node = self.taxonomy.get(scenario, {}).get(str(segment.get("step_id")), {})
-        return {
-            "leaf": step,
-            "parent": str(node.get("parent_name") or step),  # a step at the top is its own parent
-            "scenario": scenario,
-            "step_id": str(segment.get("step_id")),
-            "step_unique_id": str(segment.get("step_unique_id")),
-            "is_essential": float(as_bool(segment.get("is_essential"))),
-            **scene_tags(self.entry),
-        }
+def _tags(
+    take: Take, keysteps: dict[str, Any], taxonomy: dict[str, Any], segment: dict[str, Any]
+) -> dict[str, str | float]:
+    """Labels of a segment at every level, its step, and the scene keys of the take."""
+    scenario, step = str(keysteps.get("scenario", "")), str(segment["step_name"])
+    node = taxonomy.get(scenario, {}).get(str(segment.get("step_id")), {})
+    return {
+        "leaf": step,
+        "parent": str(node.get("parent_name") or step),  # a step at the top is its own parent
+        "scenario": scenario,
+        "step_id": str(segment.get("step_id")),
+        "step_unique_id": str(segment.get("step_unique_id")),
+        "is_essential": float(as_bool(segment.get("is_essential"))),
+        **scene_tags(take),
+    }

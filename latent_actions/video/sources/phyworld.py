@@ -17,8 +17,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import VideoError, list_files
 from invact_vla.data.video.hdf5_video import BallShard, read_shards
-from latent_actions.video.phyworld.labels import tags_of
-from latent_actions.video.phyworld.motion import SCENARIOS, Scenario
+from latent_actions.video.phyworld.motion import SCENARIOS, Scenario, tags_of
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder
@@ -30,7 +29,7 @@ LAYOUT = "files named {uniform_motion,parabola,collision}_{30K,300K,3M,eval}.hdf
 @SourceConfig.register_subclass("phyworld")
 @dataclass(frozen=True, kw_only=True)
 class PhyWorldSource(SourceConfig):
-    """PhyWorld samples as clips. Tags: see labels.tags_of."""
+    """PhyWorld samples as clips. Tags: see motion.tags_of."""
 
     label: Literal["event", "scenario"] = "event"  # verb of a clip
     scene: Literal["radius_bin", "height_bin", "sample"] = "radius_bin"  # nuisance kept apart
@@ -60,7 +59,6 @@ class PhyWorldSource(SourceConfig):
     ) -> Iterator[ClipRecord]:
         """Clips of a shard. Its videos have equal lengths: the first readable one is probed."""
         dropped.seen += len(shard.videos)
-        frames = shard.positions.shape[1]
         fps = self._fps(shard, dropped)
         if fps is None:
             return
@@ -78,8 +76,7 @@ class PhyWorldSource(SourceConfig):
                 text=str(tags["event"]),
                 split=split,
                 video=video,
-                start_s=0.0,
-                end_s=frames / fps,
+                end_s=len(positions) / fps,
                 tags=tags,
             )
 
@@ -90,7 +87,6 @@ class PhyWorldSource(SourceConfig):
             if not isinstance(info, VideoError):
                 return info.fps
         if first:
-            dropped.add(
-                "shards without readable videos", str(first[0]), len(shard.videos), damage=True
-            )
+            count = len(shard.videos)
+            dropped.add("shards without readable videos", str(first[0]), count, damage=True)
         return None

@@ -74,27 +74,12 @@ class Settling:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TaskCheck:
-    """The outcome for one task."""
+    """The outcome for one task: one line for a person, and what is wrong."""
 
-    task_id: int
-    task: str
-    worst: Settling  # componentwise maximum over objects and init states
-    faults: tuple[str, ...]
-    notes: tuple[str, ...]
-    build_s: float
-
-    def line(self) -> str:
-        """One line for a person."""
-        verdict = "FAULT" if self.faults else "ok"
-        numbers = (
-            f"slide {1000 * self.worst.slide:.1f} mm, drop {1000 * self.worst.drop:.0f} mm, "
-            f"drift {1000 * self.worst.drift:.2f} mm, build {self.build_s:.1f} s"
-        )
-        text = f"{verdict:5} {self.task_id} {self.task}: {numbers}"
-        text += "".join(f"; {fault}" for fault in self.faults)
-        return text + "".join(f"; note: {note}" for note in self.notes)
+    line: str
+    faults: list[str]
 
 
 def main(config: CheckConfig) -> int:
@@ -105,17 +90,17 @@ def main(config: CheckConfig) -> int:
 
     gl.probe()
     assets = config.assets.build()
-    names = task_names(config.suite)
-    wrong = [task for task in config.tasks if not 0 <= task < len(names)]
+    count = len(task_names(config.suite))
+    wrong = [task for task in config.tasks if not 0 <= task < count]
     if wrong:
-        raise UserError(f"{config.suite} has tasks 0..{len(names) - 1}, got {wrong}")
-    tasks = config.tasks or list(range(len(names)))
+        raise UserError(f"{config.suite} has tasks 0..{count - 1}, got {wrong}")
+    tasks = config.tasks or range(count)
     print(f"{config.assets.name} pack {assets}, {config.init_states} init states each")
     failed = 0
     for task_id in tasks:
         sim = LiberoSim(config.suite, task_id, assets, image_size=config.image_size)
         result = check_task(sim, config)
-        print(result.line(), flush=True)
+        print(result.line, flush=True)
         failed += bool(result.faults)
         sim.close()
     print(f"{len(tasks) - failed} of {len(tasks)} tasks without fault")
@@ -140,39 +125,35 @@ def check_task(sim: "LiberoSim", config: CheckConfig) -> TaskCheck:
     for camera in ("agentview", "wrist"):
         if np.std(sim.image(camera)) < 5:
             faults.append(f"the {camera} frame is of one color")
-    return TaskCheck(
-        task_id=sim.task_id,
-        task=sim.task,
-        worst=_worst(settlings),
-        faults=tuple(faults),
-        notes=tuple(notes),
-        build_s=build_s,
+    slide, drop, drift = np.max([(s.slide, s.drop, s.drift) for s in settlings], axis=0)
+    line = (
+        f"{'FAULT' if faults else 'ok':5} {sim.task_id} {sim.task}: slide {1000 * slide:.1f} mm, "
+        f"drop {1000 * drop:.0f} mm, drift {1000 * drift:.2f} mm, build {build_s:.1f} s"
     )
+    return TaskCheck("; ".join([line, *faults, *(f"note: {note}" for note in notes)]), faults)
 
 
 def settle(sim: "LiberoSim", init_index: int) -> list[Settling]:
     """Set an init state and let it settle; how each movable object moved."""
     from libero_eval.env.protocol import SETTLE_ACTION
 
-    action = np.array(SETTLE_ACTION)
     sim.reset(init_index, settle=False)
     poses, overlaps = [_poses(sim)], _overlaps(sim)
     for _ in range(2):
         for _ in range(10):
-            sim.step(action)
+            sim.step(np.array(SETTLE_ACTION))
         poses.append(_poses(sim))
     result = []
-    for name in poses[0]:
+    for name, overlap in overlaps.items():
         (start, upright), (settled, later), (end, _) = (each[name] for each in poses)
-        cosine = float(np.clip(upright @ later, -1, 1))
         result.append(
             Settling(
                 name=name,
                 slide=float(np.linalg.norm((settled - start)[:2])),
                 drop=float(start[2] - settled[2]),
-                tilt=math.degrees(math.acos(cosine)),
+                tilt=math.degrees(math.acos(float(np.clip(upright @ later, -1, 1)))),
                 drift=float(np.linalg.norm(end - settled)),
-                overlap=overlaps[name],
+                overlap=overlap,
             )
         )
     return result
@@ -183,11 +164,8 @@ def _poses(sim: "LiberoSim") -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
     The axis is expressed in the world: its change is the tilt, whatever axis an object stands on.
     """
-    poses = {}
-    for name, thing in sim.env.objects_dict.items():
-        body = sim.data.body(thing.root_body)
-        poses[name] = (body.xpos.copy(), body.xmat.reshape(3, 3)[2].copy())
-    return poses
+    bodies = {name: sim.data.body(each.root_body) for name, each in sim.env.objects_dict.items()}
+    return {n: (b.xpos.copy(), b.xmat.reshape(3, 3)[2].copy()) for n, b in bodies.items()}
 
 
 def _overlaps(sim: "LiberoSim") -> dict[str, float]:
@@ -201,22 +179,6 @@ def _overlaps(sim: "LiberoSim") -> dict[str, float]:
                 depths[name] = max(depths[name], -float(contact.dist))
     places = {name: place for name, (place, _) in _poses(sim).items()}
     return {
-        name: max(
-            depths[other]
-            for other in places
-            if np.linalg.norm(places[other] - places[name]) < REACH_M
-        )
-        for name in places
+        name: max(d for n, d in depths.items() if np.linalg.norm(places[n] - here) < REACH_M)
+        for name, here in places.items()
     }
-
-
-def _worst(settlings: list[Settling]) -> Settling:
-    """Componentwise maximum."""
-    return Settling(
-        name="all objects",
-        slide=max(each.slide for each in settlings),
-        drop=max(each.drop for each in settlings),
-        tilt=max(each.tilt for each in settlings),
-        drift=max(each.drift for each in settlings),
-        overlap=max(each.overlap for each in settlings),
-    )

@@ -7,16 +7,12 @@ import sys
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from invact_vla.config.command import parse_config, run
 from invact_vla.core.files import atomic_file
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 CAPTION_PX = 44
 CHARACTERS = 40
@@ -42,51 +38,35 @@ class ContactSheetConfig:
 
 
 def main(config: ContactSheetConfig) -> Path:
-    """Draw the sheet: every task settled from init state 0, as a person would see it."""
-    from PIL import Image, ImageOps
+    """Draw the sheet: every task settled from init state 0, as a person would see it.
+
+    Policies see frames turned by 180 degrees from OpenGL's row order, which mirrors them.
+    """
+    from PIL import Image, ImageDraw, ImageOps
 
     from libero_eval.env import gl
+    from libero_eval.env.sim import LiberoSim
     from libero_eval.env.tasks import task_names
 
     gl.probe()
-    assets = config.assets.build()
+    assets, size = config.assets.build(), config.image_size
     count = len(task_names(config.suite))
     rows = -(-count // config.columns)
-    cell = config.image_size + CAPTION_PX
-    sheet = Image.new("RGB", (config.columns * config.image_size, rows * cell), "white")
+    sheet = Image.new("RGB", (config.columns * size, rows * (size + CAPTION_PX)), "white")
     for task_id in range(count):
-        frame, words = _frame(config, assets, task_id)
+        sim = LiberoSim(config.suite, task_id, assets, image_size=size)
+        sim.reset(0)
+        frame = np.ascontiguousarray(sim.raw_image(config.camera)[::-1])
         row, column = divmod(task_id, config.columns)
-        corner = (column * config.image_size, row * cell)
-        sheet.paste(Image.fromarray(frame), (corner[0], corner[1] + CAPTION_PX))
-        _caption(sheet, corner, f"{task_id}: {words}")
+        x, y = column * size, row * (size + CAPTION_PX)
+        sheet.paste(Image.fromarray(frame), (x, y + CAPTION_PX))
+        words = textwrap.wrap(f"{task_id}: {sim.instruction}", CHARACTERS)[:3]
+        ImageDraw.Draw(sheet).multiline_text((x + 4, y + 3), "\n".join(words), fill="black")
+        sim.close()
     small = ImageOps.posterize(sheet, config.bits)
     with atomic_file(config.out) as temporary:
         small.save(temporary, format="PNG", optimize=True)
     return config.out
-
-
-def _frame(config: ContactSheetConfig, assets: Path, task_id: int) -> tuple[np.ndarray, str]:
-    """The first frame of a task, upright and not mirrored, and its instruction.
-
-    Policies see frames turned by 180 degrees from OpenGL's row order, which mirrors them.
-    """
-    from libero_eval.env.sim import LiberoSim
-
-    sim = LiberoSim(config.suite, task_id, assets, image_size=config.image_size)
-    sim.reset(0)
-    frame = np.ascontiguousarray(sim.raw_image(config.camera)[::-1])
-    words = sim.instruction
-    sim.close()
-    return frame, words
-
-
-def _caption(sheet: "Image.Image", corner: tuple[int, int], words: str) -> None:
-    """Write words in the white strip whose upper left corner is given."""
-    from PIL import ImageDraw
-
-    text = "\n".join(textwrap.wrap(words, CHARACTERS)[:3])
-    ImageDraw.Draw(sheet).multiline_text((corner[0] + 4, corner[1] + 3), text, fill="black")
 
 
 if __name__ == "__main__":

@@ -4,26 +4,24 @@ The mirror is the upper face of a box. Its outline goes to the stencil buffer, a
 scene is drawn a second time, reflected and dimmed.
 """
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from libero_eval.env.render.gl_calls import Calls
-from libero_eval.env.render.surface import Surfaces
+from libero_eval.env.render.gl_calls import Calls, Surfaces
 
 
 @dataclass(frozen=True)
 class View:
-    """What triangles are held against. to_pixels: (3, 4), world to homogeneous pixels and distance.
-    nearest: m. samples: (S, 2) places inside a pixel. size: width and height, px."""
+    """What triangles are held against."""
 
-    to_pixels: np.ndarray
-    nearest: float
-    samples: np.ndarray
-    size: int
+    to_pixels: np.ndarray  # (3, 4), world to homogeneous pixels and distance
+    nearest: float  # m
+    samples: np.ndarray  # (S, 2) places inside a pixel
+    size: int  # width and height, px
 
 
 class Mirror:
@@ -31,7 +29,6 @@ class Mirror:
 
     def __init__(self, gl: Calls, box: Any) -> None:
         """box: mujoco.MjvGeom."""
-        self._k: Any = importlib.import_module("OpenGL.GL")  # the constants
         self._gl, self.box = gl, box
         self.reflectance = float(box.reflectance)
         self._normal = np.array(box.mat[:, 2], np.float32)
@@ -66,53 +63,51 @@ class Mirror:
             view, to_pixels=np.stack(flipped), samples=samples, size=int((high - low).max())
         )
 
-    def draw(
-        self, surfaces: Surfaces, plane_list: int, scene: Any, draw_scene: Callable[[], None]
-    ) -> None:
-        """Draw the reflected scene. plane_list: MuJoCo's unit plane. draw_scene: draws the rest."""
-        gl, k = self._gl, self._k
+    @contextmanager
+    def open(self, surfaces: Surfaces, plane_list: int, scene: Any) -> Iterator[None]:
+        """What is drawn inside is the reflected scene. plane_list: MuJoCo's unit plane."""
+        gl = self._gl
         self._draw_outline(surfaces, plane_list)
-        gl.Enable(k.GL_CLIP_PLANE0)
+        gl.Enable(gl.CLIP_PLANE0)
         depth = np.float32(0)
         for place, normal in zip(self._place, self._normal, strict=True):
             depth += place * normal
         equation = np.append(-self._normal, depth).astype(np.float64)
-        gl.ClipPlane(k.GL_CLIP_PLANE0, equation.ctypes.data)
-        gl.FrontFace(k.GL_CW)
+        gl.ClipPlane(gl.CLIP_PLANE0, equation.ctypes.data)
+        gl.FrontFace(gl.CW)
         gl.PushMatrix()
-        matrix = np.ascontiguousarray(self._reflection.T)
-        gl.MultMatrixf(matrix.ctypes.data)
-        self.place_lights(scene)
-        draw_scene()
-        gl.Disable(k.GL_STENCIL_TEST)
-        gl.Disable(k.GL_CLIP_PLANE0)
+        gl.MultMatrixf(np.ascontiguousarray(self._reflection.T).ctypes.data)
+        self._place_lights(scene)
+        yield
+        gl.Disable(gl.STENCIL_TEST)
+        gl.Disable(gl.CLIP_PLANE0)
         gl.PopMatrix()
-        gl.FrontFace(k.GL_CCW)
-        self.place_lights(scene)
+        gl.FrontFace(gl.CCW)
+        self._place_lights(scene)
 
     def _draw_outline(self, surfaces: Surfaces, plane_list: int) -> None:
         """Mark the face in the stencil buffer, and draw only there from now on."""
-        gl, k, box = self._gl, self._k, self.box
+        gl, box = self._gl, self.box
         pose = np.eye(4, dtype=np.float32)
         pose[:3, :3] = box.mat
-        gl.Disable(k.GL_DEPTH_TEST)
+        gl.Disable(gl.DEPTH_TEST)
         gl.ColorMask(0, 0, 0, 0)
-        gl.Enable(k.GL_STENCIL_TEST)
-        gl.Clear(k.GL_STENCIL_BUFFER_BIT)
-        gl.StencilFunc(k.GL_ALWAYS, 1, 0xFF)
-        gl.StencilOp(k.GL_REPLACE, k.GL_REPLACE, k.GL_REPLACE)
+        gl.Enable(gl.STENCIL_TEST)
+        gl.Clear(gl.STENCIL_BUFFER_BIT)
+        gl.StencilFunc(gl.ALWAYS, 1, 0xFF)
+        gl.StencilOp(gl.REPLACE, gl.REPLACE, gl.REPLACE)
         surfaces.begin(box)
         gl.PushMatrix()
-        gl.Translatef(*(float(value) for value in self._place))
+        gl.Translatef(*map(float, self._place))
         gl.MultMatrixf(np.ascontiguousarray(pose.T).ctypes.data)
         gl.Scalef(float(box.size[0]), float(box.size[1]), 1.0)
         gl.CallList(plane_list)
         gl.PopMatrix()
         surfaces.end(box)
-        gl.Enable(k.GL_DEPTH_TEST)
+        gl.Enable(gl.DEPTH_TEST)
         gl.ColorMask(1, 1, 1, 1)
-        gl.StencilFunc(k.GL_EQUAL, 1, 0xFF)
-        gl.StencilOp(k.GL_KEEP, k.GL_KEEP, k.GL_KEEP)
+        gl.StencilFunc(gl.EQUAL, 1, 0xFF)
+        gl.StencilOp(gl.KEEP, gl.KEEP, gl.KEEP)
 
     def _matrix(self) -> np.ndarray:
         """Reflection at the face, float32 (4, 4), operation by operation as MuJoCo computes it."""
@@ -127,16 +122,15 @@ class Mirror:
             matrix[row, 3] = np.float32(2) * along
         return matrix
 
-    def place_lights(self, scene: Any) -> None:
-        """Give the lights their places under the current matrix."""
-        gl, k = self._gl, self._k
+    def _place_lights(self, scene: Any) -> None:
+        gl = self._gl
         for index in range(scene.nlight):
             light = scene.lights[index]
-            name = k.GL_LIGHT0 + index
+            name = gl.LIGHT0 + index
             if light.directional:
                 place = np.append(-np.array(light.dir), 0).astype(np.float32)
             else:
                 direction = np.append(light.dir, 0).astype(np.float32)
-                gl.Lightfv(name, k.GL_SPOT_DIRECTION, direction.ctypes.data)
+                gl.Lightfv(name, gl.SPOT_DIRECTION, direction.ctypes.data)
                 place = np.append(light.pos, 1).astype(np.float32)
-            gl.Lightfv(name, k.GL_POSITION, place.ctypes.data)
+            gl.Lightfv(name, gl.POSITION, place.ctypes.data)

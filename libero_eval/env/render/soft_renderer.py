@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from libero_eval.env.render.gl_calls import Calls
-from libero_eval.env.render.mesh_buffer import Mesh, mesh_buffer
+from libero_eval.env.render.gl_calls import CYLINDER, Calls, Surfaces
 from libero_eval.env.render.mirror import Mirror, View
-from libero_eval.env.render.surface import Surfaces
 
 IMITATED = "3.3.2"  # version of MuJoCo
 OPAQUE_ALPHA = 0.995  # from which MuJoCo draws a geom without blending
 NEAR_FACTOR = 16.0  # triangles nearer than this many near planes are not examined
 STRIDE, NORMAL_AT, COORDINATES_AT = 32, 12, 24  # bytes of a corner in the vertex buffer
-# places of MuJoCo's display lists after that of the sphere
-SPHERE_TOP, SPHERE_BOTTOM, CYLINDER, OPEN_CYLINDER, BOX = 1, 2, 3, 4, 6
+SPHERE_TOP, SPHERE_BOTTOM, OPEN_CYLINDER, BOX = 1, 2, 4, 6  # MuJoCo's display lists, as CYLINDER
 RENDERER = 0x1F01  # GL_RENDERER
 VISUAL = 1  # group of the geoms that are drawn
 MANY_TRIANGLES = 160_000
@@ -49,21 +46,28 @@ class SoftRenderer:
         """model: mujoco.MjModel. buffers: mujoco.MjrContext, of the current GL context."""
         self._mujoco: Any = importlib.import_module("mujoco")
         self._triangles = importlib.import_module("libero_eval.env.render.triangles")
-        self._k: Any = importlib.import_module("OpenGL.GL")  # the constants
         self._gl = Calls()
         self._buffers = buffers
         self._surfaces = Surfaces(self._gl, buffers)
-        self._meshes, corners = mesh_buffer(model)
-        self._vertex_buffer = self._upload(corners)
-        self._samples = self._sample_places()
-        longest = max((m.vertices.shape[1] for m in self._meshes), default=0)
-        self._points = np.empty((3, longest), np.float32)
-        most = max((len(m.faces) for m in self._meshes), default=0)
-        self._kept = np.empty((most + 1, 3), np.uint32)
+        self._meshes, corners = self._triangles.mesh_buffer(model)
+        name, gl = (ctypes.c_uint * 1)(), self._gl
+        gl.GenBuffers(1, name)
+        gl.BindBuffer(gl.ARRAY_BUFFER, name[0])
+        gl.BufferData(gl.ARRAY_BUFFER, corners.nbytes, corners.ctypes.data, gl.STATIC_DRAW)
+        gl.BindBuffer(gl.ARRAY_BUFFER, 0)
+        self._vertex_buffer = int(name[0])
+        # where a pixel is sampled: float32 (S, 2) in [0, 1)
+        self._samples = np.full((max(buffers.offSamples, 1), 2), 0.5, np.float32)
+        for index in range(buffers.offSamples):
+            place = self._samples[index].ctypes.data
+            gl.GetMultisamplefv(gl.SAMPLE_POSITION, index, place)
+        vertices = max((m.vertices.shape[1] for m in self._meshes), default=0)
+        faces = max((len(m.faces) for m in self._meshes), default=0)
+        self._points = np.empty((3, vertices), np.float32)
+        self._kept = np.empty((faces + 1, 3), np.uint32)
         kind, first = self._mujoco.mjtGeom, buffers.baseBuiltin
         self._mesh, self._plane = int(kind.mjGEOM_MESH), int(kind.mjGEOM_PLANE)
-        self._box = int(kind.mjGEOM_BOX)
-        self._capsule = int(kind.mjGEOM_CAPSULE)
+        self._box, self._capsule = int(kind.mjGEOM_BOX), int(kind.mjGEOM_CAPSULE)
         self._shapes = {
             int(kind.mjGEOM_SPHERE): first,
             int(kind.mjGEOM_ELLIPSOID): first,
@@ -74,24 +78,6 @@ class SoftRenderer:
     def free(self) -> None:
         """Free the vertex buffer; the GL context must be current."""
         self._gl.DeleteBuffers(1, (ctypes.c_uint * 1)(self._vertex_buffer))
-
-    def _upload(self, corners: np.ndarray) -> int:
-        k, name = self._k, (ctypes.c_uint * 1)()
-        self._gl.GenBuffers(1, name)
-        self._gl.BindBuffer(k.GL_ARRAY_BUFFER, name[0])
-        data = corners.ctypes.data
-        self._gl.BufferData(k.GL_ARRAY_BUFFER, corners.nbytes, data, k.GL_STATIC_DRAW)
-        self._gl.BindBuffer(k.GL_ARRAY_BUFFER, 0)
-        return int(name[0])
-
-    def _sample_places(self) -> np.ndarray:
-        """Where a pixel is sampled: float32 (S, 2) in [0, 1)."""
-        count = self._buffers.offSamples
-        places = np.full((max(count, 1), 2), 0.5, np.float32)
-        for index in range(count):
-            place = places[index].ctypes.data
-            self._gl.GetMultisamplefv(self._k.GL_SAMPLE_POSITION, index, place)
-        return places
 
     # -- one picture
 
@@ -104,49 +90,32 @@ class SoftRenderer:
             return
         opaque = [geom for geom in geoms if geom.rgba[3] >= OPAQUE_ALPHA]
         boxes = [geom for geom in opaque if geom.type == self._box and geom.reflectance > 0]
-        mirror = Mirror(self._gl, boxes[0]) if boxes else None  # MuJoCo has one at most
-        self._clear(viewport, scene, with_sky=mirror is None)
+        sky = self._mujoco.mjtRndFlag.mjRND_SKYBOX
+        with_sky, scene.flags[sky] = scene.flags[sky], scene.flags[sky] and not boxes
+        scene.ngeom = 0  # without geoms, MuJoCo sets up everything else
+        self._mujoco.mjr_render(viewport, scene, self._buffers)
+        scene.ngeom, scene.flags[sky] = len(geoms), with_sky
         view = self._prepare(viewport, scene)
-        if mirror is not None:
-            self._draw_mirror(mirror, scene, view, (opaque, blended))
-        for geom in opaque:
-            if mirror is None or geom is not mirror.box:
-                self._draw(geom, view)
-        if mirror is not None and scene.flags[self._mujoco.mjtRndFlag.mjRND_SKYBOX]:
+        if boxes:  # MuJoCo has one mirror at most
+            opaque = [geom for geom in opaque if geom is not boxes[0]]
+            self._draw_mirror(Mirror(self._gl, boxes[0]), scene, view, [*opaque, *blended])
+        self._draw_all(opaque, view)
+        if boxes and with_sky:
             radius = np.float32(float(scene.camera[0].frustum_far) * np.float32(0.7))
             self._surfaces.draw_sky(_head(scene), float(radius))
-        for geom in blended:
-            self._blend(geom, view)
+        self._draw_all(blended, view)
         self._finish(scene)
 
-    def _clear(self, viewport: Any, scene: Any, with_sky: bool) -> None:
-        """Let MuJoCo draw the scene without geoms: that sets up everything else."""
-        sky = self._mujoco.mjtRndFlag.mjRND_SKYBOX
-        count, wanted = scene.ngeom, scene.flags[sky]
-        scene.ngeom, scene.flags[sky] = 0, wanted and with_sky
-        self._mujoco.mjr_render(viewport, scene, self._buffers)
-        scene.ngeom, scene.flags[sky] = count, wanted
-
-    def _draw_mirror(self, mirror: Mirror, scene: Any, view: View, geoms: Any) -> None:
-        """The reflected scene, then the mirror over it."""
-        opaque, blended = geoms
-        gl, k = self._gl, self._k
+    def _draw_mirror(self, mirror: Mirror, scene: Any, view: View, geoms: list[Any]) -> None:
+        gl = self._gl
         reflected = mirror.view(view) if mirror.faces(_head(scene)) else None
-
-        def draw_scene() -> None:
-            assert reflected is not None
-            for geom in opaque:
-                if geom is not mirror.box:
-                    self._draw(geom, reflected, mirror.reflectance)
-            for geom in blended:
-                self._blend(geom, reflected, mirror.reflectance)
-
         if reflected is not None:
-            mirror.draw(self._surfaces, self._buffers.basePlane, scene, draw_scene)
-        gl.Enable(k.GL_BLEND)
-        gl.BlendFunc(k.GL_ONE, k.GL_ONE)
+            with mirror.open(self._surfaces, self._buffers.basePlane, scene):
+                self._draw_all(geoms, reflected, mirror.reflectance)
+        gl.Enable(gl.BLEND)
+        gl.BlendFunc(gl.ONE, gl.ONE)
         self._draw(mirror.box, view)
-        gl.Disable(k.GL_BLEND)
+        gl.Disable(gl.BLEND)
 
     def _is_plain(self, viewport: Any, scene: Any, geoms: list[Any]) -> bool:
         """Whether one pass over the geoms, of shapes known here, is all that MuJoCo would do."""
@@ -175,16 +144,16 @@ class SoftRenderer:
 
     def _prepare(self, viewport: Any, scene: Any) -> View:
         """Lights and vertex arrays; returns what triangles are held against."""
-        gl, k = self._gl, self._k
+        gl = self._gl
         for light in range(scene.nlight):
-            gl.Enable(k.GL_LIGHT0 + light)
-        gl.BindBuffer(k.GL_ARRAY_BUFFER, self._vertex_buffer)
-        gl.VertexPointer(3, k.GL_FLOAT, STRIDE, None)
-        gl.NormalPointer(k.GL_FLOAT, STRIDE, NORMAL_AT)
-        gl.TexCoordPointer(2, k.GL_FLOAT, STRIDE, COORDINATES_AT)
-        gl.EnableClientState(k.GL_VERTEX_ARRAY)
-        gl.EnableClientState(k.GL_NORMAL_ARRAY)
-        clip = self._matrix(k.GL_PROJECTION_MATRIX) @ self._matrix(k.GL_MODELVIEW_MATRIX)
+            gl.Enable(gl.LIGHT0 + light)
+        gl.BindBuffer(gl.ARRAY_BUFFER, self._vertex_buffer)
+        gl.VertexPointer(3, gl.FLOAT, STRIDE, None)
+        gl.NormalPointer(gl.FLOAT, STRIDE, NORMAL_AT)
+        gl.TexCoordPointer(2, gl.FLOAT, STRIDE, COORDINATES_AT)
+        gl.EnableClientState(gl.VERTEX_ARRAY)
+        gl.EnableClientState(gl.NORMAL_ARRAY)
+        clip = self._matrix(gl.PROJECTION_MATRIX) @ self._matrix(gl.MODELVIEW_MATRIX)
         x, y, w = clip[0], clip[1], clip[3]
         half = viewport.width / 2
         to_pixels = np.stack([(x + w) * half, (y + w) * half, w])
@@ -198,26 +167,29 @@ class SoftRenderer:
         return values.reshape(4, 4).T.astype(np.float64)
 
     def _finish(self, scene: Any) -> None:
-        """Leave GL as `mjr_render` does."""
-        gl, k = self._gl, self._k
-        gl.DisableClientState(k.GL_VERTEX_ARRAY)
-        gl.DisableClientState(k.GL_NORMAL_ARRAY)
-        gl.BindBuffer(k.GL_ARRAY_BUFFER, 0)
+        gl = self._gl
+        gl.DisableClientState(gl.VERTEX_ARRAY)
+        gl.DisableClientState(gl.NORMAL_ARRAY)
+        gl.BindBuffer(gl.ARRAY_BUFFER, 0)
         for light in range(scene.nlight):
-            gl.Disable(k.GL_LIGHT0 + light)
+            gl.Disable(gl.LIGHT0 + light)
 
     # -- geoms
 
-    def _blend(self, geom: Any, view: View, reflectance: float = 1.0) -> None:
-        """A transparent geom: MuJoCo draws those twice, from the front and from the back."""
-        gl, k = self._gl, self._k
-        gl.DepthMask(0)
-        gl.Enable(k.GL_BLEND)
-        gl.BlendFunc(k.GL_SRC_ALPHA, k.GL_ONE_MINUS_SRC_ALPHA)
-        self._draw(geom, view, reflectance)
-        self._draw(geom, view, reflectance)
-        gl.DepthMask(1)
-        gl.Disable(k.GL_BLEND)
+    def _draw_all(self, geoms: list[Any], view: View, reflectance: float = 1.0) -> None:
+        """Transparent ones as MuJoCo does: twice, from the front and from the back."""
+        gl = self._gl
+        for geom in geoms:
+            if geom.rgba[3] >= OPAQUE_ALPHA:
+                self._draw(geom, view, reflectance)
+                continue
+            gl.DepthMask(0)
+            gl.Enable(gl.BLEND)
+            gl.BlendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA)
+            self._draw(geom, view, reflectance)
+            self._draw(geom, view, reflectance)
+            gl.DepthMask(1)
+            gl.Disable(gl.BLEND)
 
     def _draw(self, geom: Any, view: View, reflectance: float = 1.0) -> None:
         gl = self._gl
@@ -227,38 +199,37 @@ class SoftRenderer:
         mesh, count = None, 0
         if geom.type == self._mesh:
             mesh = self._meshes[geom.dataid // 2]
-            count = self._examine(mesh, pose, (x, y, z), view)
-            if not count:
+            world = pose.astype(np.float64)
+            world[:3, 3] = x, y, z
+            to_pixels = (view.to_pixels @ world).astype(np.float32)
+            self._triangles.project(mesh.vertices, to_pixels, self._points)
+            count = self._triangles.touching(
+                self._points, mesh.faces, mesh.corners, view.samples, view.size, view.nearest,
+                self._kept,
+            )  # fmt: skip
+            if not count:  # none may touch the picture
                 return
         self._surfaces.begin(geom, reflectance)
         gl.PushMatrix()
         gl.Translatef(x, y, z)
         gl.MultMatrixf(np.ascontiguousarray(pose.T).ctypes.data)
         if mesh is not None:
-            self._draw_mesh(mesh, count)
+            if mesh.textured:
+                gl.EnableClientState(gl.TEXTURE_COORD_ARRAY)
+            gl.DrawElements(gl.TRIANGLES, 3 * count, gl.UNSIGNED_INT, self._kept.ctypes.data)
+            if mesh.textured:
+                gl.DisableClientState(gl.TEXTURE_COORD_ARRAY)
         elif geom.type == self._plane:
             gl.CallList(self._buffers.basePlane + geom.dataid + 1)
         elif geom.type == self._capsule:
             self._draw_capsule(geom.size)
         else:
-            gl.Scalef(*(float(value) for value in geom.size))
+            gl.Scalef(*map(float, geom.size))
             gl.CallList(self._shapes[geom.type])
         gl.PopMatrix()
         self._surfaces.end(geom)
 
-    def _examine(self, mesh: Mesh, pose: np.ndarray, place: Any, view: View) -> int:
-        """Fill `_kept` with the triangles that may touch the picture; returns their number."""
-        world = pose.astype(np.float64)
-        world[:3, 3] = place
-        to_pixels = (view.to_pixels @ world).astype(np.float32)
-        self._triangles.project(mesh.vertices, to_pixels, self._points)
-        return self._triangles.touching(
-            self._points, mesh.faces, mesh.corners, view.samples, view.size, view.nearest,
-            self._kept,
-        )  # fmt: skip
-
     def _draw_capsule(self, size: np.ndarray) -> None:
-        """An open cylinder with half a sphere at each end."""
         gl, first = self._gl, self._buffers.baseBuiltin
         half = size[2]
         radius = np.float32(0.5 * np.float64(size[0] + size[1]))
@@ -270,16 +241,6 @@ class SoftRenderer:
         gl.Translatef(0.0, 0.0, float(2 * (radius - half) / radius))
         gl.CallList(first + SPHERE_BOTTOM)
 
-    def _draw_mesh(self, mesh: Mesh, count: int) -> None:
-        gl, k = self._gl, self._k
-        if mesh.textured:
-            gl.EnableClientState(k.GL_TEXTURE_COORD_ARRAY)
-        indices = self._kept.ctypes.data
-        gl.DrawElements(k.GL_TRIANGLES, 3 * count, k.GL_UNSIGNED_INT, indices)
-        if mesh.textured:
-            gl.DisableClientState(k.GL_TEXTURE_COORD_ARRAY)
-
 
 def _head(scene: Any) -> np.ndarray:
-    """Where the camera is: float32 (3,), m."""
     return (scene.camera[0].pos + scene.camera[1].pos) / 2

@@ -1,4 +1,4 @@
-"""Which triangles of a mesh can touch a picture: those that cannot need not be sent to the renderer.
+"""The meshes of a model as MuJoCo draws them, and which of their triangles can touch a picture.
 
 A software renderer's time goes by triangles: LIBERO's scanned objects have 15,000 each and are 30
 pixels wide. Most of theirs look away, lie beside the picture, or fall between the four samples of
@@ -6,13 +6,85 @@ every pixel. `touching` leaves out a triangle only when it is certain to touch n
 the picture is the same bit for bit.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit
 
+SMOOTH_COSINE = 0.8  # where a stored normal turns further from its face, MuJoCo draws the face flat
 # px; twice what a vertex may be off: the renderer snaps it by up to 1/512 and computes in float32.
 # Three vertices in a box of w x h, each off by m / 2, change twice an area by less than 2 m (w + h).
 MARGIN = np.float32(1 / 128)
 SMALL = np.float32(2.0)  # px; triangles of at most this extent are held against every sample
+
+
+class Mesh(NamedTuple):
+    """One mesh of the vertex buffer."""
+
+    vertices: np.ndarray  # float32 (3, V), m
+    faces: np.ndarray  # uint32 (F, 3), columns of `vertices`
+    corners: np.ndarray  # uint32 (F, 3), rows of the vertex buffer
+    textured: bool  # whether it has texture coordinates
+
+
+def mesh_buffer(model: Any) -> tuple[list[Mesh], np.ndarray]:
+    """All meshes and their buffer, float32 (N, 8): position, normal, texture coordinates.
+
+    Follows MuJoCo 3.3.2, `mjr_uploadMesh`, so that every corner has the same bits.
+    """
+    meshes, blocks, start = [], [np.zeros((0, 8), np.float32)], 0
+    for index in range(model.nmesh):
+        vertices = model.mesh_vert[model.mesh_vertadr[index] :][: model.mesh_vertnum[index]]
+        rows = model.mesh_faceadr[index] + np.arange(model.mesh_facenum[index])
+        faces = model.mesh_face[rows]
+        keys, normals, coordinates = _attributes(model, index, vertices, rows)
+        _, first, corner = np.unique(keys, return_index=True, return_inverse=True)
+        block = np.concatenate([vertices[faces.reshape(-1)], normals, coordinates], axis=1)[first]
+        corners = (corner.reshape(faces.shape) + start).astype(np.uint32)
+        textured = bool(model.mesh_texcoordadr[index] >= 0)
+        columns = np.ascontiguousarray(vertices.T)
+        meshes.append(Mesh(columns, faces.astype(np.uint32), corners, textured))
+        blocks.append(block.astype(np.float32))
+        start += len(block)
+    return meshes, np.concatenate(blocks)
+
+
+def _attributes(
+    model: Any, index: int, vertices: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all 3F corners: a key that is equal where all attributes are, normal, coordinates."""
+    faces = model.mesh_face[rows]
+    which = model.mesh_facenormal[rows].reshape(-1).astype(np.int64)
+    normals = model.mesh_normal[model.mesh_normaladr[index] + which]
+    key = faces.reshape(-1).astype(np.int64)
+    if model.mesh_texcoordadr[index] >= 0:
+        place = model.mesh_facetexcoord[rows].reshape(-1).astype(np.int64)
+        coordinates = model.mesh_texcoord[model.mesh_texcoordadr[index] + place]
+    else:
+        flat = np.repeat(_face_normals(vertices, faces), 3, axis=0)
+        products = normals * flat
+        cosines = products[:, 0] + products[:, 1] + products[:, 2]
+        is_flat = cosines.astype(np.float64) < SMOOTH_COSINE
+        normals = np.where(is_flat[:, None], flat, normals)
+        face = np.repeat(np.arange(len(faces)), 3)
+        which = np.where(is_flat, model.mesh_normalnum[index] + face, which)
+        place, coordinates = np.zeros_like(which), np.zeros((len(which), 2), np.float32)
+    key = (key * (which.max(initial=0) + 1) + which) * (place.max(initial=0) + 1) + place
+    return key, normals, coordinates
+
+
+def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals (F, 3) in float32, operation by operation as MuJoCo computes them."""
+    first, second, third = (vertices[faces[:, k]] for k in range(3))
+    a, b = second - first, third - first
+    cross = np.stack(
+        [a[:, i] * b[:, j] - a[:, j] * b[:, i] for i, j in ((1, 2), (2, 0), (0, 1))], axis=1
+    )
+    squares = cross * cross
+    length = np.sqrt(squares[:, 0] + squares[:, 1] + squares[:, 2])
+    is_point = length < np.float32(1e-10)
+    scale = np.float32(1) / np.where(is_point, np.float32(1), length)
+    return np.where(is_point[:, None], np.array([0, 0, 1], np.float32), cross * scale[:, None])
 
 
 @njit(inline="always", error_model="numpy")

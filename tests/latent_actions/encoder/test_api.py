@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import decode_all
+from invact_vla.data.video.frames import decode_all
 from invact_vla.data.video.video_io import write_video
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder

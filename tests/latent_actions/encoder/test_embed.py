@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inference import action_token
 
 
 @st.composite
@@ -24,7 +25,8 @@ def shapes(draw):
     )  # fmt: skip
     return EncoderConfig(
         frames=4, tubelet=pick(1, 2, 4), patch=patch, size=patch * pick(2, 3), width=16, heads=2,
-        streams=pick(("rgb",), ("diff",), ("rgb", "diff"), ("flow", "rgb")), depth=depth,
+        streams=pick(("rgb",), ("diff",), ("rgb", "diff"), ("steady", "rgb")), depth=depth,
+        displacement=pick(0, 3), focus=pick(0, 40),
         fusion=pick("channels", "sum", "gated"), stem=pick("linear", "conv"), embedding=8,
         action_dim=pick(0, 5), kernel=pick("matmul", "sdpa"), commit=commit,
     )  # fmt: skip
@@ -48,8 +50,14 @@ def test_embed_is_the_embedding_of_the_training_forward(config, seed, count, sid
     clips = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     expected = encoder(torch.from_numpy(clips))
     np.testing.assert_allclose(encoder.embed(clips), expected.embedding.detach(), atol=1e-5)
+    if config.displacement:
+        parts = {"displacement": [expected.displacement]}
+        parts["both"] = [expected.embedding, expected.displacement]
+        for vector, values in parts.items():
+            wanted = torch.cat(values, dim=1).detach()
+            np.testing.assert_allclose(encoder.embed(clips, vector=vector), wanted, atol=1e-5)
     with torch.no_grad():
-        found = encoder.action_token(torch.from_numpy(clips))
+        found = action_token(encoder, torch.from_numpy(clips))
     torch.testing.assert_close(found, expected.action.detach(), atol=3e-5, rtol=1e-4)
 
 

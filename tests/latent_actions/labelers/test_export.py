@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.label_store import LabelStore, read_labels, write_labels
-from invact_vla.data.label_vectors import read_vectors
+from invact_vla.data.label_store import LabelStore, read_labels, read_vectors, write_labels
 from invact_vla.data.video.video_io import write_video
 from latent_actions.labelers import LapaConfig, RandomConfig, label
 from latent_actions.labelers.export import ExportConfig, main

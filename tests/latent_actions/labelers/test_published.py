@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import decode_frames
+from invact_vla.data.video.frames import decode_frames
 from invact_vla.data.video.video_io import write_video
 from latent_actions.labelers import LapaConfig, verify
 from latent_actions.labelers.labeler import FrameSpec

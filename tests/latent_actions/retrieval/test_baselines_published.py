@@ -21,9 +21,9 @@ from latent_actions.retrieval.baselines import (
     SumlConfig,
     load_baseline,
 )
+from latent_actions.retrieval.baselines.baseline import fit_weights, read_state
 from latent_actions.retrieval.baselines.suml import SlowFast
 from latent_actions.retrieval.baselines.vit import VitShape
-from latent_actions.retrieval.baselines.weights import fit_weights, read_state
 from tests.latent_actions.retrieval import published_layouts as published
 
 TRUNK = VitShape(width=16, depth=2, heads=2, patch=4, grid=4)

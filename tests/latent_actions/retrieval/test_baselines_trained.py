@@ -29,7 +29,7 @@ from latent_actions.retrieval.baselines import (
     VilaConfig,
     load_baseline,
     name_of,
-    vila_train,
+    vila,
 )
 from latent_actions.retrieval.baselines.check import (
     BaselineCheckConfig,
@@ -37,8 +37,7 @@ from latent_actions.retrieval.baselines.check import (
     draw_clips,
 )
 from latent_actions.retrieval.baselines.check import main as check_main
-from latent_actions.retrieval.baselines.vila import Vila, VilaShape
-from latent_actions.retrieval.baselines.vila_train import VilaTrainConfig
+from latent_actions.retrieval.baselines.vila import Vila, VilaShape, VilaTrainConfig
 from tests.paths import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs" / "encoder").glob("baseline_*.yaml"))
@@ -101,7 +100,7 @@ def vila_config(out: Path) -> VilaTrainConfig:
 
 
 def test_vila_trains_and_embeds(tmp_path: Path) -> None:
-    run = vila_train.main(vila_config(tmp_path / "run"))
+    run = vila.main(vila_config(tmp_path / "run"))
     vectors = load_baseline(VilaConfig(run=run))(clips())
     assert vectors.shape == (3, 8) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     backwards = load_baseline(VilaConfig(run=run))(clips()[:, ::-1])

@@ -29,8 +29,8 @@ from latent_actions.retrieval.benchmarks.scene_bias import (
 from latent_actions.retrieval.encoders import EvaluatedEncoder, Tokens, pixel_embedding
 from latent_actions.retrieval.metric import bounds_of, precision_at, top_indices
 from latent_actions.retrieval.scenes import scene_groups
-from latent_actions.video.opposites import direction_of
 from latent_actions.video.sources import NtuSource, PhyWorldSource, Ssv2Source
+from latent_actions.video.verbs import direction_of
 
 PIXELS = EvaluatedEncoder(name="pixels", embed=pixel_embedding)
 

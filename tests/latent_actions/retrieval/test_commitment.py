@@ -56,7 +56,7 @@ def context(tmp_path):
         masks = {camera: square(rng) for camera in ("ego", "cam01")}
         classes = {camera: mask.astype(np.uint8) for camera, mask in masks.items()}
         path = tmp_path / "truth" / f"{take}.npz"
-        write_truth(path, nothing, nothing, np.zeros(FRAMES, bool), classes)
+        write_truth(path, nothing, nothing, np.zeros(FRAMES, bool), classes, {})
         for camera, name in (("ego", "aria01_214-1"), ("cam01", "cam01")):
             frames = np.repeat(masks[camera][..., None] * np.uint8(255), 3, axis=3)
             write_video(tmp_path / f"{take}_{name}.mp4", frames.astype(np.uint8), FPS, crf=5)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.video.decode import VideoError, decode_all, decode_frames, probe
+from invact_vla.data.video.frames import VideoError, decode_all, decode_frames, probe
 from invact_vla.data.video.hdf5_video import read_shards, write_shards
 from latent_actions.video.phyworld import motion
 from latent_actions.video.phyworld.generate import PhyWorldConfig, draw, main, sample_at
-from latent_actions.video.phyworld.labels import event_of, tags_of
+from latent_actions.video.phyworld.motion import event_of, tags_of
 from latent_actions.video.sources import PhyWorldSource
 from latent_actions.video.store import FrameStore
 
@@ -153,7 +153,7 @@ def test_videos_inside_the_file_go_into_a_store(run, tmp_path):
     clips = PhyWorldSource(root=run).clips("val")[:3]
     store = FrameStore.build(clips, tmp_path / "s", frames=4, size=16, workers=1)
     assert store.frames.shape == (3, 4, 16, 16, 3)
-    lazy = FrameStore.on_the_fly(clips, tmp_path / "l", frames=4, size=16, workers=1)
+    lazy = FrameStore.build(clips, tmp_path / "l", frames=4, size=16, workers=1, on_the_fly=True)
     assert (lazy.batch([2, 0]) == store.batch([2, 0])).all()
 
 

@@ -1,12 +1,13 @@
 """The generator: same bytes whatever the interruptions, truth that agrees with the pictures."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import draccus
@@ -15,18 +16,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from invact_vla.core.files import hash_file
-from invact_vla.data.video.decode import decode_all, probe
+from invact_vla.data.video.frames import decode_all, probe
+from latent_actions.synthetic.config import Variety
 from latent_actions.synthetic.generate import SynthConfig, main
 from latent_actions.synthetic.hand import HandLook
 from latent_actions.synthetic.motions import HandPath, Key, backwards, hand_rotation
 from latent_actions.synthetic.objects import KINDS
 from latent_actions.synthetic.performance import plan_performance, play, set_phase
+from latent_actions.synthetic.recording import record
 from latent_actions.synthetic.scenes import scene_name
 from latent_actions.synthetic.takes import favorite_families, plan_take
 from latent_actions.synthetic.truth import read_masks
 from latent_actions.synthetic.vocabulary import ACTIONS, FAMILIES
 from latent_actions.synthetic.world import cached_world
-from latent_actions.video.sources import EgoExo4dSource, read_clips
+from latent_actions.video.sources import EgoExo4dSource
 from latent_actions.video.verbs import verb_of
 from tests.latent_actions.conftest import TINY
 from tests.paths import REPOSITORY
@@ -85,7 +88,7 @@ def test_killed_run_goes_on(tree, tmp_path):
 
 def test_tree_is_read_by_the_real_loader(tree):
     source = EgoExo4dSource(root=tree / "egoexo4d")
-    train, dropped = read_clips(source, "train")
+    train, dropped = source.index("train")
     actions = pq.read_table(tree / "truth" / "actions.parquet").to_pylist()
     told = [row for row in actions if row["dataset"] == "egoexo4d" and row["split"] == "train"]
     lost = {"about another person", "of rejected annotations", "of further annotators"}
@@ -243,7 +246,46 @@ def test_config_is_checked(field, value):
         replace(TINY, **{field: value})
 
 
-@pytest.mark.parametrize("name", ["synth_debug", "synth_cpu"])
+WIDE = Variety(
+    shake=5, views=1, lens=0.4, light=0.3, blur=0.6, noise=0.03, hands=0.3, people=1, occlusion=0.5,
+    textures=0.8, slow=1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Variety)])
+def test_every_kind_of_variety_changes_the_pictures_and_none_changes_nothing(name):
+    plain = recorded(Variety())
+    found = recorded(replace(Variety(), **{name: getattr(WIDE, name)}))
+    assert any(
+        len(found.frames[c]) != len(plain.frames[c]) or (found.frames[c] != plain.frames[c]).any()
+        for c in plain.frames
+    )
+    if name in ("light", "noise", "occlusion", "textures", "blur"):  # the same motion is filmed
+        np.testing.assert_array_equal(found.pose, plain.pose)
+        np.testing.assert_array_equal(found.masks["ego"], plain.masks["ego"])
+    with pytest.raises(ValueError, match=rf"variety\.{name}"):
+        replace(Variety(), **{name: -0.1})
+
+
+@functools.cache
+def recorded(variety):
+    content = replace(TINY, size=48, variety=variety)
+    return record(content, plan_take(content, "train", 0), content.fps)
+
+
+def test_masks_of_a_varied_take_are_those_of_hand_and_object():
+    found, plain = recorded(WIDE), recorded(Variety())
+    for camera, masks in found.masks.items():
+        assert set(np.unique(masks)) <= {0, 1, 2} and (masks == 1).any()
+        assert len(masks) == len(found.frames[camera]) >= len(plain.frames[camera])
+    ego = [(take.masks["ego"] == 1).mean() for take in (found, plain)]
+    assert ego[0] < ego[1]  # glasses see more of the room
+    recorded.cache_clear()
+    again = recorded(WIDE)
+    np.testing.assert_array_equal(again.frames["cam01"], found.frames["cam01"])
+
+
+@pytest.mark.parametrize("name", ["synth_debug", "synth_cpu", "synth_wide"])
 def test_configs_parse(name):
     path = REPOSITORY / "configs" / "data" / f"{name}.yaml"
     assert isinstance(draccus.parse(SynthConfig, path, args=[]), SynthConfig)

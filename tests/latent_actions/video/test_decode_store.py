@@ -1,6 +1,7 @@
 """Decoding by index, damaged files, and the frame store."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_file, read_json
-from invact_vla.data.video.decode import VideoError, decode_all, decode_frames, probe
+from invact_vla.data.video.frames import VideoError, decode_all, decode_frames, probe
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video.records import ClipRecord, PairRecord
 from latent_actions.video.store import FrameStore
@@ -128,7 +129,10 @@ def test_a_video_shorter_than_its_clip(videos, tmp_path):
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"2 of 4 clips are damaged.*clip c2 starts at 1\.50 s"):
         FrameStore.build(records, tmp_path / "store", 4, 16, workers=1)
-    for name, make in (("store", FrameStore.build), ("lazy", FrameStore.on_the_fly)):
+    for name, make in (
+        ("store", FrameStore.build),
+        ("lazy", partial(FrameStore.build, on_the_fly=True)),
+    ):
         store = make(records, tmp_path / name, 4, 16, workers=1, max_skipped=0.5)
         assert [record.clip_id for record in store.records] == ["c0", "c1"]
         levels = store.batch([1]).mean((2, 3, 4))[0] / 8
@@ -142,7 +146,10 @@ def test_a_video_shorter_than_its_clip(videos, tmp_path):
 def test_missing_and_corrupt_videos_are_told_apart(videos, tmp_path):
     videos[1].write_bytes(videos[1].read_bytes()[:300])
     records = [clip(videos[0], 0), clip(videos[1], 1), clip(tmp_path / "gone.mp4", 2)]
-    for name, make in (("store", FrameStore.build), ("lazy", FrameStore.on_the_fly)):
+    for name, make in (
+        ("store", FrameStore.build),
+        ("lazy", partial(FrameStore.build, on_the_fly=True)),
+    ):
         store = make(records, tmp_path / name, 2, 16, workers=1, max_skipped=0.7)
         dropped = read_json(store.folder / "report.json")["decoding"]["dropped"]
         assert {reason: entry["count"] for reason, entry in dropped.items()} == {
@@ -188,7 +195,7 @@ def test_frames_on_the_fly_are_those_of_the_store(videos, tmp_path):
     pair = PairRecord(video_id="e", video=videos[1], text="", frame=3, frame_end=17, fps=10.0)
     records = [clip(videos[0], 0, 0.0, 0.8), clip(videos[2], 1, 1.2, 2.0), pair]
     store = FrameStore.build(records, tmp_path / "store", 4, 16, workers=1)
-    lazy = FrameStore.on_the_fly(records, tmp_path / "lazy", 4, 16, workers=1)
+    lazy = FrameStore.build(records, tmp_path / "lazy", 4, 16, workers=1, on_the_fly=True)
     assert lazy.frames.shape == store.frames.shape and lazy.frames.dtype == np.uint8
     assert (lazy.batch([2, 0, 2]) == store.batch([2, 0, 2])).all()
     assert (lazy[1] == store[1]).all() and (lazy.frames[:2] == store.frames[:2]).all()
@@ -198,7 +205,9 @@ def test_frames_on_the_fly_are_those_of_the_store(videos, tmp_path):
 
 
 def test_a_video_that_breaks_after_the_index_is_an_error_when_read(videos, tmp_path):
-    lazy = FrameStore.on_the_fly([clip(videos[0], 0)], tmp_path / "lazy", 4, 16, workers=1)
+    lazy = FrameStore.build(
+        [clip(videos[0], 0)], tmp_path / "lazy", 4, 16, workers=1, on_the_fly=True
+    )
     videos[0].write_bytes(videos[0].read_bytes()[:300])
     with pytest.raises(VideoError, match=r"v0\.mp4"):
         lazy[0]
@@ -211,7 +220,7 @@ def test_seconds_of_a_variable_rate_on_both_ways(tmp_path):
     pair = PairRecord(video_id="e", video=video, text="", frame=2, frame_end=30, fps=17.5)
     records = [clip(video, 0, 0.0, 2.0), clip(video, 1, 0.8, 1.2), pair]
     store = FrameStore.build(records, tmp_path / "store", 5, 16, workers=1)
-    lazy = FrameStore.on_the_fly(records, tmp_path / "lazy", 5, 16, workers=1)
+    lazy = FrameStore.build(records, tmp_path / "lazy", 5, 16, workers=1, on_the_fly=True)
     found = np.median(store.frames[:, :, 10:], axis=(2, 3, 4)) / 3
     times_ms = [[200, 600, 1000, 1400, 1800], [840, 920, 1000, 1080, 1160]]
     wanted = [[max(k for k in range(35) if stamps[k] <= time) for time in row] for row in times_ms]

@@ -9,8 +9,8 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.video_io import write_video
-from latent_actions.video.sources import EgoExo4dSource, read_clips
-from latent_actions.video.sources.egoexo4d import as_bool, scene_of
+from latent_actions.video.sources import EgoExo4dSource
+from latent_actions.video.sources.egoexo4d_takes import as_bool, scene_of
 
 TAKE = {
     "take_uid": "u1", "take_name": "iiith_cooking_57_2", "best_exo": None, "duration_sec": 20.0,
@@ -87,7 +87,7 @@ def test_a_collage_does_not_stand_for_an_exo_camera(tmp_path):
     cameras = ("aria01_214-1", "ego_preview")
     rows = [annotation([row(2.0, "C picks it")])]
     source = write_tree(tmp_path, rows, SEGMENT, cameras=cameras)
-    _, dropped = read_clips(source, "val")
+    _, dropped = source.index("val")
     assert dropped.counts == {"takes without an exo camera": 1}
 
 
@@ -97,13 +97,13 @@ def test_a_collage_does_not_stand_for_an_exo_camera(tmp_path):
 )
 def test_annotations_of_another_type_are_damage(tmp_path, annotations):
     source = write_tree(tmp_path, annotations, SEGMENT)
-    clips, dropped = read_clips(source, "val")
+    clips, dropped = source.index("val")
     assert clips == [] and dropped.damaged == 1
 
 
 def test_unreadable_keysteps_are_damage_of_their_take(tmp_path):
     source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], "none")
-    clips, dropped = read_clips(source, "val")
+    clips, dropped = source.index("val")
     assert clips == [] and "takes with unreadable keysteps" in dropped.damage
 
 
@@ -139,7 +139,7 @@ def test_dropped_descriptions_are_counted(tmp_path):
     second = annotation([row(3.0, "C lifts it")])
     rejected = annotation([row(3.0, "C jumps")] * 9, rejected=True)
     source = write_tree(tmp_path, [rejected, second, annotation(rows, rejected="0")], SEGMENT)
-    clips, dropped = read_clips(source, "val")
+    clips, dropped = source.index("val")
     assert [clip.verb for clip in clips] == ["pick"] * 3 + ["shake"] * 3
     assert dropped.counts == {
         "of rejected annotations": 9, "of further annotators": 1, "about another person": 3,
@@ -162,11 +162,11 @@ def test_takes_without_keysteps_or_videos(tmp_path):
     path = tmp_path / "annotations" / "keystep_val.json"
     whole = path.read_text()
     path.write_text(json.dumps({"annotations": {}}))
-    assert read_clips(source, "val")[1].counts == {"takes without keysteps": 1}
+    assert source.index("val")[1].counts == {"takes without keysteps": 1}
     path.write_text(whole)
     for video in tmp_path.rglob("*.mp4"):
         video.unlink()
-    assert read_clips(source, "val")[1].counts == {"takes without videos": 1}
+    assert source.index("val")[1].counts == {"takes without videos": 1}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_takes_without_keysteps_or_videos(tmp_path):
 )
 def test_a_take_without_one_of_the_views_is_left_out(tmp_path, cameras, reason):
     source = write_tree(tmp_path, [annotation([row(2.0, "C picks it")])], SEGMENT, cameras=cameras)
-    clips, dropped = read_clips(source, "val")
+    clips, dropped = source.index("val")
     assert clips == [] and dropped.counts == {reason: 1}
     assert dropped.examples == {reason: ["iiith_cooking_57_2"]} and not dropped.damage
 
@@ -197,7 +197,7 @@ MIXED = [
 
 def test_descriptions_of_mixed_types_are_damage(tmp_path):
     source = write_tree(tmp_path, [annotation(MIXED)], SEGMENT)
-    clips, dropped = read_clips(source, "val")
+    clips, dropped = source.index("val")
     assert [(clip.verb, clip.start_s, clip.end_s) for clip in clips if clip.view == "ego"] == [
         ("pick", 2.0, 6.5), ("stir", 6.5, 9.0),
     ]  # fmt: skip
@@ -216,7 +216,7 @@ def test_keysteps_and_takes_with_unparsable_times(tmp_path):
     take = {**TAKE, "duration_sec": None}
     rows = [row(2.0, "C picks it"), row(5.0, "C taps it")]
     source = write_tree(tmp_path, [annotation(rows)], segments, take)
-    clips, dropped = read_clips(source, "val")
+    clips, dropped = source.index("val")
     assert {(clip.verb, clip.end_s) for clip in clips} == {("tap", 18.0)}
     assert dropped.counts == {
         "keysteps with unparsable times": 1, "outside every keystep segment": 1,

@@ -9,11 +9,11 @@ from invact_vla.core.errors import UserError
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video.sources import NtuSource
 from latent_actions.video.sources.ntu import (
+    ACTIONS,
     ONE_SHOT_CLASSES,
     TRAIN_SUBJECTS_60,
     TRAIN_SUBJECTS_120,
 )
-from latent_actions.video.sources.ntu_actions import ACTIONS
 
 SAMPLES = (
     "S001C001P001R001A001", "S001C002P001R001A001", "S001C003P001R001A001",  # one performance

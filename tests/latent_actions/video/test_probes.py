@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invact_vla.data.video.decode import VideoError
+from invact_vla.data.video.frames import VideoError
 from invact_vla.data.video.video_info import VideoInfo
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video import probes

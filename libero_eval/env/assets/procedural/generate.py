@@ -4,36 +4,17 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from libero_eval.env.assets.procedural.arenas import write_arenas
-from libero_eval.env.assets.procedural.dishes import write_dishes
-from libero_eval.env.assets.procedural.fixtures import write_fixtures
-from libero_eval.env.assets.procedural.food import write_food
-from libero_eval.env.assets.procedural.furniture import write_furniture
-from libero_eval.env.assets.procedural.mugs import write_mugs
+import numpy as np
+import yaml
+
+from libero_eval.env.assets.procedural import pictures
+from libero_eval.env.assets.procedural.mjcf import IDENTITY, File, Part, text, turn
 from libero_eval.env.assets.procedural.robot import robosuite_assets, write_robot
-from libero_eval.env.assets.procedural.style import Style
 
-
-def generator_key() -> str:
-    """SHA-256 (12 digits) of the generator's source and of the robot it starts from."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    digest.update((robosuite_assets() / "robots/panda/robot.xml").read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def write_pack(folder: Path, seed: int) -> None:
-    """Write all files of the pack with this seed into an existing folder."""
-    style = Style(seed)
-    write_food(folder, style)
-    write_dishes(folder, style)
-    write_mugs(folder, style)
-    write_furniture(folder, style)
-    write_fixtures(folder, style)
-    write_arenas(folder, style)
-    write_robot(folder)
+HERE = Path(__file__).parent
+UPRIGHT = turn("x", -np.pi / 2)
 
 
 def generate(root: Path, seed: int) -> Path:
@@ -56,3 +37,54 @@ def generate(root: Path, seed: int) -> Path:
             if not folder.is_dir():
                 raise
     return folder
+
+
+def generator_key() -> str:
+    """SHA-256 (12 digits) of the generator's sources and of the robot it starts from."""
+    digest = hashlib.sha256()
+    for path in sorted([*HERE.glob("*.py"), *HERE.glob("*.yaml")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    digest.update((robosuite_assets() / "robots/panda/robot.xml").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def write_pack(folder: Path, seed: int) -> None:
+    """Write all files of the pack with this seed into an existing folder."""
+    write_scenes(folder, seed)
+    write_robot(folder)
+
+
+def write_scenes(folder: Path, seed: int) -> None:
+    """Write objects, fixtures, arenas and their pictures."""
+    style = pictures.Style(seed)
+    food, objects, fixtures, scenes = map(_read, ("food", "objects", "fixtures", "scenes"))
+    for name, arguments in scenes["pictures"].items():
+        pictures.save(folder / "textures" / name, pictures.surface(style, *arguments))
+    for path, entry in {**food, **objects, **fixtures, **scenes["files"]}.items():
+        name = Path(path).stem
+        place = folder / (path if path.endswith(".xml") else f"{path}/{name}.xml")
+        file = File(place, style, entry.get("model", name), entry.get("colors", {}))
+        if "world" in entry:
+            file.world.build(entry["world"])
+        else:
+            _build_object(file, entry)
+        file.write()
+
+
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((HERE / f"{name}.yaml").read_text())
+
+
+def _build_object(file: File, entry: dict[str, Any]) -> None:
+    """The body `object` with its steps, and beside it what LIBERO's placement samplers read."""
+    outer = file.world.child(None)
+    part = Part(file, outer.add("body", name="object"))
+    bottom, top, radius = entry.get("placement", (-0.06, 0.04, 0.025))
+    sites = {"bottom_site": (0, 0, bottom), "top_site": (0, 0, top)}
+    for site, pos in {**sites, "horizontal_radius_site": (radius, radius, 0)}.items():
+        outer.add("site", name=site, pos=text(pos), size="0.005", rgba="0 0 0 0")
+    if "inner" in entry:
+        part = part.child(entry["inner"], (0, 0.05, 0))
+    if "weight" in entry:
+        part.weight(*entry["weight"])
+    Part(file, part.body, UPRIGHT if entry.get("upright") else IDENTITY).build(entry["steps"])

@@ -1,35 +1,42 @@
 """A small writer of MJCF files in the form that LIBERO's object and arena classes read.
 
+Files are described in YAML as lists of steps (see food.yaml): methods of `Part` with their arguments.
+A mapping at the end of a step holds options; x, y and z among them turn the thing about that axis.
 Lengths in meters, angles in radians, quaternions (w, x, y, z). An object file has one body named
 `object` (the class puts the free joint there) and three placement sites beside it.
 """
 
+import math
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from libero_eval.env.assets.procedural.quaternions import IDENTITY, Vector, compose, rotate, turn
-from libero_eval.env.assets.procedural.shapes import Mesh
+from libero_eval.env.assets.procedural import pictures
+from libero_eval.env.assets.procedural.shapes import Mesh, carton, lathe, rounded_plate
 
-# Contact parameters of LIBERO's own objects: stiff, rough, condim 3.
-CONTACT = {
-    "solimp": "0.998 0.998 0.001",
-    "solref": "0.001 1",
-    "density": "100",
-    "friction": "0.95 0.3 0.1",
-}
-# MuJoCo's defaults, which LIBERO's stove and microwave use.
+Vector = Sequence[float] | np.ndarray
+Quaternion = tuple[float, float, float, float]
+
+IDENTITY: Quaternion = (1.0, 0.0, 0.0, 0.0)
+# Contact parameters: of LIBERO's own objects (stiff, rough), MuJoCo's defaults, which its stove uses,
+# and those of the microwave, which touches other objects, never its own door.
 PLAIN = {
     "solimp": "0.9 0.95 0.001",
     "solref": "0.02 1",
     "density": "1000",
     "friction": "1 0.005 0.0001",
 }
-WHITE = (1.0, 1.0, 1.0, 1.0)
-INVISIBLE = {"rgba": "0.8 0.8 0.8 0"}
+CONTACTS = {
+    "object": {
+        "solimp": "0.998 0.998 0.001", "solref": "0.001 1", "density": "100", "friction": "0.95 0.3 0.1",
+    },
+    "plain": PLAIN,
+    "oven": PLAIN
+    | {"solimp": "0.8 0.9 0.01", "contype": "0", "conaffinity": "1", "margin": "0.001"},
+}  # fmt: skip
 VISUAL = {"contype": "0", "conaffinity": "0", "group": "1", "mass": "0"}
 
 
@@ -38,177 +45,265 @@ def text(values: Vector) -> str:
     return " ".join(f"{float(value):.6g}" for value in values)
 
 
-@dataclass(frozen=True, kw_only=True)
+def turn(axis: str, angle: float) -> Quaternion:
+    """Rotation by `angle` (radians) about the coordinate axis "x", "y" or "z"."""
+    x, y, z = (math.sin(angle / 2) if name == axis else 0.0 for name in "xyz")
+    return (math.cos(angle / 2), x, y, z)
+
+
+def compose(first: Vector, second: Vector) -> Quaternion:
+    """Quaternion product: turn by `second`, then by `first`."""
+    w1, x1, y1, z1 = first
+    w2, x2, y2, z2 = second
+    return (
+        w1 * w2 - x1 * x2 - y1 * y2 - z1 * z2,
+        w1 * x2 + x1 * w2 + y1 * z2 - z1 * y2,
+        w1 * y2 - x1 * z2 + y1 * w2 + z1 * x2,
+        w1 * z2 + x1 * y2 - y1 * x2 + z1 * w2,
+    )
+
+
+def rotate(quaternion: Vector, point: Vector) -> tuple[float, float, float]:
+    """The point (x, y, z) turned by the quaternion."""
+    w, x, y, z = quaternion
+    return compose(compose(quaternion, (0.0, *point)), (w, -x, -y, -z))[1:]
+
+
+def _taken_turn(options: dict[str, Any]) -> Quaternion:
+    """The quaternion that `quat`, or x, y and z in their order, give; taken out of the options."""
+    quat = options.pop("quat", IDENTITY)
+    for axis in [name for name in options if name in ("x", "y", "z")]:
+        quat = compose(quat, turn(axis, options.pop(axis)))
+    return quat
+
+
+class File:
+    """One MJCF file under construction: assets, a world body, and the colors it is drawn in."""
+
+    def __init__(
+        self, path: Path, style: pictures.Style, name: str, colors: dict[str, str]
+    ) -> None:
+        """path: where it goes, with its pictures beside it. colors: names of its own for colors."""
+        self.path, self._style, self._colors = path, style, colors
+        self.root = ET.Element("mujoco", {"model": name})
+        ET.SubElement(self.root, "compiler", {"angle": "radian"})
+        self.asset = ET.SubElement(self.root, "asset")
+        self.world = Part(self, ET.SubElement(self.root, "worldbody"))
+
+    def color(self, name: str) -> pictures.Color:
+        return self._style.color(self._colors.get(name, name))
+
+    def picture(self, name: str, picture: Any) -> None:
+        pictures.save(self.path.with_name(name), picture)
+
+    def wood(self, color: str, grain: int) -> Any:
+        return pictures.surface(self._style, "wood", self._colors.get(color, color), grain)
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        ET.indent(self.root)
+        self.path.write_bytes(ET.tostring(self.root) + b"\n")
+
+
 class Part:
-    """A body of the file, with a frame in which its geoms are described."""
+    """A body of the file; every public method is a step that adds something to it, or to the assets."""
 
-    body: ET.Element
-    frame: Vector = IDENTITY  # turns described coordinates into those of the body
+    def __init__(self, file: File, body: ET.Element, frame: Vector = IDENTITY) -> None:
+        """frame: turns the coordinates of the steps into those of the body."""
+        self._file, self.body, self._frame = file, body, frame
 
-    def _geom(self, kind: str, size: Vector, pos: Vector, quat: Vector, more: dict) -> None:
-        attributes = {"type": kind, "pos": text(rotate(self.frame, pos))}
-        if size:
+    def build(self, steps: Sequence[Any]) -> None:
+        """Take the steps in order. A step is a list [method, argument, ...], a mapping that describes
+        a body below this one, or a list of steps."""
+        for step in steps:
+            if isinstance(step, dict):
+                options = {name: value for name, value in step.items() if name != "steps"}
+                self.child(options.pop("body"), **options).build(step["steps"])
+            elif not isinstance(step[0], str):
+                self.build(step)
+            else:
+                self._take(*step)
+
+    def _take(self, method: str, *arguments: Any) -> None:
+        *plain, last = arguments
+        if isinstance(last, dict):
+            getattr(self, method)(*plain, **last)
+        else:
+            getattr(self, method)(*arguments)
+
+    def each(
+        self, step: list[Any], rows: list[Any], offset: Vector = (0, 0, 0), **options: Any
+    ) -> None:
+        """The same step for every row (size, place, options), moved by an offset."""
+        for size, pos, *turned in rows:
+            more = {**options, **(turned[0] if turned else {})}
+            self._take(*step, size, np.add(pos, offset), more)
+
+    def child(self, name: str | None, pos: Vector = (0, 0, 0), **turned: Any) -> "Part":
+        """A body below this one; without a name, at its place."""
+        placed = {"name": name or "", "pos": text(pos), "quat": text(_taken_turn(turned))}
+        return Part(self._file, ET.SubElement(self.body, "body", placed if name else {}))
+
+    def add(self, tag: str, **attributes: Any) -> ET.Element:
+        """An element with these attributes."""
+        return ET.SubElement(self.body, tag, {name: str(v) for name, v in attributes.items()})
+
+    # -- assets
+
+    def asset(self, tag: str, **attributes: Any) -> None:
+        """An element of the file's assets."""
+        ET.SubElement(self._file.asset, tag, {name: str(v) for name, v in attributes.items()})
+
+    def texture(self, name: str, file: str, kind: str = "2d") -> None:
+        """A texture file, its path relative to this MJCF file."""
+        self.asset("texture", name=name, file=file, type=kind)
+
+    def material(self, name: str, color: Any = (1, 1, 1), alpha: float = 1, **more: Any) -> None:
+        """color: a name, red, green and blue, or a sum {name: factor}. No reflection: it costs a
+        render pass."""
+        if isinstance(color, str):
+            color = self._file.color(color)
+        elif isinstance(color, dict):
+            parts = [np.multiply(self._file.color(part), factor) for part, factor in color.items()]
+            color = np.sum(parts, axis=0)
+        surface = {"reflectance": 0, "specular": 0.3, "shininess": 0.3, **more}
+        self.asset("material", name=name, rgba=text([*color, alpha]), **surface)
+
+    def label(self, words: str, ink: str = "cap", repeats: int = 4) -> None:
+        """The material `label`: the printed picture of a packet in the colors `base` and `band`."""
+        base, band, color = (self._file.color(name) for name in ("base", "band", ink))
+        self._file.picture("texture_map.png", pictures.label(base, band, words, color, repeats))
+        self.texture("tex-label", "texture_map.png")
+        self.material("label", texture="tex-label")
+
+    def wood(self, name: str, color: str, grain: int, file: str) -> None:
+        """A wooden material, its picture drawn beside the file."""
+        self._file.picture(file, self._file.wood(color, grain))
+        self.texture(f"tex-{name}", file, "cube")
+        self.material(name, texture=f"tex-{name}")
+
+    # -- geoms, seen or solid
+
+    def _geom(self, size: Vector, pos: Vector, options: dict[str, Any], more: dict) -> None:
+        kind, placed = options.pop("kind", "box"), compose(self._frame, _taken_turn(options))
+        attributes = {"type": kind, "pos": text(rotate(self._frame, pos))}
+        if len(size):
             attributes["size"] = text(size)
-        placed = compose(self.frame, quat)
         if max(abs(a - b) for a, b in zip(placed, IDENTITY, strict=True)) > 1e-9:
             attributes["quat"] = text(placed)
-        ET.SubElement(self.body, "geom", {**attributes, **more})
+        self.add("geom", **attributes, **more, **options)
 
     def solid(
-        self,
-        kind: str,
-        size: Vector,
-        pos: Vector = (0, 0, 0),
-        quat: Vector = IDENTITY,
-        *,
-        contact: Mapping[str, str] = CONTACT,
-        **named: str,
+        self, size: Vector, pos: Vector = (0, 0, 0), contact: str = "object", **options: Any
     ) -> None:
-        """Add an invisible geom that collides (group 0). named: its name or mass, if any."""
-        more = {**contact, **INVISIBLE, "group": "0", **named}
-        self._geom(kind, size, pos, quat, more)
+        """An invisible geom that collides (group 0); a box unless options say another `kind`."""
+        self._geom(size, pos, options, {**CONTACTS[contact], "rgba": "0.8 0.8 0.8 0", "group": 0})
 
-    def look(
+    def look(self, material: str, size: Vector, pos: Vector = (0, 0, 0), **options: Any) -> None:
+        """A geom that is only seen (group 1)."""
+        self._geom(size, pos, options, {**VISUAL, "material": material})
+
+    def block(self, material: str, size: Vector, pos: Vector, **options: Any) -> None:
+        """A geom that collides and is seen."""
+        self.solid(size, pos, **options)
+        seen = {name: options[name] for name in options if name in ("kind", "x", "y", "z")}
+        self.look(material, size, pos, **seen)
+
+    def prism(self, radius: float, half: float, pos: Vector) -> None:
+        """Collision of an upright cylinder: an octagon from four crossing boxes."""
+        size = (radius * np.cos(np.pi / 8), radius * np.sin(np.pi / 8), half)
+        for index in range(4):
+            self.solid(size, pos, z=np.pi / 4 * index)
+
+    def ring(self, size: Vector, radius: float, center: Vector, lean: float, count: int) -> None:
+        """Collision of an upright wall around an axis: `count` boxes at `radius` from `center`.
+
+        size: half (thickness, width along the wall, height). lean: outward at the top, radians.
+        """
+        for index in range(count):
+            azimuth = 2 * np.pi * index / count
+            offset = (radius * np.cos(azimuth), radius * np.sin(azimuth), 0.0)
+            self.solid(size, np.add(center, offset), z=azimuth, y=lean)
+
+    def book(self, color: str, half: Vector, center: Vector) -> None:
+        """A book standing on its lower edge, its back at -y."""
+        self.solid(half, center)
+        self.material("cover", color)
+        self.material("paper", "paper")
+        x, y, z = half
+        board = 0.0016
+        for sign in (-1, 1):
+            self.look("cover", (board, y, z), np.add(center, ((x - board) * sign, 0, 0)))
+        self.look("cover", (x, board, z), np.add(center, (0, board - y, 0)))
+        self.look("paper", (x - 0.0031, y - 0.0042, z - 0.0032), center)
+
+    # -- meshes, only seen
+
+    def mesh(self, name: str, material: str, pos: Vector = (0, 0, 0), **turned: Any) -> None:
+        """A mesh of the file once more."""
+        more = {**VISUAL, "mesh": name, "material": material}
+        self._geom((), pos, {**turned, "kind": "mesh"}, more)
+
+    def _new_mesh(self, name: str, material: str, mesh: Mesh, pos: Vector, **turned: Any) -> None:
+        faces = " ".join(map(str, mesh.faces.flat))
+        attributes = {"vertex": text(mesh.vertices.ravel()), "face": faces, "inertia": "shell"}
+        if mesh.coordinates is not None:
+            attributes["texcoord"] = text(mesh.coordinates.ravel())
+        self.asset("mesh", name=name, **attributes)
+        self.mesh(name, material, pos, **turned)
+
+    def lathe(
         self,
-        kind: str,
-        size: Vector,
+        name: str,
         material: str,
+        profile: list[Any],
         pos: Vector = (0, 0, 0),
-        quat: Vector = IDENTITY,
-        **named: str,
+        stretch: Vector = (1, 1, 1),
+        segments: int = 24,
+        printed: bool = False,
+        **turned: Any,
     ) -> None:
-        """Add a geom that is only seen (group 1). named: its name, if any."""
-        self._geom(kind, size, pos, quat, {**VISUAL, "material": material, **named})
+        """A turned profile of (radius, z), see `shapes.lathe`; stretched along the axes."""
+        mesh = lathe(profile, segments, printed)
+        mesh.vertices[:] *= stretch
+        self._new_mesh(name, material, mesh, pos, **turned)
 
-    def block(
-        self, size: Vector, material: str, pos: Vector = (0, 0, 0), quat: Vector = IDENTITY
-    ) -> None:
-        """Add a box that collides and is seen. size: half lengths."""
-        self.solid("box", size, pos, quat)
-        self.look("box", size, material, pos, quat)
+    def carton(self, half: Vector, pos: Vector, roof: float) -> None:
+        """A printed box with a gable roof."""
+        self._new_mesh("body", "label", carton(half, roof), pos)
 
-    def mesh(
-        self, name: str, material: str, pos: Vector = (0, 0, 0), quat: Vector = IDENTITY
-    ) -> None:
-        """Add a mesh that is only seen."""
-        self._geom("mesh", (), pos, quat, {**VISUAL, "mesh": name, "material": material})
+    def packet(self, half: Vector, center: Vector) -> None:
+        """A flat carton lying on its largest face, so that the words are on the top, along x."""
+        self.solid(half, center)
+        x, y, z = half
+        box = carton((x, z, y))
+        lying = box.vertices[:, [0, 2, 1]] * np.array([1, -1, 1])
+        self._new_mesh("body", "label", Mesh(lying, box.faces, box.coordinates), center)
+
+    def table_top(self, name: str, material: str, half: Vector, center: Vector) -> None:
+        """A plate with well rounded corners."""
+        self._new_mesh(name, material, rounded_plate(half, center), (0, 0, 0))
+
+    # -- what physics and LIBERO's predicates read
 
     def site(
         self,
         name: str,
         size: Vector,
         pos: Vector,
-        *,
-        quat: Vector = IDENTITY,
         rgba: Vector = (0.8, 0.8, 0.8, 0),
         kind: str = "box",
+        quat: Vector = IDENTITY,
     ) -> None:
-        """Add a region site; always in the coordinates of the body."""
-        attributes = {"name": name, "type": kind, "size": text(size), "pos": text(pos)}
-        attributes |= {"quat": text(quat), "rgba": text(rgba), "group": "0"}
-        ET.SubElement(self.body, "site", attributes)
+        """A region; always in the coordinates of the body."""
+        place = {"type": kind, "size": text(size), "pos": text(pos), "quat": text(quat)}
+        self.add("site", name=name, **place, rgba=text(rgba), group=0)
 
     def weight(self, mass: float, center: Vector, inertia: Vector) -> None:
-        """Set mass (kg), center of mass and diagonal inertia (kg m2), in body coordinates."""
-        attributes = {"mass": text([mass]), "pos": text(center), "diaginertia": text(inertia)}
-        ET.SubElement(self.body, "inertial", attributes)
+        """Mass (kg), center of mass and diagonal inertia (kg m2), in body coordinates."""
+        self.add("inertial", mass=text([mass]), pos=text(center), diaginertia=text(inertia))
 
     def joint(self, name: str, kind: str, axis: Vector, span: Vector, damping: float) -> None:
-        """Add a limited joint at the origin of the body."""
-        attributes = {"name": name, "type": kind, "axis": text(axis), "pos": "0 0 0"}
-        attributes |= {"limited": "true", "range": text(span), "damping": text([damping])}
-        ET.SubElement(self.body, "joint", attributes)
-
-    def child(self, name: str, pos: Vector = (0, 0, 0), quat: Vector = IDENTITY) -> "Part":
-        """Add a body below this one."""
-        attributes = {"name": name, "pos": text(pos), "quat": text(quat)}
-        return Part(body=ET.SubElement(self.body, "body", attributes))
-
-
-class Model:
-    """One MJCF file under construction: assets and a world body."""
-
-    def __init__(self, name: str) -> None:
-        self.root = ET.Element("mujoco", {"model": name})
-        ET.SubElement(self.root, "compiler", {"angle": "radian"})
-        self.asset = ET.SubElement(self.root, "asset")
-        self.world = ET.SubElement(self.root, "worldbody")
-
-    def texture(self, name: str, file: str, kind: str = "2d") -> None:
-        """Declare a texture file, its path relative to this MJCF file."""
-        ET.SubElement(self.asset, "texture", {"name": name, "file": file, "type": kind})
-
-    def material(self, name: str, rgba: Vector = WHITE, **more: str) -> str:
-        """Declare a material, return its name. No reflection: it costs a render pass."""
-        attributes = {"name": name, "rgba": text(rgba), "reflectance": "0"}
-        attributes |= {"specular": "0.3", "shininess": "0.3", **more}
-        ET.SubElement(self.asset, "material", attributes)
-        return name
-
-    def mesh(self, name: str, mesh: Mesh) -> str:
-        """Declare a mesh written into the file itself and return its name."""
-        attributes = {
-            "name": name,
-            "vertex": text(mesh.vertices.ravel()),
-            "face": " ".join(str(index) for index in mesh.faces.ravel()),
-            "inertia": "shell",
-        }
-        if mesh.coordinates is not None:
-            attributes["texcoord"] = text(mesh.coordinates.ravel())
-        ET.SubElement(self.asset, "mesh", attributes)
-        return name
-
-    def write(self, path: Path) -> None:
-        """Write the file, indented."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ET.indent(self.root)
-        path.write_bytes(ET.tostring(self.root) + b"\n")
-
-
-def object_model(
-    name: str, bottom: float = -0.06, top: float = 0.04, radius: float = 0.025
-) -> tuple[Model, Part]:
-    """A file with one object: (the file, its body `object`).
-
-    bottom, top, radius: what LIBERO's placement samplers read (not exact sizes of the object).
-    """
-    model = Model(name)
-    outer = ET.SubElement(model.world, "body")
-    body = ET.SubElement(outer, "body", {"name": "object"})
-    sites = {
-        "bottom_site": (0, 0, bottom),
-        "top_site": (0, 0, top),
-        "horizontal_radius_site": (radius, radius, 0),
-    }
-    for site, position in sites.items():
-        attributes = {"name": site, "pos": text(position), "size": "0.005", "rgba": "0 0 0 0"}
-        ET.SubElement(outer, "site", attributes)
-    return model, Part(body=body)
-
-
-def prism(part: Part, radius: float, half: float, pos: Vector, boxes: int = 4) -> None:
-    """Collision of an upright cylinder: an octagon (of 2 x `boxes` sides) from crossing boxes."""
-    step = np.pi / (2 * boxes)
-    size = (radius * np.cos(step), radius * np.sin(step), half)
-    for index in range(boxes):
-        part.solid("box", size, pos, turn("z", 2 * step * index))
-
-
-def ring(
-    part: Part,
-    size: Vector,
-    radius: float,
-    center: Vector,
-    *,
-    lean: float = 0.0,
-    count: int = 12,
-) -> None:
-    """Collision of an upright wall around an axis: `count` boxes at `radius` from `center`.
-
-    size: half (thickness, width along the wall, height). lean: outward at the top, radians.
-    """
-    for index in range(count):
-        azimuth = 2 * np.pi * index / count
-        offset = (radius * np.cos(azimuth), radius * np.sin(azimuth), 0.0)
-        pos = [c + o for c, o in zip(center, offset, strict=True)]
-        part.solid("box", size, pos, compose(turn("z", azimuth), turn("y", lean)))
+        """A limited joint at the origin of the body."""
+        limits = {"limited": "true", "range": text(span), "damping": text([damping])}
+        self.add("joint", name=name, type=kind, axis=text(axis), pos="0 0 0", **limits)

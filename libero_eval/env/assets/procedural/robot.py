@@ -25,6 +25,8 @@ LIGHTENED: dict[str, float] = {
 }
 COPIED = ("base.xml", "mounts/null_mount.xml")
 FEWEST_FACES = 8
+# of a binary STL file, after a header of 80 bytes and the number of triangles in 4
+TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
 def robosuite_assets() -> Path:
@@ -50,14 +52,10 @@ def _lighten_file(source: Path, target: Path, cell: float) -> None:
     tree = ET.parse(source)
     seen, touched = set(), set()
     for geom in tree.iter("geom"):
-        if geom.get("mesh"):
-            (seen if geom.get("contype") == "0" and geom.get("group") == "1" else touched).add(
-                geom.get("mesh")
-            )
+        is_seen = (geom.get("contype"), geom.get("group")) == ("0", "1")
+        (seen if is_seen else touched).add(geom.get("mesh"))
     for mesh in tree.iter("mesh"):
-        file = mesh.get("file")
-        if file is None:
-            continue
+        file = mesh.attrib["file"]
         (target.parent / file).parent.mkdir(parents=True, exist_ok=True)
         if mesh.get("name") not in seen - touched:
             shutil.copyfile(source.parent / file, target.parent / file)
@@ -101,15 +99,11 @@ def _best_points(
 ) -> NDArray[np.float64]:
     """One point (C, 3) a cluster: minimises the squared distances to the planes of its faces."""
     count = int(cluster.max()) + 1
-    number = np.bincount(cluster, minlength=count)
-    mean = np.stack(
-        [np.bincount(cluster, weights=axis, minlength=count) / number for axis in vertices.T],
-        axis=1,
-    )
+    mean = np.stack([np.bincount(cluster, axis) for axis in vertices.T], axis=1)
+    mean /= np.bincount(cluster)[:, None]
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normal = np.cross(b - a, c - a)  # length: twice the area, so large faces weigh more
-    matrix = np.zeros((count, 3, 3))
-    vector = np.zeros((count, 3))
+    matrix, vector = np.zeros((count, 3, 3)), np.zeros((count, 3))
     for corner in range(3):
         owner = cluster[faces[:, corner]]
         outer = normal[:, :, None] * normal[:, None, :]
@@ -123,26 +117,17 @@ def _best_points(
 
 def read_mesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices (V, 3) and triangles (F, 3) of an OBJ or binary STL file, equal vertices joined."""
-    if path.suffix == ".stl":
-        points = _read_stl(path)
-    else:
-        points = _read_obj(path)
-    rounded = np.round(points, 6)
-    vertices, index = np.unique(rounded, axis=0, return_inverse=True)
+    points = _read_stl(path) if path.suffix == ".stl" else _read_obj(path)
+    vertices, index = np.unique(np.round(points, 6), axis=0, return_inverse=True)
     return vertices, index.reshape(-1, 3)
 
 
 def _read_stl(path: Path) -> NDArray[np.float64]:
-    """Corners (3 F, 3) of a binary STL file."""
-    record = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-    data = path.read_bytes()
-    count = int(np.frombuffer(data, "<u4", count=1, offset=80)[0])
-    triangles = np.frombuffer(data, record, count=count, offset=84)
+    triangles = np.frombuffer(path.read_bytes(), TRIANGLE, offset=84)
     return triangles["corners"].reshape(-1, 3).astype(np.float64)
 
 
 def _read_obj(path: Path) -> NDArray[np.float64]:
-    """Corners (3 F, 3) of an OBJ file of triangles."""
     vertices, corners = [], []
     for line in path.read_text().splitlines():
         words = line.split()
@@ -157,9 +142,6 @@ def _read_obj(path: Path) -> NDArray[np.float64]:
 
 def write_stl(path: Path, vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> None:
     """Write a binary STL file."""
-    record = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-    triangles = np.zeros(len(faces), dtype=record)
+    triangles = np.zeros(len(faces), dtype=TRIANGLE)
     triangles["corners"] = vertices[faces]
-    header = np.zeros(80, dtype=np.uint8).tobytes()
-    count = np.array([len(faces)], dtype="<u4").tobytes()
-    path.write_bytes(header + count + triangles.tobytes())
+    path.write_bytes(bytes(80) + len(faces).to_bytes(4, "little") + triangles.tobytes())

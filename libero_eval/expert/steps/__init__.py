@@ -1,1 +1,0 @@
-"""What an expert can do: one class a kind of step, chained by the recipes."""

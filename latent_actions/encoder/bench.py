@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, Timing, take_turns
@@ -147,7 +147,7 @@ def vjepa2(shape: EncoderConfig, precision: Precision, frames: np.ndarray) -> St
     )  # fmt: skip
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = VJEPA2Model(config).eval()
-    model.to(dtype=dtype)
+    nn.Module.to(model, dtype)
 
     @torch.inference_mode()
     def step(number: int) -> Tensor:

@@ -17,14 +17,13 @@ from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.flow import dense_flow
 
 Vector = Literal["embedding", "displacement", "both"]  # what is given of a clip
-Target = Literal["hand", "flow"]
 NUMBERS: dict[str, int] = {"hand": 3, "flow": 2}  # of each target
 UNIT = 0.1  # of a meter, or of the frame's width: a usual displacement, the loss's scale
 _NARROW, _HIDDEN = 16, 128  # numbers of a patch, of the hidden layer
 
 
 class DisplacementHead(nn.Module):
-    """Patches (B, N, d) -> displacement (B, m), fp32."""
+    """Patches (B, N, d) -> displacement (B, m), fp32. Fitted by displacement_fit.py."""
 
     def __init__(self, patches: int, width: int, numbers: int) -> None:
         super().__init__()
@@ -42,7 +41,7 @@ def vector_width(embedding: int, displacement: int, vector: Vector) -> int:
     if vector != "embedding" and not displacement:
         raise UserError(
             f"this encoder has no displacement head, which {vector!r} asks for: train one with "
-            "loss.displacement, as configs/encoder/encoder_motion_cpu.yaml does"
+            "displacement.target, as configs/encoder/encoder_motion_cpu.yaml does"
         )
     return (vector != "displacement") * embedding + (vector != "embedding") * displacement
 

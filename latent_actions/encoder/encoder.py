@@ -29,7 +29,7 @@ from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
 from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_width
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
-from latent_actions.encoder.inference import vectors
+from latent_actions.encoder.inference import before_commitment, vectors
 from latent_actions.encoder.inputs.focus import focused
 from latent_actions.encoder.inputs.streams import Streams, planes
 from latent_actions.encoder.inputs.video_input import as_clips
@@ -175,10 +175,7 @@ class InvActEncoder(
         nn.init.trunc_normal_(self.special_tokens, std=0.2)
         self.displacement_head = None
         if c.displacement:
-            with torch.random.fork_rng([]):  # all else starts as it does without the head
-                self.displacement_head = DisplacementHead(
-                    math.prod(self.grid), c.width, c.displacement
-                ).apply(_initialize)
+            self.displacement_head = DisplacementHead(math.prod(self.grid), c.width, c.displacement)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -200,7 +197,7 @@ class InvActEncoder(
         """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard, without noise."""
         routing, shown = routing or Routing(), Streams(self.prepare(frames))
         motion = self.embedder.motion(shown)
-        patches, special_tokens = self.uncommitted(self.embedder(shown))
+        patches, special_tokens = self.plain(self.embedder(shown))
         displacement = self.displacement_head(patches) if self.displacement_head else None
         found: list[RoutingAssignments] = []
         for block in self.commit_blocks:
@@ -232,8 +229,14 @@ class InvActEncoder(
             pixels = focused(pixels, self.config.size)
         return pixels
 
-    def uncommitted(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """The plain blocks, over the patches alone or over all tokens: patches, special tokens."""
+    @torch.no_grad()
+    @exact()
+    def uncommitted(self, frames: Tensor) -> Tensor:
+        """The patches before they are committed, which the displacement head reads: (B, N, d)."""
+        return before_commitment(self, frames)[0]
+
+    def plain(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches and special tokens after the plain blocks, over the patches alone or all tokens."""
         special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
         if self.commit_blocks and self.config.commit.pre_routing == "idle":
             for block in self.plain_blocks:
@@ -299,6 +302,11 @@ class InvActEncoder(
         self.config = replace(self.config, action_dim=len(projection))
         self.action_projection = _linear(projection, offset).to(self.device)
         self.head = _linear(head, bias).to(self.device)
+
+    def set_displacement(self, head: DisplacementHead) -> None:
+        """Put a fitted displacement head beside the embedding."""
+        self.config = replace(self.config, displacement=head.out.out_features)
+        self.displacement_head = head.to(self.device)
 
     def save_pretrained(self, folder: Path | str, **options: Any) -> str | None:
         """Write config.json, model.safetensors and the card README.md into a folder, atomically.

@@ -4,7 +4,9 @@
 The last commit block updates the action token alone, registers are not encoded, motion is measured only
 where it routes, and of a displacement alone no commit block runs.
 
-Functions of an InvActEncoder, whose `embed` calls them. B clips, T frames, H W pixels, N patches, d width, k numbers of the action token.
+Functions of an InvActEncoder, whose `embed` calls them.
+
+B clips, T frames, H W pixels, N patches, d width, k numbers of the action token.
 """
 
 from typing import Any
@@ -22,13 +24,13 @@ _CACHED = 1 << 20  # numbers of pixels that are read at a time on a CPU: they st
 
 def action_token(encoder: Any, frames: Tensor) -> Tensor:
     """`encoder(frames).action`: (B, T, H, W, 3), uint8 or float in [0, 1] -> (B, k)."""
-    return _action(encoder, *_before_commitment(encoder, frames))
+    return _action(encoder, *before_commitment(encoder, frames))
 
 
 def vectors(encoder: Any, frames: Tensor, vector: Vector) -> Tensor:
     """Embedding, displacement, or one beside the other, of frames (B, T, H, W, 3), as `encoder(frames)`
     has them: (B, vector_width)."""
-    patches, special_tokens, motion = _before_commitment(encoder, frames)
+    patches, special_tokens, motion = before_commitment(encoder, frames)
     found: list[Tensor] = []
     if vector != "displacement":
         action = _action(encoder, patches, special_tokens, motion)
@@ -38,7 +40,7 @@ def vectors(encoder: Any, frames: Tensor, vector: Vector) -> Tensor:
     return torch.cat(found, dim=1)
 
 
-def _before_commitment(encoder: Any, frames: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def before_commitment(encoder: Any, frames: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Patches (B, N, d), special tokens (B, S, d) and, where it routes, motion (B, N), as the commit
     blocks get them."""
     config, embedder = encoder.config, encoder.embedder
@@ -52,7 +54,7 @@ def _before_commitment(encoder: Any, frames: Tensor) -> tuple[Tensor, Tensor, Te
         tokens.append(embedder(shown))
         if config.commit.motion_prior:
             motions.append(embedder.motion(shown))
-    patches, special_tokens = encoder.uncommitted(torch.cat(tokens))
+    patches, special_tokens = encoder.plain(torch.cat(tokens))
     return patches, special_tokens, torch.cat(motions) if motions else None
 
 

@@ -65,7 +65,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         """Where a hand is at some frames (T,) of each record, float32 (N, T, 3), as hand_paths of
         sources/egoexo4d_poses.py. UserError for a source that does not know it."""
         raise UserError(
-            f"{self.name} knows no hand poses: leave data.hands out and take loss.displacement_target "
+            f"{self.name} knows no hand poses: leave data.hands out and take displacement.target "
             "flow, or the egoexo4d source"
         )
 

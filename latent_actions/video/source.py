@@ -21,8 +21,7 @@ from latent_actions.video.skip_report import SkipReport, damage_of
 class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
     """A folder of videos in a known layout. Nothing is decoded to list clips.
 
-    A member gives `index`, and `splits` if it has others; the limit on damage follows from it.
-    """
+    A member gives `index`, and `splits` if it has others; the limit on damage follows from it."""
 
     splits: ClassVar[tuple[Split, ...]] = ("train", "val")
 

@@ -36,7 +36,7 @@ _PICTURED = 8  # validation clips in committed.png
 def main(config: EncoderTrainConfig) -> Path:
     """Train, evaluate, write the products; returns the run folder."""
     init_distributed(config.device)
-    parents = config.data.parents()
+    parents = config.data.parents() | ({} if config.start is None else {"start": config.start})
     run = run_on_main(
         lambda: open_run(
             config.out, config, inputs=parents, overwrite=config.overwrite, seed=config.seed

@@ -20,6 +20,7 @@ from latent_actions.encoder.inputs.sampler import SamplerConfig
 from latent_actions.encoder.model import Batch, InvActModel, LossConfig, checkpoint_blocks
 from latent_actions.encoder.readout import ReadoutConfig, project_action
 from latent_actions.encoder.routing import Routing
+from latent_actions.encoder.start import start_from
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,9 @@ class EncoderTrainConfig:
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when routing becomes hard
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, batch_size=128))  # loop
+    start: Path | None = (
+        None  # run or folder of an encoder whose weights to start from; none: random
+    )
     gradient_checkpointing: bool = False  # recompute blocks backward: less memory, 1/3 more time
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     workers: int = 2  # decoding processes
@@ -101,7 +105,10 @@ def train(
 
     def build() -> InvActModel:
         torch.manual_seed(config.seed)
-        return InvActModel(config.model, config.loss, batches.verbs)
+        model = InvActModel(config.model, config.loss, batches.verbs)
+        if config.start is not None:
+            start_from(model, config.start)
+        return model
 
     model, steps = build(), config.loop.steps
     parameters = sum(p.numel() for p in model.encoder.parameters())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latent_actions.encoder.inputs.camera_motion import steadied
+from latent_actions.encoder.inputs.camera_motion import steadied, view_grid
 
 _SMALLEST = 0.4  # side of the square as a share of the frame, at least
 _WIDTH = 4.0  # side of the square in standard deviations of where the motion is
@@ -19,7 +19,7 @@ def focused(pixels: Tensor, size: int) -> Tensor:
     """The same square of every frame: (B, T, H, W, 3) in [0, 1] -> float32 (B, T, S, S, 3), bilinear."""
     clips, times = pixels.shape[:2]
     theta = motion_square(pixels).repeat_interleave(times, dim=0)
-    grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)
+    grid = view_grid(theta, size, size)
     flat = pixels.flatten(0, 1).permute(0, 3, 1, 2).float()
     found = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
     return found.unflatten(0, (clips, times)).permute(0, 1, 3, 4, 2)
@@ -40,7 +40,7 @@ def motion_square(pixels: Tensor) -> Tensor:
     energy = F.avg_pool2d(change, 3, stride=1, padding=1).square()
     energy = energy / energy.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-9)
     whole = torch.eye(2, 3, device=pixels.device).repeat(len(pixels), 1, 1)
-    places = F.affine_grid(whole, list(energy.shape), align_corners=False)  # (B, h, w, 2)
+    places = view_grid(whole, *energy.shape[-2:])  # (B, h, w, 2)
     middle = (energy[:, 0, ..., None] * places).sum(dim=(1, 2))
     spread = (energy[:, 0, ..., None] * (places - middle[:, None, None]).square()).sum(dim=(1, 2))
     side = (_WIDTH / 2 * spread.mean(dim=1).sqrt()).clamp(_SMALLEST, 1.0)

@@ -74,17 +74,14 @@ def repeated(stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
 
     A reference to a repeated stage becomes one to each of its repetitions, "{a_0}, {a_1}".
     """
-    lists = {
-        name: ", ".join(f"{{{name}_{seed}}}" for seed in stage.seeds)
-        for name, stage in stages.items()
-        if stage.seeds
-    }
+
+    def written_out(match: re.Match[str]) -> str:
+        seeds = stages[match[1]].seeds if match[1] in stages else ()
+        return ", ".join(f"{{{match[1]}_{seed}}}" for seed in seeds) or match[0]
+
     found: dict[str, StageSpec] = {}
     for name, stage in stages.items():
-        settings = {
-            key: re.sub(r"{(\w+)}", lambda match: lists.get(match[1], match[0]), value)
-            for key, value in stage.settings.items()
-        }
+        settings = {k: re.sub(r"{(\w+)}", written_out, v) for k, v in stage.settings.items()}
         for seed in stage.seeds or (None,):
             own = name if seed is None else f"{name}_{seed}"
             if own in found:
@@ -144,18 +141,14 @@ class Scheduler:
                 self._start(name)
 
     def _start(self, name: str) -> None:
-        logs = self.config.out / "logs"
-        logs.mkdir(exist_ok=True)
-        self._say(f"{name}: started (log {logs / name}.log)")
-        with open(logs / f"{name}.log", "w") as log:
+        self._log(name).parent.mkdir(exist_ok=True)
+        self._say(f"{name}: started (log {self._log(name)})")
+        with open(self._log(name), "w") as log:
             self.running[name] = subprocess.Popen(
-                self._command(name),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
+                self._command(name), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
-            )
+            )  # fmt: skip
         self.started[name] = time.monotonic()
 
     def _collect(self) -> None:
@@ -165,34 +158,28 @@ class Scheduler:
                 continue
             del self.running[name]
             if code != 0:
-                tail = self._log(name).read_text(errors="replace")[-2000:]
-                print(f"--- end of {self._log(name)} ---\n{tail}", file=sys.stderr)
-                raise UserError(f"stage {name} ended with code {code}: see {self._log(name)}")
+                log = self._log(name)
+                tail = log.read_text(errors="replace")[-2000:]
+                print(f"--- end of {log} ---\n{tail}", file=sys.stderr)
+                raise UserError(f"stage {name} ended with code {code}: see {log}")
             self.finished.add(name)
             write_json(self._mark(name), {"fingerprint": self._fingerprint(name)})
             self._say(f"{name}: finished in {time.monotonic() - self.started[name]:.0f} s")
 
     def _command(self, name: str) -> list[str]:
-        stage = self.config.stages[name]
+        stage, out = self.config.stages[name], self.config.out
         words = [sys.executable, "-m", "invact_vla.app.cli", *stage.command.split()]
         if stage.config is not None:
             words += ["--config_path", str(find_config(stage.config))]
         for key, value in stage.settings.items():
-            words += [f"--{key}", self._fill(value)]
+            words += [f"--{key}", re.sub(r"{(\w+)}", lambda match: str(out / match[1]), value)]
         words += ["--overwrite", "true"] if self.config.overwrite else []
-        return [*words, "--out", str(self.config.out / name)]
-
-    def _fill(self, value: str) -> str:
-        return re.sub(r"{(\w+)}", lambda match: str(self.config.out / match[1]), value)
+        return [*words, "--out", str(out / name)]
 
     def _is_finished(self, name: str) -> bool:
-        mark = self._mark(name)
-        done = self.config.out / name / "done.json"
-        return (
-            done.exists()
-            and mark.exists()
-            and read_json(mark)["fingerprint"] == self._fingerprint(name)
-        )
+        paths = self._mark(name), self.config.out / name / "done.json"
+        is_done = all(path.exists() for path in paths)
+        return is_done and read_json(paths[0])["fingerprint"] == self._fingerprint(name)
 
     def _fingerprint(self, name: str) -> str:
         """Config bytes, settings and the keys of the inputs: what decides whether to run again."""

@@ -21,21 +21,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
-from invact_vla.app.bench import inputs
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
-from invact_vla.core.versions import package_versions
+from invact_vla.core.machine import package_versions
+from invact_vla.core.timing import synchronize
 from invact_vla.data.action_stats import ActionStats
+from invact_vla.openvla.adapters.adapter import attach
+from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.checkpoints.checkpoint import fresh, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import load_model_config
-from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, OpenVLAConfig
 from invact_vla.openvla.inference.generate import greedy_decode
-from invact_vla.openvla.model import OpenVLA, build_model
+from invact_vla.openvla.model import IGNORED, OpenVLA
+from invact_vla.openvla.random_model import random_inputs, random_model
 from invact_vla.training.device import describe, resolve_device, resolve_dtype
 
 logger = logging.getLogger(__name__)
@@ -97,20 +100,20 @@ def _parts(
     held: dict[str, OpenVLA] = {}  # one model at a time
 
     def load() -> dict[str, Any]:
-        held["model"], figures = built(size, device, dtype)
-        return figures
+        figures = measured(lambda: held.update(model=random_model(size, device, dtype)), device)
+        parameters = sum(p.numel() for p in held["model"].parameters())
+        dtype_name = str(dtype).removeprefix("torch.")
+        return {"parameters": parameters, "dtype": dtype_name, **figures}
 
     def oft() -> dict[str, Any]:
         held.clear()
-        held["model"], _ = built(oft_config(size), device, dtype)
-        return oft_chunk(held["model"])
+        return oft_chunk(random_model(oft_config(size), device, dtype))
 
     parts = {
-        "load": load,
-        "token_action": lambda: token_action(held["model"]),
+        "load": load, "token_action": lambda: token_action(held["model"]),
         "lora_step": lambda: lora_step(held.pop("model"), config.rank, config.batch_size),
         "oft_chunk": oft,
-    }
+    }  # fmt: skip
     if config.tests:
         parts["tests"] = lambda: gpu_tests(left_s())
     if config.rollout:
@@ -127,41 +130,18 @@ def _run(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"failed": f"{type(error).__name__}: {error}"}
 
 
-def built(
-    size: OpenVLAConfig, device: torch.device, dtype: torch.dtype
-) -> tuple[OpenVLA, dict[str, Any]]:
-    """A model with random weights, made where it will run, in its number format."""
-    before = torch.get_default_dtype()
-    with Measured(device) as measured:
-        torch.set_default_dtype(dtype)
-        try:
-            with device:
-                model = build_model(size, 0).eval()
-        finally:
-            torch.set_default_dtype(before)
-    parameters = sum(p.numel() for p in model.parameters())
-    dtype_name = str(dtype).removeprefix("torch.")
-    return model, {"parameters": parameters, "dtype": dtype_name, **measured.figures()}
-
-
 def token_action(model: OpenVLA) -> dict[str, Any]:
     """One action of 7 tokens, as the published policy decodes it, batch 1."""
-    ids, pixels = inputs(model, 1, PROMPT_IDS)
-    first = model.config.vocab_size - model.config.n_action_bins
-    allowed = torch.arange(first, model.config.vocab_size)
-    action = lambda: greedy_decode(model, ids, ACTION_DIM, pixels, allowed=allowed)
-    return {"tokens": ACTION_DIM, **repeated(action, model.device)}
+    config, inputs = model.config, random_inputs(model, 1, PROMPT_IDS)
+    among = range(config.vocab_size - config.n_action_bins, config.vocab_size)
+    action = lambda: greedy_decode(model, n_tokens=ACTION_DIM, allowed=among, **inputs)
+    return {"tokens": ACTION_DIM, **measured(action, model.device, _ROUNDS)}
 
 
 def oft_config(size: OpenVLAConfig) -> OpenVLAConfig:
     """OpenVLA-OFT's LIBERO model of a size: chunks of 8, two cameras, the robot's state, L1 head."""
-    own = replace(
-        size.invact,
-        head=OftHeadConfig(),
-        chunk=CHUNK,
-        proprio_dim=8,
-        cameras=("agentview", "wrist"),
-    )
+    head, cameras = OftHeadConfig(), ("agentview", "wrist")
+    own = replace(size.invact, head=head, chunk=CHUNK, proprio_dim=8, cameras=cameras)
     return replace(size, invact=own)
 
 
@@ -169,82 +149,51 @@ def oft_config(size: OpenVLAConfig) -> OpenVLAConfig:
 def oft_chunk(model: OpenVLA) -> dict[str, Any]:
     """A chunk of 8 actions in one pass, batch 1."""
     slots = model.config.slots
-    ids, pixels = inputs(model, 1, PROMPT_IDS + slots + 1)
-    ids, pixels = ids.to(model.device), pixels.repeat(1, 2, 1, 1).to(model.device)
+    inputs = random_inputs(model, 1, PROMPT_IDS + slots + 1)
     places = PROMPT_IDS + torch.arange(slots, device=model.device)[None]
-    state = torch.zeros(1, 8, device=model.device)
-    mask = torch.ones_like(ids)
-    action = lambda: model(ids, mask, pixels, proprio=state, slots=places)
-    found = repeated(action, model.device)
+    mask = torch.ones_like(inputs["input_ids"])
+    action = lambda: model(**inputs, attention_mask=mask, slots=places)
+    found = measured(action, model.device, _ROUNDS)
     return {"actions": CHUNK, "actions_per_s": round(CHUNK / found["seconds"], 1), **found}
 
 
 def lora_step(model: OpenVLA, rank: int, batch_size: int) -> dict[str, Any]:
     """Forward, backward and AdamW over adapters; blocks keep no activations."""
-    from invact_vla.openvla.adapters.attach import attach
-    from invact_vla.openvla.adapters.lora import LoraConfig
-
     attach(model, LoraConfig(rank=rank)).train()
     model.checkpoint_gradients()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=5e-4)
-    ids, pixels = inputs(model, batch_size, PROMPT_IDS + ACTION_DIM + 1)
-    ids, pixels = ids.to(model.device), pixels.to(model.device)
-    labels = ids.clone()
-    labels[:, :PROMPT_IDS] = -100
+    inputs = random_inputs(model, batch_size, PROMPT_IDS + ACTION_DIM + 1)
+    labels = inputs["input_ids"].clone()
+    labels[:, :PROMPT_IDS] = IGNORED
 
     def step() -> None:
         with torch.autocast(model.device.type, torch.bfloat16):
-            loss = model(ids, pixel_values=pixels, labels=labels, labels_only=True).loss
+            loss = model(**inputs, labels=labels, labels_only=True).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    found = repeated(step, model.device, rounds=2)
+    found = measured(step, model.device, rounds=2)
     numbers = sum(p.numel() for p in trained)
     return {"batch_size": batch_size, "rank": rank, "trained_parameters": numbers, **found}
 
 
-class Measured:
-    """Seconds and peak memory of a device inside a `with` block; nothing queued is left out."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, 0.0
-
-    def __enter__(self) -> "Measured":
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self.started = time.perf_counter()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds = time.perf_counter() - self.started
-
-    def figures(self) -> dict[str, Any]:
-        """seconds, and peak_gb (10^9 bytes) where the device counts memory."""
-        found: dict[str, Any] = {"seconds": round(self.seconds, 4)}
-        if self.device.type == "cuda":
-            found["peak_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 2)
-        return found
-
-
-def repeated(
-    action: Callable[[], object], device: torch.device, rounds: int = _ROUNDS
-) -> dict[str, Any]:
-    """Figures of an action: those of the round of median time, after one that does not count; peak
-    memory is that of all rounds."""
-    action()
-    measured = []
-    for _ in range(rounds):
-        with Measured(device) as one:
-            action()
-        measured.append(one.figures())
-    middle = sorted(measured, key=lambda figures: figures["seconds"])[rounds // 2]
-    peaks = [figures["peak_gb"] for figures in measured if "peak_gb" in figures]
-    return {**middle, **({"peak_gb": max(peaks)} if peaks else {})}
+def measured(action: Callable[[], object], device: torch.device, rounds: int = 1) -> dict[str, Any]:
+    """seconds: the median of the rounds, after one that does not count where there are several;
+    peak_gb (10^9 bytes) of all of them, where the device counts memory."""
+    is_cuda, seconds = device.type == "cuda", []
+    if is_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(rounds + (rounds > 1)):
+        synchronize(device)
+        started = time.perf_counter()
+        action()
+        synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    found = {"seconds": round(median(seconds[rounds > 1 :]), 4)}
+    peak = {"peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2)} if is_cuda else {}
+    return {**found, **peak}
 
 
 def gpu_tests(budget_s: float) -> dict[str, Any]:
@@ -253,9 +202,8 @@ def gpu_tests(budget_s: float) -> dict[str, Any]:
         return {"skipped": "the tests are not installed: run it in the repository"}
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"]
     code, output = _child(command, budget_s)
-    counts = {
-        word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", output)
-    }
+    words = re.findall(r"(\d+) (passed|failed|skipped|error)", output)
+    counts = {word: int(n) for n, word in words}
     found: dict[str, Any] = {"counts": counts}
     if code != 0 or not counts.get("passed"):
         found["failed"] = output[-2000:]
@@ -300,14 +248,10 @@ def random_policy(size: Path, folder: Path) -> None:
 
 def _child(command: list[str], budget_s: float, **environment: str) -> tuple[int, str]:
     """Exit code and output of a command in the repository; 124 when the time is up."""
-    surroundings = {**os.environ, **environment}
-    surroundings["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    )
+    paths = filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    around = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths)}
     try:
-        done = subprocess.run(
-            command, env=surroundings, capture_output=True, text=True, timeout=budget_s
-        )
+        done = subprocess.run(command, env=around, capture_output=True, text=True, timeout=budget_s)
     except subprocess.TimeoutExpired:
         return 124, f"not finished after {budget_s:.0f} s"
     return done.returncode, done.stdout + done.stderr

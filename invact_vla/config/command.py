@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from invact_vla.config.help import help_text
-from invact_vla.config.list_options import join_lists, register_lists
 from invact_vla.core.errors import UserError
-from invact_vla.core.secrets import without_secrets
 
 _NO_TYPE = re.compile(
     r"Expected a dict with a 'type' key for <class '([\w.]+)'>, got (.*)", re.DOTALL
 )
+# addresses with a user and a password, as in ws://user:password@host
+_CREDENTIALS = re.compile(r"([a-zA-Z][\w+.-]*://|\bwss?:/?)\S*@")
 _LONGEST = 2000  # letters of a message
 _NO_VALUE = re.compile(r"Missing required field\(s\) (.*) for \w+")
 _BARE = re.compile(r"Couldn't instantiate class \w+ using the given arguments\.?")
@@ -37,12 +37,11 @@ def parse_config(
     if any(word in ("-h", "--help") for word in args):
         print(help_text(config_class, program, purpose))
         sys.exit(0)
-    args = join_lists(_name_words(args, config_class), config_class)
+    args = _name_words(args, config_class)
     from draccus.utils import DraccusException
 
     from invact_vla.config.parser import parse
 
-    register_lists()
     try:
         return parse(config_class, args, program)
     except (
@@ -73,7 +72,7 @@ def run(action: Callable[[], Any]) -> int:
         result = action()
     except UserError as error:
         line = "".join(c if c.isprintable() else " " for c in str(error))  # a terminal obeys others
-        print(f"error: {without_secrets(' '.join(line.split()))}", file=sys.stderr)
+        print("error:", _CREDENTIALS.sub(r"\1", " ".join(line.split())), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)

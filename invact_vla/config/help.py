@@ -1,13 +1,18 @@
-"""What `invact COMMAND --help` prints: a line per option, its comment in the config beside it."""
+"""What `invact COMMAND --help` prints: a line per option, and its comment in the config beside it,
+wherever that stands: on the field's line, on a later line of a longer definition, or above it."""
 
+import ast
 import dataclasses
+import functools
+import inspect
+import io
 import shutil
 import textwrap
+import tokenize
 import typing
 from pathlib import Path
 from typing import Any
 
-from invact_vla.config.comments import comment_of
 from invact_vla.config.options import REQUIRED, Option, members_of, options
 
 _NAMES = {int: "INT", float: "NUMBER", str: "TEXT", bool: "true|false", Path: "PATH"}
@@ -22,13 +27,9 @@ def help_text(config_class: type, program: str, purpose: str = "") -> str:
         for option in options(config_class)
         if option.flag == first
     )
-    lines = [
-        f"usage: {program}{words} [--config_path YAML] [--OPTION VALUE ...]",
-        "",
-        purpose or (config_class.__doc__ or "").split("\n\n")[0],
-        "",
-        _line("--config_path YAML", "a file with these options; the command line wins", 2),
-    ]
+    lines = [f"usage: {program}{words} [--config_path YAML] [--OPTION VALUE ...]", ""]
+    lines += [purpose or (config_class.__doc__ or "").split("\n\n")[0], ""]
+    lines.append(_line("--config_path YAML", "a file with these options; the command line wins", 2))
     member = ""
     for option in options(config_class):
         if option.member != member:
@@ -74,12 +75,45 @@ def _default(option: Option) -> str:
     value = option.default
     if value is REQUIRED:
         return "" if "[]" in option.flag or option.member else " (required)"
-    if value is None or value == "" or (isinstance(value, tuple | list | dict) and not value):
-        return ""
     if isinstance(value, tuple | list):
-        if any(dataclasses.is_dataclass(item) for item in value):
-            return ""
-        value = " ".join(map(str, value))
+        parts = any(map(dataclasses.is_dataclass, value))
+        value = None if parts else " ".join(map(str, value))
     elif isinstance(value, bool):
         value = str(value).lower()
-    return f" (default: {value})"
+    return "" if value in (None, "", {}) else f" (default: {value})"
+
+
+def comment_of(config_class: type, name: str) -> str:
+    """The comment of a field, own or inherited; "" if it has none."""
+    found = (_comments(kind).get(name) for kind in inspect.getmro(config_class))
+    return next((comment for comment in found if comment), "")
+
+
+@functools.cache
+def _comments(kind: type) -> dict[str, str]:
+    """Field -> comment, of the fields that the class itself defines."""
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+        body = ast.parse(source).body[0]
+    except (TypeError, OSError, SyntaxError):
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    at = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    alone = {line for line in at if source.splitlines()[line - 1].lstrip().startswith("#")}
+    found = {}
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            inside = [at[line] for line in lines if line in at]
+            found[node.target.id] = " ".join(inside or _above(node.lineno, at, alone))
+    return found
+
+
+def _above(line: int, at: dict[int, str], alone: set[int]) -> list[str]:
+    """The comment that ends right above a line."""
+    words: list[str] = []
+    while line - 1 in alone:
+        line -= 1
+        words.insert(0, at[line])
+    return words

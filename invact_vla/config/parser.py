@@ -1,28 +1,50 @@
 """A command line and a YAML file to a config. draccus decodes the values; it is not given the words and
 the file, since its own parser reads any file that a config names by `!include`, or that a value
-beginning with "include" names, and merges a mapping where a user replaces it."""
+beginning with "include" names, and merges a mapping where a user replaces it.
 
+Options that hold several values or name a choice, as people type them.
+
+    --tasks 3    --tasks 0,3    --tasks 0 3    --tasks [0,3]    --tasks 0 --tasks 3
+    --texts words.txt    --texts a.txt b.txt
+
+and in a YAML file `tasks: 3`, `tasks: 0,3`, `tasks: [0, 3]`. One value is a list of that one value:
+a string is never taken letter by letter. A comma separates, but not inside the name of a file that
+exists. draccus itself reads YAML lists alone. A choice may be named without its `.type`:
+
+    --policy noop    --policy runs/posttrain
+"""
+
+import contextlib
 import dataclasses
 import difflib
-from collections.abc import Sequence
+import functools
+import json
+import re
+import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import draccus
 from draccus.parsers import decoding
+from draccus.utils import DecodingError
 
-from invact_vla.config.list_options import is_value
 from invact_vla.config.options import Option, members_of, options
 from invact_vla.config.yaml_text import parse_yaml, read_yaml
 from invact_vla.core.errors import UserError
+
+_NUMBER = re.compile(r"-[\d.].*")  # a negative number is a value, not a flag
+_NUMBERS = (int, float)
 
 
 def parse(config_class: type, args: Sequence[str], program: str) -> Any:
     """The config of a command line `--config_path file.yaml --a.b value --c=value --flag`; what it
     gives replaces what the file gives. Raises UserError for words and YAML that cannot be read,
     draccus' exceptions for values of the wrong kind."""
-    known = {option.flag: option for option in options(config_class) if "[]" not in option.flag}
-    given = _read_words(args, known, program)
+    register_lists()
+    every = [option for option in options(config_class) if "[]" not in option.flag]
+    known = {option.flag: option for option in every}
+    given = _read_words(args, every, program)
     path = given.pop("config_path", None)
     config = {} if path is None else _config(Path(path))
     # types first: the options of another member of a registry go with it
@@ -34,27 +56,40 @@ def parse(config_class: type, args: Sequence[str], program: str) -> Any:
     return decoding.decode(config_class, config)
 
 
-def _read_words(args: Sequence[str], known: dict[str, Option], program: str) -> dict[str, str]:
-    """Flag -> text, the last one where a flag is given twice."""
+def _read_words(args: Sequence[str], every: list[Option], program: str) -> dict[str, str]:
+    """Flag -> text for YAML: the last one where a flag is given twice, all of them, as a JSON list, for
+    an option that holds several values."""
+    kinds: dict[str, list[Any]] = {"config_path": [Path]}
+    for option in every:  # of an option that several members of a registry have, all
+        kinds.setdefault(option.flag, []).append(option.kind)
     given: dict[str, str] = {}
     rest = list(args)
     while rest:
         word = rest.pop(0)
         flag, equals, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or (flag not in known and flag != "config_path"):
-            raise UserError(f"unrecognized arguments: {_unknown(word, rest, known, program)}")
-        if not equals:
-            if rest and is_value(rest[0]):
-                text = rest.pop(0)
-            elif flag in known and known[flag].kind is bool:
-                text = "true"
-            else:
-                raise UserError(f"argument --{flag}: expected one argument")
-        given[flag] = text
+        if not word.startswith("--") or flag not in kinds:
+            raise UserError(f"unrecognized arguments: {_unknown(word, rest, kinds, program)}")
+        found = kinds[flag]
+        is_list = {typing.get_origin(kind) for kind in found} <= {tuple, list}
+        words = [text] if equals else []
+        while rest and not equals and is_value(rest[0]) and (is_list or not words):
+            words.append(rest.pop(0))
+        if not words and found[-1] is bool:
+            words = ["true"]
+        if not words:
+            raise UserError(f"argument --{flag}: expected one argument")
+        if is_list:
+            items = _items_of_words(words, typing.get_args(found[0]) or (Any, ...))
+            before = json.loads(given[flag]) if flag in given and not isinstance(items, str) else []
+            given[flag] = items if isinstance(items, str) else json.dumps([*before, *items])
+        elif len(found) == 1 and members_of(found[0]):
+            given |= _chosen(found[0], flag, words[0])
+        else:
+            given[flag] = words[0]
     return given
 
 
-def _unknown(word: str, rest: list[str], known: dict[str, Option], program: str) -> str:
+def _unknown(word: str, rest: list[str], known: Iterable[str], program: str) -> str:
     near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), known, 3)
     hint = f"did you mean {' or '.join(f'--{flag}' for flag in near)}? " if near else ""
     what = " ".join([word, *rest[:1]]) if word.startswith("-") else word
@@ -105,3 +140,67 @@ def _leave_member(part: dict[Any, Any], registry: Any, name: Any) -> None:
     fields = getattr(members_of(registry).get(name), "__dataclass_fields__", part)
     for key in [key for key in part if key not in fields]:
         del part[key]
+
+
+def register_lists() -> None:
+    """Teach draccus to read one value, or text with commas, where a tuple or a list is expected."""
+    register: Any = decoding.decode
+    if tuple in register.registry:
+        return
+    register.register(tuple, functools.partial(_decode, decoding.decode_tuple), True)
+    register.register(list, functools.partial(_decode, decoding.decode_list), True)
+    decoding.get_decoding_fn.cache_clear()
+
+
+def _decode(make: Any, cls: Any, raw: Any, path: Sequence[str]) -> Any:
+    """A tuple or list of type `cls` from what YAML gave. Raises draccus' DecodingError."""
+    types = typing.get_args(cls) or ((Any, ...) if make.__name__ == "decode_tuple" else (Any,))
+    if raw is None:
+        raise DecodingError(tuple(path), "expected values, got none ([] stands for an empty list)")
+    if isinstance(raw, str):
+        raw = _split(raw, types)
+    elif not isinstance(raw, Sequence):
+        raw = [raw]
+    if set(types) & set(_NUMBERS) and any(isinstance(item, bool) for item in raw):
+        raise DecodingError(tuple(path), f"expected numbers, got {list(raw)}")
+    return make(*types)(list(raw), path)
+
+
+def is_value(word: str) -> bool:
+    """Whether a word is no flag."""
+    return not word.startswith("-") or bool(_NUMBER.fullmatch(word))
+
+
+def _items_of_words(words: list[str], types: tuple[Any, ...]) -> list[str] | str:
+    """The items of shell words; their text, for YAML to read, where items are no plain values."""
+    import yaml
+
+    whole, plain = " ".join(words), (str, int, float, Path, ...)
+    if not all(kind in plain or typing.get_origin(kind) is typing.Literal for kind in types):
+        return whole
+    if whole.startswith("[") and whole.endswith("]"):
+        with contextlib.suppress(yaml.YAMLError):
+            return [str(item) for item in yaml.safe_load(whole)]
+    return [item for word in words for item in _split(word, types)]
+
+
+def _split(text: str, types: tuple[Any, ...]) -> list[str]:
+    """`0,3` -> two items; the name of a file that exists -> one."""
+    if set(types) & set(_NUMBERS):
+        inside = re.sub(r"^[\[(](.*)[\])]$", r"\1", text.strip())
+        return [item for item in re.split(r"[,\s]+", inside) if item]
+    if "," not in text or Path(text).exists():
+        return [text]
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _chosen(choice: Any, flag: str, word: str) -> dict[str, str]:
+    """`--policy noop` means its type; `--policy DIR` the folder of the choice that is the default."""
+    choices: Any = members_of(choice)
+    if word in choices:
+        return {f"{flag}.type": word}
+    usual = choice.default_choice_name()
+    takes_folder = usual is not None and "folder" in choices[usual].__dataclass_fields__
+    if takes_folder and ("/" in word or Path(word).is_dir()):
+        return {f"{flag}.type": usual, f"{flag}.folder": word}
+    return {flag: word}

@@ -30,17 +30,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since writers choose formats by it. On an exception the
     temporary file is removed and `path` is untouched; a full disk is a UserError.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    try:
-        with _full_disk_named(path):
-            yield temporary
-            _sync(temporary)
-            os.replace(temporary, path)
-            _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _beside(path) as temporary:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -50,28 +43,36 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     On an exception `path` is untouched; a full disk is a UserError. After a sudden end `path` may lie
     aside: whoever reads it calls `restore` first, or `mend` on a folder above.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     restore(path)
-    temporary = _beside(path)
-    temporary.mkdir()
     try:
-        with _full_disk_named(path):
+        with _beside(path) as temporary:
+            temporary.mkdir()
             yield temporary
             sync_tree(temporary)
             if os.path.lexists(path):
-                os.replace(path, _aside(path))
+                os.replace(path, path.with_name(f".old-{path.name}"))
             os.replace(temporary, path)
+    finally:
+        restore(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name beside `path` for what shall take its place; what is left there in the end is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp{secrets.token_hex(4)}-{path.name}")
+    try:
+        with _full_disk_named(path):
+            yield temporary
             _sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        restore(path)
+        remove(temporary)
 
 
 def restore(path: Path) -> None:
     """Undo a replacement of a folder that ended half way: the old one comes back where no new one
     is, else it goes."""
-    old = _aside(path)
+    old = path.with_name(f".old-{path.name}")
     if not os.path.lexists(old):
         return
     if os.path.lexists(path):
@@ -121,14 +122,6 @@ def append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".tmp{secrets.token_hex(4)}-{path.name}")
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".old-{path.name}")
 
 
 def _sync(path: Path) -> None:
@@ -187,3 +180,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; a missing or malformed file is a UserError that names it."""
     return parse_json(read_text(path), str(path))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; anything else is a UserError that names it."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected an object, got {type(value).__name__}")
+    return value

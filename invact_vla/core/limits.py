@@ -2,7 +2,8 @@
 text of bounded length, JSON that cannot exhaust the machine."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ def short(value: object) -> str:
     line = " ".join(text[: 4 * SHOWN].split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= SHOWN else line[: SHOWN - 4] + " ..."
+
+
+@contextmanager
+def one_line(message: str, *let_through: type[Exception]) -> Iterator[None]:
+    """Whatever a damaged or forged file makes a reader complain of is a UserError: `message`, with what
+    the innermost cause says in the place of {error}. UserErrors and `let_through` stay what they are."""
+    try:
+        yield
+    except (UserError, *let_through):
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(message.replace("{error}", short(cause))) from error
 
 
 def some(names: Iterable[str]) -> str:
@@ -66,7 +82,9 @@ def _roots(folder: Path) -> list[Path]:
 
 
 def refuse_pointer(path: Path) -> None:
-    """UserError where a file is what `git clone` without git-lfs leaves in its place."""
+    """UserError where there is no file, or what `git clone` without git-lfs leaves in its place."""
+    if not path.is_file():
+        raise UserError(f"no file {path}")
     with open(path, "rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise UserError(
@@ -77,9 +95,6 @@ def refuse_pointer(path: Path) -> None:
 
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     """The text of a UTF-8 file of at most `limit` bytes; anything else is a UserError."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no file {path}")
     refuse_pointer(path)
     with open(path, "rb") as file:
         content = file.read(limit + 1)
@@ -94,7 +109,5 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 def parse_json(text: str | bytes, where: str) -> Any:
     """JSON; what is none, is nested too deeply or has endless numbers is a UserError. where: for the
     message."""
-    try:
+    with one_line(f"{where} is not valid JSON: {{error}}"):
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not valid JSON: {short(error)}") from error

@@ -4,18 +4,23 @@
     <folder>/provenance.json    versions, git commit, machine, devices, seed, inputs with their keys
     <folder>/metrics.jsonl      one row a logged step
     <folder>/done.json          the run's key and summary; present only when the stage is finished
+    <folder>/.lock              locked while a process works here, and no longer, however it ends
 
 The key hashes the config (without `NON_HASHED_FIELDS`, which do not change the product)
 and the inputs' keys: the same key means the same product, so a finished stage is skipped and a killed
 one continues.
 """
 
+import contextlib
+import fcntl
 import json
+import os
 import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import draccus
 import yaml
@@ -29,17 +34,81 @@ from invact_vla.core.files import (
     hash_tree,
     mend,
     read_json,
+    read_object,
     remove,
     sync_tree,
     write_json,
 )
-from invact_vla.core.folder_lock import LOCK, FolderLock, lock_folder
-from invact_vla.core.versions import git_commit, package_versions
+from invact_vla.core.machine import git_commit, package_versions
 
 CONFIG, PROVENANCE, DONE = "config.yaml", "provenance.json", "done.json"
 NON_HASHED_FIELDS = ("out", "overwrite", "workers", "executor", "in_flight", "max_errors", "device")
 _KEY_LENGTH = 64  # at most
+LOCK = ".lock"
+_held: WeakValueDictionary[Path, "FolderLock"] = WeakValueDictionary()  # of this process
 _CLEARED = "cleared"  # in place of a key: what else lies in the folder is being deleted
+
+
+class FolderLock:
+    """Holds a folder until `close`, or until nothing refers to it any more. From `lock_folder`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def take(self) -> bool:
+        """Lock the file; False where another process has it."""
+        assert self._descriptor is not None
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    def is_on(self, path: Path) -> bool:
+        """Whether it is this file that is locked, and not one that has since been removed."""
+        if self._descriptor is None or not path.exists():
+            return False
+        return os.path.samestat(os.fstat(self._descriptor), path.stat())
+
+    def close(self) -> None:
+        """Let go. A child that was forked meanwhile keeps the folder until it ends as well."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()  # of another process there is nothing to hold
+
+
+def lock_folder(folder: Path, patience_s: float = 10.0) -> FolderLock:
+    """Keep other processes out of a folder; within one process the same lock is given again.
+
+    Waits for another holder (workers of a killed run end soon); UserError if it does not let go, or
+    if the folder may not be written.
+    """
+    path = folder.resolve() / LOCK
+    held = _held.get(path)
+    if held is not None and held.is_on(path):
+        return held
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            lock = FolderLock(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path} ({error.strerror}): make the folder writable, or give another "
+                "--out"
+            ) from error
+        if lock.take() and lock.is_on(path):
+            _held[path] = lock
+            return lock
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"another process is working in {folder}: wait for it, or give another --out"
+            )
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)
@@ -176,8 +245,7 @@ def _clear(folder: Path) -> None:
 
 def _key_in(path: Path) -> str:
     """The key that a provenance.json or done.json holds; UserError if there is none."""
-    value = read_json(path)
-    key = value.get("key") if isinstance(value, dict) else None
+    key = read_object(path).get("key")
     if not isinstance(key, str) or len(key) > _KEY_LENGTH:
         raise UserError(f"{path} holds no key of a run: it is damaged; give another folder")
     return key
@@ -218,12 +286,8 @@ def _provenance(
     key: str, seed: int | None, inputs: dict[str, Path], input_keys: dict[str, str]
 ) -> dict[str, Any]:
     return {
-        "key": key,
-        "seed": seed,
-        "started": time.time(),
+        "key": key, "seed": seed, "started": time.time(),
         "inputs": {n: {"path": str(p), "key": input_keys[n]} for n, p in inputs.items()},
-        "commit": git_commit(),
-        "packages": package_versions(),
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-    }
+        "commit": git_commit(), "packages": package_versions(),
+        "python": platform.python_version(), "machine": platform.platform(),
+    }  # fmt: skip

@@ -14,9 +14,13 @@ logger = logging.getLogger(__name__)
 ROUNDING = 1e-3  # an action beyond its range by no more than this was meant to be at the end of it
 
 
-def _check_image(name: str, image: np.ndarray) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"{name}: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
+def _expect(name: str, words: str, array: np.ndarray, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {words}, got {array.dtype} {array.shape}")
+
+
+def _is_rgb(array: np.ndarray, ndim: int) -> bool:
+    return array.dtype == np.uint8 and array.ndim == ndim and array.shape[-1] == 3
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         f = self.frames
-        if f.dtype != np.uint8 or f.ndim != 4 or f.shape[3] != 3 or len(f) == 0:
-            raise ValueError(
-                f"{self.clip_id}: expected uint8 (T, H, W, 3), got {f.dtype} {f.shape}"
-            )
+        _expect(self.clip_id, "uint8 (T, H, W, 3)", f, _is_rgb(f, 4) and len(f) > 0)
         if self.times_s.shape != (len(f),) or np.any(np.diff(self.times_s) < 0):
             raise ValueError(f"{self.clip_id}: expected {len(f)} non-decreasing times in seconds")
 
@@ -45,13 +46,11 @@ class LatentLabels:
     codebook_size: int
 
     def __post_init__(self) -> None:
-        c = self.codes
-        if c.ndim != 2 or not np.issubdtype(c.dtype, np.integer):
-            raise ValueError(f"codes: expected integers (N, K), got {c.dtype} {c.shape}")
-        if c.size and (c.min() < 0 or c.max() >= self.codebook_size):
-            raise ValueError(
-                f"codes: expected [0, {self.codebook_size}), got [{c.min()}, {c.max()}]"
-            )
+        c, size = self.codes, self.codebook_size
+        is_whole = np.issubdtype(c.dtype, np.integer)
+        _expect("codes", "integers (N, K)", c, c.ndim == 2 and is_whole)
+        if c.size and (c.min() < 0 or c.max() >= size):
+            raise ValueError(f"codes: expected [0, {size}), got [{c.min()}, {c.max()}]")
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,11 @@ class Observation:
     instruction: str
 
     def __post_init__(self) -> None:
-        _check_image("agentview", self.agentview)
+        _expect("agentview", "uint8 (H, W, 3)", self.agentview, _is_rgb(self.agentview, 3))
         if self.wrist is not None:
-            _check_image("wrist", self.wrist)
-        if self.state.dtype != np.float32 or self.state.shape != (8,):
-            raise ValueError(
-                f"state: expected float32 (8,), got {self.state.dtype} {self.state.shape}"
-            )
+            _expect("wrist", "uint8 (H, W, 3)", self.wrist, _is_rgb(self.wrist, 3))
+        state = self.state
+        _expect("state", "float32 (8,)", state, (state.dtype, state.shape) == (np.float32, (8,)))
 
 
 @dataclass(frozen=True)
@@ -103,11 +100,9 @@ class ActionChunk:
     spec: ActionSpec = LIBERO_ACTIONS
 
     def __post_init__(self) -> None:
-        v = self.values
-        if v.dtype != np.float32 or v.ndim != 2 or v.shape[1] != len(self.spec.names) or not len(v):
-            raise ValueError(
-                f"action: expected float32 (N, {len(self.spec.names)}), got {v.dtype} {v.shape}"
-            )
+        v, size = self.values, len(self.spec.names)
+        fits = v.dtype == np.float32 and v.ndim == 2 and v.shape[1] == size and len(v) > 0
+        _expect("action", f"float32 (N, {size})", v, fits)
         if not np.all(np.isfinite(v)):
             raise ValueError("action: expected finite values, got NaN or infinity")
         beyond = max(self.spec.low - float(v.min()), float(v.max()) - self.spec.high)
@@ -123,9 +118,7 @@ class ActionChunk:
 @functools.cache
 def _say_rounded(range_: str) -> None:
     """Once per process."""
-    logger.warning(
-        "actions beyond %s by at most %g are clipped: taken for rounding", range_, ROUNDING
-    )
+    logger.warning("actions beyond %s by at most %g clipped: taken for rounding", range_, ROUNDING)
 
 
 class Policy(Protocol):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, refuse_pointer, short
-from invact_vla.untrusted.pictures import check_size, open_picture
+from invact_vla.untrusted.arrays import check_size, open_picture
 
 JPEG_START = b"\xff\xd8"
 MAX_FRAME_BYTES = 2 << 30  # of the frames of one camera in one demonstration

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from invact_vla.html.render import Html
-from invact_vla.untrusted.pictures import open_picture
+from invact_vla.untrusted.arrays import open_picture
 
 MIME = {
     ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp",

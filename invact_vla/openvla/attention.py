@@ -1,13 +1,20 @@
-"""The choice between fused and explicit attention, for the towers and the language model alike.
+"""The Llama of OpenVLA, from transformers, and the choice between fused and explicit attention, for the
+towers and the language model alike.
 
 On a CPU the backward pass of `scaled_dot_product_attention` in bfloat16 is several times slower
 than matmul, softmax, matmul; in float32 the fused one is ahead (docs/log.md). "auto" knows this.
 """
 
-from typing import Literal
+import copy
+from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from transformers import LlamaForCausalLM
+from transformers.modeling_utils import AttentionInterface
+
+from invact_vla.openvla.config import OpenVLAConfig
 
 AttentionImpl = Literal["auto", "sdpa", "matmul"]
 MASK_VALUE = -1e30  # added to hidden scores; finite in bfloat16, so that no row becomes NaN
@@ -26,17 +33,9 @@ def use_fused(attention: AttentionImpl, like: Tensor) -> bool:
 
 
 def llama_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    dropout: float = 0.0,
-    attention: AttentionImpl = "auto",
-    **unused: object,
-) -> tuple[Tensor, None]:
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    scaling: float, dropout: float = 0.0, attention: AttentionImpl = "auto", **unused: object,
+) -> tuple[Tensor, None]:  # fmt: skip
     """Attention with transformers' interface. query: (B, heads, N, d), key and value: (B, kv heads,
     M, d), attention_mask: additive (B or 1, 1, N, M) or None -> (B, N, heads, d), None."""
     groups = query.shape[1] // key.shape[1]
@@ -66,15 +65,27 @@ def causal_mask(attention_mask: Tensor | None, size: int, like: Tensor) -> Tenso
     hidden = (place[None, :] > place[:, None])[None, None]
     if attention_mask is not None:
         hidden = hidden | (attention_mask[:, None, None, :] == 0)
-    zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-    return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, MASK_VALUE))
+    return _additive(hidden, like)
 
 
 def full_mask(attention_mask: Tensor, like: Tensor) -> Tensor:
-    """Additive mask (B, 1, 1, N) of bidirectional attention: only padding is hidden.
+    """Additive mask (B, 1, 1, N) of bidirectional attention: only padding is hidden, where
+    attention_mask (B, N) is 0."""
+    return _additive((attention_mask == 0)[:, None, None, :], like)
 
-    attention_mask: (B, N), 1 for real positions.
-    """
-    hidden = (attention_mask == 0)[:, None, None, :]
+
+def _additive(hidden: Tensor, like: Tensor) -> Tensor:
     zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
     return zeros.masked_fill(hidden, max(torch.finfo(like.dtype).min, MASK_VALUE))
+
+
+for _choice in get_args(AttentionImpl):
+    AttentionInterface.register(f"invact_{_choice}", partial(llama_attention, attention=_choice))
+
+
+def build_llama(config: OpenVLAConfig, attention: AttentionImpl = "auto") -> LlamaForCausalLM:
+    """A Llama with random weights (or none, on the meta device)."""
+    inner = copy.deepcopy(config.text_config)
+    inner.pad_token_id = config.pad_token_id
+    inner._attn_implementation = f"invact_{attention}"
+    return LlamaForCausalLM(inner)

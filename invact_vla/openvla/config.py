@@ -1,4 +1,5 @@
-"""What an OpenVLA is made of: the fields of the published config.json, and a few of our own.
+"""What an OpenVLA is made of: the fields of the published config.json, and a few of our own, among them
+the choices of action head (`--head.type oft`).
 
 The published fields keep their names. Ours live under one extra key, "invact", and the explicit
 description of the towers under "towers", so that other readers of the file can ignore them.
@@ -7,12 +8,12 @@ description of the towers under "towers", so that other readers of the file can 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import draccus
 from transformers import LlamaConfig
 
 from invact_vla.data.conventions import ROTATIONS
-from invact_vla.openvla.head_configs import HeadConfig, OftHeadConfig, TokensHeadConfig
 
-SIX_CHANNELS = 6  # two towers see one image, each with its own normalization
+IGNORED = -100  # label of a place without a target
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"  # OpenVLA's
 ROTATIONS = tuple(ROTATIONS)  # what may be done to an upright frame
 
@@ -66,15 +67,69 @@ def llama_config(**options: Any) -> LlamaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadConfig(draccus.ChoiceRegistry):
+    """How a chunk of actions leaves the language model."""
+
+    @classmethod
+    def default_choice_name(cls) -> str:
+        """What a config without a type means: published OpenVLA."""
+        return "tokens"
+
+    @classmethod
+    def get_choice_class(cls, name: str) -> Any:
+        """The config of a type; ValueError names those there are."""
+        known = cls.get_known_choices()
+        if name not in known:
+            raise ValueError(f"unknown head type {name!r}: known are {', '.join(sorted(known))}")
+        return known[name]
+
+
+@HeadConfig.register_subclass("tokens")
+@dataclass(frozen=True, kw_only=True)
+class TokensHeadConfig(HeadConfig):
+    """Each number of an action is one of 256 ids, decoded one after the other (OpenVLA)."""
+
+
+@HeadConfig.register_subclass("oft")
+@dataclass(frozen=True, kw_only=True)
+class OftHeadConfig(HeadConfig):
+    """The whole chunk in one bidirectional pass over action slots (OpenVLA-OFT)."""
+
+    output: Literal["l1", "tokens"] = "l1"  # an MLP-ResNet with L1 loss, or action ids
+    slots_per_action: int | None = None  # slots of one action; null: one per number, as published
+    learned_slots: bool = False  # slots have embeddings of their own; published ones are zero
+    blocks: int = 2  # residual blocks of the MLP-ResNet
+
+    def __post_init__(self) -> None:
+        if type(self.blocks) is not int or not 0 <= self.blocks <= MAX_LAYERS:
+            raise ValueError(f"head: blocks must be a whole number of 0..{MAX_LAYERS}")
+        if self.slots_per_action is not None and self.slots_per_action < 1:
+            raise ValueError("head: slots_per_action must be at least 1, or null")
+        if self.output == "tokens" and self.slots_per_action is not None:
+            raise ValueError("head: output tokens needs a slot for each number of an action")
+
+
+@HeadConfig.register_subclass("text")
+@dataclass(frozen=True, kw_only=True)
+class TextHeadConfig(HeadConfig):
+    """Actions as integers in words, such as "512 498 3", decoded as text (VLA-0)."""
+
+    steps: int = 1000  # the integers are 0..steps, over the normalized range
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"head: steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OpenVLAExtensions:
     """What this project adds to a published OpenVLA; the defaults add nothing."""
 
     text_vocab_size: int | None = None  # without padding; null: rows - pad_to_multiple_of
     separator_token_id: int | None = None  # lone word boundary before the targets; null: none
     cameras: tuple[str, ...] = ("agentview",)  # images of one observation, in order
-    image_rotation: tuple[
-        str, ...
-    ] = ()  # what is done to each camera's upright frame; empty: nothing
+    # what is done to each camera's upright frame; empty: nothing
+    image_rotation: tuple[str, ...] = ()
     gripper_open: int = 1  # the gripper value of its training actions that means open, 0 or 1
     prompt: str = PROMPT  # the text around the instruction, which is in lower case
     proprio_dim: int = 0  # numbers of the state token (OpenVLA-OFT §III); 0: no such token
@@ -126,11 +181,10 @@ class OpenVLAConfig:
     invact: OpenVLAExtensions = field(default_factory=OpenVLAExtensions)  # this project's additions
 
     def __post_init__(self) -> None:
-        count = len(self.towers) or len(self.timm_model_ids)
+        count, fused = len(self.towers) or len(self.timm_model_ids), self.use_fused_vision_backbone
         if count != self.n_towers:
             raise ValueError(
-                f"use_fused_vision_backbone {self.use_fused_vision_backbone} needs {self.n_towers} "
-                f"tower(s), got {count}"
+                f"use_fused_vision_backbone {fused} needs {self.n_towers} tower(s), got {count}"
             )
         _check_sizes(self.text_config, num_hidden_layers=MAX_LAYERS, hidden_size=MAX_WIDTH,
                      intermediate_size=MAX_WIDTH, num_attention_heads=MAX_WIDTH,
@@ -141,20 +195,18 @@ class OpenVLAConfig:
                 f"need 0 < vocabulary {self.vocab_size} <= rows {rows} and 0 <= pad_token_id "
                 f"{self.pad_token_id} < rows"
             )
-        latent = self.invact.latent_token_ids
-        if any(not self.first_free_row <= i < rows for i in latent):
+        latent, free = self.invact.latent_token_ids, self.first_free_row
+        if any(not free <= i < rows for i in latent):
             raise ValueError(
-                f"latent_token_ids {latent} must lie in the unused rows "
-                f"[{self.first_free_row}, {rows})"
+                f"latent_token_ids {latent} must lie in the unused rows [{free}, {rows})"
             )
 
     @property
     def slots(self) -> int:
         """Action slots of a head that decodes in parallel; 0 for one that does not."""
         head, own = self.invact.head, self.invact
-        if not isinstance(head, OftHeadConfig):
-            return 0
-        return own.chunk * (head.slots_per_action or own.action_dim)
+        is_parallel = isinstance(head, OftHeadConfig)
+        return own.chunk * (head.slots_per_action or own.action_dim) if is_parallel else 0
 
     @property
     def n_towers(self) -> int:
@@ -171,6 +223,12 @@ class OpenVLAConfig:
         """Ids with a meaning: pieces and actions, without padding rows (published: 32000)."""
         own = self.invact.text_vocab_size
         return self.text_config.vocab_size - self.pad_to_multiple_of if own is None else own
+
+    @property
+    def allowed_ids(self) -> range | None:
+        """The ids that actions are decoded among; None: all."""
+        first = self.vocab_size - self.n_action_bins
+        return range(first, self.vocab_size) if self.invact.constrain_actions else None
 
     @property
     def first_free_row(self) -> int:

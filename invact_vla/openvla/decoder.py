@@ -4,26 +4,95 @@ The numbers are those of transformers' own forward pass, and the weights are its
 they are. Saved are: the cache that grows by copying itself (here keys and values are written in
 place), the masks (causality needs none), all but one place of the prompt in the last layer, the
 machinery around each small operation, and on a CPU half the time of a 16-bit layer that sees a
-single row (`decoder_layer.py`).
+single row (`products`).
 
 Axis letters: B batch, N places of the prompt, R rows (B * N), D width, H heads, G key heads, d width
 of a head, M places that there is room for.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import LlamaModel
 
-from invact_vla.openvla.decoder_layer import DecoderLayer, RmsNorm, smallest_length
+from invact_vla.openvla.inference.int8 import Int8Linear, quantize_rows
 
-GROWING = (
-    "dynamic",
-    "longrope",
-)  # kinds of rotary embedding that depend on the longest place so far
+GROWING = ("dynamic", "longrope")  # rotary embeddings that depend on the longest place so far
+Products = Callable[[Tensor], list[Tensor]]  # rows (R, in) -> (R, out) of each layer
 Rotary = tuple[Tensor, Tensor]  # cosines, and sines whose first half is negated: (B or 1, 1, N, d)
+
+
+class DecoderLayer:
+    """Weights of a LlamaDecoderLayer, looked up once."""
+
+    def __init__(self, layer: Any, smallest: Tensor) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.first_norm = RmsNorm(layer.input_layernorm, smallest)
+        self.second_norm = RmsNorm(layer.post_attention_layernorm, smallest)
+        self._qkv = products(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = products(attention.o_proj)
+        self._gate_up = products(mlp.gate_proj, mlp.up_proj)
+        self._down = products(mlp.down_proj)
+        self.activation = mlp.act_fn
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(R, D) -> (R, queries | keys | values)."""
+        return torch.cat(self._qkv(self.first_norm(x)), dim=1)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention: (R, D) and (R, heads * head width) -> (R, D)."""
+        x = x + self._out(attended)[0]
+        gate, up = self._gate_up(self.second_norm(x))
+        return x + self._down(self.activation(gate) * up)[0]
+
+
+class RmsNorm:
+    """RMSNorm: in fp32 in four operations, else by the layer itself, which rounds in between."""
+
+    def __init__(self, layer: Any, smallest: Tensor) -> None:
+        """smallest: sqrt(D * eps), a scalar, the length below which a row is shrunk."""
+        self.layer, self.smallest = layer, smallest
+        is_fp32 = layer.weight.dtype == torch.float32
+        self.weight = layer.weight * math.sqrt(len(layer.weight)) if is_fp32 else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(R, D) -> (R, D): x / sqrt(mean(x^2) + eps) * weight."""
+        if self.weight is None or x.dtype != torch.float32:
+            return self.layer(x)
+        length = torch.hypot(torch.linalg.vector_norm(x, dim=1, keepdim=True), self.smallest)
+        return (x * self.weight).div_(length)
+
+
+def products(*layers: Any) -> Products:
+    """Linear layers of the same rows as one function.
+
+    Int8 layers share the quantized rows. A single 16-bit row on a CPU is multiplied by `mv`, which
+    reads the weights as fast as memory gives them; `linear` takes up to twice as long there.
+    """
+    if all(type(layer) is Int8Linear for layer in layers):
+
+        def quantized(x: Tensor) -> list[Tensor]:
+            rows, scale = quantize_rows(x)
+            return [layer.multiply(rows, scale, x.dtype) for layer in layers]
+
+        return quantized
+    if not all(type(layer) is nn.Linear for layer in layers):  # adapters around them
+        return lambda x: [layer(x) for layer in layers]
+    weights = [(layer.weight, layer.bias) for layer in layers]
+    first = weights[0][0]
+    fast_row = first.device.type == "cpu" and first.element_size() == 2
+
+    def plain(x: Tensor) -> list[Tensor]:
+        if not (fast_row and len(x) == 1 and x.dtype == first.dtype):
+            return [linear(x, weight, bias) for weight, bias in weights]
+        out = [(torch.mv(weight, x[0]), bias) for weight, bias in weights]
+        return [(row if bias is None else row + bias)[None] for row, bias in out]
+
+    return plain
 
 
 class Decoder:
@@ -31,7 +100,8 @@ class Decoder:
 
     def __init__(self, llama: LlamaModel, places: int) -> None:
         self.llama, self.places = llama, places
-        smallest = smallest_length(llama.norm)
+        norm: Any = llama.norm
+        smallest = norm.weight.new_full((), math.sqrt(len(norm.weight) * norm.variance_epsilon))
         self.layers = [DecoderLayer(layer, smallest) for layer in llama.layers]
         self.norm = RmsNorm(llama.norm, smallest)
         first: Any = llama.layers[0].self_attn

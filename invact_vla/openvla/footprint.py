@@ -7,6 +7,7 @@ for the backward pass; tests hold them against what torch really saves.
 Axis letters: N tokens of one sample in the language model, D width, F MLP width, V vocabulary rows.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,8 +15,7 @@ import torch
 from torch import nn
 
 from invact_vla.openvla.adapters.lora import FULL
-from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, OpenVLAConfig, TextHeadConfig
 from invact_vla.openvla.model import OpenVLA
 
 Compute = Literal["fp32", "bf16", "autocast"]  # autocast: fp32 weights, bf16 products
@@ -48,72 +48,43 @@ class Footprint:
         self.images = len(config.invact.cameras)
         self.patches = self.towers[0].patch_embed.num_patches  # of one image
         self.layers = list(self.model.language_model.model.layers)
-
-    @property
-    def parameters(self) -> int:
-        """All of them, also those that are never run."""
-        return sum(p.numel() for p in self.model.parameters())
-
-    @property
-    def trained(self) -> int:
-        """Parameters that full training changes."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-
-    @property
-    def largest_block(self) -> int:
-        """Parameters of the largest piece that FSDP puts together at a time: a layer, or the head."""
+        named = dict(self.model.named_parameters())
+        self.parameters = _count(named.values())  # also those that are never run
+        self.trained = _count(p for p in named.values() if p.requires_grad)  # by full training
+        # in full beside adapters: action head, state projector, slots
+        self.extra_parameters = _count(p for n, p in named.items() if n.startswith(FULL))
         language = self.model.language_model
+        # what one decoding step reads: the language model without its embedding
+        self.read_per_token = _linears(language)
+        # the largest piece that FSDP puts together at a time: a layer, or the head
         pieces = [*self.layers, language.lm_head, *self.towers[0].blocks]
-        return max(sum(p.numel() for p in piece.parameters()) for piece in pieces)
-
-    @property
-    def read_per_token(self) -> int:
-        """Parameters that one decoding step reads: the language model without its embedding."""
-        return _linears(self.model.language_model)
+        self.largest_block = max(_count(piece.parameters()) for piece in pieces)
 
     def sample(self, prompt: int, targets: int | None = None) -> SampleTokens:
         """Tokens of one sample; targets None: of the model's action head."""
-        own = self.config.invact
-        extra = self.patches * self.images + bool(own.proprio_dim)
-        return SampleTokens(extra, prompt, self._action_targets() if targets is None else targets)
-
-    def _action_targets(self) -> int:
         own, head = self.config.invact, self.config.invact.head
-        if isinstance(head, OftHeadConfig):
-            return self.config.slots + 1
-        numbers = own.chunk * own.action_dim
+        extra = self.patches * self.images + bool(own.proprio_dim)
+        ids = self.config.slots or own.chunk * own.action_dim
         if isinstance(head, TextHeadConfig):  # each digit an id of its own, and a boundary
-            return numbers * (len(str(head.steps)) + 1) + 1
-        return numbers + 1
+            ids *= len(str(head.steps)) + 1
+        return SampleTokens(extra, prompt, ids + 1 if targets is None else targets)
 
     def lora_parameters(self, rank: int, targets: list[str]) -> int:
         """Parameters of adapters of `rank` on the named modules."""
         return sum(rank * sum(_sides(self.model.get_submodule(name))) for name in targets)
-
-    @property
-    def extra_parameters(self) -> int:
-        """Those that are trained in full beside adapters: action head, state projector, slots."""
-        named = self.model.named_parameters()
-        return sum(p.numel() for n, p in named if n.startswith(FULL))
 
     def lora_bytes(
         self, rank: int, targets: list[str], sample: SampleTokens, checkpointing: bool = False
     ) -> int:
         """What fp32 adapters keep for the backward pass: a copy of each layer's input, and what lies
         between the two matrices. checkpointing: of one block at a time."""
-        whole = sum(
-            self._tokens_of(name, sample)
-            * (_sides(self.model.get_submodule(name))[0] + rank)
-            * _FP32
-            for name in targets
-        )
+        whole = 0
+        for name in targets:
+            tokens = sample.targets if name.endswith("lm_head") else sample.length
+            if name.startswith(("vision_backbone.", "projector.")):
+                tokens = self.images * self.patches
+            whole += tokens * (_sides(self.model.get_submodule(name))[0] + rank) * _FP32
         return whole // len(self.layers) if checkpointing else whole
-
-    def _tokens_of(self, name: str, sample: SampleTokens) -> int:
-        """How many tokens of a sample a module sees."""
-        if name.startswith(("vision_backbone.", "projector.")):
-            return self.images * self.patches
-        return sample.targets if name.endswith("lm_head") else sample.length
 
     # --- FLOP of one forward pass
 
@@ -165,63 +136,60 @@ class Footprint:
         return 2 * len(self.layers) * heads * itemsize * length
 
     def activation_bytes(
-        self,
-        sample: SampleTokens,
-        compute: Compute,
-        checkpointing: bool = False,
+        self, sample: SampleTokens, compute: Compute, checkpointing: bool = False,
         scores: bool = False,
-    ) -> int:
+    ) -> int:  # fmt: skip
         """What autograd keeps of one sample. checkpointing: only each block's input is kept, and one
         block is computed again at a time. scores: attention matrices are kept (explicit attention)."""
-        blocks = self._language_blocks(sample.length, compute, scores)
-        blocks += self._vision_blocks(compute, scores)
-        inputs = self._block_inputs(sample.length, compute)
+        blocks = [self._language_block(sample.length, compute, scores)] * len(self.layers)
+        residual = _BF16 if compute == "bf16" else _FP32
+        inputs = sample.length * self.config.text_config.hidden_size * len(self.layers) * residual
+        for tower in self.towers:
+            tokens, count = self.patches + tower.num_prefix_tokens, len(tower.blocks) - 1
+            blocks += [self.images * tokens * _tower_token(tower, tokens, compute, scores)] * count
+            inputs += self.images * tokens * tower.embed_dim * count * residual
         kept = inputs + max(blocks) if checkpointing else sum(blocks)
         return kept + self._outside_blocks(sample, compute)
 
-    def _language_blocks(self, length: int, compute: Compute, scores: bool) -> list[int]:
-        """Of each Llama layer: two RMSNorms (their input in fp32, the normalized one), q, k and v, the
-        inputs of o and of the MLP, and the MLP's four wide tensors."""
+    def _language_block(self, length: int, compute: Compute, scores: bool) -> int:
+        """A Llama layer: two RMSNorms (their input in fp32, the normalized one), q, k and v, the inputs
+        of o and of the MLP, and the MLP's four wide tensors."""
         text, width = self.config.text_config, _attention_width(self.config)
-        item = _FP32 if compute == "fp32" else _BF16
-        wide = 4 * text.intermediate_size * item
-        narrow = (4 * text.hidden_size + 4 * width) * item + 2 * text.hidden_size * _FP32
+        item = _item(compute)
+        token = 4 * (text.intermediate_size + text.hidden_size + width) * item
+        token += 2 * text.hidden_size * _FP32
         if compute == "autocast":  # the residual stream is fp32, and so are the normalized copies
-            narrow += 2 * text.hidden_size * _FP32 + width * item
-        matrix = text.num_attention_heads * length * item if scores else 0
-        return [length * (wide + narrow + matrix)] * len(self.layers)
-
-    def _vision_blocks(self, compute: Compute, scores: bool) -> list[int]:
-        item = _FP32 if compute == "fp32" else _BF16
-        residual = _BF16 if compute == "bf16" else _FP32
-        found: list[int] = []
-        for tower in self.towers:
-            tokens, width = self.patches + tower.num_prefix_tokens, tower.embed_dim
-            block: Any = tower.blocks[0]
-            hidden = block.mlp.fc1.out_features
-            scaled = 0 if isinstance(block.ls1, nn.Identity) else 2
-            token = width * (2 * residual + 6 * item + scaled * item) + 2 * hidden * item
-            matrix = block.attn.num_heads * tokens * item if scores else 0
-            found += [self.images * tokens * (token + matrix)] * (len(tower.blocks) - 1)
-        return found
-
-    def _block_inputs(self, length: int, compute: Compute) -> int:
-        item = _BF16 if compute == "bf16" else _FP32
-        found = length * self.config.text_config.hidden_size * len(self.layers)
-        for tower in self.towers:
-            tokens = self.patches + tower.num_prefix_tokens
-            found += self.images * tokens * tower.embed_dim * (len(tower.blocks) - 1)
-        return found * item
+            token += 2 * text.hidden_size * _FP32 + width * item
+        return length * (token + (text.num_attention_heads * length * item if scores else 0))
 
     def _outside_blocks(self, sample: SampleTokens, compute: Compute) -> int:
         """The projector's inputs and hidden units, the final norm, and the logits of the targets with
         their fp32 copy and its gradient."""
-        item, text = (_FP32 if compute == "fp32" else _BF16), self.config.text_config
+        item, text = _item(compute), self.config.text_config
         linears = [m for m in self.model.projector.modules() if isinstance(m, nn.Linear)]
         projector = sum(m.in_features + m.out_features for m in linears) * item
         final = 3 * sample.length * text.hidden_size * _FP32
         logits = sample.targets * text.vocab_size * (item + 2 * _FP32)
         return self.images * self.patches * projector + final + logits
+
+
+def _item(compute: Compute) -> int:
+    """Bytes of a number in products."""
+    return _FP32 if compute == "fp32" else _BF16
+
+
+def _tower_token(tower: Any, tokens: int, compute: Compute, scores: bool) -> int:
+    """Bytes of a token in a block of a vision tower."""
+    item, residual = _item(compute), _BF16 if compute == "bf16" else _FP32
+    block: Any = tower.blocks[0]
+    scaled = 0 if isinstance(block.ls1, nn.Identity) else 2
+    token = tower.embed_dim * (2 * residual + 6 * item + scaled * item)
+    token += 2 * block.mlp.fc1.out_features * item
+    return token + (block.attn.num_heads * tokens * item if scores else 0)
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(p.numel() for p in parameters)
 
 
 def _linears(module: nn.Module) -> int:

@@ -67,19 +67,12 @@ def to_uint8(unit: np.ndarray) -> np.ndarray:
     return (unit * np.float32(255.5)).astype(np.uint8)
 
 
-@lru_cache(maxsize=8)
-def crop_side(area: float) -> np.float32:
-    """Side of a square crop of `area`, as a fraction of the image."""
-    return np.float32(np.sqrt(area))
-
-
 def center_crop(images: np.ndarray, area: float = CROP_AREA) -> np.ndarray:
     """uint8 (B, S, S, 3) -> uint8: the central `area`, resized back bilinearly.
 
     float32 operations in the order of tf.image.crop_and_resize.
     """
-    size = images.shape[1]
-    side = crop_side(area)
+    size, side = images.shape[1], np.float32(np.sqrt(area))
     corner = (np.float32(1) - side) / np.float32(2)
     step = np.float32(corner + side) - corner
     place = corner * np.float32(size - 1) + np.arange(size, dtype=np.float32) * step
@@ -95,9 +88,8 @@ def center_crop(images: np.ndarray, area: float = CROP_AREA) -> np.ndarray:
     return to_uint8(np.clip(out, 0, 1))
 
 
-AUGMENTATION_DRAWS = (
-    6  # random numbers per image: crop place (2), brightness, contrast, saturation, hue
-)
+# random numbers per image: crop place (2), brightness, contrast, saturation, hue
+AUGMENTATION_DRAWS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +113,7 @@ def augment(
     """
     unit = images.to(torch.float32) / 255
     if area is not None:
-        unit = _crop(unit, draws[:, :2], float(crop_side(area)))
+        unit = _crop(unit, draws[:, :2], float(np.float32(np.sqrt(area))))
     signed = (2 * draws[:, 2:] - 1)[:, :, None, None, None]
     unit = unit + jitter.brightness * signed[:, 0]
     mean = unit.mean(dim=(1, 2), keepdim=True)

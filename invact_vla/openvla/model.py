@@ -15,16 +15,12 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from invact_vla.openvla.attention import AttentionImpl, causal_mask, full_mask
-from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.head_configs import OftHeadConfig
-from invact_vla.openvla.language import build_llama
-from invact_vla.openvla.projector import Projector, build_projector
-from invact_vla.openvla.regression_head import L1RegressionActionHead
+from invact_vla.openvla.attention import AttentionImpl, build_llama, causal_mask, full_mask
+from invact_vla.openvla.config import IGNORED, OpenVLAConfig
+from invact_vla.openvla.modules import FusedProjector, Projector, build_slots
 from invact_vla.openvla.vision_backbones import VisionBackbone
-
-IGNORED = -100  # label of a place without a target
 
 
 @dataclass
@@ -53,13 +49,20 @@ class OpenVLA(nn.Module):
         self.config = config
         width = config.text_config.hidden_size
         self.vision_backbone = VisionBackbone(config, attention)
-        self.projector = build_projector(
-            self.vision_backbone.width, width, config.use_fused_vision_backbone
-        )
+        kind = FusedProjector if config.use_fused_vision_backbone else Projector
+        self.projector = kind(self.vision_backbone.width, width)
         self.language_model = build_llama(config, attention)
         proprio = config.invact.proprio_dim
         self.proprio_projector = Projector(proprio, width) if proprio else None
         self.action_head, self.action_slots = build_slots(config, width)
+
+    def finish_loading(self, device: torch.device) -> None:
+        """What no file has, for a model that was made on the meta device: the rotary embedding's
+        buffers, and one tensor where head and embedding are tied."""
+        language = self.language_model
+        language.model.rotary_emb = LlamaRotaryEmbedding(language.config).to(device)
+        if self.config.text_config.tie_word_embeddings:
+            language.lm_head.weight = language.model.embed_tokens.weight
 
     @property
     def device(self) -> torch.device:
@@ -69,8 +72,8 @@ class OpenVLA(nn.Module):
     def checkpoint_gradients(self) -> None:
         """Recompute the blocks of towers and language model in the backward pass."""
         llama: Any = self.language_model
-        old = "gradient_checkpointing_enable"  # of older transformers
-        enable = getattr(llama, "activation_checkpointing_enable", None) or getattr(llama, old)
+        old = getattr(llama, "gradient_checkpointing_enable", None)  # of older transformers
+        enable = getattr(llama, "activation_checkpointing_enable", old)
         enable({"use_reentrant": False})
         self.vision_backbone.checkpointing = True
 
@@ -86,23 +89,12 @@ class OpenVLA(nn.Module):
         flat = rearrange(pixel_values, "b (i c) h w -> (b i) c h w", c=channels)
         return rearrange(self.vision_backbone(flat), "(b i) p d -> b (i p) d", i=images)
 
-    def project(self, features: Tensor) -> Tensor:
-        """(B, P, vision width) -> (B, P, D)."""
-        return self.projector(features)
-
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        *,
-        proprio: Tensor | None = None,
-        labels_only: bool = False,
-        last_only: bool = False,
-        slots: Tensor | None = None,
-        actions: Tensor | None = None,
-    ) -> OpenVLAOutput:
+        self, input_ids: Tensor, attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None, labels: Tensor | None = None, *,
+        proprio: Tensor | None = None, labels_only: bool = False, last_only: bool = False,
+        slots: Tensor | None = None, actions: Tensor | None = None,
+    ) -> OpenVLAOutput:  # fmt: skip
         """input_ids: (B, L) starting with BOS, padded on the right; attention_mask: (B, L), 1 real;
         pixel_values: (B, C, H, W) or None for a text-only batch; labels: (B, L), -100 ignored, not
         shifted (the shift is made here); proprio: (B, S) normalized state.
@@ -116,88 +108,73 @@ class OpenVLA(nn.Module):
         if slots is not None:
             embedded = self._fill_slots(embedded, slots)
         if pixel_values is not None:
-            extra = self._extra_tokens(self.project(self.vision_features(pixel_values)), proprio)
+            extra = self._extra_tokens(pixel_values, proprio)
             embedded, attention_mask, labels = _insert(extra, embedded, attention_mask, labels)
         if slots is not None:
-            real = (
-                embedded.new_ones(embedded.shape[:2]) if attention_mask is None else attention_mask
-            )
-            shift = embedded.shape[1] - input_ids.shape[1]
-            return self._parallel(embedded, real, slots + shift, labels, actions)
-        mask = causal_mask(attention_mask, embedded.shape[1], embedded)
-        out = self.language_model.model(
-            inputs_embeds=embedded, attention_mask=mask, use_cache=False
-        )
-        hidden = out.last_hidden_state
+            places = slots + embedded.shape[1] - input_ids.shape[1]
+            return self._parallel(embedded, attention_mask, places, labels, actions)
+        hidden = self._hidden(embedded, causal_mask(attention_mask, embedded.shape[1], embedded))
         if last_only:
             hidden = _last_real(hidden, attention_mask)
         loss, logits, targets = self._head(hidden, labels, labels_only)
         return OpenVLAOutput(loss, logits, targets)
 
+    def _hidden(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """(B, N, D) after the final norm, under an additive mask."""
+        llama = self.language_model.model
+        return llama(inputs_embeds=embedded, attention_mask=mask, use_cache=False).last_hidden_state
+
     def embed(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        proprio: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+        self, input_ids: Tensor, attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None, proprio: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """What the language model reads of a prompt, (B, N, D), and its mask (B, N), if one is given;
         for `generate.py`. Arguments as in `forward`."""
         embedded = self.language_model.model.embed_tokens(input_ids)
         if pixel_values is None:
             return embedded, attention_mask
-        extra = self._extra_tokens(self.project(self.vision_features(pixel_values)), proprio)
-        embedded, attention_mask, _ = _insert(extra, embedded, attention_mask, None)
-        return embedded, attention_mask
+        extra = self._extra_tokens(pixel_values, proprio)
+        return _insert(extra, embedded, attention_mask, None)[:2]
 
     def _fill_slots(self, embedded: Tensor, slots: Tensor) -> Tensor:
         """Put the slots' own embeddings, or zeros, at their places in (B, L, D)."""
         shape = (*slots.shape, embedded.shape[2])
-        if self.action_slots is None:
-            own = embedded.new_zeros(shape)
-        else:
-            own = self.action_slots.to(embedded.dtype).expand(shape)
-        return embedded.scatter(1, slots[..., None].expand(shape), own)
+        learned = self.action_slots
+        own = embedded.new_zeros(()) if learned is None else learned.to(embedded.dtype)
+        return embedded.scatter(1, slots[..., None].expand(shape), own.expand(shape))
 
     def _parallel(
-        self,
-        embedded: Tensor,
-        attention_mask: Tensor,
-        places: Tensor,
-        labels: Tensor | None,
+        self, embedded: Tensor, attention_mask: Tensor | None, places: Tensor, labels: Tensor | None,
         actions: Tensor | None,
-    ) -> OpenVLAOutput:
+    ) -> OpenVLAOutput:  # fmt: skip
         """One bidirectional pass; the slots' outputs are read one place before each slot, as
         published, or at the slots themselves where these have embeddings of their own.
 
         places: (B, K) in the whole sequence (B, N, D); labels: (B, N), ids at the slots.
         """
-        out = self.language_model.model(
-            inputs_embeds=embedded,
-            attention_mask=full_mask(attention_mask, embedded),
-            use_cache=False,
-        ).last_hidden_state
+        if attention_mask is None:
+            attention_mask = embedded.new_ones(embedded.shape[:2])
+        out = self._hidden(embedded, full_mask(attention_mask, embedded))
         read = places if self.action_slots is not None else places - 1
         hidden = out.gather(1, read[..., None].expand(-1, -1, out.shape[2]))
         if self.action_head is None:
             logits = self.language_model.lm_head(hidden)
-            targets = None if labels is None else labels.gather(1, places).flatten()
-            loss = None
-            if targets is not None:
-                loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets)
-                logits = logits.flatten(0, 1)
-            return OpenVLAOutput(loss, logits, targets, hidden=hidden)
+            if labels is None:
+                return OpenVLAOutput(None, logits, hidden=hidden)
+            logits, targets = logits.flatten(0, 1), labels.gather(1, places).flatten()
+            return OpenVLAOutput(_cross_entropy(logits, targets), logits, targets, hidden=hidden)
         predicted = self.action_head(hidden)
         loss = None if actions is None else (predicted.float() - actions).abs().mean()
         return OpenVLAOutput(loss, None, hidden=hidden, actions=predicted)
 
-    def _extra_tokens(self, projected: Tensor, proprio: Tensor | None) -> Tensor:
-        """The patches, and the state token behind them where the model has one."""
+    def _extra_tokens(self, pixel_values: Tensor, proprio: Tensor | None) -> Tensor:
+        """The patches (B, P, D), and the state token behind them where the model has one."""
         if (proprio is None) != (self.proprio_projector is None):
             has = "has no" if self.proprio_projector is None else "needs the"
             raise ValueError(
                 f"this model {has} state token: proprio must be given exactly if it does"
             )
+        projected = self.projector(self.vision_features(pixel_values))
         if self.proprio_projector is None or proprio is None:
             return projected
         proprio = proprio.to(self.proprio_projector.fc1.weight.dtype)
@@ -215,30 +192,13 @@ class OpenVLA(nn.Module):
         targets = labels[:, 1:][wanted]
         if labels_only:
             logits = head(hidden[:, :-1][wanted])
-            loss = nn.functional.cross_entropy(logits.float(), targets)
-            return loss, logits, targets
+            return _cross_entropy(logits, targets), logits, targets
         logits = head(hidden)
-        loss = nn.functional.cross_entropy(logits[:, :-1][wanted].float(), targets)
-        return loss, logits, None
+        return _cross_entropy(logits[:, :-1][wanted], targets), logits, None
 
 
-def build_slots(
-    config: OpenVLAConfig, width: int
-) -> tuple[L1RegressionActionHead | None, nn.Parameter | None]:
-    """The regression head and the embeddings (K, D) of the slots, where the config has them."""
-    head, own = config.invact.head, config.invact
-    if not isinstance(head, OftHeadConfig):
-        return None, None
-    slots = None
-    if head.learned_slots:
-        slots = nn.Parameter(torch.randn(config.slots, width) * 0.02)
-    if head.output == "tokens":
-        return None, slots
-    per_action = config.slots // own.chunk
-    return (
-        L1RegressionActionHead(width, per_action, own.chunk, own.action_dim, head.blocks),
-        slots,
-    )
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), targets)
 
 
 def _insert(

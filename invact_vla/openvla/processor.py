@@ -51,15 +51,9 @@ class ImageProcessor:
     @classmethod
     def of(cls, config: OpenVLAConfig, jpeg: bool = True, crop: bool = True) -> "ImageProcessor":
         """Fresh processor of a model: DINO and SigLIP statistics, or SigLIP's for one tower."""
-        towers = (DINO, SIGLIP) if config.n_towers == 2 else (SIGLIP,)
-        return cls(
-            size=config.image_size,
-            means=tuple(t[0] for t in towers),
-            stds=tuple(t[1] for t in towers),
-            strategy=config.image_resize_strategy,
-            jpeg=jpeg,
-            crop=crop,
-        )
+        means, stds = zip(*(DINO, SIGLIP)[-config.n_towers :], strict=True)
+        size, strategy = config.image_size, config.image_resize_strategy
+        return cls(size=size, means=means, stds=stds, strategy=strategy, jpeg=jpeg, crop=crop)
 
     def published(self) -> "ImageProcessor":
         """The same statistics with the published processor's own treatment of a raw picture: bicubic,
@@ -97,19 +91,16 @@ class ImageProcessor:
         if isinstance(draws, np.random.Generator):
             draws = draws.random((len(prepared), images.AUGMENTATION_DRAWS), np.float32)
         area = images.CROP_AREA if self.crop else None
-        frames = torch.from_numpy(np.ascontiguousarray(prepared))
-        return self.normalize(images.augment(frames, torch.from_numpy(draws), self.jitter, area))
+        frames, drawn = (torch.from_numpy(np.ascontiguousarray(x)) for x in (prepared, draws))
+        return self.normalize(images.augment(frames, drawn, self.jitter, area))
 
     def pixel_values_of_views(
         self, prepared: np.ndarray, draws: np.ndarray | None = None
     ) -> Tensor:
         """uint8 (B, V, S, S, 3), V pictures of each sample -> float32 (B, V C, S, S); draws: (B, V, 6)
         random numbers of the augmentation, or None."""
-        views = []
-        for v in range(prepared.shape[1]):
-            drawn = None if draws is None else np.ascontiguousarray(draws[:, v])
-            views.append(self.pixel_values(prepared[:, v], drawn))
-        return torch.cat(views, dim=1)
+        drawn = [None if draws is None else draws[:, v] for v in range(prepared.shape[1])]
+        return torch.cat([self.pixel_values(prepared[:, v], d) for v, d in enumerate(drawn)], dim=1)
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Raw upright frames uint8 (B, H, W, 3) -> pixel_values, as in evaluation."""
@@ -134,9 +125,6 @@ class ImageProcessor:
 
     def save(self, folder: Path) -> None:
         """Write preprocessor_config.json in the published layout."""
-        write_json(Path(folder) / FILE, self._to_json())
-
-    def _to_json(self) -> dict[str, Any]:
         towers, size = len(self.means), self.size
         resize = {
             "size": [size, size],
@@ -144,31 +132,24 @@ class ImageProcessor:
             "antialias": True,
             "max_size": None,
         }
-        normalize = [
-            {"inplace": False, "mean": list(m), "std": list(s)}
-            for m, s in zip(self.means, self.stds, strict=True)
-        ]
-        return {
+        own = {"resize": self.resize, "jpeg": self.jpeg, "crop": self.crop, **asdict(self.jitter)}
+        write_json(Path(folder) / FILE, {
             "image_processor_type": "PrismaticImageProcessor",
             "processor_class": "PrismaticProcessor",
             "use_fused_vision_backbone": towers == 2,
             "image_resize_strategy": self.strategy,
             "input_sizes": [[3, size, size]] * towers,
             "interpolations": ["bicubic"] * towers,
-            "means": [list(m) for m in self.means],
-            "stds": [list(s) for s in self.stds],
+            "means": self.means,
+            "stds": self.stds,
             "tvf_do_letterbox": self.strategy == "letterbox",
             "tvf_letterbox_fill": None,
             "tvf_resize_params": [resize] * towers,
             "tvf_crop_params": [{"output_size": [size, size]}] * towers,
-            "tvf_normalize_params": normalize,
-            "invact": {
-                "resize": self.resize,
-                "jpeg": self.jpeg,
-                "crop": self.crop,
-                **asdict(self.jitter),
-            },
-        }
+            "tvf_normalize_params": [{"inplace": False, "mean": mean, "std": std}
+                                     for mean, std in zip(self.means, self.stds, strict=True)],
+            "invact": own,
+        })  # fmt: skip
 
     @classmethod
     def load(cls, folder: Path) -> "ImageProcessor":
@@ -181,13 +162,10 @@ class ImageProcessor:
             stds = [p["std"] for p in serialized] if serialized else value["stds"]
             own = dict(value.get("invact", {}))
             colors = {f.name: own.pop(f.name) for f in fields(images.Jitter) if f.name in own}
+            own |= {"jitter": images.Jitter(**colors), "strategy": value["image_resize_strategy"]}
+            size = value["input_sizes"][0][-1]
             return cls(
-                size=value["input_sizes"][0][-1],
-                means=tuple(tuple(m) for m in means),
-                stds=tuple(tuple(s) for s in stds),
-                strategy=value["image_resize_strategy"],
-                jitter=images.Jitter(**colors),
-                **own,
+                size=size, means=tuple(map(tuple, means)), stds=tuple(map(tuple, stds)), **own
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: not a PrismaticImageProcessor config ({error!r})") from error

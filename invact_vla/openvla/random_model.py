@@ -1,8 +1,8 @@
-"""Models of any size with random weights, made where they shall run: for measuring time and memory."""
+"""Models of any size with random weights, made where they shall run, and random inputs for a model: for
+measuring time and memory, and for holding two ways to run a model against each other."""
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.model import OpenVLA
@@ -16,20 +16,35 @@ def random_model(
     with torch.device("meta"):
         model = OpenVLA(config).to(dtype)
     model.to_empty(device=device)
-    llama = model.language_model.model
-    llama.rotary_emb = LlamaRotaryEmbedding(model.language_model.config).to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            fill(name, parameter, generator)
-    if config.text_config.tie_word_embeddings:
-        model.language_model.lm_head.weight = llama.embed_tokens.weight
+    fill(model, seed)
+    model.finish_loading(device)
     return model.eval()
 
 
-def fill(name: str, parameter: nn.Parameter, generator: torch.Generator) -> Tensor:
+@torch.no_grad()
+def fill(module: nn.Module, seed: int = 0) -> None:
     """Ones for scales, zeros for biases, else normal numbers with the variance 1 / inputs."""
-    if parameter.ndim >= 2:
-        inputs = parameter[0].numel() if parameter.shape[0] > 1 else parameter.shape[-1]
-        return parameter.normal_(0.0, inputs**-0.5, generator=generator)
-    return parameter.zero_() if name.endswith("bias") else parameter.fill_(1.0)
+    generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim >= 2:
+            inputs = parameter[0].numel() if parameter.shape[0] > 1 else parameter.shape[-1]
+            parameter.normal_(0.0, inputs**-0.5, generator=generator)
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
+def random_inputs(model: OpenVLA, count: int, length: int, seed: int = 0) -> dict[str, Tensor]:
+    """Texts of `length` ids, normalized images and state: the model's keyword arguments for `count`
+    samples, where it is and in its number format."""
+    config, own = model.config, model.config.invact
+    weight = next(model.vision_backbone.parameters())
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, config.vocab_size, (count, length), generator=generator)
+    ids[:, 0] = 1
+    channels, size = 3 * config.n_towers * len(own.cameras), config.image_size
+    pixels = torch.randn(count, channels, size, size, generator=generator)
+    batch = {"input_ids": ids.to(weight.device), "pixel_values": pixels.to(weight)}
+    if own.proprio_dim:
+        state = torch.rand(count, own.proprio_dim, generator=generator) * 2 - 1
+        batch["proprio"] = state.to(weight)
+    return batch

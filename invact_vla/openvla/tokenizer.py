@@ -1,21 +1,30 @@
-"""Text <-> ids: Llama-2's published SentencePiece model, or a small BPE trained here.
+"""Text <-> ids: Llama-2's published SentencePiece model, or a small BPE trained here; and ids of whole
+sequences, built directly and never through text.
+
+    BOS prompt | separator | targets | EOS        labels: targets and EOS, -100 elsewhere
 
 The small one keeps Llama's conventions: UNK 0, BOS 1, EOS 2, the padding id right after the
-vocabulary, words marked by a leading U+2581. Its last ids are left free for the actions.
+vocabulary, words marked by a leading U+2581. Its last ids are left free for the actions. Source of the
+sequences: OpenVLA (github.com/openvla/openvla); the separator is the lone word boundary (29871) that
+SentencePiece puts before the original's action string.
 """
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import read_json
+from invact_vla.core.files import read_json, write_json
 from invact_vla.core.limits import read_text, refuse_pointer, short
+from invact_vla.openvla.config import IGNORED, PROMPT
 
 UNK, BOS, EOS = 0, 1, 2
 BOUNDARY = "\N{LOWER ONE EIGHTH BLOCK}"  # the word-boundary mark of SentencePiece
 JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
-_PRINTABLE = [chr(i) for i in range(32 + 1, 127)]
 
 
 class Tokenizer:
@@ -23,16 +32,11 @@ class Tokenizer:
     separator_id: the lone word boundary (29871 in Llama-2), or None."""
 
     def __init__(
-        self,
-        encode: Callable[[str], list[int]],
-        decode: Callable[[list[int]], str],
-        files: dict[str, bytes],
-        vocab_size: int,
-        separator_id: int | None,
-    ) -> None:
+        self, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str],
+        files: dict[str, bytes], vocab_size: int, separator_id: int | None,
+    ) -> None:  # fmt: skip
         self._encode, self._decode, self._files = encode, decode, files
-        self.vocab_size = vocab_size
-        self.pad_token_id = vocab_size
+        self.vocab_size = self.pad_token_id = vocab_size
         self.separator_id = separator_id
 
     def encode(self, text: str) -> list[int]:
@@ -48,30 +52,21 @@ class Tokenizer:
         for name, content in self._files.items():
             (Path(folder) / name).write_bytes(content)
         is_llama = MODEL_FILE in self._files
-        config = {
+        write_json(Path(folder) / "tokenizer_config.json", {
             "tokenizer_class": "LlamaTokenizer" if is_llama else "PreTrainedTokenizerFast",
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "pad_token": "<PAD>",
-            "padding_side": "right",
-            "model_max_length": 2048,
-            "invact_vocab_size": self.vocab_size,
-        }
-        text = json.dumps(config, indent=1, sort_keys=True) + "\n"
-        (Path(folder) / "tokenizer_config.json").write_text(text)
+            "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<PAD>",
+            "padding_side": "right", "model_max_length": 2048, "invact_vocab_size": self.vocab_size,
+        })  # fmt: skip
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     """The tokenizer of a checkpoint folder. vocab_size: that of the model, action ids included."""
-    folder = Path(folder)
-    for name in (MODEL_FILE, JSON_FILE):
-        if (folder / name).is_file():
-            refuse_pointer(folder / name)
-    if (folder / MODEL_FILE).is_file():
-        return _sentencepiece(folder / MODEL_FILE)
-    if (folder / JSON_FILE).is_file():
-        return _from_json(read_text(folder / JSON_FILE), vocab_size, str(folder / JSON_FILE))
+    pieces, path = Path(folder) / MODEL_FILE, Path(folder) / JSON_FILE
+    if pieces.is_file():
+        refuse_pointer(pieces)
+        return _sentencepiece(pieces)
+    if path.is_file():
+        return _from_json(read_text(path), vocab_size, str(path))
     raise UserError(f"no tokenizer in {folder}: expected {MODEL_FILE} or {JSON_FILE}")
 
 
@@ -102,7 +97,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, n_action_bins: int = 
     from tokenizers import Tokenizer as Engine
 
     pieces = vocab_size - n_action_bins
-    alphabet = [*_PRINTABLE, "\n", BOUNDARY]
+    alphabet = [*map(chr, range(33, 127)), "\n", BOUNDARY]
     least = len(alphabet) + 3
     if pieces < least:
         raise UserError(
@@ -110,12 +105,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, n_action_bins: int = 
             f"at least {least} are needed"
         )
     engine = Engine(models.BPE(unk_token="<unk>", fuse_unk=True))
-    engine.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(prepend_scheme="always"),
-            pre_tokenizers.Split(Regex(r"[^A-Za-z0-9\u2581]"), "isolated"),
-        ]
-    )
+    words = pre_tokenizers.Metaspace(prepend_scheme="always")
+    marks = pre_tokenizers.Split(Regex(r"[^A-Za-z0-9\u2581]"), "isolated")
+    engine.pre_tokenizer = pre_tokenizers.Sequence([words, marks])
     engine.decoder = decoders.Metaspace(prepend_scheme="always")
     trainer = trainers.BpeTrainer(
         vocab_size=pieces,
@@ -162,3 +154,59 @@ def _sentencepiece(path: Path) -> Tokenizer:
         vocab_size=size,
         separator_id=None if boundary == engine.unk_id() else boundary,
     )
+
+
+def prompt_of(instruction: str, template: str = PROMPT) -> str:
+    """OpenVLA's prompt: lower case, no full stop added."""
+    return template.replace("{instruction}", instruction.lower())
+
+
+@dataclass(frozen=True)
+class SequenceBuilder:
+    """Ids of prompts and training sequences for one tokenizer."""
+
+    tokenizer: Tokenizer
+    separator_id: int | None
+    template: str = PROMPT
+
+    def prompt(self, instruction: str) -> list[int]:
+        """BOS, the prompt, and the separator unless the prompt ends with it."""
+        ids = self.tokenizer.encode(prompt_of(instruction, self.template))
+        if self.separator_id is not None and ids[-1] != self.separator_id:
+            ids.append(self.separator_id)
+        return ids
+
+    def example(self, instruction: str, targets: Sequence[int]) -> tuple[list[int], list[int]]:
+        """(ids, labels) of one training sequence."""
+        return self.continued(self.prompt(instruction), targets)
+
+    @staticmethod
+    def continued(prompt: list[int], targets: Sequence[int]) -> tuple[list[int], list[int]]:
+        """(ids, labels) of a prompt, its targets and EOS."""
+        answer = [*(int(t) for t in targets), EOS]
+        return prompt + answer, [IGNORED] * len(prompt) + answer
+
+
+def collate(
+    examples: Sequence[tuple[Sequence[int], Sequence[int]]],
+    pad_token_id: int,
+    multiple_of: int = 8,
+    max_length: int = 2048,
+) -> dict[str, Tensor]:
+    """Pad (ids, labels) on the right -> input_ids, attention_mask, labels, each int64 (B, L).
+
+    L is rounded up to a multiple, since a CPU prepares its kernels anew for each new length.
+    """
+    longest = max(len(ids) for ids, _ in examples)
+    if longest > max_length:
+        raise ValueError(f"sequence of {longest} ids, longer than {max_length}")
+    length = min(-(-longest // multiple_of) * multiple_of, max_length)
+    input_ids = np.full((len(examples), length), pad_token_id, np.int64)
+    labels = np.full((len(examples), length), IGNORED, np.int64)
+    mask = np.zeros((len(examples), length), np.int64)
+    for row, (ids, targets) in enumerate(examples):
+        input_ids[row, : len(ids)] = ids
+        labels[row, : len(ids)] = targets
+        mask[row, : len(ids)] = 1
+    arrays = {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -37,8 +37,8 @@ class VisionBackbone(nn.Module):
         self.featurizer = towers[0]
         self.fused_featurizer = towers[1] if len(towers) == 2 else None
         self.width = sum(tower.embed_dim for tower in towers)
-        for tower in towers:
-            freeze_unused(tower)
+        for module in (m for tower in towers for m in unused_modules(tower)):
+            module.requires_grad_(False)
 
     @property
     def towers(self) -> list[VisionTransformer]:
@@ -48,25 +48,19 @@ class VisionBackbone(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Patch tokens of all towers, concatenated on the width, row-major."""
-        towers = self.towers
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 * len(towers):
-            raise ValueError(
-                f"pixel_values: expected (B, {3 * len(towers)}, H, W), "
-                f"got {tuple(pixel_values.shape)}"
-            )
-        images = pixel_values.split(3, dim=1)
+        towers, shape = self.towers, tuple(pixel_values.shape)
+        if len(shape) != 4 or shape[1] != 3 * len(towers):
+            raise ValueError(f"pixel_values: expected (B, {3 * len(towers)}, H, W), got {shape}")
+        checkpointing = self.checkpointing and self.training
         features = [
-            tower_features(t, image, self.attention, self.checkpointing and self.training)
-            for t, image in zip(towers, images, strict=True)
+            tower_features(tower, images, self.attention, checkpointing)
+            for tower, images in zip(towers, pixel_values.split(3, dim=1), strict=True)
         ]
         return torch.cat(features, dim=2)
 
 
 def tower_features(
-    tower: VisionTransformer,
-    images: Tensor,
-    attention: AttentionImpl = "auto",
-    checkpointing: bool = False,
+    tower: VisionTransformer, images: Tensor, attention: AttentionImpl, checkpointing: bool
 ) -> Tensor:
     """(B, 3, H, W) -> (B, P, D): second-to-last block's output, prefix tokens dropped, no norm.
 
@@ -101,12 +95,6 @@ def unused_modules(tower: VisionTransformer) -> list[nn.Module]:
     return [module for module in unused if module is not None]
 
 
-def freeze_unused(tower: VisionTransformer) -> None:
-    """No gradients for what is never run."""
-    for module in unused_modules(tower):
-        module.requires_grad_(False)
-
-
 def build_towers(config: OpenVLAConfig) -> list[VisionTransformer]:
     """Towers by explicit arguments where given, else by their timm names, with random weights."""
     overrides = [*config.timm_override_act_layers, None, None]
@@ -120,12 +108,9 @@ def build_towers(config: OpenVLAConfig) -> list[VisionTransformer]:
                 f"unknown tower id {short(name)}: expected a VisionTransformer name of timm "
                 f"{timm.__version__}, or an explicit `towers` list (towers.json or config.json)"
             )
+        size = config.image_sizes[min(index, len(config.image_sizes) - 1)]
         tower = timm.create_model(
-            name,
-            pretrained=False,
-            num_classes=0,
-            img_size=config.image_sizes[min(index, len(config.image_sizes) - 1)],
-            act_layer=overrides[index],
+            name, pretrained=False, num_classes=0, img_size=size, act_layer=overrides[index]
         )
         if not isinstance(tower, VisionTransformer):
             raise UserError(f"tower {name!r} is a {type(tower).__name__}, not a VisionTransformer")
@@ -141,22 +126,9 @@ def build_tower(config: TowerConfig, act_layer: str | None = None) -> VisionTran
         raise UserError(
             f"unknown tower arguments {some(sorted(unknown))}: VisionTransformer has {sorted(known)}"
         )
-    arguments = {
-        "img_size": config.img_size,
-        "patch_size": config.patch_size,
-        "embed_dim": config.embed_dim,
-        "depth": config.depth,
-        "num_heads": config.num_heads,
-        "mlp_ratio": config.mlp_ratio,
-        "init_values": config.init_values,
-        "class_token": config.class_token,
-        "reg_tokens": config.reg_tokens,
-        "no_embed_class": config.no_embed_class,
-        "global_pool": config.global_pool,
-        "num_classes": 0,
-        "act_layer": act_layer,
-    }
+    arguments = {name: value for name, value in vars(config).items() if name in known}
+    arguments |= {"num_classes": 0, "act_layer": act_layer, **config.options}
     try:
-        return VisionTransformer(**{**arguments, **config.options})
+        return VisionTransformer(**arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"tower {short(config.kind)}: {short(error)}") from error

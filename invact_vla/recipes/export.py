@@ -17,14 +17,13 @@ from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder
 from invact_vla.core.hub import push_folder
+from invact_vla.core.run_folder import run_of
 from invact_vla.openvla.adapters.merge import load_merged
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
 from invact_vla.openvla.checkpoints.folder import checkpoint_folder, is_adapter, is_checkpoint
-from invact_vla.openvla.checkpoints.model_card import model_card
-from invact_vla.openvla.checkpoints.stock import beside_stock, beyond_stock, save_stock
+from invact_vla.openvla.checkpoints.stock import beyond_stock, model_card, save_stock
 
 logger = logging.getLogger(__name__)
-CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +46,9 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.max_shard_gb <= 0:
             raise ValueError(f"max_shard_gb must be positive, got {self.max_shard_gb}")
-        if self.push_to_hub is not None and not re.fullmatch(
-            r"[\w.-]+/[\w.-]+", self.push_to_hub, re.ASCII
-        ):
-            raise ValueError(
-                f'push_to_hub: expected "owner/name" on the hub, got {self.push_to_hub!r}'
-            )
+        name = self.push_to_hub
+        if name is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
+            raise ValueError(f'push_to_hub: expected "owner/name" on the hub, got {name!r}')
 
 
 def main(config: ExportConfig) -> Path:
@@ -68,23 +64,15 @@ def main(config: ExportConfig) -> Path:
     model = pretrained.model.to(getattr(torch, config.dtype))
     with atomic_folder(config.out) as temporary:
         save_stock(pretrained, temporary, int(config.max_shard_gb * 1e9), _steps(run))
+        name = (config.push_to_hub or config.out.name).rpartition("/")[2]
         card = model_card(
-            (config.push_to_hub or config.out.name).rpartition("/")[2],
-            pretrained.config,
-            parameters=sum(p.numel() for p in model.parameters()),
-            dtype=config.dtype,
-            license_name=config.license,
-            run=run,
-            beside_stock=beside_stock(pretrained.config),
-            beyond_stock=beyond,
-        )
-        (temporary / CARD).write_text(card)
+            name, pretrained.config, parameters=sum(p.numel() for p in model.parameters()),
+            dtype=config.dtype, license_name=config.license, run=run,
+        )  # fmt: skip
+        (temporary / "README.md").write_text(card)
     logger.info("%s: exported %s", config.out, config.folder)
     if config.push_to_hub is not None:
-        address = push_folder(
-            config.out, config.push_to_hub, private=config.private, message="OpenVLA checkpoint"
-        )
-        logger.info("pushed to %s", address)
+        logger.info("pushed to %s", push_folder(config.out, config.push_to_hub, config.private))
     return config.out
 
 
@@ -103,31 +91,23 @@ def _check_out(config: ExportConfig) -> None:
 
 def _read(config: ExportConfig) -> tuple[VLACheckpoint, Path | None]:
     """The whole model, and the run that made it where one is known."""
-    if not is_adapter(config.folder):
-        if config.base is not None:
+    folder, base = config.folder, config.base
+    if not is_adapter(folder):
+        if base is not None:
             raise UserError(
-                f"{config.folder} is no adapter folder, so --base {config.base} has no meaning: leave "
-                "it out"
+                f"{folder} is no adapter folder, so --base {base} has no meaning: leave it out"
             )
-        folder = checkpoint_folder(config.folder)
-        return load_pretrained(folder), _run_of(folder)
-    if config.base is None:
-        raise UserError(
-            f"{config.folder} is an adapter: give the checkpoint that it belongs to as --base"
-        )
-    return load_merged(config.base, config.folder), _run_of(config.folder)
-
-
-def _run_of(folder: Path) -> Path | None:
-    return folder.parent if (folder.parent / "provenance.json").is_file() else None
+        folder = checkpoint_folder(folder)
+    elif base is None:
+        raise UserError(f"{folder} is an adapter: give the checkpoint that it belongs to as --base")
+    pretrained = load_pretrained(folder) if base is None else load_merged(base, folder)
+    return pretrained, run_of(folder) if run_of(folder) != folder else None
 
 
 def _steps(run: Path | None) -> str:
     """Training steps of a run, for the names of OFT's files; "latest" where they are not known."""
     path = None if run is None else run / "config.yaml"
-    if path is None or not path.is_file():
-        return "latest"
-    value = read_yaml(path)
+    value = read_yaml(path) if path is not None and path.is_file() else None
     loop = value.get("loop") if isinstance(value, dict) else None
     steps = loop.get("steps") if isinstance(loop, dict) else None
     return str(steps) if isinstance(steps, int) else "latest"

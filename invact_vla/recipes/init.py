@@ -13,7 +13,7 @@ from invact_vla.core.run_folder import open_run
 from invact_vla.openvla.checkpoints.checkpoint import fresh, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import load_model_config, with_latent_tokens
 from invact_vla.openvla.checkpoints.folder import MODEL
-from invact_vla.openvla.prompt import prompt_of
+from invact_vla.openvla.tokenizer import prompt_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,8 @@ class InitConfig:
 
 def main(config: InitConfig) -> Path:
     """Build, save, and return the run folder."""
-    parents = {f"texts{i}": path for i, path in enumerate(config.texts)}
-    run = open_run(
-        config.out, config, {"size": config.model, **parents}, config.overwrite, config.seed
-    )
+    inputs = {f"texts{i}": path for i, path in enumerate(config.texts)} | {"size": config.model}
+    run = open_run(config.out, config, inputs, config.overwrite, config.seed)
     if run.finished:
         return run.folder
     model_config = with_latent_tokens(load_model_config(config.model), config.codebook_size)

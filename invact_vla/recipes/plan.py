@@ -6,23 +6,21 @@ take on top is an allowance. Time: FLOP over the device's peak at an assumed uti
 recipe stays what it is: the micro-batch that fits gives the accumulation.
 """
 
-import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.machine import MACHINES, Machine, this_machine
 from invact_vla.core.run_folder import save_result
 from invact_vla.openvla.adapters.lora import LoraConfig, find_targets
 from invact_vla.openvla.checkpoints.config_file import load_model_config, read_config
-from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.footprint import Compute, Footprint, SampleTokens
-from invact_vla.openvla.head_configs import HeadConfig
-from invact_vla.training.machines import MACHINES, Machine, this_machine
+from invact_vla.openvla.config import HeadConfig, OpenVLAConfig
+from invact_vla.openvla.footprint import Compute, Footprint
 
-logger = logging.getLogger(__name__)
 Stage = Literal["inference", "lora", "posttrain", "pretrain"]
 GB = 1e9
+ITEMS = 100_000  # training pairs, or steps of demonstrations, that disk is told for
 PROMPT_TOKENS = 30  # ids of BOS, prompt and separator
 ALLOWANCE = 1.0 * GB  # driver, kernels, workspaces of one process on a GPU
 SLACK = 1.05  # of what is counted: fragments of the allocator
@@ -37,15 +35,12 @@ class VLAPlanConfig:
     stages: tuple[Stage, ...] = ("inference", "lora", "posttrain", "pretrain")  # what to plan
     device: str = "here"  # here, cpu, a100-40, a100-80, h100, h200, rtx4090, rtx3090, a6000 or l40s
     memory_gb: float | None = None  # memory of one device; null: that of the device
-    tflops: float | None = None  # peak TFLOP/s of one device in bf16; null: those of the device
-    bandwidth_gbs: float | None = None  # GB/s of its memory; null: that of the device
     utilization: float = 0.4  # fraction of the peak that training reaches
     processes: int = 1  # devices that train together
     # copies of the model (ddp), or one in parts over the devices (fsdp)
     sharding: Literal["ddp", "fsdp"] = "ddp"
     batch_size: int = 32  # samples per step of the recipe, over all processes and accumulation
     steps: int = 10_000  # steps of the recipe
-    items: int = 100_000  # training pairs, or steps of demonstrations: for disk
     dtype: Literal["bf16", "fp32"] = "bf16"  # of the weights in inference and under adapters
     precision: Literal["bf16", "fp32"] = "bf16"  # loop.precision: of products under fp32 weights
     gradient_checkpointing: bool = False  # keep each block's input alone, compute blocks twice
@@ -109,49 +104,33 @@ def main(config: VLAPlanConfig) -> None:
 
 
 def machine_of(config: VLAPlanConfig) -> Machine:
-    """The device that the config names, with what it overrides."""
+    """The device that the config names, with the memory that it gives."""
     if config.device != "here" and config.device not in MACHINES:
         raise UserError(
-            f"unknown device {config.device!r}: expected here, {', '.join(sorted(MACHINES))}; or give "
-            "--memory_gb, --tflops and --bandwidth_gbs"
+            f"unknown device {config.device!r}: expected here, {', '.join(sorted(MACHINES))}; or one "
+            "like it with --memory_gb"
         )
     machine = this_machine() if config.device == "here" else MACHINES[config.device]
-    given = {
-        "memory_gb": config.memory_gb,
-        "tflops": config.tflops,
-        "bandwidth_gbs": config.bandwidth_gbs,
-    }
-    return replace(machine, **{k: v for k, v in given.items() if v is not None})
+    return replace(machine, memory_gb=config.memory_gb or machine.memory_gb)
 
 
 def planned_config(config: VLAPlanConfig) -> OpenVLAConfig:
     """The model's config with the recipe's head, chunk, cameras and state."""
-    path = Path(config.model)
-    if path.name == "config.json":
-        path = path.parent
+    path = config.model.parent if config.model.name == "config.json" else config.model
     if not path.exists():
         raise UserError(
             f"no model {path}: expected a model YAML such as configs/vla/model_7b.yaml, or a folder "
             "with config.json"
         )
-    if path.is_dir():
-        model = read_config(path)
-    else:
-        model = load_model_config(path)
-    own = model.invact
-    changes = {
-        "head": config.head or own.head,
-        "chunk": config.chunk or own.chunk,
-        "cameras": own.cameras,
-        "image_rotation": own.image_rotation,
-        "proprio_dim": own.proprio_dim,
-    }
+    model = read_config(path) if path.is_dir() else load_model_config(path)
+    own = replace(model.invact, head=config.head or model.invact.head)
+    own = replace(own, chunk=config.chunk or own.chunk)
     if config.wrist is not None:
         cameras = ("agentview", "wrist") if config.wrist else ("agentview",)
-        changes |= {"cameras": cameras, "image_rotation": ()}
+        own = replace(own, cameras=cameras, image_rotation=())
     if config.proprio is not None:
-        changes["proprio_dim"] = (own.proprio_dim or 8) if config.proprio else 0
-    return replace(model, invact=replace(own, **changes))
+        own = replace(own, proprio_dim=(own.proprio_dim or 8) if config.proprio else 0)
+    return replace(model, invact=own)
 
 
 def plan_stage(
@@ -162,13 +141,8 @@ def plan_stage(
         return _plan_inference(config, footprint, machine)
     per_process = config.batch_size // config.processes
     sizes = [m for m in range(per_process, 0, -1) if per_process % m == 0]
-    plan = None
-    for micro_batch in sizes:
-        plan = _plan_training(stage, config, footprint, machine, micro_batch)
-        if plan.fits:
-            break
-    assert plan is not None
-    return plan
+    plans = (_plan_training(stage, config, footprint, machine, size) for size in sizes)
+    return next(p for p in plans if p.fits or p.micro_batch == 1)
 
 
 def _plan_inference(config: VLAPlanConfig, footprint: Footprint, machine: Machine) -> StagePlan:
@@ -200,7 +174,10 @@ def _plan_training(
     adapters = footprint.lora_parameters(config.lora.rank, adapted)
     trained = adapters + footprint.extra_parameters if lora else footprint.trained
     item, trained_item = _itemsize(dtype), 4 if lora else _itemsize(dtype)
-    sample = _training_sample(stage, config, footprint)
+    sample, images = footprint.sample(PROMPT_TOKENS), footprint.images
+    if stage == "pretrain":  # one image of a video, no state
+        sample, images = footprint.sample(PROMPT_TOKENS, config.code_length + 1), 1
+        sample = replace(sample, extra=footprint.patches)
     scores = machine.kind == "cpu"  # attention is explicit there
     checkpointing = config.gradient_checkpointing
     each = footprint.activation_bytes(sample, compute, checkpointing, scores)
@@ -227,20 +204,9 @@ def _plan_training(
         accumulation=config.batch_size // config.processes // micro_batch,
         checkpoint_bytes=trained * 4.0 if lora else footprint.parameters * item,
         resume_bytes=(trained * trained_item if lora else held) + 2.0 * trained * trained_item,
-        frames_bytes=config.items * 3.0 * footprint.config.image_size**2 * _cameras(stage, footprint),
+        frames_bytes=ITEMS * 3.0 * footprint.config.image_size**2 * images,
         step_s=step_s, total_s=step_s * config.steps,
     )  # fmt: skip
-
-
-def _training_sample(stage: Stage, config: VLAPlanConfig, footprint: Footprint) -> SampleTokens:
-    if stage == "pretrain":  # one image of a video, no state
-        sample = footprint.sample(PROMPT_TOKENS, config.code_length + 1)
-        return replace(sample, extra=footprint.patches)
-    return footprint.sample(PROMPT_TOKENS)
-
-
-def _cameras(stage: Stage, footprint: Footprint) -> int:
-    return 1 if stage == "pretrain" else footprint.images
 
 
 def _itemsize(dtype: str) -> int:
@@ -277,56 +243,42 @@ def _stage_lines(plan: StagePlan, config: VLAPlanConfig, machine: Machine) -> li
     }  # fmt: skip
     memory = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
     verdict = "fits" if plan.fits else "DOES NOT FIT"
-    lines = [
-        f"{plan.stage}: {verdict} in {machine.memory_gb:g} GB ({_size(plan.total)} per device)",
-        f"  memory  {memory}",
-    ]
+    head = f"{plan.stage}: {verdict} in {machine.memory_gb:g} GB ({_size(plan.total)} per device)"
     if plan.stage == "inference":
-        calls = f"{_time(plan.step_s)} per call, {1 / plan.step_s:.3g} calls/s"
         return [
-            *lines,
+            head,
+            f"  memory  {memory}",
             f"  disk    checkpoint {_size(plan.checkpoint_bytes)}",
-            f"  time    {calls}",
+            f"  time    {_time(plan.step_s)} per call, {1 / plan.step_s:.3g} calls/s",
         ]
-    lines[-1] += f"; {plan.trained:,} parameters trained"
-    if not plan.fits:
-        lines.append(f"  try     {_remedy(plan, config)}")
+    smaller = {  # and was not asked for yet
+        "--gradient_checkpointing true": not config.gradient_checkpointing,
+        "--sharding fsdp with more --processes": config.sharding != "fsdp",
+        "LoRA instead": plan.stage != "lora",
+        "a device with more memory": True,
+    }
+    remedies = ", ".join(name for name, helps in smaller.items() if helps)
     return [
-        *lines,
+        head,
+        f"  memory  {memory}; {plan.trained:,} parameters trained",
+        *([] if plan.fits else [f"  try     {remedies}"]),
         f"  batch   {config.batch_size} = {config.processes} process(es) x micro-batch "
         f"{plan.micro_batch} x accumulation {plan.accumulation} (--loop.micro_batch {plan.micro_batch})",
         f"  disk    checkpoint {_size(plan.checkpoint_bytes)}, training state "
-        f"{_size(plan.resume_bytes)}, frames {_size(plan.frames_bytes)} for {config.items:,} items",
+        f"{_size(plan.resume_bytes)}, frames {_size(plan.frames_bytes)} for {ITEMS:,} items",
         f"  time    {_time(plan.step_s)} per step, {_time(plan.total_s)} for {config.steps:,} steps",
     ]
 
 
-def _remedy(plan: StagePlan, config: VLAPlanConfig) -> str:
-    """What makes a stage smaller and was not asked for yet."""
-    found = []
-    if not config.gradient_checkpointing:
-        found.append("--gradient_checkpointing true")
-    if config.sharding != "fsdp":
-        found.append("--sharding fsdp with more --processes")
-    if plan.stage != "lora":
-        found.append("LoRA instead")
-    return ", ".join([*found, "a device with more memory"])
-
-
 def _size(count: float) -> str:
     """Bytes in words, decimal units as in memory data sheets."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return (
-                f"{count / size:.3g} {unit}"
-                if count < 1000 * size
-                else f"{count / size:,.0f} {unit}"
-            )
-    return f"{count:.0f} B"
+    units = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
+    unit, size = next((u for u in units if count >= u[1]), units[-1])
+    return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
 
 
 def _time(seconds: float) -> str:
-    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if seconds >= 2 * size or (unit == "s" and seconds >= 1):
-            return f"{seconds / size:.3g} {unit}"
-    return f"{1000 * seconds:.3g} ms"
+    units = (("days", 86400.0, 2), ("h", 3600.0, 2), ("min", 60.0, 2), ("s", 1.0, 1))
+    found = ((unit, size) for unit, size, least in units if seconds >= least * size)
+    unit, size = next(found, ("ms", 1e-3))
+    return f"{seconds / size:.3g} {unit}"

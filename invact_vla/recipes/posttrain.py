@@ -7,30 +7,42 @@ into the checkpoint, which then is a policy.
     <out>/model/           checkpoint folder of the policy, merged where LoRA trained it
     <out>/adapter/         with LoRA: the adapter alone, with the hash of its base
     <out>/summary.json     loss and L1 on held-out demonstrations, also with another episode's pictures
+
+Axis letters: T steps, B batch, V pictures of an example, S side of the model's images (px).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from invact_vla.core.cache_folder import cache_folder
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import run_of
-from invact_vla.data.action_stats import Bounds
+from invact_vla.data.action_stats import ActionStats, Bounds, normalize
 from invact_vla.data.dataset import DatasetConfig, RobotDataset, long_enough, require
-from invact_vla.data.frame_cache import FrameCache, FrameReader
+from invact_vla.data.frame_cache import FrameCache
 from invact_vla.data.readers import open_dataset
-from invact_vla.openvla.adapters.adapter import save_adapter
-from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.adapter import attach, save_adapter
 from invact_vla.openvla.adapters.lora import LoraConfig, merge
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
 from invact_vla.openvla.checkpoints.folder import ADAPTER, adapter_folder
-from invact_vla.openvla.head_configs import HeadConfig, TokensHeadConfig
-from invact_vla.openvla.heads import action_head
-from invact_vla.openvla.inference.as_policy import as_policy
-from invact_vla.recipes.robot_examples import RobotExamples, dataset_statistics
-from invact_vla.recipes.train import Task, TrainConfig, save_checkpoint, train
+from invact_vla.openvla.config import HeadConfig, TokensHeadConfig
+from invact_vla.openvla.heads import ActionHead, action_head
+from invact_vla.openvla.inference.policy import as_policy
+from invact_vla.openvla.model import OpenVLA
+from invact_vla.recipes.train import (
+    Examples,
+    Task,
+    TrainConfig,
+    mean_metrics,
+    save_checkpoint,
+    train,
+)
 from invact_vla.training.distributed import main_process_first
 from invact_vla.training.loop import LoopConfig
 
@@ -56,12 +68,10 @@ class PosttrainConfig(TrainConfig):
     action_rest: bool = False
     head: HeadConfig = field(default_factory=TokensHeadConfig)  # how actions leave the model
     lora: LoraConfig | None = None  # train adapters on the frozen checkpoint, e.g. --lora.rank 32
-    merge: bool = True  # with lora: write the merged model too, which rollouts need
     frames: Path | None = None  # folder of prepared frames; null: the user's cache folder
     workers: int = 2  # processes that prepare frames
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=500, batch_size=32)
-    )  # training
+    # training
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=500, batch_size=32))
 
     def __post_init__(self) -> None:
         if self.chunk < 1 or self.held_out < 0 or self.workers < 0:
@@ -99,11 +109,9 @@ def prepare(config: PosttrainConfig, folder: Path, device: torch.device) -> Task
 
 
 def save(config: PosttrainConfig, trained: VLACheckpoint, folder: Path) -> None:
-    """The checkpoint; with LoRA the adapter alone, and the merged model if asked for."""
+    """The checkpoint; with LoRA the adapter alone, and the merged model."""
     if config.lora is not None:
         save_adapter(trained, folder / ADAPTER, config.model)
-        if not config.merge:
-            return
         merge(trained.model)
     save_checkpoint(config, trained, folder)
 
@@ -114,29 +122,25 @@ def policy_task(config: PosttrainConfig, dataset: RobotDataset, start: VLACheckp
     training, held_out = split(dataset, config)
     statistics = dataset_statistics(dataset, training, config.action_bounds, config.action_rest)
     policy = as_policy(
-        start,
-        head=config.head,
-        chunk=config.chunk,
-        cameras=config.cameras,
-        proprio_dim=dataset.state_dim if config.proprio else 0,
-        action_dim=dataset.action_dim,
-        norm_stats={config.dataset: statistics},
-        crop=config.augment,
-        seed=config.seed,
-    )
+        start, head=config.head, chunk=config.chunk, cameras=config.cameras,
+        proprio_dim=dataset.state_dim if config.proprio else 0, action_dim=dataset.action_dim,
+        norm_stats={config.dataset: statistics}, crop=config.augment, seed=config.seed,
+    )  # fmt: skip
     if config.lora is not None:
         attach(policy.model, config.lora, config.seed)
-    frames = prepared_frames(config, dataset, [*training, *held_out], policy)
-    head = action_head(policy)
+    processor, root = policy.processor, config.frames or cache_folder("frames")
+    cache = FrameCache.of(root, dataset, config.cameras, processor.size, processor.preparation)
+    episodes = [*training, *held_out]
+    main_process_first(lambda: cache.build(dataset, episodes, processor.prepare, config.workers))
+    frames, head = cache.reader(), action_head(policy)
     learned = RobotExamples(policy, head, dataset, training, frames)
     unseen = RobotExamples(policy, head, dataset, held_out, frames) if held_out else None
     known, names = dataset.episodes, {"training": training, "held_out": held_out}
     summary = {
-        "demonstrations": len(training),
-        "samples": len(learned),
+        "demonstrations": len(training), "samples": len(learned),
         "tasks": sorted({known[i].task for i in training}),
         "episodes": {name: [known[i].name for i in chosen] for name, chosen in names.items()},
-    }
+    }  # fmt: skip
     return Task(policy, head, learned, unseen, summary)
 
 
@@ -159,12 +163,88 @@ def split(dataset: RobotDataset, config: PosttrainConfig) -> tuple[list[int], li
     return training, held_out
 
 
-def prepared_frames(
-    config: PosttrainConfig, dataset: RobotDataset, episodes: list[int], policy: VLACheckpoint
-) -> FrameReader:
-    """Frames from the cache of the data set and the model's processor, with these episodes in it."""
-    processor = policy.processor
-    root = config.frames or cache_folder("frames")
-    cache = FrameCache.of(root, dataset, config.cameras, processor.size, processor.preparation)
-    main_process_first(lambda: cache.build(dataset, episodes, processor.prepare, config.workers))
-    return cache.reader()
+ReadFrames = Callable[[np.ndarray, np.ndarray], np.ndarray]  # episodes, steps -> (B, V, S, S, 3)
+
+
+class RobotExamples(Examples):
+    """Every step of every chosen episode that has a whole chunk ahead, normalized by the policy's
+    statistics: pictures, instruction and state in, a chunk of actions out. Numbers are held in memory
+    (some 60 bytes per step), frames are read from the frame cache."""
+
+    def __init__(
+        self, policy: VLACheckpoint, head: ActionHead, dataset: RobotDataset,
+        episodes: Sequence[int], frames: ReadFrames,
+    ) -> None:  # fmt: skip
+        own, (statistics,) = policy.config.invact, policy.config.norm_stats.values()
+        self._head, self._processor, self._frames = head, policy.processor, frames
+        self.images, self._chunk = len(own.cameras), own.chunk
+        self.episodes = np.asarray(episodes)
+        numbers = [dataset.numbers(i) for i in episodes]
+        lengths = np.array([len(n.actions) for n in numbers])
+        stats = ActionStats.from_json(statistics["action"])
+        self._actions = np.concatenate([normalize(n.actions, stats) for n in numbers], dtype="f4")
+        self._state = None
+        if own.proprio_dim:
+            stats = ActionStats.from_json(statistics["proprio"])
+            states = [normalize(n.state, stats) for n in numbers if n.state is not None]
+            self._state = torch.from_numpy(np.concatenate(states, dtype="f4"))
+        self._instructions = [dataset.episodes[i].instruction for i in episodes]
+        self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # row of each episode's step 0
+        starts = np.maximum(lengths - self._chunk + 1, 0)
+        self._episode = np.repeat(np.arange(len(episodes)), starts)  # of each example
+        ends = np.cumsum(starts)
+        self._step = np.arange(ends[-1]) - np.repeat(ends - starts, starts)
+
+    def __len__(self) -> int:
+        return len(self._step)
+
+    def batch(
+        self, rows: np.ndarray, draws: np.ndarray | None = None, seen: np.ndarray | None = None
+    ) -> dict[str, Tensor]:
+        """seen: (B,) examples whose pictures are taken instead (a control)."""
+        episode, seen = self._episode[rows], rows if seen is None else seen
+        at = self._first[episode] + self._step[rows]
+        inputs = self._head.batch(
+            [self._instructions[i] for i in episode],
+            self._actions[at[:, None] + np.arange(self._chunk)],
+        )
+        frames = self._frames(self.episodes[self._episode[seen]], self._step[seen])
+        inputs["pixel_values"] = self._processor.pixel_values_of_views(frames, draws)
+        return inputs if self._state is None else {**inputs, "proprio": self._state[at]}
+
+    def other_episode(self, rows: np.ndarray) -> np.ndarray:
+        """For each example one at about the same step of the next episode (of any task)."""
+        count = len(self.episodes)
+        other = (self._episode[rows] + 1) % count
+        sizes = np.bincount(self._episode, minlength=count)
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        return first[other] + np.minimum(self._step[rows], sizes[other] - 1)
+
+    def evaluate(self, head: ActionHead, model: OpenVLA) -> dict[str, float]:
+        """Loss and metrics, and the same with another episode's pictures: a policy that looks gets
+        worse with these."""
+        found: dict[str, float] = {"held_out_samples": len(self)}
+        others = lambda rows: self.batch(rows, seen=self.other_episode(rows))
+        for suffix, batch_of in (("", self.batch), ("_other_picture", others)):
+            metrics = mean_metrics(head, model, len(self), batch_of)
+            found |= {f"held_out_{name}{suffix}": value for name, value in metrics.items()}
+        return found
+
+
+def dataset_statistics(
+    dataset: RobotDataset, episodes: Sequence[int], bounds: Bounds = "quantile", rest: bool = False
+) -> dict[str, Any]:
+    """The published layout of one data set's statistics, over some episodes; bounds and rest are
+    those of its actions."""
+    numbers = [dataset.numbers(i) for i in episodes]
+    actions = np.concatenate([n.actions for n in numbers])
+    statistics: dict[str, Any] = {
+        "action": ActionStats.of(actions, dataset.action_mask, bounds, rest).to_json(),
+        "num_transitions": len(actions),
+        "num_trajectories": len(episodes),
+    }
+    states = [n.state for n in numbers if n.state is not None]
+    if len(states) == len(numbers):
+        both = np.concatenate(states)
+        statistics["proprio"] = ActionStats.of(both, [True] * both.shape[1]).to_json()
+    return statistics

@@ -1,6 +1,6 @@
 """How an OpenVLA is trained, whatever on: a checkpoint and a set of examples in, a checkpoint out.
 
-`invact vla pretrain` (latent_examples.py) and `invact vla posttrain` (robot_examples.py) differ in their
+`invact vla pretrain` (pretrain.py) and `invact vla posttrain` (posttrain.py) differ in their
 examples alone: each prepares a `Task`, everything else is here.
 
     <out>/model/           checkpoint folder
@@ -24,7 +24,6 @@ from invact_vla.core.run_folder import Run, open_run, run_of
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, save_pretrained
 from invact_vla.openvla.checkpoints.folder import MODEL, checkpoint_folder
 from invact_vla.openvla.heads import ActionHead
-from invact_vla.openvla.heads.head import device_of
 from invact_vla.openvla.images import AUGMENTATION_DRAWS
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.training.checkpoint import gather_full_model
@@ -49,9 +48,8 @@ class TrainConfig:
     device: str = "auto"  # where the network runs: auto, cpu, cuda, cuda:N or mps
     dtype: str = "fp32"  # of the weights while training: fp32 or bf16; see also loop.precision
     gradient_checkpointing: bool = False  # recompute layers backward: less memory, 1/3 more time
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=200, batch_size=32)
-    )  # training
+    # training
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=200, batch_size=32))
 
 
 class Examples(ABC):
@@ -112,21 +110,14 @@ def train(
     device = stage_device(run, config.device)
     torch.set_num_threads(config.loop.threads)
     task = prepare(config, run.folder, device)
-    trained = fit_task(config, task, run.folder, device, description)
-    run_on_main(lambda: _finish(config, run, task, trained, save))
-    return run.folder
-
-
-def fit_task(
-    config: TrainConfig, task: Task, folder: Path, device: torch.device, description: str
-) -> VLACheckpoint:
-    """The training itself: a function of the config and the task."""
-    start = task.checkpoint
+    start, loop = task.checkpoint, config.loop
     if config.gradient_checkpointing:
         start.model.checkpoint_gradients()
-    batches = Batches(task.training, config.loop, config.augment)
-    fit(start.model, task.head.loss, batches, config.loop, folder, None, description, device)
-    return replace(start, model=gather_full_model(start.model, lambda: OpenVLA(start.config)))
+    batches = Batches(task.training, loop, config.augment)
+    fit(start.model, task.head.loss, batches, loop, run.folder, None, description, device)
+    model = gather_full_model(start.model, lambda: OpenVLA(start.config))
+    run_on_main(lambda: _finish(config, run, task, replace(start, model=model), save))
+    return run.folder
 
 
 def _finish(config: Any, run: Run, task: Task, trained: VLACheckpoint, save: Callable) -> None:
@@ -158,17 +149,15 @@ class Batches:
 
 @torch.no_grad()
 def mean_metrics(
-    head: ActionHead,
-    model: OpenVLA,
-    count: int,
+    head: ActionHead, model: OpenVLA, count: int,
     batch_of: Callable[[np.ndarray], dict[str, Tensor]],
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """Means of the loss and of the head's metrics over `count` examples; batch_of(rows) gives the
     model's keyword arguments."""
-    device, sums = device_of(model), {}
+    sums: dict[str, float] = {}
     for start in range(0, count, EVALUATED):
         rows = np.arange(start, min(start + EVALUATED, count))
-        loss, metrics = head.loss(model, place(batch_of(rows), device))
+        loss, metrics = head.loss(model, place(batch_of(rows), model.device))
         for name, value in {"loss": loss, **metrics}.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(rows)
     return {name: value / count for name, value in sums.items()}

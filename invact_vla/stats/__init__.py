@@ -1,10 +1,10 @@
 """Success rates that say how sure they are: intervals, paired tests, how many episodes one needs.
 
     bootstrap.py    intervals of means and ratios over clusters (takes, episodes)
-    rates.py        k/n with an interval, or the reason why there is none
+    rates.py        k/n with an interval, or the reason why there is none; intervals that hold at every
+                    moment of a run, for stopping early
     differences.py  two variants: McNemar and bootstrap on pairs, Newcombe and Fisher without; Holm
     power.py        chance of seeing a difference, and the episodes it takes
-    sequences.py    intervals that hold at every moment of a run, for stopping early
 
 Of counts and numbers alone; what a row of a rollout is, `libero_eval.results.statistics` knows.
 """
@@ -30,8 +30,14 @@ from invact_vla.stats.power import (
     required_pairs,
     smallest_n,
 )
-from invact_vla.stats.rates import Interval, Rate, wilson
-from invact_vla.stats.sequences import difference_evidence, difference_sequence, rate_sequence
+from invact_vla.stats.rates import (
+    Interval,
+    Rate,
+    difference_evidence,
+    difference_sequence,
+    rate_sequence,
+    wilson,
+)
 
 __all__ = [
     "Comparison", "Interval", "MeanDifference", "Rate", "compare_paired", "compare_sequential",

@@ -7,8 +7,13 @@ import numpy as np
 from scipy import stats
 
 from invact_vla.stats.bootstrap import percentile_interval
-from invact_vla.stats.rates import check_counts, wilson
-from invact_vla.stats.sequences import difference_evidence, difference_sequence, root
+from invact_vla.stats.rates import (
+    check_counts,
+    difference_evidence,
+    difference_sequence,
+    root,
+    wilson,
+)
 
 BOOTSTRAP_RESAMPLES = 20_000  # of counts: one draw each
 MEAN_RESAMPLES = 4_000  # of values: n draws each
@@ -82,11 +87,9 @@ def paired_bootstrap(
 
     A pair changes the difference by -1, 0 or +1, so resampling n pairs is one multinomial draw.
     """
-    if len(first) != len(second) or len(first) == 0:
-        raise ValueError(
-            f"paired outcomes need equal, positive length: {len(first)}, {len(second)}"
-        )
     n = len(first)
+    if n != len(second) or n == 0:
+        raise ValueError(f"paired outcomes need equal, positive length: {n}, {len(second)}")
     change = np.asarray(second, dtype=int) - np.asarray(first, dtype=int)
     counts = np.array([(change == value).sum() for value in (-1, 0, 1)])
     draws = rng.multinomial(n, counts / n, size=resamples)

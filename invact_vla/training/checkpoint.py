@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder, read_json, restore, write_json
 from invact_vla.training.distributed import full_tensor, is_main, run_on_main, shard_like
+from invact_vla.untrusted.torch_files import differences
 
 M = TypeVar("M", bound=nn.Module)
 _REMEDY = "remove the folder to train from the start"
@@ -74,14 +75,12 @@ class TrainState:
             if target:
                 path = folder / f"{name}.safetensors"
                 _fill(target, _read(path), path)
-        moments = _read(folder / "optimizer.safetensors")
-        for index, parameter in enumerate(self._parameters()):
-            keys = {k.split(".", 1)[1]: k for k in moments if k.startswith(f"{index}.")}
-            if keys:
-                self.optimizer.state[parameter] = {
-                    n: moments[k] if n == "step" else shard_like(moments[k], parameter)
-                    for n, k in keys.items()
-                }
+        parameters = self._parameters()
+        for key, value in _read(folder / "optimizer.safetensors").items():
+            index, name = key.split(".", 1)
+            parameter = parameters[int(index)]
+            moment = value if name == "step" else shard_like(value, parameter)
+            self.optimizer.state[parameter][name] = moment
         return _step_in(folder / "step.json")
 
     def _weights(self) -> dict[str, Tensor]:
@@ -131,10 +130,7 @@ def _step_in(path: Path) -> int:
 @torch.no_grad()
 def _fill(targets: dict[str, Tensor], values: dict[str, Tensor], path: Path) -> None:
     """Copy tensors by name; UserError unless names and shapes are the same."""
-    wrong = sorted(targets.keys() ^ values.keys())
-    wrong += [n for n in targets if n in values and targets[n].shape != values[n].shape]
-    if wrong:
-        names = ", ".join(name[:80] for name in wrong[:3])
-        raise UserError(f"{path} is of another model ({len(wrong)} entries, as {names}): {_REMEDY}")
+    if wrong := differences(values, {name: target.shape for name, target in targets.items()}):
+        raise UserError(f"{path} is of another model ({wrong}): {_REMEDY}")
     for name, target in targets.items():
         target.copy_(shard_like(values[name], target))

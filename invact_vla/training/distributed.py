@@ -111,21 +111,17 @@ def gather(values: Tensor) -> Tensor:
 
 def mean_over_processes(values: dict[str, float]) -> dict[str, float]:
     """The mean of each metric; all processes must have the same names."""
-    if not _together():
-        return values
-    numbers = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64)
-    numbers = numbers.to(_device())
-    dist.all_reduce(numbers)
-    means = (numbers / dist.get_world_size()).tolist()
-    found = dict(zip(sorted(values), means, strict=True))
-    return {name: found[name] for name in values}
+    sums = {name: sum_over_processes(values[name]) for name in sorted(values)}
+    return {name: sums[name] / rank_info().count for name in values}
 
 
 def sum_over_processes(value: float) -> float:
     """The sum of a number over all processes."""
     if not _together():
         return value
-    number = torch.tensor([float(value)], dtype=torch.float64, device=_device())
+    is_cuda = "nccl" in dist.get_backend()
+    device = torch.device("cuda", torch.cuda.current_device()) if is_cuda else "cpu"
+    number = torch.tensor([float(value)], dtype=torch.float64, device=device)
     dist.all_reduce(number)
     return number.item()
 
@@ -164,9 +160,3 @@ class _Gather(torch.autograd.Function):
 
 def _together() -> bool:
     return dist.is_available() and dist.is_initialized()
-
-
-def _device() -> torch.device:
-    if "nccl" in dist.get_backend():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

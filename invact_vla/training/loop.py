@@ -11,6 +11,7 @@ gradients accumulate: the recipe's batch is the same on any number and size of d
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +20,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from invact_vla.training.accumulate import accumulate
+from invact_vla.core.errors import UserError
 from invact_vla.training.checkpoint import TrainState
 from invact_vla.training.device import Device, place, resolve_device
-from invact_vla.training.distributed import is_main, rank_info
+from invact_vla.training.distributed import is_main, rank_info, sum_over_processes
 from invact_vla.training.metrics_log import MetricsLog, check_finite
-from invact_vla.training.optimizers import build_optimizer
-from invact_vla.training.prefetch import Prefetched
+from invact_vla.training.sampling import Prefetched
 
 LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
 
@@ -77,15 +77,10 @@ def learning_rate_at(config: LoopConfig, step: int) -> float:
 
 
 def fit(
-    model: nn.Module,
-    loss_fn: LossFn,
-    batch_at: Callable[[int], Any],
-    config: LoopConfig,
-    folder: Path,
+    model: nn.Module, loss_fn: LossFn, batch_at: Callable[[int], Any], config: LoopConfig, folder: Path,
     after_step: Callable[[nn.Module, int, dict[str, float]], None] | None = None,
-    description: str = "train",
-    device: Device = "auto",
-) -> nn.Module:
+    description: str = "train", device: Device = "auto",
+) -> nn.Module:  # fmt: skip
     """Train `model` in place and return it; resumes from `folder`/checkpoint when there is one.
 
     device: where; the model is moved there and stays, batches follow (tensors, in containers, or
@@ -98,12 +93,9 @@ def fit(
     """
     torch.set_num_threads(config.threads)
     accelerator = _accelerator(resolve_device(device), config)
+    betas = config.beta1, config.beta2
     optimizer = build_optimizer(
-        model,
-        config.optimizer,
-        config.learning_rate,
-        config.weight_decay,
-        (config.beta1, config.beta2),
+        model, config.optimizer, config.learning_rate, config.weight_decay, betas
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainState(model, optimizer, config.ema)
@@ -111,10 +103,8 @@ def fit(
     log = MetricsLog(folder, first, config, accelerator)
     batches = Prefetched(batch_at, config.steps)
     wrapped.train()
-    steps = range(first, config.steps)
-    bar = tqdm(
-        steps, description, config.steps, initial=first, mininterval=5, disable=not is_main()
-    )
+    shown = {"initial": first, "mininterval": 5, "disable": not is_main()}
+    bar = tqdm(range(first, config.steps), description, config.steps, **shown)
     for step in bar:
         torch.manual_seed((config.seed << 32) + step)
         for group in optimizer.param_groups:
@@ -122,11 +112,12 @@ def fit(
         batch = place(batches(step), accelerator.device)
         loss, metrics = accumulate(accelerator, wrapped, loss_fn, batch, step, config)
         norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.gradient_clip)
-        check_finite({"loss": loss, "gradient_norm": norm, **metrics}, step, first, config, folder)
+        values = {"loss": loss, "gradient_norm": norm, **metrics}
+        check_finite(values, step, first, config, folder)
         optimizer.step()
         optimizer.zero_grad()
         state.update_ema(step)
-        row = log.add(step, learning_rate_at(config, step), loss, norm, metrics)
+        row = log.add(step, learning_rate_at(config, step), values)
         if row:
             bar.set_postfix(loss=f"{row['loss']:.4f}")
         if after_step is not None:
@@ -139,6 +130,59 @@ def fit(
     return model
 
 
+def accumulate(
+    accelerator: Any, model: nn.Module, loss_fn: LossFn, batch: Any, step: int, config: LoopConfig
+) -> tuple[Tensor, dict[str, Any]]:
+    """Forward and backward over this process's part of the batch; returns its loss and metrics, means
+    over the pieces.
+
+    The loss of a step is the mean over all targets of the global batch. Pieces and processes may hold
+    different numbers of targets, so each piece counts by its own.
+    """
+    pieces = split(batch, config.micro_batch)
+    counts = [targets(piece) for piece in pieces]
+    total, bf16 = sum_over_processes(sum(counts)), config.precision == "bf16"
+    loss, metrics = torch.zeros(()), {}
+    for index, (piece, count) in enumerate(zip(pieces, counts, strict=True)):
+        # gradients are averaged over processes; exactly 1 for one piece of one process
+        weight = count * rank_info().count / total if total else 1.0
+        with nullcontext() if index + 1 == len(pieces) else accelerator.no_sync(model):
+            with torch.autocast(accelerator.device.type, torch.bfloat16, bf16):
+                one, found = loss_fn(model, piece, step)
+            accelerator.backward(one if weight == 1 else one * weight)
+        fraction = count / max(1, sum(counts))
+        loss = loss.to(one.device) + one.detach() * fraction
+        for name, value in found.items():
+            metrics[name] = metrics.get(name, 0.0) + value * fraction
+    return loss, metrics
+
+
+def split(batch: Any, size: int | None) -> list[Any]:
+    """Pieces of at most `size` samples of a mapping of tensors; the batch itself if it is small enough.
+
+    UserError for a batch that is no mapping: its loss needs all samples at once.
+    """
+    if size is None:
+        return [batch]
+    if not isinstance(batch, Mapping):
+        raise UserError(
+            "micro_batch: the loss of this stage compares the samples of a batch: leave it"
+        )
+    count = len(next(iter(batch.values())))
+    if size >= count:
+        return [batch]
+    return [{n: v[i : i + size] for n, v in batch.items()} for i in range(0, count, size)]
+
+
+def targets(piece: Any) -> int:
+    """What the mean of a piece's loss is over: labels, or samples where there are none."""
+    if not isinstance(piece, Mapping):
+        return 1
+    if "labels" in piece:
+        return int((piece["labels"][:, 1:] != -100).sum())
+    return len(next(iter(piece.values())))
+
+
 def _accelerator(device: torch.device, config: LoopConfig):
     """accelerate's engine on `device`, or on what `init_distributed` chose in a group of processes."""
     from accelerate import Accelerator
@@ -147,15 +191,70 @@ def _accelerator(device: torch.device, config: LoopConfig):
 
     # a schedule may leave parameters unused, such as the later routers of commit.schedule once
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    cpu = device.type == "cpu"
-    options: Any = {
-        "cpu": cpu,
-        "kwargs_handlers": [unused],
-        "log_with": list(config.trackers) or None,
-    }
+    options: Any = {"cpu": device.type == "cpu", "kwargs_handlers": [unused],
+                    "log_with": list(config.trackers) or None}  # fmt: skip
     if rank_info().count > 1:
         return Accelerator(**options)
     # the state is global: a stage on another device may have run in this process before
     AcceleratorState._reset_state(reset_partial_state=True)
     with patch_environment(ACCELERATE_TORCH_DEVICE=device):
         return Accelerator(**options)
+
+
+_NO_MUON = ("embed", "lm_head", "token", "latent", "slots")  # tables and single vectors
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and convolutions; none for vectors (norms, biases, tokens)."""
+    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            spared = parameter.ndim < 2 or name.endswith(("token", "tokens", "embed"))
+            parts[not spared].append(parameter)
+    return [{"params": parts[d], "weight_decay": weight_decay * d} for d in (True, False)]
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The trained 2-d weights between hidden layers, which Muon is made for."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2]
+    return [p for n, p in named if not any(word in n for word in _NO_MUON)]
+
+
+def build_optimizer(
+    model: nn.Module, kind: str, learning_rate: float, weight_decay: float,
+    betas: tuple[float, float],
+) -> torch.optim.Optimizer:  # fmt: skip
+    """kind: adamw, or muon for inner matrices with AdamW for the rest (torch.optim.Muon;
+    kellerjordan.github.io/posts/muon), its rate scaled to the step size of AdamW, so that both take the
+    same learning rates (arxiv.org/abs/2502.16982)."""
+    groups = parameter_groups(model, weight_decay)
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, foreach=True)
+    return MuonWithAdamW(hidden_matrices(model), groups, learning_rate, weight_decay, betas)
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """One optimizer to the loop: groups, state and step of both."""
+
+    def __init__(
+        self, matrices: list[nn.Parameter], groups: list[dict[str, Any]], learning_rate: float,
+        weight_decay: float, betas: tuple[float, float],
+    ) -> None:  # fmt: skip
+        inside = {id(p) for p in matrices}
+        rest = [{**g, "params": [p for p in g["params"] if id(p) not in inside]} for g in groups]
+        rest = [g for g in rest if g["params"]]
+        muon = {"weight_decay": weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+        self._parts = [
+            torch.optim.Muon(matrices, lr=learning_rate, **muon),  # type: ignore[arg-type]
+            torch.optim.AdamW(rest, lr=learning_rate, betas=betas, foreach=True),
+        ]
+        super().__init__([{"params": matrices}, *rest], {"lr": learning_rate})
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+        for part in self._parts:
+            part.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of both."""
+        for part in self._parts:
+            part.step()

@@ -43,40 +43,35 @@ class MetricsLog:
     """metrics.jsonl: means over the steps since the last row; rows past a checkpoint are dropped."""
 
     def __init__(self, folder: Path, first: int, config: Any, accelerator: Any) -> None:
-        self.path, self.config = folder / "metrics.jsonl", config
-        path = self.path
-        self.accelerator = accelerator
+        self.path = path = folder / "metrics.jsonl"
+        self.config, self.accelerator = config, accelerator
         if config.trackers:
-            start_trackers(accelerator, folder)
+            accelerator.project_configuration.logging_dir = str(folder)
+            try:
+                accelerator.init_trackers(folder.name)
+            except (ImportError, ValueError) as error:
+                raise UserError(f"loop.trackers: {error}: install the tracker's package") from error
         self.sums: dict[str, float] = {}
         self.count, self.elapsed = 0, 0.0
         if path.exists() and is_main():
-            kept = [r for r in map(json.loads, _whole_lines(path)) if r.get("step", -1) < first]
+            lines = path.read_text().split("\n")[:-1]  # a killed writer may leave a torn last one
+            kept = [r for r in map(json.loads, filter(None, lines)) if r.get("step", -1) < first]
             with atomic_file(path) as temporary:
                 temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
             self.elapsed = kept[-1].get("seconds", 0.0) if kept else 0.0
         self.started = time.perf_counter()
 
-    def add(
-        self,
-        step: int,
-        rate: float,
-        loss: Tensor,
-        norm: Tensor | None,
-        metrics: Mapping[str, float | Tensor],
-    ) -> dict[str, float]:
-        """Collect one step; returns the row when one is due, else an empty dict."""
-        values = {"loss": loss, "gradient_norm": norm, **metrics}
+    def add(self, step: int, rate: float, values: Mapping[str, Any]) -> dict[str, float]:
+        """Collect the values of one step; returns the row when one is due, else an empty dict."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + _number(value)
         self.count += 1
         if (step + 1) % self.config.log_every and step + 1 != self.config.steps:
             return {}
         means = mean_over_processes({n: v / self.count for n, v in self.sums.items()})
-        row = {"step": step, **means}
-        row["learning_rate"] = rate
-        row["samples"] = (step + 1) * self.config.batch_size
-        row["seconds"] = round(self.elapsed + time.perf_counter() - self.started, 2)
+        seconds = round(self.elapsed + time.perf_counter() - self.started, 2)
+        samples = (step + 1) * self.config.batch_size
+        row = {"step": step, **means, "learning_rate": rate, "samples": samples, "seconds": seconds}
         self.sums, self.count = {}, 0
         if is_main():
             append_line(self.path, json.dumps(row))
@@ -88,17 +83,3 @@ class MetricsLog:
         """End the trackers."""
         if self.config.trackers:
             self.accelerator.end_training()
-
-
-def start_trackers(accelerator: Any, folder: Path) -> None:
-    """Start the trackers that accelerate was given; a missing package is a UserError."""
-    accelerator.project_configuration.logging_dir = str(folder)
-    try:
-        accelerator.init_trackers(folder.name)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"loop.trackers: {error}: install the tracker's package") from error
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """Lines that ended with a newline: a killed writer may leave a torn last one."""
-    return [line for line in path.read_text().split("\n")[:-1] if line]

@@ -13,7 +13,10 @@ Typical use in a recipe's `batch_at(step)`:
 N items, B batch size over all processes.
 """
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +59,24 @@ def _permutation(n_items: int, seed: int, epoch: int) -> np.ndarray:
     order = np.random.default_rng([seed, epoch, _ROWS]).permutation(n_items)
     order.flags.writeable = False
     return order
+
+
+class Prefetched:
+    """`batch_at`, the next batch made in a thread while the step runs. `batch_at` must be a function of
+    the step alone; it is called by one thread at a time."""
+
+    def __init__(self, batch_at: Callable[[int], Any], steps: int) -> None:
+        self._batch_at, self._steps = batch_at, steps
+        self._pool = ThreadPoolExecutor(1, "batches")
+        self._ahead: tuple[int, Future] | None = None
+
+    def __call__(self, step: int) -> Any:
+        """The batch of a step; errors of making it are raised here."""
+        if self._ahead is None or self._ahead[0] != step:
+            self._ahead = (step, self._pool.submit(self._batch_at, step))
+        batch = self._ahead[1].result()
+        if step + 1 < self._steps:
+            self._ahead = (step + 1, self._pool.submit(self._batch_at, step + 1))
+        else:
+            self._pool.shutdown(wait=False)
+        return batch

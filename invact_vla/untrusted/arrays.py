@@ -1,24 +1,28 @@
-"""NumPy archives of strangers: one array comes out, of bounded size, and no pickle."""
+"""Arrays and pictures of strangers: looked at before they are decoded, bounded in size, no pickles."""
 
+import io
+import warnings
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.limits import refuse_pointer, short, some
+from invact_vla.core.limits import one_line, refuse_pointer, short, some
 
 MAX_BYTES = 256 << 20  # of the unpacked array
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP")  # those that are read
+MAX_PIXELS = 9_500_000  # of a frame: 4K film has 8.3 and 8.8 million
 
 
 def read_npz(path: Path, name: str, limit: int = MAX_BYTES) -> np.ndarray:
     """The array of numbers `name` of an .npz file. UserError for a missing, damaged or enormous one."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no file {path}")
     refuse_pointer(path)
-    try:
+    with one_line(f"{path} is no .npz file of numbers: {{error}}"):
         with zipfile.ZipFile(path) as archive:
             sizes = {i.filename.removesuffix(".npy"): i.file_size for i in archive.infolist()}
         if name not in sizes:
@@ -30,6 +34,26 @@ def read_npz(path: Path, name: str, limit: int = MAX_BYTES) -> np.ndarray:
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
             raise ValueError(f"{short(name)} is no array of numbers")
         return value
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError,
-            NotImplementedError, MemoryError) as error:  # fmt: skip
-        raise UserError(f"{path} is no .npz file of numbers: {short(error)}") from error
+
+
+@contextmanager
+def open_picture(where: str, source: bytes | Path) -> Iterator[Image.Image]:
+    """A picture that is not decoded yet; whatever is wrong with it, also later in the block, is a
+    UserError that begins with `where`."""
+    with one_line(f"{where}: a picture cannot be decoded ({{error}}): fetch it again"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our bound is lower
+            given = io.BytesIO(source) if isinstance(source, bytes) else source
+            image = Image.open(given, formats=PICTURES)
+        with image:
+            check_size(where, image.height, image.width)
+            yield image
+
+
+def check_size(where: str, height: int, width: int) -> None:
+    """UserError for frames too large to be decoded."""
+    if height * width > MAX_PIXELS:
+        raise UserError(
+            f"{where}: frames of {width} x {height} px, more than the {MAX_PIXELS} px that are decoded: "
+            "scale them down first"
+        )

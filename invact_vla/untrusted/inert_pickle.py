@@ -103,49 +103,35 @@ class _Machine:
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
 
-    def build(self, _: Any) -> None:
+    def build(self) -> None:
         state = self.pop()
         if isinstance(self.stack[-1], Call):
             self.stack[-1].state = state
 
-    def stack_global(self, _: Any) -> None:
-        name, module = self.pop(), self.pop()
+    def call_top(self, new: bool = False) -> None:
+        """What lies under its arguments is called."""
+        args, what = self.pop(), self.pop()
+        self.call(what, args, new)
+
+    def object_of(self, what: Any, *args: Any) -> None:
+        self.call(what, args, new=True)
+
+    def name(self, module: Any, name: Any) -> None:
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("a name that is no text")
         self.stack.append(Call(f"{module}.{name}", called=False))
 
-    def reduce(self, _: Any) -> None:
-        args, what = self.pop(), self.pop()
-        self.call(what, args)
-
-    def new_object(self, _: Any) -> None:
-        args, what = self.pop(), self.pop()
-        self.call(what, args, new=True)
-
-    def new_object_with_words(self, _: Any) -> None:
-        self.pop()
-        self.new_object(None)
-
-    def instance(self, name: str) -> None:
-        self.call(Call(name.replace(" ", "."), called=False), tuple(self.above_mark()), new=True)
-
-    def object_of(self, _: Any) -> None:
-        what, *args = self.above_mark()
-        self.call(what, tuple(args), new=True)
-
-    def pair(self) -> list[Any]:
-        value, key = self.pop(), self.pop()
-        return [key, value]
-
-    def table(self, _: Any) -> None:
-        items = self.above_mark()
+    def table(self, items: list[Any]) -> None:
         self.stack.append({})
         self.set_items(items)
 
-    def tuple_of(self, count: int) -> None:
-        if not 0 < count <= len(self.stack):
+    def take(self, count: int) -> list[Any]:
+        """The last values, in their order."""
+        if count > len(self.stack):
             raise ValueError("too few values")
-        self.stack[-count:] = [tuple(self.stack[-count:])]
+        found = self.stack[-count:]
+        del self.stack[-count:]
+        return found
 
 
 def _is_key(key: Any) -> bool:
@@ -173,23 +159,25 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "LIST": lambda m, _: m.stack.append(m.above_mark()),
     "TUPLE": lambda m, _: m.stack.append(tuple(m.above_mark())),
     "FROZENSET": lambda m, _: m.stack.append(tuple(m.above_mark())),
-    "TUPLE1": lambda m, _: m.tuple_of(1),
-    "TUPLE2": lambda m, _: m.tuple_of(2),
-    "TUPLE3": lambda m, _: m.tuple_of(3),
-    "DICT": _Machine.table,
+    "TUPLE1": lambda m, _: m.stack.append(tuple(m.take(1))),
+    "TUPLE2": lambda m, _: m.stack.append(tuple(m.take(2))),
+    "TUPLE3": lambda m, _: m.stack.append(tuple(m.take(3))),
+    "DICT": lambda m, _: m.table(m.above_mark()),
     "APPEND": lambda m, _: m.extend([m.pop()]),
     "APPENDS": lambda m, _: m.extend(m.above_mark()),
     "ADDITEMS": lambda m, _: m.extend(m.above_mark()),
-    "SETITEM": lambda m, _: m.set_items(m.pair()),
+    "SETITEM": lambda m, _: m.set_items([m.pop(), m.pop()][::-1]),
     "SETITEMS": lambda m, _: m.set_items(m.above_mark()),
     "GLOBAL": lambda m, name: m.stack.append(Call(name.replace(" ", "."), called=False)),
-    "STACK_GLOBAL": _Machine.stack_global,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.new_object,
-    "NEWOBJ_EX": _Machine.new_object_with_words,
-    "INST": _Machine.instance,
-    "OBJ": _Machine.object_of,
-    "BUILD": _Machine.build,
+    "STACK_GLOBAL": lambda m, _: m.name(*[m.pop(), m.pop()][::-1]),
+    "REDUCE": lambda m, _: m.call_top(),
+    "NEWOBJ": lambda m, _: m.call_top(new=True),
+    "NEWOBJ_EX": lambda m, _: (m.pop(), m.call_top(new=True)),
+    "INST": lambda m, name: m.call(
+        Call(name.replace(" ", "."), called=False), tuple(m.above_mark()), new=True
+    ),
+    "OBJ": lambda m, _: m.object_of(*m.above_mark()),
+    "BUILD": lambda m, _: m.build(),
     "PERSID": lambda m, key: m.stack.append(m.persistent(key)),
     "BINPERSID": lambda m, _: m.stack.append(m.persistent(m.pop())),
 }

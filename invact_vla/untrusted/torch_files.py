@@ -12,8 +12,8 @@ import math
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.limits import inside, parse_json, read_text, refuse_pointer, short, some
+from invact_vla.core.limits import (
+    inside,
+    one_line,
+    parse_json,
+    read_text,
+    refuse_pointer,
+    short,
+    some,
+)
 from invact_vla.untrusted.inert_pickle import Call, read_pickle
 
 CPU = torch.device("cpu")
@@ -89,6 +97,19 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
 
 
+def differences(found: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> str:
+    """How tensors differ from the names and shapes that are expected, in words; "" where they do not."""
+    keys = {"missing": shapes.keys() - found.keys(), "unexpected": found.keys() - shapes.keys()}
+    words = [f"{len(n)} {what} key(s): {some(sorted(n))}" for what, n in keys.items() if n]
+    wrong = [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(shapes[name])}"
+        for name in sorted(shapes.keys() & found.keys())
+        if tuple(found[name].shape) != tuple(shapes[name])
+    ]
+    words += [f"{len(wrong)} key(s) of another shape: {some(wrong)}"] if wrong else []
+    return "; ".join(words)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: the single one, or all that its index names. UserError if one
     is missing or lies outside of the folder."""
@@ -119,8 +140,6 @@ def weight_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def _opened(path: Path, device: torch.device) -> Iterator[Any]:
-    if not path.is_file():
-        raise UserError(f"no file {path}")
     refuse_pointer(path)
     with _faults(path), safe_open(path, "pt", device=str(device)) as file:
         yield file
@@ -131,24 +150,15 @@ def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-@contextmanager
-def _faults(path: Path) -> Iterator[None]:
-    """Whatever a damaged or forged file makes a reader complain of is one line that names the file."""
-    try:
-        yield
-    except (UserError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{path} is not a whole weights file ({short(error)}): it is damaged or of another "
-            "format; download it again"
-        ) from error
+def _faults(path: Path) -> AbstractContextManager[None]:
+    message = (
+        f"{path} is not a whole weights file ({{error}}): it is damaged or of another format; "
+    )
+    return one_line(message + "download it again", torch.OutOfMemoryError)
 
 
 def _kind_of(path: Path) -> str:
     """'zip' or 'pickle'; UserError for every other kind of file."""
-    if not path.is_file():
-        raise UserError(f"no file {path}")
     refuse_pointer(path)
     with open(path, "rb") as file:
         if file.read(len(_ZIP)) == _ZIP:

@@ -5,6 +5,7 @@ embedding. At inference the embedding needs no text and the registers are droppe
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -26,6 +27,7 @@ from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
+from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_of, vector_width
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
 from latent_actions.encoder.inputs.focus import focused
 from latent_actions.encoder.inputs.streams import planes
@@ -62,6 +64,7 @@ class EncoderConfig:
     mlp_ratio: float = 4.0  # hidden width of the MLP over d
     embedding: int = 128  # numbers of the embedding, D
     action_dim: int = 0  # k, numbers the action token is projected to before that; 0: d
+    displacement: int = 0  # numbers of the displacement head, beside the embedding; 0: no head
     kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
     commit: CommitConfig = field(default_factory=CommitConfig)  # routing
 
@@ -87,8 +90,11 @@ class EncoderConfig:
             )
         if self.focus and self.focus < self.size:
             raise ValueError(f"focus must be 0 or at least size {self.size}, got {self.focus}")
-        if self.action_dim < 0:
-            raise ValueError(f"action_dim must be >= 0, got {self.action_dim}")
+        if self.action_dim < 0 or not 0 <= self.displacement <= MAX_DEPTH:
+            raise ValueError(
+                f"action_dim must be >= 0 and displacement in 0..{MAX_DEPTH}, got "
+                f"{self.action_dim} and {self.displacement}"
+            )
         if self.commit.estimator != "none" and self.commit.start >= self.depth:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
@@ -118,7 +124,8 @@ class EncoderConfig:
 class Encoded:
     """What one forward pass gives. embedding: (B, D) fp32 of unit length; action: (B, k), the action
     token as the head reads it; token: (B, d), the same before it is projected; registers: (B, R, d);
-    assignments: one per commit block; motion: (B, N) standardized |frame difference|.
+    assignments: one per commit block; motion: (B, N) standardized |frame difference|; displacement:
+    (B, m) of the displacement head (displacement.py), None without one.
     """
 
     embedding: Tensor
@@ -127,6 +134,7 @@ class Encoded:
     registers: Tensor
     assignments: list[RoutingAssignments]
     motion: Tensor
+    displacement: Tensor | None = None
 
 
 class InvActEncoder(
@@ -164,6 +172,12 @@ class InvActEncoder(
         self.apply(_initialize)
         # wide: special tokens must differ for routing to start
         nn.init.trunc_normal_(self.special_tokens, std=0.2)
+        self.displacement_head = None
+        if c.displacement:
+            with torch.random.fork_rng([]):  # all else starts as it does without the head
+                self.displacement_head = DisplacementHead(
+                    math.prod(self.grid), c.width, c.displacement
+                ).apply(_initialize)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -189,6 +203,7 @@ class InvActEncoder(
         motion = self.embedder.motion(pixels.detach())
         special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
         patches, special_tokens = self._plain(patches, special_tokens)
+        displacement = self.displacement_head(patches) if self.displacement_head else None
         found: list[RoutingAssignments] = []
         for block in self.commit_blocks:
             last = found[-1] if found else None
@@ -199,7 +214,7 @@ class InvActEncoder(
         if self.register_encoder:
             registers = self.register_encoder(pixels, found[-1])
         embedding = F.normalize(self.head(action).float(), dim=-1)
-        return Encoded(embedding, action, token, registers, found, motion)
+        return Encoded(embedding, action, token, registers, found, motion, displacement)
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Any frames -> (B, T, size, size, 3) float in [0, 1], color after color in memory
@@ -233,19 +248,24 @@ class InvActEncoder(
     @torch.no_grad()
     @exact()
     def embed(
-        self, video: np.ndarray | str | Path, batch_size: int = 64, clip_s: float | None = None
+        self,
+        video: np.ndarray | str | Path,
+        batch_size: int = 64,
+        clip_s: float | None = None,
+        vector: Vector = "embedding",
     ) -> np.ndarray:
-        """Vectors of unit length, float32: hard routing, no noise, fp32.
+        """Vectors of unit length, float32: hard routing, no noise, fp32. vector: what is given of a
+        clip: its embedding (D), what the displacement head says (m), or one beside the other (D + m).
 
         video: clips uint8 (N, T, H, W, 3) -> (N, D); one video uint8 (F, H, W, 3) of any length ->
         (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
         seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
         a clip's vector but by rounding (1e-6)."""
         clips = as_clips(video, self.config.frames, self.config.input_size, clip_s)
-        found = [
-            self.evaluated(batch).embedding.cpu().numpy() for batch in _batches(clips, batch_size)
-        ]
-        return np.concatenate(found) if found else np.zeros((0, self.config.embedding), np.float32)
+        batches = _batches(clips, batch_size)
+        width = vector_width(self.config.embedding, self.config.displacement, vector)
+        found = [vector_of(self.evaluated(batch), vector).cpu().numpy() for batch in batches]
+        return np.concatenate([*found, np.zeros((0, width), np.float32)])
 
     @torch.no_grad()
     @exact()

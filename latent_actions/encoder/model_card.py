@@ -14,7 +14,7 @@ import draccus
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from invact_vla.core.versions import git_commit, package_versions
+from invact_vla.core.machine import git_commit, package_versions
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs.clips import ClipTable
 

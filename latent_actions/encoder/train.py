@@ -86,6 +86,10 @@ class EncoderTrainConfig:
                 f"{self.model.width} numbers and an embedding of {self.model.embedding}: give less, "
                 "or 0 for no readout"
             )
+        if self.model.displacement:
+            raise ValueError(
+                "give loss.displacement a weight instead of model.displacement a width"
+            )
         if self.model.has_register_encoder and not self.loss.scene:
             raise ValueError(
                 "registers of model.commit.register_encoder separate learn from loss.scene alone: "
@@ -101,6 +105,7 @@ def train(
     batches = ClipBatches(
         table, rows, size=config.model.input_size, sampler=config.sampler, augmentation=config.augment,
         text=config.text, action=config.action, seed=config.seed, part=rank_info(),
+        displacement=config.loss.displacement_target if config.loss.displacement else None,
     )  # fmt: skip
 
     def build() -> InvActModel:

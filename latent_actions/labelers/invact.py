@@ -14,6 +14,7 @@ import torch
 from invact_vla.core.files import hash_tree, read_json
 from invact_vla.core.limits import inside
 from invact_vla.training.device import CPU
+from latent_actions.encoder.displacement import Vector, vector_width
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.labelers.embedding_labeler import EmbeddingLabeler, fitted_quantizer
 from latent_actions.labelers.labeler import (
@@ -42,6 +43,9 @@ class InvActConfig(LabelerConfig):
     """A trained InvAct encoder and a quantizer."""
 
     encoder: Path = Path("runs/encoder")  # run of `invact encoder train`, or an encoder folder
+    # what the codes are cut from: embedding | displacement (of the encoder's displacement head) | both,
+    # which quantizer split deals its codes to
+    vector: Vector = "embedding"
     fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
     quantizer: QuantizerConfig = field(default_factory=ProductQuantizerConfig)  # what to fit
 
@@ -59,22 +63,31 @@ class InvActConfig(LabelerConfig):
         encoder = subfolder_or_self(self.encoder, ENCODER_PART)
         model = InvActEncoder.from_pretrained(encoder, device)
         quantizer = fitted_quantizer(
-            self.quantizer, self.fitted, folder, training, lambda pairs: embed(model, pairs.frames)
-        )
-        return InvActLabeller(model, quantizer, hash_tree(encoder))
+            self.quantizer, self.fitted, folder, training,
+            lambda pairs: embed(model, pairs.frames, self.vector),
+        )  # fmt: skip
+        return InvActLabeller(model, quantizer, hash_tree(encoder), self.vector)
 
 
 class InvActLabeller(EmbeddingLabeler):
     """An encoder and a fitted quantizer that label."""
 
-    def __init__(self, model: InvActEncoder, quantizer: Quantizer, encoder_hash: str) -> None:
+    def __init__(
+        self,
+        model: InvActEncoder,
+        quantizer: Quantizer,
+        encoder_hash: str,
+        vector: Vector = "embedding",
+    ) -> None:
         self.model = model
         frames = model.config.frames
-        super().__init__("invact", frames, partial(embed, model), quantizer, encoder_hash)
+        name = encoder_hash if vector == "embedding" else f"{encoder_hash} {vector}"
+        super().__init__("invact", frames, partial(embed, model, vector=vector), quantizer, name)
 
 
-def embed(model: InvActEncoder, frames: np.ndarray) -> np.ndarray:
+def embed(model: InvActEncoder, frames: np.ndarray, vector: Vector = "embedding") -> np.ndarray:
     """Windows uint8 (B, T, H, W, 3) -> float32 (B, D), in batches of one shape."""
+    widths = model.config.embedding, model.config.displacement
     batches = full_batches(window(frames, model.config.frames), BATCH, model.device)
-    parts = [model.embed(batch, BATCH)[:count] for batch, count in batches]
-    return np.concatenate([*parts, np.zeros((0, model.config.embedding), np.float32)])
+    parts = [model.embed(batch, BATCH, vector=vector)[:count] for batch, count in batches]
+    return np.concatenate([*parts, np.zeros((0, vector_width(*widths, vector)), np.float32)])

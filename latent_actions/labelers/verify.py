@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invact_vla.core.agreement import exit_code, print_agreement
 from invact_vla.core.errors import UserError
+from invact_vla.core.text_table import exit_code, print_agreement
 from latent_actions.labelers.laq.checkpoint import from_pretrained, read_tensors
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.univla.checkpoint import load_univla

@@ -52,13 +52,13 @@ class Actions:
     """Probes of true actions. scores: frame -> what is probed -> its R2; best: the frame in which the
     codes tell most; gain: R2 of first frame and codes minus that of the first frame alone, in the best
     frame, None without videos; budget: (labels, R2 of the codes) in the best frame; names: of the
-    dimensions; missing: why videos have no truth; rows: int64 (n,), the pairs."""
+    dimensions in each frame; missing: why videos have no truth; rows: int64 (n,), the pairs."""
 
     scores: dict[str, dict[str, Scores]]
     best: str
     gain: Estimate | None
     budget: tuple[tuple[int, Estimate], ...]
-    names: tuple[str, ...]
+    names: dict[str, tuple[str, ...]]
     missing: tuple[str, ...]
     rows: np.ndarray
 
@@ -104,7 +104,7 @@ def measure_actions(
         best=best,
         gain=_gain(scores[best]),
         budget=_budget(chosen.one_hot, motion.frames[best], groups, motion.translations, seed),
-        names=motion.names,
+        names={frame: motion.names(frame) for frame in motion.frames},
         missing=motion.missing,
         rows=motion.rows,
     )
@@ -176,7 +176,7 @@ def _features(labeled: Labeled, first: np.ndarray | None, seed: int) -> dict[str
 def _scores(probed: Probed, motion: Motion, number: int) -> Scores:
     """R2 in the number-th frame of a probe whose dimensions are those of all frames, one after
     another."""
-    width = len(motion.names)
+    width = motion.width
     start = number * width
     dims = tuple(probed.r2([start + d]) for d in range(width))
     return Scores(probed.r2([start + d for d in motion.translations]), dims)

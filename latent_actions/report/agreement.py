@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from invact_vla.core.errors import UserError
 from invact_vla.stats.bootstrap import as_ids, resample
-from latent_actions.report.probes import DRAWS, MIN_GROUPS, Estimate, one_hot
+from latent_actions.report.probes import DRAWS, MIN_GROUPS, Estimate, one_hot, ridge
 from latent_actions.report.stores import Labeled
-from latent_actions.retrieval.probe import chance_of, probe_hits
 
 MOST_PROBED = 2000  # pairs that a probe of places is fitted to
 Equal = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # codes -> observed and chance, (N,)
@@ -35,23 +33,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Leakage:
-    """What a linear probe on codes tells of a label that they should not hold. accuracy: fraction
-    right on videos that it was not fitted to; chance: the most frequent label's fraction; shuffled:
-    accuracy of codes dealt out anew; labels: how many."""
+    """What a ridge probe on codes tells of a label that they should not hold, on videos that it was not
+    fitted to. told: R2 of the labels (as one-hot), 0 is nothing, 1 is all; shuffled: the same of codes
+    dealt out anew; accuracy: fraction named right; chance: the most frequent label's fraction; labels:
+    how many."""
 
-    accuracy: Estimate
-    chance: float
+    told: Estimate
     shuffled: float
+    accuracy: float
+    chance: float
     labels: int
-
-    @property
-    def normalized(self) -> Estimate:
-        """0 is chance, 1 is always right."""
-        scale, accuracy = 1 - self.chance, self.accuracy
-        value, low, high = (
-            (v - self.chance) / scale for v in (accuracy.value, accuracy.low, accuracy.high)
-        )
-        return Estimate(value, low, high, accuracy.n, accuracy.clusters)
 
 
 def cross_scene(labeled: Labeled, seed: int = 0) -> Agreement | str:
@@ -120,18 +111,19 @@ def leakage(labeled: Labeled, what: str, seed: int = 0) -> Leakage | str:
     labels, clusters = [names[i] for i in rows], [groups[i] for i in rows]
     if len(set(clusters)) < MIN_GROUPS:
         return f"a probe needs {MIN_GROUPS} videos, got {len(set(clusters))}"
-    codes = labeled.codes[rows]
+    codes, ids = labeled.codes[rows], as_ids(labels)
     mixed = np.random.default_rng([seed, 3]).permutation(codes)
-    try:
-        hits, blind = (
-            probe_hits(one_hot(c, labeled.codebook_size), labels, clusters, seed=seed)
-            for c in (codes, mixed)
-        )
-    except UserError as error:
-        return str(error)
-    draws = resample(hits, np.ones(len(hits)), clusters, draws=DRAWS)
-    accuracy = Estimate.of(float(hits.mean()), draws, len(hits), clusters)
-    return Leakage(accuracy, chance_of(labels), float(blind.mean()), len(set(labels)))
+    own, blind = (
+        ridge(one_hot(c, labeled.codebook_size), np.eye(len(repeated))[ids], clusters, seed=seed)
+        for c in (codes, mixed)
+    )
+    return Leakage(
+        told=own.r2_of_all(),
+        shuffled=blind.r2_of_all().value,
+        accuracy=float((own.predicted.argmax(axis=1) == ids).mean()),
+        chance=float(np.bincount(ids).max() / len(ids)),
+        labels=len(repeated),
+    )
 
 
 class _Counts:

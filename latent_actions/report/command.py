@@ -66,7 +66,7 @@ def main(config: LatentReportConfig) -> Path:
     with atomic_file(run.folder / "report.txt") as temporary:
         temporary.write_text(text)
     print(text, end=f"{run.folder / 'index.html'}\n")
-    run.finish({"verdicts": plain(found), "stores": [m.name for m in measured]})
+    run.finish({"verdicts": [v.sentence for v in found], "stores": [m.name for m in measured]})
     return run.folder
 
 
@@ -84,7 +84,11 @@ def _numbers(
         }
         for m in measured
     }
-    return {"verdicts": plain(found), "stores": stores, "transfers": transferred}
+    return {
+        "verdicts": [plain(v) | {"sentence": v.sentence} for v in found],
+        "stores": stores,
+        "transfers": transferred,
+    }
 
 
 def _text(measured: list[Measured], found: list[Verdict]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from latent_actions.report.agreement import Agreement, Leakage
 from latent_actions.report.gallery import CodeClips
 from latent_actions.report.meaning import MOVES, Meaning
 from latent_actions.report.measure import Measured, Transfer
+from latent_actions.report.probes import Estimate
 from latent_actions.report.reconstruction import Reconstruction
 from latent_actions.report.truth import FRAMES
 from latent_actions.report.usage import Usage
-from latent_actions.report.verdict import MARKS, UNKNOWN, Verdict, interval
+from latent_actions.report.verdict import MARKS, UNKNOWN, Mark, Verdict, rounded
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURE_BYTES = 6 << 20  # of all moving pictures of a page
@@ -37,22 +39,22 @@ def write_report_page(
         TEMPLATES,
         title="Latent actions: does a code mean an action?",
         scope="",
-        verdicts=[v.sentence for v in verdicts],
+        verdicts=verdicts,
         overview=overview(measured),
         marks=mark_table(measured),
         reasons=[(mark.name, mark.reason) for mark in MARKS],
         usage=_part(measured, "usage", _usage),
         reconstruction=_part(measured, "reconstruction", _reconstruction),
-        actions=_part(measured, "actions", _actions),
+        actions=_part(measured, "actions", partial(_actions, _frames(measured))),
         action_chart=_action_chart(measured),
         budget_chart=_budget_chart(measured),
-        frames=FRAMES,
-        action_head=["labeler", *FRAMES, "gain over first frame", "pairs", "videos"],
+        frames=[(frame, FRAMES[frame]) for frame in _frames(measured)],
+        action_head=["labeler", *_frames(measured), "gain over first frame", "pairs", "videos"],
         agreement=_agreement_table(measured),
         leakage=_leakage_table(measured),
         meaning=_part(measured, "meaning", _meaning),
         moves=", ".join(MOVES),
-        transfers=[[t.human, t.robot, *map(interval, t.correlation)] for t in transfers],
+        transfers=[[t.human, t.robot, *map(cell, t.correlation)] for t in transfers],
         clips=_clips(measured),
         cannot=[[m.name, what, why] for m in measured for what, why in m.cannot().items()],
         notes=[
@@ -64,41 +66,52 @@ def write_report_page(
 def overview(measured: Sequence[Measured]) -> Table:
     """A row per labeler, then what uniform codes and true actions reach."""
     head = [
-        "labeler", "marks passed", "perplexity of codes", "joint entropy, bits",
-        "R2 of true actions", "other place", "other view", "tells the place", "tells the camera",
+        "labeler", "R2 of true actions", "other place", "other view", "tells the place",
+        "tells the camera", "perplexity", "joint entropy, bits", "pass / fail / unknown",
     ]  # fmt: skip
     return {"head": head, "rows": [_overview_row(m) for m in measured] + _reference_rows(measured)}
 
 
+def cell(estimate: Estimate | None, digits: int = 2) -> Html:
+    """A number above its interval, or a dash."""
+    if estimate is None or np.isnan(estimate.value):
+        return Html("–")
+    value, low, high = (rounded(v, digits) for v in (estimate.value, estimate.low, estimate.high))
+    return Html("{} <small>[{}, {}]</small>").format(value, low, high)
+
+
 def mark_table(measured: Sequence[Measured]) -> Table:
-    """A row per mark, a column per labeler: pass, fail, or cannot be said."""
-    rows = []
-    for mark in MARKS:
-        outcomes = [mark.judge(m)[0] for m in measured]
-        rows.append([mark.name, *(_tag(outcome) for outcome in outcomes)])
+    """A row per mark, a column per labeler: pass, fail, or cannot be said, and the number."""
+    rows = [[mark.name, *(_judged(mark, m) for m in measured)] for mark in MARKS]
     return {"head": ["mark", *(m.name for m in measured)], "rows": rows}
 
 
-def _tag(outcome: str) -> Html:
-    return Html('<span class="tag {}">{}</span>').format(CLASSES[outcome], outcome)
+def _judged(mark: Mark, measured: Measured) -> Html:
+    """The outcome above the number and the mark it is held against."""
+    outcome, estimate = mark.judge(measured)
+    number, word = cell(estimate), "at least" if mark.high else "at most"
+    asked = Html("not measured")
+    if estimate is not None and not np.isnan(estimate.value):
+        asked = Html("{}, {} {}").format(number.striptags(), word, f"{mark.at(measured):.3g}")
+    return Html('<span class="tag {}">{}</span> <small>{}</small>').format(
+        CLASSES[outcome], outcome, asked
+    )
 
 
 def _overview_row(m: Measured) -> list[Any]:
     outcomes = [mark.judge(m)[0] for mark in MARKS]
-    passed, failed = outcomes.count("pass"), outcomes.count("fail")
-    usage, bits = m.usage, _bits(m)
-    lowest = None if isinstance(usage, str) else min(usage.perplexity, key=lambda e: e.value)
-    size = m.labeled.codebook_size
+    usage, unknown = m.usage, [Html("–"), Html("–")]
+    if not isinstance(usage, str):
+        lowest = min(usage.perplexity, key=lambda e: e.value)
+        unknown = [cell(lowest, 1), cell(usage.entropy, 1)]
+    parts = {"actions": "headline", "scene": "normalized", "view": "normalized"}
+    parts |= {"place": "told", "camera": "told"}
+    found = [(getattr(m, part), name) for part, name in parts.items()]
     return [
         m.name,
-        f"{passed} of {passed + failed}",
-        "–" if lowest is None else f"{interval(lowest, 1)} of {size}",
-        "–" if isinstance(usage, str) else f"{interval(usage.entropy, 1)} of {bits:.0f}",
-        "–" if isinstance(m.actions, str) else interval(m.actions.headline),
-        "–" if isinstance(m.scene, str) else interval(m.scene.normalized),
-        "–" if isinstance(m.view, str) else interval(m.view.normalized),
-        "–" if isinstance(m.place, str) else interval(m.place.normalized),
-        "–" if isinstance(m.camera, str) else interval(m.camera.normalized),
+        *(Html("–") if isinstance(v, str) else cell(getattr(v, name)) for v, name in found),
+        *unknown,
+        " / ".join(str(outcomes.count(outcome)) for outcome in CLASSES),
     ]
 
 
@@ -109,13 +122,10 @@ def _reference_rows(measured: Sequence[Measured]) -> list[list[Any]]:
     if known is None or isinstance(known.actions, str) or isinstance(known.usage, str):
         return []
     scores, usage = known.actions.scores[known.actions.best], known.usage
-    random = [
-        "uniform codes", "", f"{usage.stats.codebook_size}", f"{usage.random_entropy:.1f}",
-        interval(scores[RANDOM].mean), "0", "0", "0", "0",
-    ]  # fmt: skip
-    rows = [random]
+    size, bits = usage.stats.codebook_size, f"{usage.random_entropy:.1f}"
+    rows = [["uniform codes", cell(scores[RANDOM].mean), *["0"] * 4, f"{size}", bits, ""]]
     if TRUE in scores:
-        rows.append(["true actions as codes", *[""] * 3, interval(scores[TRUE].mean), *[""] * 4])
+        rows.append(["true actions as codes", cell(scores[TRUE].mean), *[""] * 7])
     return [[Html("<i>{}</i>").format(row[0]), *row[1:]] for row in rows]
 
 
@@ -141,35 +151,39 @@ def _usage(m: Measured, usage: Usage) -> dict[str, Any]:
     row = [
         m.name, f"{stats.pairs}", f"{clusters}", " ".join(f"{n}/{size}" for n in stats.usage),
         " ".join(f"{p.value:.1f}" for p in usage.perplexity),
-        f"{interval(usage.entropy, 1)} of {_bits(m):.0f}", f"{usage.random_entropy:.1f}",
-        f"{stats.distinct_tuples}", interval(usage.top),
+        cell(usage.entropy, 1) + f" of {_bits(m):.0f}", f"{usage.random_entropy:.1f}",
+        f"{stats.distinct_tuples}", cell(usage.top),
     ]  # fmt: skip
     return {"row": row, "name": m.name, "charts": charts if len(charts) <= 8 else []}
 
 
 def _reconstruction(m: Measured, found: Reconstruction) -> list[Any]:
     return [
-        m.name, *(interval(e, 3) for e in (found.true, found.shuffled, found.zero, found.gain)),
+        m.name, *(cell(e, 3) for e in (found.true, found.shuffled, found.zero, found.gain)),
         found.true.n, found.true.clusters,
     ]  # fmt: skip
 
 
-def _actions(m: Measured, actions: Actions) -> dict[str, Any]:
+def _frames(measured: Sequence[Measured]) -> list[str]:
+    """The frames that any store knows."""
+    known = {
+        frame for m in measured if not isinstance(m.actions, str) for frame in m.actions.scores
+    }
+    return [frame for frame in FRAMES if frame in known]
+
+
+def _actions(frames: Sequence[str], m: Measured, actions: Actions) -> dict[str, Any]:
     """A table per frame: what is probed, R2 over the translations, and of each dimension."""
-    head = ["what is probed", "mean", *actions.names]
     tables = [
         {
             "frame": frame,
-            "head": head,
-            "rows": [
-                [name, interval(s.mean), *(interval(d) for d in s.dims)]
-                for name, s in found.items()
-            ],
+            "head": ["what is probed", "mean", *actions.names[frame]],
+            "rows": [[name, cell(s.mean), *(cell(d) for d in s.dims)] for name, s in found.items()],
         }
         for frame, found in sorted(actions.scores.items(), key=lambda item: item[0] != actions.best)
     ]
-    means = {frame: interval(found[CODES].mean) for frame, found in actions.scores.items()}
-    summary = [m.name, *(means.get(frame, "–") for frame in FRAMES), interval(actions.gain)]
+    means = {frame: cell(found[CODES].mean) for frame, found in actions.scores.items()}
+    summary = [m.name, *(means.get(frame, "–") for frame in frames), cell(actions.gain)]
     summary += [actions.headline.n, actions.headline.clusters]
     return {"name": m.name, "best": actions.best, "tables": tables, "summary": summary}
 
@@ -188,10 +202,10 @@ def _action_chart(measured: Sequence[Measured]) -> Html | None:
         return None
     start = min(0.0, *(max(e.low, -0.3) for _, e in rows))
     shown = [
-        Interval(name, max(e.value, start), max(e.low, start), max(e.high, start), f"{e.value:.2f}")
+        Interval(name, max(e.value, start), max(e.low, start), max(e.high, start), rounded(e.value))
         for name, e in rows
     ]
-    title, end = "R2 of the true translations", max(1e-3, *(e.high for _, e in rows))
+    title, end = "R2 of translations", max(1e-3, *(e.high for _, e in rows))
     return interval_chart(
         shown, title, title, "95 % over videos", reference=0.0, reference_name="the mean action",
         start=start, end=end,
@@ -208,7 +222,7 @@ def _budget_chart(measured: Sequence[Measured]) -> Html | None:
         return None
     counts = sorted({x for points in lines.values() for x, _ in points})
     lines["the mean action"] = [(x, 0.0) for x in counts]
-    return line_chart(lines, "labeled pairs", "R2 of the true translations")
+    return line_chart(lines, "labeled pairs", "R2 of translations")
 
 
 def _agreement_table(measured: Sequence[Measured]) -> list[list[Any]]:
@@ -217,7 +231,7 @@ def _agreement_table(measured: Sequence[Measured]) -> list[list[Any]]:
         for name, found in (("other place", m.scene), ("other view", m.view)):
             if isinstance(found, Agreement):
                 rows.append([
-                    m.name, name, interval(found.normalized), f"{found.shuffled:.2f}",
+                    m.name, name, cell(found.normalized), f"{found.shuffled:.2f}",
                     f"{found.observed:.2f}", f"{found.chance:.2f}", found.normalized.n,
                     found.normalized.clusters,
                 ])  # fmt: skip
@@ -230,8 +244,9 @@ def _leakage_table(measured: Sequence[Measured]) -> list[list[Any]]:
         for name, found in (("place", m.place), ("camera", m.camera)):
             if isinstance(found, Leakage):
                 rows.append([
-                    m.name, name, interval(found.accuracy), f"{found.chance:.2f}",
-                    f"{found.shuffled:.2f}", found.labels, found.accuracy.n, found.accuracy.clusters,
+                    m.name, name, cell(found.told), f"{found.shuffled:.2f}",
+                    f"{found.accuracy:.2f}", f"{found.chance:.2f}", found.labels, found.told.n,
+                    found.told.clusters,
                 ])  # fmt: skip
     return rows
 
@@ -241,7 +256,7 @@ def _meaning(m: Measured, found: Meaning) -> list[Any]:
         found.reversed_same, found.noop, found.noop_moving, found.appearance, found.camera_changed,
         found.camera_read, found.stored,
     )  # fmt: skip
-    return [m.name, *map(interval, measures), found.stored.n]
+    return [m.name, *map(cell, measures), found.stored.n]
 
 
 def _clips(measured: Sequence[Measured]) -> list[dict[str, Any]]:

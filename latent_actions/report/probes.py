@@ -50,12 +50,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Probed:
-    """Squared errors on held-out pairs, float64 (N, A): of a probe, and of the mean of its training
-    pairs."""
+    """What a probe says of held-out pairs, float64 (N, A), its squared errors, and those of the mean of
+    its training pairs."""
 
+    predicted: np.ndarray
     error: np.ndarray
     spread: np.ndarray
     groups: Sequence[Hashable]
+
+    def r2_of_all(self) -> Estimate:
+        """1 - (sum of all errors) / (sum of all spreads), for targets that are one thing in parts."""
+        error, spread = self.error.sum(axis=1), self.spread.sum(axis=1)
+        draws = 1 - resample(error, spread, self.groups, draws=DRAWS)
+        return Estimate.of(1 - float(error.sum() / spread.sum()), draws, len(error), self.groups)
 
     def r2(self, dims: Sequence[int] | None = None) -> Estimate:
         """Mean R2 over some dimensions of the action, all by default; NaN where none of them varies.
@@ -119,15 +126,14 @@ def _out_of_fold(
     if len(set(groups)) < MIN_GROUPS:
         raise ValueError(f"a probe needs {MIN_GROUPS} videos, got {len(set(groups))}")
     fold_of = folds(ids, seed)[ids]
-    error, spread = np.zeros_like(y), np.zeros_like(y)
+    predicted, spread = np.zeros_like(y), np.zeros_like(y)
     for fold in np.unique(fold_of):
         test, train = fold_of == fold, np.flatnonzero(fold_of != fold)
         if train_pairs is not None:
             train = _some_groups(train, ids, train_pairs, seed)
-        predicted = fit(x[train], y[train], ids[train], x[test])
-        error[test] = np.square(y[test] - predicted)
+        predicted[test] = fit(x[train], y[train], ids[train], x[test])
         spread[test] = np.square(y[test] - y[train].mean(axis=0))
-    return Probed(error, spread, list(groups))
+    return Probed(predicted, np.square(y - predicted), spread, list(groups))
 
 
 def _some_groups(rows: np.ndarray, ids: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -154,8 +160,7 @@ def _fit_ridge(x: np.ndarray, y: np.ndarray, ids: np.ndarray, test: np.ndarray) 
 def _ridge_paths(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Predictions (S, T, A) at every strength, features brought to unit variance; by the smaller one of
     the two matrices of products."""
-    mean, scale = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(scale > 1e-9, scale, np.inf)  # a feature that never changed says nothing
+    mean, scale = _scale(x)
     x, test, middle = (x - mean) / scale, (test - mean) / scale, y.mean(axis=0)
     if x.shape[1] <= len(x):
         values, axes = np.linalg.eigh(x.T @ x)
@@ -167,13 +172,19 @@ def _ridge_paths(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
     return middle + np.einsum("td,sd,da->sta", left, weights, right, optimize=True)
 
 
+def _scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of features (N, D); a feature that never changes says nothing."""
+    scale = x.std(axis=0)
+    return x.mean(axis=0), np.where(scale > 1e-9, scale, np.inf)
+
+
 def _fit_mlp(
     x: np.ndarray, y: np.ndarray, ids: np.ndarray, test: np.ndarray, seed: int
 ) -> np.ndarray:
     """Predictions (T, A): full batches by AdamW, at the step that the first inner fold likes best."""
     numbers = as_ids(ids.tolist())
     held = torch.from_numpy(folds(numbers, 0)[numbers] == 0)
-    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+    mean, scale = _scale(x)
     middle, size = y.mean(axis=0), np.maximum(y.std(axis=0), 1e-9)
     inputs, shown = (torch.from_numpy((v - mean) / scale).float() for v in (x, test))
     wanted = torch.from_numpy((y - middle) / size).float()

@@ -138,15 +138,19 @@ def _store_file(path: Path) -> Path:
 
 
 def _names(files: Sequence[Path], labelers: Sequence[str]) -> list[str]:
-    """The labeler's name where it is the only one of its kind, else with its folder, else with all of
-    its path."""
-    for names in (
-        list(labelers),
-        [f"{name} ({file.parent.name})" for name, file in zip(labelers, files, strict=True)],
-    ):
+    """The labeler's name where it is the only one of its kind, else with the name of its folder, of its
+    file, or all of its path: what sets the stores apart."""
+    words = [
+        [""] * len(files),
+        [f.parent.name for f in files],
+        [f.name for f in files],
+        map(str, files),
+    ]
+    for more in words:
+        names = [f"{n} ({w})" if w else n for n, w in zip(labelers, more, strict=True)]
         if len(set(names)) == len(names):
-            return names
-    return [f"{name} ({file})" for name, file in zip(labelers, files, strict=True)]
+            break
+    return names
 
 
 def _whole_videos(store: LabelStore, most: int) -> np.ndarray:

@@ -31,6 +31,8 @@ FRAMES = {
     WEARER: "z up, forward as the one who acts looks",
     ROBOT: "axes of the robot's base: forward, left, up",
 }
+AXES = dict.fromkeys((HEADING, WEARER, ROBOT), ("forward", "left", "up"))
+AXES |= {CAMERA: ("right", "up", "back")}
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,16 @@ class Motion:
     missing: tuple[str, ...]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the A dimensions."""
-        width = next(iter(self.frames.values())).shape[1] if self.frames else 0
-        known = ("x", "y", "z", "turn x", "turn y", "turn z", "grip")
-        return known[:width] if width in (3, 6, 7) else tuple(f"a{i}" for i in range(width))
+    def width(self) -> int:
+        """Dimensions of an action, A."""
+        return next(iter(self.frames.values())).shape[1] if self.frames else 0
+
+    def names(self, frame: str) -> tuple[str, ...]:
+        """Names of the A dimensions in a frame."""
+        if self.width not in (3, 6, 7):
+            return tuple(f"a{i}" for i in range(self.width))
+        axes = AXES.get(frame, ("x", "y", "z"))
+        return (*axes, *(f"turn {axis}" for axis in axes), "grip")[: self.width]
 
 
 @dataclass(frozen=True)

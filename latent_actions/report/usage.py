@@ -76,13 +76,13 @@ def _bootstrapped(
 ) -> list[Estimate]:  # fmt: skip
     """What `measure` gives for the sum of a table (G, U), with intervals of whole groups drawn.
 
-    A draw holds fewer different groups than there are, so its entropy is too low: the draws are turned
-    about the value (the basic bootstrap), and cut at the bounds.
+    A draw holds fewer different groups than there are, so its entropy is too low: the draws are
+    moved so that their mean is the value, and cut at the bounds.
     """
     rng = np.random.default_rng(0)
     picks = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=DRAWS)
     value = np.atleast_1d(measure(table.sum(axis=0)))
     draws = np.asarray(measure(picks @ table)).reshape(DRAWS, -1)
-    turned = np.clip(2 * value - draws, *bounds)
+    moved = np.clip(draws + value - draws.mean(axis=0), *bounds)
     n = len(groups)
-    return [Estimate.of(float(v), turned[:, i], n, groups) for i, v in enumerate(value)]
+    return [Estimate.of(float(v), moved[:, i], n, groups) for i, v in enumerate(value)]

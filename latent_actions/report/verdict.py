@@ -66,7 +66,7 @@ def _fixed(value: float) -> Callable[[Measured], float]:
 
 MARKS = (
     Mark("codes in use", _lowest, lambda m: 5 / 8 * m.labeled.codebook_size, True,
-         "lowest perplexity of a position, at least 5 of 8: authors of LAPA call this healthy"),
+         "lowest perplexity of a position, at least 5 of 8: a healthy labeler uses all of its codes"),
     Mark("codes differ", _of("usage", "entropy"), _half_random, True,
          "joint entropy, at least half of what uniform codes have on as many pairs: positions that "
          "copy one another pass the first mark and fail here"),
@@ -80,9 +80,9 @@ MARKS = (
          "normalized agreement at least 0.02: 0 is chance; verbs are coarse, so 1 is out of reach"),
     Mark("same moment, other view", _of("view", "normalized"), _fixed(0.1), True,
          "normalized agreement at least 0.1: the motion is the very same"),
-    Mark("place is not told", _of("place", "normalized"), _fixed(0.1), False,
-         "a probe tells the place from the codes, at most a tenth of the way from chance to always"),
-    Mark("camera is not told", _of("camera", "normalized"), _fixed(0.1), False,
+    Mark("place is not told", _of("place", "told"), _fixed(0.1), False,
+         "R2 of the place, told by a probe on the codes, at most 0.1: 0 is nothing, 1 is always right"),
+    Mark("camera is not told", _of("camera", "told"), _fixed(0.1), False,
          "the same for the camera"),
     Mark("time has a direction", _of("meaning", "reversed_same"), _fixed(0.5), False,
          "normalized agreement of a pair and its reverse, at most 0.5: opening is not closing"),
@@ -93,21 +93,32 @@ MARKS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """sentence: which labeler to use and why; chosen: its name, None where none can be named; by: what
-    it was ranked by."""
+    """choice: which labeler to use; why; chosen: its name, None where none can be named; by: what it
+    was ranked by; pairs: which pairs it is about, where there are several sets."""
 
-    sentence: str
+    choice: str
+    why: str
     chosen: str | None
     by: str
+    pairs: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """All of it."""
+        return f"{self.pairs}{': ' if self.pairs else ''}{self.choice}: {self.why}"
 
 
 def interval(estimate: Estimate | None, digits: int = 2) -> str:
     """0.12 [0.05, 0.18], or a dash."""
     if estimate is None or np.isnan(estimate.value):
         return "–"
-    numbers = (round(v, digits) + 0.0 for v in (estimate.value, estimate.low, estimate.high))
-    value, low, high = (f"{number:.{digits}f}" for number in numbers)
+    value, low, high = (rounded(v, digits) for v in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
+
+
+def rounded(value: float, digits: int = 2) -> str:
+    """0.00 instead of -0.00."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def verdicts(measured: Sequence[Measured]) -> list[Verdict]:
@@ -115,19 +126,20 @@ def verdicts(measured: Sequence[Measured]) -> list[Verdict]:
     groups: dict[str, list[Measured]] = {}
     for one in measured:
         groups.setdefault(one.labeled.store.identity.dataset_hash, []).append(one)
-    found = []
-    for group in groups.values():
-        own = verdict(group)
-        where = group[0].labeled.store.identity.dataset
-        found.append(own if len(groups) == 1 else replace(own, sentence=f"{where}: {own.sentence}"))
-    return found
+    if len(groups) == 1:
+        return [verdict(measured)]
+    names = [
+        f"{g[0].labeled.store.identity.dataset}, {len(g[0].labeled.store)} pairs"
+        for g in groups.values()
+    ]
+    return [replace(verdict(g), pairs=name) for g, name in zip(groups.values(), names, strict=True)]
 
 
 def verdict(measured: Sequence[Measured]) -> Verdict:
     """By true actions where they are known, else by agreement across places, else none."""
     candidates = [m for m in measured if not m.labeled.is_control and not isinstance(m.usage, str)]
     if not candidates:
-        return Verdict("Nothing to choose from: all stores are controls, or empty.", None, "")
+        return Verdict("Nothing to choose from", "all stores are controls, or empty.", None, "")
     by_action = [m for m in candidates if not isinstance(m.actions, str)]
     by_action = [m for m in by_action if not np.isnan(_headline(m).value)]
     if by_action:
@@ -136,15 +148,11 @@ def verdict(measured: Sequence[Measured]) -> Verdict:
     if by_scene:
         found = _ranked(by_scene, _scene, "agreement across places", _scene_words)
         caution = " No true actions are known, so whether the codes mean actions cannot be said."
-        return Verdict(found.sentence + caution, found.chosen, found.by)
+        return replace(found, why=found.why + caution)
     usable = [m.name for m in candidates if MARKS[0].judge(m)[0] != "fail"]
     words = f"codes are in use in {', '.join(usable)}" if usable else "no labeler uses its codes"
-    return Verdict(
-        f"Cannot be said: neither true actions nor verbs are known; {words}, and that is all that these "
-        "videos can tell.",
-        None,
-        "usage",
-    )
+    why = f"neither true actions nor verbs are known; {words}, and more these videos do not tell."
+    return Verdict("Cannot be said", why, None, "usage")
 
 
 def _headline(measured: Measured) -> Estimate:
@@ -161,10 +169,12 @@ def _action_words(measured: Measured) -> str:
     actions = measured.actions
     assert not isinstance(actions, str)
     rows = actions.scores[actions.best]
-    upper = f", as many true-action codes {rows[TRUE].mean.value:.2f}" if TRUE in rows else ""
+    upper = (
+        f", true actions in as many codes {rounded(rows[TRUE].mean.value)}" if TRUE in rows else ""
+    )
     return (
         f"a linear probe reads R2 {interval(rows[CODES].mean)} of the true translations off its codes "
-        f"({actions.best} frame; random codes {rows[RANDOM].mean.value:.2f}{upper})"
+        f"({actions.best} frame; random codes {rounded(rows[RANDOM].mean.value)}{upper})"
     )
 
 
@@ -182,32 +192,28 @@ def _ranked(
     if not own.low > 0:
         best = "it has" if not others else f"the best, {first.name}, has"
         return Verdict(
-            f"Use none of them yet: {best} {interval(own)} by {by}, which holds 0.", None, by
+            "Use none of them yet", f"{best} {interval(own)} by {by}, which holds 0.", None, by
         )
-    near = [m for m in others if not _is_lower(m, first, value)]
+    near = [m for m in others if not _gap(first, m, value).low > 0]
+    gaps = ", ".join(f"{m.name} by {interval(_gap(first, m, value))}" for m in near or others)
     if near:
         names = " and ".join(m.name for m in [first, *near])
-        gaps = ", ".join(f"{m.name} by {interval(_gap(first, m, value))}" for m in near)
-        return Verdict(
-            f"{names} cannot be distinguished by {by}: {first.name} is ahead of {gaps}. "
-            f"Of {first.name}, {words(first)}.",
-            None,
-            by,
-        )
-    failed = [mark.name for mark in MARKS if mark.judge(first)[0] == "fail"]
-    but = f" It fails: {', '.join(failed)}." if failed else ""
-    more = (
-        f" Ahead of {', '.join(f'{m.name} by {interval(_gap(first, m, value))}' for m in others)}."
-        if others
-        else ""
-    )
-    return Verdict(f"Use {first.name}: {words(first)}.{more}{but}", first.name, by)
+        why = f"{first.name} is ahead of {gaps}, by {by}. Of {first.name}, {words(first)}."
+        return Verdict(f"{names} cannot be distinguished", why, None, by)
+    why = f"{words(first)}.{f' Ahead of {gaps}.' if others else ''}{_but(first)}"
+    choice = f"Use {first.name}" if others else f"{first.name} alone was measured on these pairs"
+    return Verdict(choice, why, first.name if others else None, by)
+
+
+def _but(measured: Measured) -> str:
+    """Which marks it fails, and which are not sure."""
+    judged = [(mark.name, *mark.judge(measured)) for mark in MARKS]
+    failed = [name for name, outcome, _ in judged if outcome == "fail"]
+    unsure = [name for name, outcome, found in judged if outcome == UNKNOWN and found is not None]
+    words = f" It fails: {', '.join(failed)}." if failed else ""
+    return words + (f" Not sure, with so few videos: {', '.join(unsure)}." if unsure else "")
 
 
 def _gap(one: Measured, other: Measured, value: Callable[[Measured], Estimate]) -> Estimate:
     """The difference of two labelers; on the same videos its draws belong together."""
     return difference(value(one), value(other))
-
-
-def _is_lower(other: Measured, first: Measured, value: Callable[[Measured], Estimate]) -> bool:
-    return _gap(first, other, value).low > 0

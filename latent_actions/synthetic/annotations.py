@@ -6,10 +6,14 @@ described too; time stamps are points, late or early by a little; best_exo may b
 lists streams that are not on disk.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from invact_vla.core.files import atomic_file
+from latent_actions.synthetic.cameras import CameraTrack
 from latent_actions.synthetic.config import SynthContent
 from latent_actions.synthetic.recording import EGO_STREAM, exo_names
 from latent_actions.synthetic.scenes import make_scene
@@ -18,6 +22,7 @@ from latent_actions.synthetic.vocabulary import ACTIONS, KINDS_NOUN
 
 ANNOTATOR_PURPOSE, REJECTED_PURPOSE, TAKE_PURPOSE, TEXT_PURPOSE = 2, 3, 4, 5
 TIMESTAMP_NOISE_S = 0.08
+POSE_DIGITS = 5  # of a meter, and of a direction
 OTHER_PEOPLE = (
     "The man X walks past the table",
     "O looks at the table",
@@ -182,3 +187,39 @@ def description(plan: TakePlan, block: Segment, order: int) -> str:
     hand = f" with the {plan.side} hand" if not tail and rng.random() < 0.5 else ""
     thing = f"the {performance.colors[0]} {noun}"
     return f"C {action.third_person} {thing}{tail.format(partner=partner)}{hand}"
+
+
+def write_ego_pose(
+    root: Path, plan: TakePlan, pose: np.ndarray, tracks: dict[str, CameraTrack]
+) -> None:
+    """The hand's and the cameras' file of a take in annotations/ego_pose, as sources/egoexo4d_poses.py
+    reads them. pose: (T, 7), wrist position in m first; tracks: by the names that annotations give the
+    cameras, those of moving glasses begin with `aria`."""
+    folder = root / "annotations" / "ego_pose" / plan.split
+    joint = f"{plan.side}_wrist"
+    hand = {
+        str(frame): [{"annotation3D": {joint: _point(pose[frame, :3])}}]
+        for frame in range(len(pose))
+    }
+    _write_compact(folder / "hand" / "annotation" / f"{plan.uid}.json", hand)
+    cameras: dict[str, Any] = {"metadata": {"take_uid": plan.uid, "take_name": plan.name}}
+    for name, track in tracks.items():
+        cameras[name] = {"camera_extrinsics": _extrinsics(track, moving=name.startswith("aria"))}
+    _write_compact(folder / "camera_pose" / f"{plan.uid}.json", cameras)
+
+
+def _write_compact(path: Path, value: Any) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value))
+
+
+def _point(position: np.ndarray) -> dict[str, float]:
+    return dict(zip("xyz", np.round(position.astype(float), POSE_DIGITS).tolist(), strict=True))
+
+
+def _extrinsics(track: CameraTrack, moving: bool) -> Any:
+    """World to camera, 3 x 4, x right, y down, z forward: of a moving camera for every frame."""
+    turn = track.axes.transpose(0, 2, 1) * np.array([1.0, -1.0, -1.0])[:, None]
+    shift = -np.einsum("tij,tj->ti", turn, track.position)
+    matrices = np.round(np.concatenate([turn, shift[..., None]], axis=2), POSE_DIGITS).tolist()
+    return {str(frame): m for frame, m in enumerate(matrices)} if moving else matrices[0]

@@ -25,12 +25,20 @@ from latent_actions.synthetic.annotations import (
     descriptions_json,
     keystep_json,
     takes_json,
+    write_ego_pose,
 )
 from latent_actions.synthetic.config import SSV2_FPS, SynthContent
-from latent_actions.synthetic.recording import exo_names, take_files, write_recording
+from latent_actions.synthetic.recording import (
+    EGO,
+    camera_tracks,
+    exo_names,
+    take_files,
+    write_recording,
+)
+from latent_actions.synthetic.scenes import make_scene
 from latent_actions.synthetic.ssv2_labels import entries_json, label_of, labels_json
 from latent_actions.synthetic.takes import LEAD_S, SUBSETS, TakePlan, plan_clip, plan_take
-from latent_actions.synthetic.truth import read_masks, write_actions
+from latent_actions.synthetic.truth import read_masks, read_pose, write_actions
 from latent_actions.synthetic.vocabulary import ACTIONS
 from latent_actions.video.verbs import verb_of
 from latent_actions.video.workers import run_parallel
@@ -122,6 +130,18 @@ def _write_egoexo4d(config: SynthConfig, takes: dict[str, list[TakePlan]]) -> No
             descriptions_json(plans, config.fps, best),
         )
         write_json(annotations / f"keystep_{split}.json", keystep_json(config, plans))
+    for plan in every:
+        _write_poses(config, plan)
+
+
+def _write_poses(config: SynthConfig, plan: TakePlan) -> None:
+    """Where hand and cameras of a take are."""
+    variety = config.variety
+    scene = make_scene(config.seed, plan.split, plan.number, config.n_exo, variety)
+    tracks = camera_tracks(plan, scene, config.fps, variety)
+    tracks["aria01"] = tracks.pop(EGO)
+    pose = read_pose(take_files(config.out, config, plan)["truth"])
+    write_ego_pose(config.out / "egoexo4d", plan, pose, tracks)
 
 
 def _write_ssv2(config: SynthConfig, clips: dict[str, list[TakePlan]]) -> None:

@@ -15,11 +15,12 @@ from latent_actions.synthetic.hand import HandLook
 from latent_actions.synthetic.people import People, people_mjcf
 from latent_actions.synthetic.performance import play, set_phase, wrist_motion
 from latent_actions.synthetic.render import Renderer
+from latent_actions.synthetic.scenes import Scene
 from latent_actions.synthetic.takes import LEAD_S, TakePlan
 from latent_actions.synthetic.textures import Color
 from latent_actions.synthetic.truth import write_truth
 from latent_actions.synthetic.vocabulary import COLORS
-from latent_actions.synthetic.world import World, cached_world
+from latent_actions.synthetic.world import cached_world
 
 EGO = "ego"
 EGO_STREAM = "aria01_214-1"  # file name of the ego RGB stream in Ego-Exo4D
@@ -92,7 +93,7 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
         times = np.arange(plan.frames) / fps
         people = People(plan.rng(PEOPLE_PURPOSE), variety.people, plan.side, times)
     renderer = _renderer(content.size)
-    every = _camera_tracks(plan, world, fps, variety)
+    every = camera_tracks(plan, world.scene, fps, variety)
     tracks = every if plan.camera is None else {plan.camera: every[plan.camera]}
     shown = every if plan.camera is None else {"camera": every[plan.camera], EGO: every[EGO]}
     shape = (plan.frames, content.size, content.size, 3)
@@ -143,10 +144,10 @@ def _varied(look: HandLook, rng: np.random.Generator, spread: float) -> HandLook
     return HandLook(skin, skin if bare else look.sleeve, thickness)
 
 
-def _camera_tracks(
-    plan: TakePlan, world: World, fps: float, variety: Variety
+def camera_tracks(
+    plan: TakePlan, scene: Scene, fps: float, variety: Variety
 ) -> dict[str, CameraTrack]:
-    """Camera poses over the whole plan; the head sways on through cuts."""
+    """Camera poses over the whole plan, by camera; the head sways on through cuts."""
     wrists = [
         block.performance.path.sample(np.arange(block.frames) / fps - LEAD_S).wrist
         for block in plan.blocks
@@ -154,7 +155,7 @@ def _camera_tracks(
     times = np.arange(plan.frames) / fps
     wrist, rng = np.concatenate(wrists), plan.rng(CAMERA_PURPOSE)
     tracks = {EGO: ego_track(rng, times, wrist, fps, variety.views)}
-    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in world.scene.exo}
+    tracks |= {camera.name: exo_track(camera, plan.frames) for camera in scene.exo}
     if variety.shake:
         tracks = {name: shaken(track, rng, times, variety.shake) for name, track in tracks.items()}
     return tracks

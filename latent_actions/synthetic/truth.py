@@ -50,6 +50,12 @@ def read_masks(path: Path, camera: str) -> tuple[np.ndarray, np.ndarray]:
     return hand, thing
 
 
+def read_pose(path: Path) -> np.ndarray:
+    """Wrist position (m) and quaternion of every frame, (T, 7) float32."""
+    with np.load(path) as arrays:
+        return arrays["pose"]
+
+
 def write_actions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """actions.parquet, one column per key of the rows."""
     import pyarrow as pa

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import draccus
+import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import VideoError
@@ -57,6 +58,16 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
     def clips(self, split: Split) -> list[ClipRecord]:
         """Clips of a split, from `checked_index`."""
         return self.checked_index(split)[0]
+
+    def hand_paths(
+        self, records: Sequence[ClipRecord], frames: Sequence[np.ndarray], fps: Sequence[float]
+    ) -> np.ndarray:
+        """Where a hand is at some frames (T,) of each record, float32 (N, T, 3), as hand_paths of
+        sources/egoexo4d_poses.py. UserError for a source that does not know it."""
+        raise UserError(
+            f"{self.name} knows no hand poses: leave data.hands out and take loss.displacement_target "
+            "flow, or the egoexo4d source"
+        )
 
     def for_labels(self) -> "SourceConfig":
         """The source as labels are made of it: one view of an action is enough for a label."""

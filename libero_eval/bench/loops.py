@@ -27,29 +27,27 @@ OUTPUT = sys.stdout
 
 @dataclass(frozen=True, kw_only=True)
 class BenchJob:
-    """What a process measures. loop: public or ours. first: its first init state. chunks: a phase
-    each; steps between two frames, 0 for no frames (ours only)."""
+    """What a process measures."""
 
-    loop: str
+    loop: str  # public or ours
     protocol: str
     task: int
     assets: str
-    first: int
+    first: int  # its first init state
     episodes: int
     steps: int
-    chunks: list[int]
+    chunks: list[int]  # a phase each; steps between two frames, 0 for no frames (ours only)
 
 
 @dataclass
 class Phase:
-    """Times of one phase, in seconds, an entry an episode (of frames: a frame). starts: reset and
-    settle. stepping: all steps. cpu: processor time of these, all threads together."""
+    """Times of one phase, in seconds, an entry an episode (of frames: a frame)."""
 
     resets: list[float] = field(default_factory=list)
-    starts: list[float] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)  # reset and settle
     frames: list[float] = field(default_factory=list)
-    stepping: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    stepping: list[float] = field(default_factory=list)  # all steps
+    cpu: list[float] = field(default_factory=list)  # processor time of these, all threads together
     steps: int = 0
 
 
@@ -96,16 +94,14 @@ class PublicLoop:
         self._env.reset()
         self._env.set_init_state(self._states[episode])
 
-    def settle(self) -> None:
-        """The steps before the policy's first."""
-        for _ in range(SETTLE_STEPS):
-            self._env.step(list(SETTLE_ACTION))
+    def step(self, action: np.ndarray) -> Any:
+        """What both cameras see, at every step."""
+        return self._env.step(action.tolist())[0]
 
     def play(self, steps: int, chunk: int, frames: list[float]) -> None:
-        """Both cameras at every step, whatever the chunk."""
+        """Whatever the chunk."""
         for action in actions(steps):
-            seen = self._env.step(action.tolist())[0]
-            np.ascontiguousarray(seen["agentview_image"][::-1, ::-1])
+            np.ascontiguousarray(self.step(action)["agentview_image"][::-1, ::-1])
 
     def finish(self, frames: list[float]) -> None:
         """Time frames of robosuite's renderer alone."""
@@ -132,17 +128,16 @@ class OwnLoop:
         """Restore the model, then set the init state."""
         self._sim.reset(episode, settle=False)
 
-    def settle(self) -> None:
-        """The steps before the policy's first."""
-        for _ in range(SETTLE_STEPS):
-            self._sim.step(np.array(SETTLE_ACTION))
+    def step(self, action: np.ndarray) -> Any:
+        """Nothing is rendered."""
+        return self._sim.step(action)
 
     def play(self, steps: int, chunk: int, frames: list[float]) -> None:
         """agentview every `chunk` steps."""
         for index, action in enumerate(actions(steps)):
             if chunk and index % chunk == 0:
                 timed(frames, self._sim.observation)
-            self._sim.step(action)
+            self.step(action)
 
     def finish(self, frames: list[float]) -> None:
         """Every frame has been timed."""
@@ -154,7 +149,8 @@ def run(loop: PublicLoop | OwnLoop, job: BenchJob, chunk: int) -> Phase:
     for episode in range(job.first, job.first + job.episodes):
         began = time.perf_counter()
         timed(phase.resets, partial(loop.reset, episode))
-        loop.settle()
+        for _ in range(SETTLE_STEPS):
+            loop.step(np.array(SETTLE_ACTION))
         phase.starts.append(time.perf_counter() - began)
         busy = time.process_time()
         timed(phase.stepping, partial(loop.play, job.steps, chunk, phase.frames))
@@ -164,20 +160,15 @@ def run(loop: PublicLoop | OwnLoop, job: BenchJob, chunk: int) -> Phase:
     return phase
 
 
-def say(message: str) -> None:
-    """A line to the process that started this one."""
-    print(MARK + message, file=OUTPUT, flush=True)
-
-
 def main(words: list[str]) -> None:
     """Set up, then a phase whenever a line comes in."""
     job = BenchJob(**json.loads(words[0]))
     gl.probe()
     loop = PublicLoop(job) if job.loop == "public" else OwnLoop(job)
     for chunk in job.chunks:
-        say("ready")
+        print(f"{MARK}ready", file=OUTPUT, flush=True)
         sys.stdin.readline()
-        say(json.dumps(asdict(run(loop, job, chunk))))
+        print(MARK + json.dumps(asdict(run(loop, job, chunk))), file=OUTPUT, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ hits all alike. The actions are the same and cost nothing.
 """
 
 import json
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -31,8 +30,6 @@ from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.protocol import DEFAULT_PROTOCOL, get_protocol
 from libero_eval.env.tasks import task_name
 from libero_eval.executors.child_process import ONE_THREAD
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +101,14 @@ def main(config: BenchRolloutConfig) -> int:
 
 def measure(config: BenchRolloutConfig, assets: Path, task: int) -> Round:
     """All loops once, one after the other."""
-
-    def job(loop: str, first: int, chunks: list[int]) -> BenchJob:
-        return BenchJob(
-            loop=loop, protocol=config.protocol, task=task, assets=str(assets), first=first,
-            episodes=config.episodes, steps=config.steps, chunks=chunks,
-        )  # fmt: skip
-
-    ((public,),) = run([job("public", 0, [1])])
+    job = BenchJob(
+        loop="public", protocol=config.protocol, task=task, assets=str(assets), first=0,
+        episodes=config.episodes, steps=config.steps, chunks=[1],
+    )  # fmt: skip
+    ((public,),) = run([job])
+    ours = replace(job, loop="ours", chunks=[1, config.chunk, 0])
     firsts = [config.episodes * worker for worker in range(config.workers)]
-    every, chunks, physics = run([job("ours", first, [1, config.chunk, 0]) for first in firsts])
+    every, chunks, physics = run([replace(ours, first=first) for first in firsts])
     own = [*every, *chunks, *physics]
     return Round(
         task=task,
@@ -155,7 +150,9 @@ def run(jobs: list[BenchJob]) -> list[list[Phase]]:
                 if listen(child) != "ready":
                     raise UserError("bench: a process answered before it was asked")
             for child in children:
-                tell(child)
+                words: IO[str] | Any = child.stdin
+                words.write("\n")  # lets it begin its next phase
+                words.flush()
             together.append([Phase(**json.loads(listen(child))) for child in children])
         return together
 
@@ -178,13 +175,6 @@ def listen(child: subprocess.Popen[str]) -> str:
         if line.startswith(MARK):
             return line.removeprefix(MARK).strip()
     raise UserError(f"bench: a loop ended with exit code {child.wait()}; see its messages above")
-
-
-def tell(child: subprocess.Popen[str]) -> None:
-    """Let a child begin its next phase."""
-    words: IO[str] | Any = child.stdin
-    words.write("\n")
-    words.flush()
 
 
 def report(config: BenchRolloutConfig, rounds: list[Round], numbers: dict[str, Any]) -> str:

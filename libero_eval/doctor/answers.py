@@ -12,7 +12,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation
 from invact_vla.data.conventions import STORED_ROTATION, rotate
-from libero_eval.doctor.demonstrations import Demonstration, Demonstrations
+from libero_eval.doctor.demonstrations import Demonstrations
 from libero_eval.policy_source import PolicySource
 
 Ask = Callable[[Sequence[Observation]], list[ActionChunk]]
@@ -25,11 +25,10 @@ CLEAR_SHARE = 0.2  # of the larger error
 
 @dataclass(frozen=True)
 class Frame:
-    """One observation of a demonstration. target: float64 (n, 7), what was done from there on."""
+    """One observation of a demonstration."""
 
-    demo: Demonstration
     observation: Observation
-    target: np.ndarray
+    target: np.ndarray  # float64 (n, 7), what was done from there on
 
 
 def ask_source(source: PolicySource) -> Ask:
@@ -67,18 +66,19 @@ def choose_frames(
                 state=demo.robot[i],
                 instruction=demo.instruction,
             )
-            frames.append(Frame(demo, observation, demo.actions[step:]))
+            frames.append(Frame(observation, demo.actions[step:]))
     chosen = np.sort(rng.permutation(len(frames))[:count])
     return [frames[i] for i in chosen]
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Each (F,). motion: mean over moving dimensions, in standard deviations of the demonstrated
-    actions. gripper: share of the chunk's steps with the wrong sign."""
+    """Open-loop errors, each (F,)."""
 
-    motion: np.ndarray
-    gripper: np.ndarray
+    motion: (
+        np.ndarray
+    )  # mean over moving dimensions, in standard deviations of demonstrated actions
+    gripper: np.ndarray  # share of the chunk's steps with the wrong sign
     moving: int
 
     @property
@@ -89,13 +89,13 @@ class Errors:
 
 @dataclass
 class Answers:
-    """The policy's answers on chosen frames. ask: the policy as configured."""
+    """The policy's answers on chosen frames."""
 
     demos: Demonstrations
     cameras: tuple[str, ...]
     count: int
     seed: int
-    ask: Ask
+    ask: Ask  # the policy as configured
 
     @cached_property
     def frames(self) -> list[Frame]:
@@ -123,7 +123,7 @@ class Answers:
         observations = [change(frame.observation) for frame in self.frames]
         return [chunk.values for chunk in (ask or self.ask)(observations)]
 
-    def errors(self, chunks: list[np.ndarray]) -> "Errors":
+    def errors(self, chunks: list[np.ndarray]) -> Errors:
         """Open-loop errors of chunks."""
         return self._apart(chunks, [frame.target for frame in self.frames])
 
@@ -131,7 +131,7 @@ class Answers:
         """How far chunks are from the configured ones on average, in the same units."""
         return float(self._apart(chunks, self.configured).all.mean())
 
-    def _apart(self, chunks: list[np.ndarray], others: list[np.ndarray]) -> "Errors":
+    def _apart(self, chunks: list[np.ndarray], others: list[np.ndarray]) -> Errors:
         motion, gripper = [], []
         for one, other in zip(chunks, others, strict=True):
             n = min(len(one), len(other))
@@ -141,7 +141,7 @@ class Answers:
         return Errors(np.array(motion), np.array(gripper), self.moving)
 
     @cached_property
-    def idle(self) -> "Errors":
+    def idle(self) -> Errors:
         """Errors of always doing the mean of all demonstrated actions."""
         mean = self.demos.all_actions.mean(0)
         return self.errors([np.tile(mean, (len(c), 1)) for c in self.configured])

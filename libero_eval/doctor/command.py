@@ -18,15 +18,12 @@ from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import save_result
 from invact_vla.data.dataset import DatasetConfig
-from libero_eval.doctor.check import Check
 from libero_eval.doctor.checks import CHECKS
-from libero_eval.doctor.checks.rendering import write
-from libero_eval.doctor.context import DiagnosticContext, DoctorTarget
+from libero_eval.doctor.checks.setup import write_fingerprints
+from libero_eval.doctor.context import DiagnosticContext, DoctorTarget, options_of
 from libero_eval.doctor.demonstrations import NoDemonstrations
-from libero_eval.doctor.finding import Finding, blocked, failed, skipped
+from libero_eval.doctor.finding import Check, Finding, failed, skipped, table
 from libero_eval.doctor.fingerprints import REFERENCES
-from libero_eval.doctor.table import table
-from libero_eval.doctor.training import options_of
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.protocol import DEFAULT_PROTOCOL
 from libero_eval.policies import CheckpointConfig, NoopConfig
@@ -43,9 +40,8 @@ class DoctorConfig:
 
     subject: Path | None = None  # checkpoint, post-training run, rollout .yaml; none: the setup
     out: Path | None = None  # run folder for doctor.json, all findings
-    demos: Path | None = (
-        None  # what it was trained on; none given: as its run says, or two are made
-    )
+    # what it was trained on; none given: as its run says, or two are made
+    demos: Path | None = None
     data: DatasetConfig = field(default_factory=DatasetConfig)  # how `demos` is to be understood
     protocol: str = DEFAULT_PROTOCOL  # of the rollout to come; a rollout config brings its own
     suite: str = ""  # a suite of LIBERO or a folder of own tasks, in place of the protocol's
@@ -56,7 +52,7 @@ class DoctorConfig:
     frames: int = 40  # frames of demonstrations that the policy is asked about
     seconds: float = 40.0  # time for comparing first frames; tasks beyond it are left out
     seed: int = 0  # which frames are chosen
-    write_fingerprints: bool = False  # write down how tasks look here, and run_checks nothing
+    write_fingerprints: bool = False  # write down how tasks look here, and check nothing
 
     def __post_init__(self) -> None:
         unknown = set(self.checks) - {check.name for check in CHECKS}
@@ -72,10 +68,12 @@ def main(config: DoctorConfig) -> int:
     context = DiagnosticContext(subject_of(config))
     started = time.perf_counter()
     if config.write_fingerprints:
-        count = write(context)
+        count = write_fingerprints(context)
         print(f"{count} fingerprints with {context.backend} written to {REFERENCES}")
         return 0
-    run_checks(context, [c for c in CHECKS if not config.checks or c.name in config.checks])
+    checks = [c for c in CHECKS if not config.checks or c.name in config.checks]
+    for check in tqdm(checks, desc="doctor", mininterval=5, leave=False):
+        context.findings[check.name] = ask(check, context)
     context.close()
     seconds = time.perf_counter() - started
     print(table(context.findings, seconds))
@@ -113,35 +111,25 @@ def subject_of(config: DoctorConfig) -> DoctorTarget:
     )  # fmt: skip
 
 
-def run_checks(context: DiagnosticContext, checks: list[Check]) -> None:
-    """Ask every question, in order; the answers go into `context.findings`."""
-    for check in tqdm(checks, desc="doctor", mininterval=5, leave=False):
-        context.findings[check.name] = ask(check, context)
-
-
 def ask(check: Check, context: DiagnosticContext) -> Finding:
     """The answer to one question; what cannot be loaded is a failure that says why."""
     for name in check.needs:
         if name in context.findings and context.findings[name].status in ("fail", "blocked"):
-            return blocked(name)
+            found = f"not asked, for `{name}` failed"
+            return Finding(status="blocked", expected="", found=found)
     try:
-        reason = _not_asked(check, context)
-        return skipped(reason) if reason else check.run(context)
+        why_not = ""
+        if check.of != "setup" and context.subject.policy is None:
+            why_not = "no policy given"
+        elif check.of == "checkpoint" and context.folder is None:
+            why_not = "the policy is no checkpoint folder"
+        elif check.of == "policy" and context.folder is None and context.source.reads_simulator:
+            why_not = "the policy reads the simulator, not observations"
+        return skipped(why_not) if why_not else check.run(context)
     except NoDemonstrations as error:
         return skipped(str(error))
     except UserError as error:
         return failed("it can be examined", "an error, see the advice", str(error))
-
-
-def _not_asked(check: Check, context: DiagnosticContext) -> str:
-    """Why a question does not arise; empty if it does."""
-    if check.of != "setup" and context.subject.policy is None:
-        return "no policy given"
-    if check.of == "checkpoint" and context.folder is None:
-        return "the policy is no checkpoint folder"
-    if check.of == "policy" and context.folder is None and context.source.reads_simulator:
-        return "the policy reads the simulator, not observations"
-    return ""
 
 
 def report(context: DiagnosticContext, config: DoctorConfig, seconds: float) -> dict[str, Any]:

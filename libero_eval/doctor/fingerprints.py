@@ -30,12 +30,11 @@ SHAPE = (len(CAMERA_NAMES), BLOCKS, BLOCKS, 3)
 
 @dataclass(frozen=True)
 class Difference:
-    """Gray levels between two fingerprints. mean: over all; region: 95th percentile; shade: mean
-    with sign, negative where the found one is darker."""
+    """Gray levels between two fingerprints."""
 
-    mean: float
-    region: float
-    shade: float
+    mean: float  # over all
+    region: float  # 95th percentile
+    shade: float  # mean with sign, negative where the found one is darker
 
     @property
     def same(self) -> bool:

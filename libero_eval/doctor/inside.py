@@ -6,17 +6,17 @@ Variants are shallow copies that share the weights.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invact_vla.core.schema import ActionChunk, Observation
+from invact_vla.core.schema import Observation
 from libero_eval.doctor.answers import Ask
 
 if TYPE_CHECKING:
     from invact_vla.data.action_stats import ActionStats
-    from invact_vla.openvla.action_tokens import ActionTokens
     from invact_vla.openvla.inference.policy import OpenVLAPolicy
+    from invact_vla.openvla.vocabulary import ActionTokens
 
 LONGEST_SEARCH = 16  # actions
 MOST = 0.8
@@ -51,8 +51,7 @@ def trained_chunk(policy: "OpenVLAPolicy", observations: Sequence[Observation]) 
         all_logits=True,
     )
     ends = (logits.argmax(-1) == EOS).float().mean(0).cpu().numpy()
-    counts = [n for n in range(1, longest + 1) if ends[n * size] > MOST]
-    return counts[0] if counts else None
+    return next((n for n in range(1, longest + 1) if ends[n * size] > MOST), None)
 
 
 def tokens_of(policy: "OpenVLAPolicy") -> "ActionTokens | None":
@@ -62,33 +61,27 @@ def tokens_of(policy: "OpenVLAPolicy") -> "ActionTokens | None":
     return policy.head.tokens if isinstance(policy.head, TokensHead) else None
 
 
+def _otherwise(policy: "OpenVLAPolicy", **changes: Any) -> Ask:
+    other = copy.copy(policy)
+    vars(other).update(changes)
+    return lambda observations: other.act_batch(list(observations))
+
+
 def with_statistics(policy: "OpenVLAPolicy", stats: "ActionStats") -> Ask:
     """The same policy decoding with other action statistics."""
-    other = copy.copy(policy)
-    other.actions = stats
-    return _ask(other)
+    return _otherwise(policy, actions=stats)
 
 
 def with_cameras(policy: "OpenVLAPolicy", cameras: tuple[str, ...]) -> Ask:
     """The same policy reading other cameras, or the same ones in another order, unturned."""
-    other = copy.copy(policy)
-    other.needs, other.image_rotation = cameras, ("none",) * len(cameras)
-    return _ask(other)
+    return _otherwise(policy, needs=cameras, image_rotation=("none",) * len(cameras))
 
 
 def with_prompt(policy: "OpenVLAPolicy", template: str) -> Ask:
     """The same policy with another text around the instruction."""
-    other = copy.copy(policy)
-    other.sequences = replace(policy.sequences, template=template)
-    other.head = type(policy.head)(policy.pretrained.config, other.sequences)
-    return _ask(other)
-
-
-def _ask(policy: "OpenVLAPolicy") -> Ask:
-    def ask(observations: Sequence[Observation]) -> list[ActionChunk]:
-        return policy.act_batch(list(observations))
-
-    return ask
+    sequences = replace(policy.sequences, template=template)
+    head = type(policy.head)(policy.pretrained.config, sequences)
+    return _otherwise(policy, sequences=sequences, head=head)
 
 
 def same_length(policy: "OpenVLAPolicy", instruction: str, words: Sequence[str]) -> str | None:

@@ -24,7 +24,6 @@ _context: dict[int, Any] = {}  # process id -> GL context
 
 
 def _make_current() -> None:
-    """Make this process's GL context current, creating it at the first call."""
     pid = os.getpid()
     if pid not in _context:
         _context.clear()  # a forked parent's context must not be used, nor freed, here
@@ -55,8 +54,7 @@ class Camera:
         """model: mujoco.MjModel whose scene is rendered."""
         mujoco: Any = importlib.import_module("mujoco")
         _make_current()
-        self._mujoco = mujoco
-        self._model = model
+        self._mujoco, self._model = mujoco, model
         self._scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
         self._options = mujoco.MjvOption()
         self._options.geomgroup[0] = 0  # collision geometry

@@ -74,7 +74,6 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _pickle_of(path: Path) -> bytes:
-    """The one pickle in the archive."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     with zipfile.ZipFile(path) as archive:

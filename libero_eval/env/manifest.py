@@ -9,8 +9,7 @@ from importlib import metadata
 from typing import TypedDict
 
 from invact_vla.core.files import hash_json
-from invact_vla.core.machine import cpu_name
-from invact_vla.core.versions import git_commit
+from invact_vla.core.machine import cpu_name, git_commit
 
 PACKAGES = (
     "torch", "transformers", "timm", "tokenizers", "numpy", "scipy", "mujoco", "robosuite",
@@ -20,12 +19,12 @@ ABSENT = "not installed"
 
 
 class Manifest(TypedDict):
-    """python: version; platform: system and machine; cpu: model; gl: "egl", "osmesa" or "none"."""
+    """The environment of a run."""
 
-    python: str
-    platform: str
-    cpu: str
-    gl: str
+    python: str  # version
+    platform: str  # system and machine
+    cpu: str  # model
+    gl: str  # "egl", "osmesa" or "none"
     packages: dict[str, str]
     git_commit: str
 

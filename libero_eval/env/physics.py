@@ -21,11 +21,8 @@ class Stepper:
     def __init__(self, env: Any) -> None:
         """env: LIBERO's problem environment, with one Panda and the OSC_POSE controller."""
         mujoco: Any = importlib.import_module("mujoco")
-        self._mujoco = mujoco
-        self._env = env
-        self._robot = env.robots[0]
-        self._model = env.sim.model._model
-        self._data = env.sim.data._data
+        self._mujoco, self._env, self._robot = mujoco, env, env.robots[0]
+        self._model, self._data = env.sim.model._model, env.sim.data._data
         self._site = self._robot.eef_site_id
         nv = self._model.nv
         self._jacobians = np.zeros((2, 3, nv))
@@ -56,7 +53,12 @@ class Stepper:
             self._control(controller, action, is_new=substep == 0)
             if substep == SAMPLED_SUBSTEP:
                 kinematics = data.qpos.copy()
-            self._integrate()
+            # `mj_step` after a forward pass at the same positions and velocities
+            m.mj_checkPos(model, data)
+            m.mj_checkVel(model, data)
+            m.mj_forwardSkip(model, data, int(m.mjtStage.mjSTAGE_VEL), 1)
+            m.mj_checkAcc(model, data)
+            m.mj_Euler(model, data)
             if substep == SAMPLED_SUBSTEP:
                 joints = data.qpos.copy()
         del controller.update
@@ -75,15 +77,6 @@ class Stepper:
         control = self._data.ctrl
         control[self._fingers] = self._finger_bias + self._finger_weight * command
         control[self._arm] = np.minimum(np.maximum(torques, self._torque_low), self._torque_high)
-
-    def _integrate(self) -> None:
-        """`mj_step` after a forward pass at the same positions and velocities."""
-        m, model, data = self._mujoco, self._model, self._data
-        m.mj_checkPos(model, data)
-        m.mj_checkVel(model, data)
-        m.mj_forwardSkip(model, data, int(m.mjtStage.mjSTAGE_VEL), 1)
-        m.mj_checkAcc(model, data)
-        m.mj_Euler(model, data)
 
     def _update(self, controller: Any, force: bool) -> None:
         """robosuite's `Controller.update` for the state of the last forward pass."""

@@ -33,24 +33,22 @@ RANGE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Progress:
-    """How near an episode came. satisfied: goal predicates true now, of total; best: the most at
-    once so far; closest_m: smallest distance so far from the gripper to an object of the goal."""
+    """How near an episode came."""
 
-    satisfied: int
+    satisfied: int  # goal predicates true now
     total: int
-    best: int
-    closest_m: float
+    best: int  # the most of them at once so far
+    closest_m: float  # smallest distance so far from the gripper to an object of the goal
 
 
 @dataclass(frozen=True)
 class Readings:
-    """Robot sensors, float64. ee_pos: grip site (3,), m. ee_quat: hand (4,), x y z w. gripper:
-    finger joints (2,), m. joints: arm joints (7,), rad."""
+    """Robot sensors, float64."""
 
-    ee_pos: np.ndarray
-    ee_quat: np.ndarray
-    gripper: np.ndarray
-    joints: np.ndarray
+    ee_pos: np.ndarray  # grip site (3,), m
+    ee_quat: np.ndarray  # hand (4,), x y z w
+    gripper: np.ndarray  # finger joints (2,), m
+    joints: np.ndarray  # arm joints (7,), rad
 
 
 class LiberoSim:

@@ -76,8 +76,6 @@ class _Process(Worker[Any]):
 
 
 class _ProcessPool(WorkerPool[_Process]):
-    """See `ProcessesConfig`."""
-
     noun = "worker process"
     start_s = 1800.0  # large checkpoints load for minutes
 
@@ -116,7 +114,6 @@ class _ProcessPool(WorkerPool[_Process]):
 
 
 def _message(worker: _Process) -> object:
-    """What a worker sent; Lost if it is dead."""
     try:
         if worker.pipe.poll():
             return worker.pipe.recv()

@@ -49,7 +49,6 @@ class RayConfig(ExecutorConfig):
 
 
 def _ray() -> Any:
-    """The module, which may be missing."""
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
@@ -116,8 +115,6 @@ class _Actor(Worker[Any]):
 
 
 class _ActorPool(WorkerPool[_Actor]):
-    """See `RayConfig`."""
-
     noun = "Ray actor"
 
     def __init__(self, config: RayConfig) -> None:

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,29 +108,17 @@ class Attempt:
         return self.part(folder).with_suffix(".json")
 
 
-@dataclass(frozen=True)
-class AttemptFactory:
-    """Makes, in a worker, the function that runs one attempt."""
-
-    config: DemosConfig
-    assets: Path
-    parts: Path
-
-    def __call__(self) -> "OneByOne[Attempt, tuple[Attempt, bool]]":
-        return OneByOne(AttemptRunner(self))
-
-
 class AttemptRunner:
     """Plays attempts and writes their part files, keeping the simulator of the last task."""
 
-    def __init__(self, make: AttemptFactory) -> None:
+    def __init__(self, config: DemosConfig, assets: Path, parts: Path) -> None:
         gl.probe()
-        self._make = make
+        self._config, self._assets, self._parts = config, assets, parts
         self._sim: LiberoSim | None = None
 
     def __call__(self, attempt: Attempt) -> tuple[Attempt, bool]:
         """Returns the attempt, and whether it succeeded."""
-        config, parts = self._make.config, self._make.parts
+        config, parts = self._config, self._parts
         sim = self._simulator(attempt.task_id)
         rng = np.random.default_rng([config.seed, attempt.task_id, attempt.number])
         layout = int(rng.integers(2**31))
@@ -158,9 +147,9 @@ class AttemptRunner:
         if self._sim is None or self._sim.task_id != task_id:
             if self._sim is not None:
                 self._sim.close()
-            config = self._make.config
+            config = self._config
             self._sim = LiberoSim(
-                config.suite, task_id, self._make.assets, image_size=config.image_size,
+                config.suite, task_id, self._assets, image_size=config.image_size,
                 cameras=("agentview", "wrist") if config.wrist else ("agentview",),
             )  # fmt: skip
         return self._sim
@@ -179,9 +168,10 @@ def main(config: DemosConfig) -> Path:
     if run.finished:
         return run.folder
     gl.probe()
-    make = AttemptFactory(config, assets, run.folder / "parts")
+    parts = run.folder / "parts"
     done = {t for t in tasks if _file(config, run.folder, t).exists()}
-    known = {task: _known(config, make.parts, task) for task in tasks if task not in done}
+    known = {task: _known(config, parts, task) for task in tasks if task not in done}
+    make = partial(_runner, config, assets, parts)
     bar = tqdm(total=config.n_per_task * len(tasks), desc="demos", unit="demo")
     bar.update(config.n_per_task * len(done) + sum(sum(k.values()) for k in known.values()))
     for attempt, success in run_all(make, _needed(config, known), config.workers):
@@ -189,15 +179,22 @@ def main(config: DemosConfig) -> Path:
         successes[attempt.number] = success
         bar.update(int(success and sum(successes.values()) <= config.n_per_task))
     bar.close()
-    rows = [_finish_task(config, run.folder, make.parts, task) for task in tasks]
+    rows = [_finish_task(config, run.folder, parts, task) for task in tasks]
     if config.lerobot:
         files = [_file(config, run.folder, task) for task in tasks]
         sets = (open_dataset(DatasetConfig(path=path)) for path in files)
         episodes = (e for demos in sets for e in whole_episodes(demos, config.wrist))
         write_lerobot(run.folder / "lerobot", episodes)
-    shutil.rmtree(make.parts, ignore_errors=True)
+    shutil.rmtree(parts, ignore_errors=True)
     run.finish({"pack": config.assets.name, "tasks": rows})
     return run.folder
+
+
+def _runner(
+    config: DemosConfig, assets: Path, parts: Path
+) -> OneByOne[Attempt, tuple[Attempt, bool]]:
+    """In a worker."""
+    return OneByOne(AttemptRunner(config, assets, parts))
 
 
 def _file(config: DemosConfig, folder: Path, task: int) -> Path:

@@ -53,7 +53,6 @@ class CheckpointConfig(PolicyConfig):
         return f"{describe(resolve_device(self.device))}, {self._dtype()}"
 
     def _dtype(self) -> str:
-        """What `dtype` means on this machine."""
         from invact_vla.training.device import resolve_device, resolve_dtype
 
         dtype = resolve_dtype(self.dtype, resolve_device(self.device))

@@ -29,15 +29,14 @@ class RemoteConfig(PolicyConfig):
     url: ServerUrl = _DEFAULT_URL  # where the server listens: ws://HOST:PORT
     timeout_s: float = 60.0  # longest time a response may take, once it has acted
     first_response_s: float = 300.0  # longest time until its first action: it may load and compile
-    connect_timeout_s: float = 10.0  # longest time a connection may take
     wait_s: float = 0.0  # how long to wait for a server that does not listen yet
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("ws://", "wss://")):
             raise ValueError("url must start with ws:// or wss://")  # it may hold a password
         object.__setattr__(self, "url", ServerUrl(self.url))
-        if min(self.timeout_s, self.first_response_s, self.connect_timeout_s) <= 0:
-            raise ValueError("timeout_s, first_response_s and connect_timeout_s must be positive")
+        if min(self.timeout_s, self.first_response_s) <= 0:
+            raise ValueError("timeout_s and first_response_s must be positive")
         if self.wait_s < 0:
             raise ValueError(f"wait_s must not be negative, got {self.wait_s}")
 
@@ -64,5 +63,5 @@ class RemoteConfig(PolicyConfig):
             from libero_eval.serving.client import Link, RemoteSource
         except ModuleNotFoundError as error:
             raise missing_package(error) from error
-        limits = (self.timeout_s, self.connect_timeout_s, self.first_response_s, self.wait_s)
+        limits = (self.timeout_s, self.first_response_s, self.wait_s)
         return RemoteSource(Link(self.url.with_token(), *limits))

@@ -10,21 +10,21 @@ from invact_vla.stats import Comparison, compare_sequential, detectable_paired, 
 from libero_eval.report.lines import TOTAL, caveats, line
 from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.results.rows import EpisodeRow, by_task
-from libero_eval.results.statistics import compare, outcomes
+from libero_eval.results.statistics import LEVEL, compare, outcomes
 
 DISCORDANT_PAIRS = 6  # the fewest whose split can be significant at alpha = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One line: second against first, in a task or in all. holm_p: p corrected for its table."""
+    """One line: second against first, in a task or in all."""
 
     label: str
     instruction: str
     first_counts: str
     second_counts: str
     comparison: Comparison
-    holm_p: float
+    holm_p: float  # corrected for its table
 
     @property
     def across(self) -> str:
@@ -46,16 +46,11 @@ class Difference:
 
     def cells(self) -> list[str]:
         """For the head of `PolicyComparison.table`."""
+        ps = p_text(self.comparison.p_value, ""), p_text(self.holm_p, "")
+        counts = self.first_counts, self.second_counts
         return [
-            self.across + self.label,
-            self.first_counts,
-            self.second_counts,
-            self.size,
-            self.discordant,
-            p_text(self.comparison.p_value, ""),
-            p_text(self.holm_p, ""),
-            self.instruction,
-        ]
+            self.across + self.label, *counts, self.size, self.discordant, *ps, self.instruction,
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +62,11 @@ class PolicyComparison:
     total: Difference
     tasks: list[Difference]
     only_in_one: list[str]  # tasks that one policy lacks, in words
-    level: float
 
     def table(self) -> list[list[str]]:
         """Head, tasks and total; counts alone where nothing can be significant. Instructions last."""
         first, second = self.first.name, self.second.name
-        size = f"difference (percentage points) [{whole_percent(self.level)}]"
+        size = f"difference (percentage points) [{whole_percent(LEVEL)}]"
         pairs = f"discordant pairs ({second} only : {first} only)"
         head = ["task", first, second, size, pairs, "p", "p (Holm)", "instruction"]
         rows = [head, *(difference.cells() for difference in (*self.tasks, self.total))]
@@ -98,15 +92,24 @@ class _Question(NamedTuple):
 
 
 def compare_policies(
-    policies: Sequence[EvaluatedPolicy], across: bool = False, seed: int = 0, level: float = 0.95
+    policies: Sequence[EvaluatedPolicy], across: bool = False, seed: int = 0
 ) -> list[PolicyComparison]:
     """All policies against the first; p values of the totals are Holm-corrected for their number,
     those of the tasks for the number of tasks."""
 
     def answer(questions: list[_Question]) -> list[Difference]:
-        found = [_compare(question, seed, level, across) for question in questions]
+        found = [_compare(question, seed, across) for question in questions]
         corrected = holm([comparison.p_value for comparison in found])
-        return [_difference(*parts) for parts in zip(questions, found, corrected, strict=True)]
+        differences = []
+        for question, comparison, p in zip(questions, found, corrected, strict=True):
+            ours, theirs = (line(question.label, rows) for rows in question[3:])
+            differences.append(
+                Difference(
+                    label=question.label, instruction=ours.instruction, first_counts=ours.counts,
+                    second_counts=theirs.counts, comparison=comparison, holm_p=p,
+                )
+            )  # fmt: skip
+        return differences
 
     first, *others = policies
     totals = answer([_Question(TOTAL, first, p, first.rows, p.rows) for p in others])
@@ -117,17 +120,16 @@ def compare_policies(
             total=total,
             tasks=answer(_tasks(first, policy)),
             only_in_one=_only_in_one(first, policy),
-            level=level,
         )
         for policy, total in zip(others, totals, strict=True)
     ]
 
 
-def _compare(question: _Question, seed: int, level: float, across: bool) -> Comparison:
+def _compare(question: _Question, seed: int, across: bool) -> Comparison:
     """One comparison; by confidence sequence on the shared episodes if a policy stopped early."""
     _, first, second, ours, theirs = question
     if first.verdict is None and second.verdict is None:
-        return compare(ours, theirs, seed, level, across)
+        return compare(ours, theirs, seed, across)
     a, b = outcomes(ours), outcomes(theirs)
     shared = sorted(a.keys() & b.keys())
     if not shared:
@@ -136,8 +138,8 @@ def _compare(question: _Question, seed: int, level: float, across: bool) -> Comp
             "a paired comparison is valid then; run the same episodes in both"
         )
     kept = [[r for r in rows if r.episode in set(shared)] for rows in (ours, theirs)]
-    differs = compare(kept[0], kept[1], seed, level, across).differs  # refuses errors and settings
-    result = compare_sequential([a[e] for e in shared], [b[e] for e in shared], level)
+    differs = compare(kept[0], kept[1], seed, across).differs  # refuses errors and settings
+    result = compare_sequential([a[e] for e in shared], [b[e] for e in shared], LEVEL)
     return Comparison(**{**vars(result), "differs": differs})
 
 
@@ -145,18 +147,6 @@ def _tasks(first: EvaluatedPolicy, second: EvaluatedPolicy) -> list[_Question]:
     ours, theirs = by_task(first.rows), by_task(second.rows)
     shared = sorted(ours.keys() & theirs.keys())
     return [_Question(str(t[1]), first, second, ours[t], theirs[t]) for t in shared]
-
-
-def _difference(question: _Question, comparison: Comparison, holm_p: float) -> Difference:
-    ours, theirs = (line(question.label, rows) for rows in (question.ours, question.theirs))
-    return Difference(
-        label=question.label,
-        instruction=ours.instruction,
-        first_counts=ours.counts,
-        second_counts=theirs.counts,
-        comparison=comparison,
-        holm_p=holm_p,
-    )
 
 
 def _only_in_one(first: EvaluatedPolicy, second: EvaluatedPolicy) -> list[str]:

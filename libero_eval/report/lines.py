@@ -1,4 +1,4 @@
-"""Numbers of one task, of a whole run, and of how fast it went."""
+"""Numbers of one task, of a whole run, of how fast it went, and how much of its protocol it is."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from invact_vla.core.text_table import percent
 from invact_vla.stats import Interval, Rate, wilson
+from libero_eval.env.protocol import PROTOCOLS
 from libero_eval.env.tasks import instruction
 from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.results.rows import EpisodeRow, by_task
@@ -18,12 +19,7 @@ TOTAL = "all"  # label of the line of all tasks
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A task, or all of them. rate and goals: None while an episode is an error.
-
-    goals_best: share of goal predicates true at once at the best moment, in [0, 1]; goals_satisfied: at
-    the end; both are means over episodes. steps: mean policy steps of the successes, None without
-    any.
-    """
+    """A task, or all of them. rate and goals: None while an episode is an error."""
 
     label: str
     instruction: str
@@ -31,9 +27,10 @@ class Line:
     successes: int
     errors: int
     rate: Rate | None
+    # share of goal predicates true, in [0, 1], means over episodes: at the best moment, at the end
     goals_best: float | None
     goals_satisfied: float | None
-    steps: float | None
+    steps: float | None  # mean policy steps of the successes, None without any
     closest_m: float | None  # median smallest distance of the gripper to an object of the goal
 
     @property
@@ -130,24 +127,23 @@ def throughput_text(policy: EvaluatedPolicy) -> str:
         f"An episode at a time: {speed.episodes_per_hour:.0f} episodes/h, "
         f"{speed.steps_per_s:.1f} steps/s (from the rows' wall_s)."
     )
-    if speed.run_episodes_per_hour is not None:
-        words += (
-            f" The whole run, loading and filming included: {speed.run_episodes_per_hour:.0f} "
-            "episodes/h (from done.json)."
-        )
-    return words
+    whole = speed.run_episodes_per_hour
+    if whole is None:
+        return words
+    return (
+        f"{words} The whole run, loading and filming included: {whole:.0f} episodes/h (from "
+        "done.json)."
+    )
 
 
 def origin(policy: EvaluatedPolicy) -> dict[str, str]:
     """What the run was made with, hashes last."""
-    fields = ("protocol", "pack", "seed", "protocol_hash", "pack_hash", "manifest_hash",
-              "checkpoint_hash")  # fmt: skip
-    return {
-        "assets" if name == "pack" else name.replace("_", " "): ", ".join(
-            sorted({str(getattr(row, name)) for row in policy.rows})
-        )
-        for name in fields
-    }
+    found = {}
+    for name in ("protocol", "pack", "seed", "protocol_hash", "pack_hash", "manifest_hash",
+                 "checkpoint_hash"):  # fmt: skip
+        values = sorted({str(getattr(row, name)) for row in policy.rows})
+        found["assets" if name == "pack" else name.replace("_", " ")] = ", ".join(values)
+    return found
 
 
 def environment(manifest: dict[str, Any]) -> list[tuple[str, str]]:
@@ -185,3 +181,31 @@ def caveats(policy: EvaluatedPolicy) -> list[str]:
             "weighs tasks by them."
         )
     return found
+
+
+def scope_line(policies: Sequence[EvaluatedPolicy]) -> str:
+    """Such as "2 of 10 tasks, 4 of 500 episodes, procedural assets: not comparable with published
+    rates", or "" where every policy ran its whole protocol unchanged on official assets.
+    """
+    scopes = {policy.name: ", ".join(deviations(policy.rows)) for policy in policies}
+    if not any(scopes.values()):
+        return ""
+    words = "; ".join(f"{name}: {text or 'complete'}" for name, text in scopes.items())
+    if len(set(scopes.values())) == 1:
+        words = next(iter(scopes.values()))
+    return f"{words}: not comparable with published rates"
+
+
+def deviations(rows: Sequence[EpisodeRow]) -> list[str]:
+    """In what these episodes are less or other than their protocols, a phrase each."""
+    names = {row.protocol.split(",")[0] for row in rows}
+    known = [PROTOCOLS[name] for name in names if name in PROTOCOLS]
+    if len(known) < len(names):
+        return ["tasks that LIBERO does not have"]
+    sizes = [90 if protocol.suite == "libero_90" else 10 for protocol in known]
+    tasks = len({(row.suite, row.task_id) for row in rows})
+    episodes = sum(size * row.trials for size, row in zip(sizes, known, strict=True))
+    found = [f"{tasks} of {sum(sizes)} tasks"] * (tasks < sum(sizes))
+    found += [f"{len(rows)} of {episodes} episodes"] * (len(rows) < episodes)
+    found += sorted({change for row in rows for change in row.protocol.split(", ")[1:]})
+    return found + [f"{pack} assets" for pack in sorted({r.pack for r in rows} - {"official"})]

@@ -26,6 +26,7 @@ from libero_eval.report.lines import throughput
 from libero_eval.report.policies import read_policy
 
 INIT_STATES = 50  # that LIBERO ships per task
+POWER = 0.8  # chance of seeing the difference if it is there
 LADDER = (50, 100, 200, 500, 1000)
 
 
@@ -36,12 +37,10 @@ class PlanConfig:
     # difference in success: 8pp and 0.08 are the same (8 with a percent sign too)
     detect: str = "8pp"
     base: float = 0.5  # success rate of the policy that is worse, in [0, 1]
-    power: float = 0.8  # chance of seeing the difference if it is there
-    alpha: float = 0.05  # chance of seeing one that is not there
+    alpha: float = 0.05  # chance of seeing a difference that is not there
     agreement: float = 0.7  # share of episodes that both policies end alike; `compare` prints it
     tasks: int = 10  # tasks per suite
     suites: int = 1  # suites that are run
-    policies: int = 2  # policies to run; 1 if the other one is there already
     run: Path | None = None  # a finished rollout, for its episodes per hour
 
     def __post_init__(self) -> None:
@@ -50,10 +49,10 @@ class PlanConfig:
             raise ValueError(
                 f"base {self.base:g} plus {gap:g} must stay in [0, 1]: give the worse policy's rate"
             )
-        if not (0 < self.alpha < 1 and self.alpha < self.power < 1):
-            raise ValueError("need 0 < alpha < power < 1")
-        if self.tasks < 1 or self.suites < 1 or self.policies < 1:
-            raise ValueError("need tasks, suites and policies of at least 1")
+        if not 0 < self.alpha < POWER:
+            raise ValueError(f"need 0 < alpha < {POWER}, got {self.alpha:g}")
+        if self.tasks < 1 or self.suites < 1:
+            raise ValueError("need tasks and suites of at least 1")
         most = 1 - gap
         if not self.least_agreement - 1e-9 <= self.agreement <= most + 1e-9:
             raise ValueError(
@@ -102,7 +101,7 @@ class Need:
 def needs(config: PlanConfig) -> list[Need]:
     """Paired and unpaired, what `compare` runs first."""
     first, second = config.base, config.base + config.gap
-    alpha, target = config.alpha, config.power
+    alpha, target = config.alpha, POWER
 
     def paired(agreement: float) -> Need:
         lost = max(0.0, (1 - agreement - config.gap) / 2)
@@ -125,24 +124,19 @@ def main(config: PlanConfig) -> list[Need]:
     """Print the plan and return it."""
     found = needs(config)
     per_hour = _episodes_per_hour(config.run) if config.run else None
-    print(text(config, found, per_hour))
-    return found
-
-
-def text(config: PlanConfig, found: list[Need], per_hour: float | None) -> str:
-    """The plan for a terminal."""
     head = ["comparison", "episodes", "per task", "episodes in all"] + ["hours"] * bool(per_hour)
     rows = [[need.name, *_costs(config, need.episodes, per_hour)] for need in found]
     chances = [[need.name, *(f"{need.power_of(n):.2f}" for n in LADDER)] for need in found]
     parts = [
         f"To distinguish {percent(config.base)} from {percent(config.base + config.gap)} with a "
-        f"power of {whole_percent(config.power)} at alpha = {config.alpha:g} (two-sided), each "
+        f"power of {whole_percent(POWER)} at alpha = {config.alpha:g} (two-sided), each "
         "policy needs:",
         text_table(head, rows, left=(0,)),
         text_table(["power with episodes per policy", *map(str, LADDER)], chances, left=(0,)),
         *_remarks(config, found, per_hour),
     ]
-    return "\n\n".join(parts)
+    print("\n\n".join(parts))
+    return found
 
 
 def _costs(config: PlanConfig, episodes: int | None, per_hour: float | None) -> list[str]:
@@ -150,7 +144,7 @@ def _costs(config: PlanConfig, episodes: int | None, per_hour: float | None) -> 
     if episodes is None:
         return ["> 20000", "–", "–"] + ["–"] * bool(per_hour)
     per_task = math.ceil(episodes / (config.tasks * config.suites))
-    total = per_task * config.tasks * config.suites * config.policies
+    total = per_task * config.tasks * config.suites * 2  # policies
     hours = [f"{total / per_hour:.1f}"] if per_hour else []
     return [str(episodes), str(per_task), str(total), *hours]
 
@@ -158,8 +152,8 @@ def _costs(config: PlanConfig, episodes: int | None, per_hour: float | None) -> 
 def _remarks(config: PlanConfig, found: list[Need], per_hour: float | None) -> list[str]:
     available = INIT_STATES * config.tasks * config.suites
     power_of = lambda gap: power_fisher(config.base, config.base + gap, available, config.alpha)
-    unpaired = detectable_gap(power_of, 1 - config.base, config.power)
-    paired = detectable_paired(available, 1 - config.agreement, config.power, config.alpha)
+    unpaired = detectable_gap(power_of, 1 - config.base, POWER)
+    paired = detectable_paired(available, 1 - config.agreement, POWER, config.alpha)
     too_few = (found[0].episodes or math.inf) > available
     return [
         f"LIBERO ships {INIT_STATES} init states per task: {available} episodes per policy here. They "

@@ -17,19 +17,15 @@ from libero_eval.rollout.early_stop import STOP_FILE, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedPolicy:
-    """One rollout.
-
-    rows: what the rates are made of; left_out: episodes beyond the last whole round of a run that
-    stopped early. seconds: wall clock of a finished run. manifest: {} where there is none.
-    """
+    """One rollout."""
 
     name: str
     folder: Path
-    rows: list[EpisodeRow]
-    left_out: list[EpisodeRow]
+    rows: list[EpisodeRow]  # what the rates are made of
+    left_out: list[EpisodeRow]  # beyond the last whole round of a run that stopped early
     is_finished: bool
-    seconds: float | None
-    manifest: dict[str, Any]
+    seconds: float | None  # wall clock of a finished run
+    manifest: dict[str, Any]  # {} where there is none
     verdict: Verdict | None
 
     @property
@@ -48,9 +44,8 @@ def read_policy(folder: Path) -> EvaluatedPolicy:
     rows = read_episodes(folder)
     names = sorted({row.policy_name for row in rows})
     if len(names) != 1:
-        what = (
-            "no episode yet" if not names else f"episodes of several policies, {', '.join(names)}"
-        )
+        several = f"episodes of several policies, {', '.join(names)}"
+        what = several if names else "no episode yet"
         raise UserError(f"{folder} holds {what}: expected one finished or running rollout")
     done = _optional_json(folder / "done.json")
     verdict = cast(Verdict | None, _optional_json(folder / STOP_FILE))
@@ -73,10 +68,7 @@ def read_policies(folders: Sequence[Path]) -> list[EvaluatedPolicy]:
     policies = [read_policy(folder) for folder in folders]
     counts = Counter(policy.name for policy in policies)
     renamed = [
-        replace(policy, name=f"{policy.name} ({policy.folder})")
-        if counts[policy.name] > 1
-        else policy
-        for policy in policies
+        p if counts[p.name] == 1 else replace(p, name=f"{p.name} ({p.folder})") for p in policies
     ]
     if len({policy.name for policy in renamed}) < len(renamed):
         raise UserError(f"a run folder is given twice: {', '.join(map(str, folders))}")

@@ -254,7 +254,6 @@ _TYPES = _field_types()
 
 
 def _write(descriptor: int, content: bytes) -> None:
-    """Write all of it and wait until the disk has it."""
     while content:
         content = content[os.write(descriptor, content) :]
     os.fsync(descriptor)

@@ -20,6 +20,7 @@ from invact_vla.stats.differences import (
 from invact_vla.stats.rates import Interval, Rate, wilson
 from libero_eval.results.rows import EpisodeRow
 
+LEVEL = 0.95  # confidence of the intervals
 # fields of a row that must be equal for two policies to be comparable
 SETTINGS = ("protocol", "protocol_hash", "pack", "pack_hash", "manifest_hash", "seed")
 
@@ -28,7 +29,7 @@ class RateRefused(UserError):
     """No success rate can be given for these rows; the message says why."""
 
 
-def rate(rows: Iterable[EpisodeRow], level: float = 0.95, interval: Interval = wilson) -> Rate:
+def rate(rows: Iterable[EpisodeRow], interval: Interval = wilson) -> Rate:
     """The success rate of rows; raises RateRefused if there are none or any of them is an error.
 
     interval: `wilson` for a run whose length was fixed, `sequences.rate_sequence` for one that
@@ -41,7 +42,7 @@ def rate(rows: Iterable[EpisodeRow], level: float = 0.95, interval: Interval = w
     if not rows:
         raise RateRefused("no episodes were run")
     k = sum(row.outcome == "success" for row in rows)
-    low, high = interval(k, len(rows), level)
+    low, high = interval(k, len(rows), LEVEL)
     return Rate(k=k, n=len(rows), low=low, high=high)
 
 
@@ -61,7 +62,6 @@ def compare(
     first: Sequence[EpisodeRow],
     second: Sequence[EpisodeRow],
     seed: int = 0,
-    level: float = 0.95,
     across: bool = False,
 ) -> Comparison:
     """Compare two variants: paired if both ran exactly the same (suite, task, init), else unpaired.
@@ -70,7 +70,7 @@ def compare(
     different protocols, asset packs or environments, unless `across`; what differs is then in the
     result.
     """
-    rate_first, rate_second = rate(first, level), rate(second, level)
+    rate_first, rate_second = rate(first), rate(second)
     differs = tuple(settings_differ(first, second))
     if differs and not across:
         raise UserError(
@@ -84,10 +84,10 @@ def compare(
         episodes = sorted(ours)
         rng = np.random.default_rng([seed, len(episodes)])
         pairs = [ours[e] for e in episodes], [theirs[e] for e in episodes]
-        result = compare_paired(*pairs, rng, level)
+        result = compare_paired(*pairs, rng, LEVEL)
     else:
         counts = rate_first.k, rate_first.n, rate_second.k, rate_second.n
-        result = compare_unpaired(*counts, level)
+        result = compare_unpaired(*counts, LEVEL)
     return Comparison(**{**vars(result), "differs": differs})
 
 
@@ -96,7 +96,6 @@ def compare_means(
     second: Sequence[EpisodeRow],
     value: Callable[[EpisodeRow], float],
     seed: int = 0,
-    level: float = 0.95,
 ) -> MeanDifference:
     """Paired difference of a progress measure, e.g. the share of goals met; bootstrap over pairs.
 
@@ -113,7 +112,7 @@ def compare_means(
     change = np.array([theirs[episode] - ours[episode] for episode in sorted(ours)])
     n = len(change)
     means = resample(change, np.ones(n), range(n), draws=MEAN_RESAMPLES, seed=[seed, n])
-    return MeanDifference(float(change.mean()), *percentile_interval(means, level))
+    return MeanDifference(float(change.mean()), *percentile_interval(means, LEVEL))
 
 
 def settings_differ(first: Iterable[EpisodeRow], second: Iterable[EpisodeRow]) -> list[str]:

@@ -227,7 +227,7 @@ def _run_jobs(
     def error_row(job: Job, reason: str) -> EpisodeRow:
         task = task_name(labels.protocol.suite, job.task_id)
         reason = f"{reason} ({task}, init state {job.init_index})"
-        return labels.error_row(job.task_id, task, job.init_index, reason)
+        return labels.row(job.task_id, task, job.init_index, outcome="error", reason=reason)
 
     queue = JobQueue(iter(jobs) if in_order else jobs)
     left = len(jobs)
@@ -242,8 +242,8 @@ def _run_jobs(
 
 def _check_one_run(log: EpisodeLog, labels: RunLabels) -> None:
     """Refuse to go on with rows that were made with anything else, a newer simulator for one."""
+    candidate = labels.row(0, "", 0, outcome="error", reason="compared with")
     for row in log.rows.values():
-        candidate = labels.error_row(row.task_id, row.task, row.init_index, "compared with")
         for name in ONE_RUN:
             before, now = getattr(row, name), getattr(candidate, name)
             if before != now:

@@ -8,7 +8,7 @@ Three things keep the statement true although the run ended because of what it h
    Episodes that succeed are short and come back first; whoever counts what has come back counts
    too many successes.
 3. After each whole round the interval is one of a confidence sequence, which holds at all rounds
-   together (`invact_vla.stats.sequences`); a Wilson interval that is looked at again and again
+   together (`invact_vla.stats.rates`); a Wilson interval that is looked at again and again
    does not.
 
 Such an interval is about 1.7 times as wide as a fixed one after equally many episodes; what one
@@ -22,9 +22,9 @@ from typing import TypedDict
 
 from invact_vla.core.errors import UserError
 from invact_vla.stats.differences import discordant
-from invact_vla.stats.sequences import difference_sequence, rate_sequence
+from invact_vla.stats.rates import difference_sequence, rate_sequence
 from libero_eval.results.rows import Episode, EpisodeRow, read_episodes
-from libero_eval.results.statistics import RateRefused, outcomes, settings_differ
+from libero_eval.results.statistics import LEVEL, RateRefused, outcomes, settings_differ
 from libero_eval.rollout.episode import Job
 
 STOP_FILE = "early_stop.json"  # in the run folder: the verdict of a run with a rule
@@ -37,32 +37,29 @@ class EarlyStop:
     width: float | None = None  # stop when the interval is at most this wide, 0.1 is 10 points
     baseline: Path | None = None  # finished run folder: stop when the difference from it is not 0
     per_round: int = 5  # init states of each task in a round; the rule looks after each round
-    level: float = 0.95  # confidence of the interval over the whole run, looks included
 
     def __post_init__(self) -> None:
         if self.width is None and self.baseline is None:
             raise ValueError("early_stop: give a width, a baseline, or both")
         if self.width is not None and not 0 < self.width < 2:
             raise ValueError(f"early_stop: width must lie in (0, 2), got {self.width}")
-        if self.per_round < 1 or not 0 < self.level < 1:
-            raise ValueError("early_stop: need per_round >= 1 and 0 < level < 1")
+        if self.per_round < 1:
+            raise ValueError(f"early_stop: per_round must be at least 1, got {self.per_round}")
 
 
 class Verdict(TypedDict):
-    """What a run with a rule says at its end; the content of STOP_FILE.
-
-    estimate, low, high: of the rate, or of the difference from the baseline, over the `counted`
-    episodes: (task, init state) of all whole rounds until the rule was met.
-    """
+    """What a run with a rule says at its end; the content of STOP_FILE."""
 
     stopped: bool
     why: str
     baseline: str | None
-    estimate: float
+    estimate: (
+        float  # of the rate, or of the difference from the baseline, over the counted episodes
+    )
     low: float
     high: float
-    level: float
-    counted: list[tuple[int, int]]
+    level: float  # confidence of the interval over the whole run, looks included
+    counted: list[tuple[int, int]]  # (task, init state) of all whole rounds until the rule was met
 
 
 def rounds_of(jobs: Sequence[Job], per_round: int) -> list[list[Job]]:
@@ -137,12 +134,11 @@ class Stopper:
             estimate=estimate,
             low=low,
             high=high,
-            level=self.rule.level,
+            level=LEVEL,
             counted=[(row.task_id, row.init_index) for row in self._counted],
         )
 
     def _met(self) -> str:
-        """Why the run may end now, or nothing."""
         rule, (_, low, high) = self.rule, self._interval()
         after = f"after {len(self._counted)} episodes"
         if self._baseline is not None and not low <= 0 <= high:
@@ -157,10 +153,10 @@ class Stopper:
         candidate, n = outcomes(self._counted), len(self._counted)
         if self._baseline is None:
             k = sum(candidate.values())
-            return k / n, *rate_sequence(k, n, self.rule.level)
+            return k / n, *rate_sequence(k, n, LEVEL)
         reference = [self._baseline[episode] for episode in candidate]
         losses, wins = discordant(reference, list(candidate.values()))
-        interval = difference_sequence(losses, n - losses - wins, wins, self.rule.level)
+        interval = difference_sequence(losses, n - losses - wins, wins, LEVEL)
         return (wins - losses) / n, *interval
 
 

@@ -47,10 +47,6 @@ class RunLabels:
     pack_hash: str
     manifest_hash: str
 
-    def error_row(self, task_id: int, task: str, init_index: int, reason: str) -> EpisodeRow:
-        """The row of an episode that ended as an error."""
-        return self.row(task_id, task, init_index, outcome="error", reason=reason)
-
     def row(
         self,
         task_id: int,
@@ -157,9 +153,8 @@ class Episode:
         except Exception as error:  # noqa: BLE001
             task = task_name(self._labels.protocol.suite, self.job.task_id)
             where = f"{task}, init state {self.job.init_index}, step {self._steps}"
-            self.row = self._labels.error_row(
-                self.job.task_id, task, self.job.init_index, _reason(error, where)
-            )
+            reason, episode = _reason(error, where), (self.job.task_id, task, self.job.init_index)
+            self.row = self._labels.row(*episode, outcome="error", reason=reason)
             self.is_over = True
 
     def _film(self, is_last: bool = False) -> None:

@@ -41,18 +41,13 @@ class VideoConfig:
 
 
 class EpisodeVideo:
-    """Collects the frames of one episode and writes an mp4 when its outcome is known.
-
-    path: where to. instruction: written above the picture; may be set until then. stride: film
-    every n-th step, so that the video plays n times as fast as the robot moved. size_px: width and
-    height of the picture.
-    """
+    """Collects the frames of one episode and writes an mp4 when its outcome is known."""
 
     def __init__(
         self, path: Path, instruction: str = "", stride: int = 1, size_px: int = 160
     ) -> None:
-        if stride < 1 or size_px < 32 or size_px % 2:
-            raise ValueError(f"need stride >= 1 and an even size_px >= 32: {stride}, {size_px}")
+        """instruction: written above the picture; may be set until the end. The rest: see
+        `VideoConfig`."""
         self.path, self.stride, self.size_px = path, stride, size_px
         self.instruction = instruction
         self._font = ImageFont.load_default(size=FONT_PX)

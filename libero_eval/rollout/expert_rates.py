@@ -77,11 +77,11 @@ def main(config: DemonstrateConfig) -> Path:
     rows = [_task_row(protocol.suite, task, episodes) for task in tasks]
     text = _table(rows, config.assets.name)
     (run.folder / "table.txt").write_text(text)
-    names = ("task_id", "init_index", "steps")
     content = [
-        {name: getattr(row, name) for name in names} | {"success": row.outcome == "success"}
+        {"task_id": row.task_id, "init_index": row.init_index, "steps": row.steps,
+         "success": row.outcome == "success"}
         for row in episodes
-    ]
+    ]  # fmt: skip
     write_json(run.folder / "episodes.json", content)
     run.finish({"pack": config.assets.name, "protocol": protocol.key, "tasks": rows})
     print(text, end="")
@@ -89,7 +89,6 @@ def main(config: DemonstrateConfig) -> Path:
 
 
 def _task_row(suite: str, task: int, episodes: list[EpisodeRow]) -> dict[str, Any]:
-    """Counts of one task; steps are averaged over successes only."""
     rows = [row for row in episodes if row.task_id == task]
     steps = [row.steps for row in rows if row.outcome == "success"]
     low, high = wilson(len(steps), len(rows))

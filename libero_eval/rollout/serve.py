@@ -87,7 +87,6 @@ def local_server(policy: PolicyConfig, **options: Any) -> Iterator[str]:
 
 
 def _url(pipe: Connection) -> str:
-    """The URL, once the server has sent it."""
     if not pipe.poll(START_S):
         raise UserError(f"the policy server was not ready within {START_S:g} s")
     try:
@@ -100,7 +99,6 @@ def _url(pipe: Connection) -> str:
 
 
 def _serve(pipe: Connection, config: ServeConfig) -> None:
-    """The server process."""
     begin_child()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:

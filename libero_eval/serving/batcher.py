@@ -93,7 +93,6 @@ class Batcher:
                     timer.cancel()
 
     def _is_due(self) -> bool:
-        """Whether the waiting requests should go."""
         count = len(self._requests)
         if not count or count >= min(self._max_batch, self._running()):
             return count > 0
@@ -187,6 +186,5 @@ class _PolicyThread:
 
 
 def _settle(future: asyncio.Future[Any], result: object) -> None:
-    """Set the result, unless nobody waits any more."""
     if not future.done():
         future.set_result(result)

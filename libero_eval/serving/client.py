@@ -25,6 +25,7 @@ from libero_eval.serving.responses import ResponseReader, error_of
 from libero_eval.serving.text import one_line, shown
 
 logger = logging.getLogger(__name__)
+CONNECT_S = 10.0  # that a connection may take
 TOO_BIG = 1009  # websocket's close code for a message over the limit
 
 
@@ -35,18 +36,17 @@ class Link:
         self,
         url: str,
         timeout_s: float,
-        connect_timeout_s: float,
         first_response_s: float = 300.0,
         wait_s: float = 0.0,
     ) -> None:
         """Connect. Raises UserError if nobody listens, or if it is not a server of ours.
 
         url: may hold a password. timeout_s: for a response; first_response_s: for each step until the
-        first action has come; connect_timeout_s: for a connection; wait_s: for somebody to listen.
+        first action has come; wait_s: for somebody to listen.
         """
         self.url = ServerUrl(url)
-        self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
-        self._first_response_s, self._wait_s = first_response_s, wait_s
+        self._timeout_s, self._first_response_s = timeout_s, first_response_s
+        self._wait_s = wait_s
         self._has_acted, self._started = False, time.monotonic()
         self._client = uuid.uuid4().hex
         self._ids = itertools.count()
@@ -148,7 +148,7 @@ class Link:
 
     def _connect(self) -> tuple[ClientConnection, Callable[[], None], PolicyCard]:
         """The connection, what closes it, and what the server says of its policy."""
-        listener = dial(self.url, self._connect_timeout_s, self._wait_s)
+        listener = dial(self.url, CONNECT_S, self._wait_s)
         limit = self._timeout_s if self._has_acted else self._first_response_s
         opened = ExitStack()
         hello = {"call": "hello", "version": messages.VERSION, "client": self._client}

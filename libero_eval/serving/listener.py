@@ -97,7 +97,6 @@ class Listener:
         return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
     async def _connection(self, socket: ServerConnection) -> None:
-        """A connection's life."""
         assert isinstance(socket, Connection)
         with suppress(ConnectionClosed):
             name = await self._greeting(socket)
@@ -183,7 +182,6 @@ class _Pending:
 
 
 def _name_of(hello: dict[str, Any]) -> str:
-    """The name in a client's greeting."""
     call, version, name = (hello.get(key) for key in ("call", "version", "client"))
     if not messages.is_whole(version) or version != messages.VERSION:
         raise WireError(

@@ -78,7 +78,6 @@ def serve(
 
 
 def _card(source: PolicySource, name: str, policy_hash: str, max_bytes: int) -> PolicyCard:
-    """What a source's policies are, by one of them."""
     first = source.open(None)
     try:
         return PolicyCard(

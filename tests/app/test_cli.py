@@ -10,7 +10,7 @@ import pytest
 
 from invact_vla.app.cli import COMMANDS, GROUPS, main
 from invact_vla.config.command import parse_config, run
-from invact_vla.config.comments import comment_of
+from invact_vla.config.help import comment_of
 from invact_vla.config.options import options
 from invact_vla.core.errors import UserError
 

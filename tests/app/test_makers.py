@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.app.cli import find_command, main
-from invact_vla.app.makers import command_of, maker_of, makers
+from invact_vla.app.cli import command_of, find_command, main, maker_of, makers
 from tests.paths import REPOSITORY
 from tests.test_layout import CONFIG_COMMANDS, CONFIGS
 

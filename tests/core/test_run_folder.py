@@ -96,7 +96,7 @@ def test_a_foreign_folder_is_not_touched(tmp_path):
 
 HOLDER = """
 import pathlib, sys
-from invact_vla.core.folder_lock import lock_folder
+from invact_vla.core.run_folder import lock_folder
 lock_folder(pathlib.Path(sys.argv[1]), patience_s=0.1)
 """
 

@@ -59,7 +59,7 @@ def stage(folder: Path, size: int = 1, overwrite: bool = False) -> None:
     log = MetricsLog(folder, first, SimpleNamespace(**names), None)
     for step in range(first, STEPS):
         value = hash_json([value, step, size])
-        log.add(step, 0.1, torch.tensor(int(value, 16) / 2.0**64), None, {})
+        log.add(step, 0.1, {"loss": int(value, 16) / 2.0**64, "gradient_norm": None})
         with atomic_folder(point) as temporary:
             (temporary / "value").write_text(value)
             write_json(temporary / "step.json", {"step": step + 1})

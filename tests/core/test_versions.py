@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.core import versions
+from invact_vla.core import machine
 from tests.paths import REPOSITORY
 
-SCRIPT = "from invact_vla.core.versions import git_commit; print(git_commit())"
+SCRIPT = "from invact_vla.core.machine import git_commit; print(git_commit())"
 OWN = '[project]\nname = "invact-vla"\n'
 FOREIGN = '[project]\nname = "their-robot"\n'
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
@@ -28,7 +28,7 @@ def git(folder: Path, *words: str) -> str:
 def copy(folder: Path, pyproject: str | None) -> None:
     """What git_commit needs of the package, in a folder, as an installation or a copy of it."""
     (folder / "invact_vla/core").mkdir(parents=True)
-    for name in ("__init__.py", "core/__init__.py", "core/versions.py"):
+    for name in ("__init__.py", "core/__init__.py", "core/machine.py"):
         shutil.copy(REPOSITORY / "invact_vla" / name, folder / "invact_vla" / name)
     if pyproject is not None:
         (folder / "pyproject.toml").write_text(pyproject)
@@ -113,8 +113,8 @@ def test_no_program_of_the_repository_is_started(tmp_path: Path) -> None:
 
 
 def test_versions_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "RECORDED_PACKAGES", ("numpy", "no-such-package"))
-    assert set(versions.package_versions()) == {"numpy"}
+    monkeypatch.setattr(machine, "RECORDED_PACKAGES", ("numpy", "no-such-package"))
+    assert set(machine.package_versions()) == {"numpy"}
 
 
 def test_without_git_nothing_is_recorded(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from invact_vla.data.readers import open_dataset
 from invact_vla.openvla.checkpoints.checkpoint import fresh, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig
-from invact_vla.openvla.prompt import prompt_of
+from invact_vla.openvla.tokenizer import prompt_of
 from invact_vla.recipes import posttrain
 from invact_vla.recipes.train import Batches
 from invact_vla.training.loop import LoopConfig, fit

@@ -16,27 +16,27 @@ if importlib.util.find_spec("robosuite") is None:
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import ActionChunk, Observation
-from invact_vla.openvla.head_configs import TextHeadConfig
+from invact_vla.openvla.config import TextHeadConfig
 from libero_eval.doctor import answers as answers_module
-from libero_eval.doctor import dataset_demos, fingerprints
+from libero_eval.doctor import demonstrations, fingerprints
 from libero_eval.doctor.answers import Answers, clearly_better
-from libero_eval.doctor.check import Check
 from libero_eval.doctor.checks import CHECKS
-from libero_eval.doctor.checks.actions import loads, tokens
+from libero_eval.doctor.checks.behavior import image, skill, variants, words, wrist
+from libero_eval.doctor.checks.checkpoint import (
+    action_statistics,
+    chunk,
+    loads,
+    prompt,
+    quantiles,
+    tokens,
+    training,
+)
 from libero_eval.doctor.checks.demonstration import conventions, orientation, replay
-from libero_eval.doctor.checks.machine import NEEDS, numbers, versions
-from libero_eval.doctor.checks.prompt import prompt
-from libero_eval.doctor.checks.protocol import cameras, chunk, horizon
-from libero_eval.doctor.checks.rendering import render
-from libero_eval.doctor.checks.senses import image, words, wrist
-from libero_eval.doctor.checks.statistics import action_statistics, quantiles
-from libero_eval.doctor.checks.training import training
-from libero_eval.doctor.checks.variants import skill, variants
+from libero_eval.doctor.checks.setup import NEEDS, cameras, horizon, numbers, render, versions
 from libero_eval.doctor.command import DoctorConfig, ask, main, subject_of
 from libero_eval.doctor.context import DiagnosticContext, DoctorTarget
 from libero_eval.doctor.demonstrations import Demonstration, Demonstrations
-from libero_eval.doctor.finding import Finding, failed, passed
-from libero_eval.doctor.table import table
+from libero_eval.doctor.finding import Check, Finding, failed, passed, table
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.manifest import environment_manifest
 from libero_eval.env.protocol import get_protocol
@@ -216,7 +216,8 @@ def test_references_are_those_of_the_pack(monkeypatch: pytest.MonkeyPatch) -> No
     bright = fingerprints.reference(only, "procedural", backend, "libero_10/9")
     assert bright is not None
     monkeypatch.setattr(
-        "libero_eval.doctor.checks.rendering.reference",
+        fingerprints,
+        "reference",
         lambda *_: (np.clip(bright[0] * 1.2, 0, 255).astype(np.uint8), examined.backend),
     )
     finding = render(examined)
@@ -464,7 +465,7 @@ def test_a_checkpoint_is_judged_by_what_it_was_trained_on(
     run = run_folder(tmp_path / "runs" / "post", Path("demos"), 400)
     read: list[Path] = []
     monkeypatch.setattr(
-        dataset_demos,
+        demonstrations,
         "read_demonstrations",
         lambda p, s, scripted=False: read.append(p) or demos(),
     )

@@ -14,7 +14,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.data.dataset import RobotEpisode
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from libero_eval.doctor.checks.demonstration import conventions, orientation
-from libero_eval.doctor.dataset_demos import read_dataset, read_demonstrations
+from libero_eval.doctor.demonstrations import read_dataset, read_demonstrations
 from libero_eval.env.tasks import task_instruction, task_name
 from tests.libero_eval.test_doctor import context
 from tests.paths import GOLDEN, needs_golden

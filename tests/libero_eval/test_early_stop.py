@@ -9,7 +9,7 @@ from scipy.special import betaln
 
 from invact_vla.core.errors import UserError
 from invact_vla.stats import difference_sequence, rate_sequence, wilson
-from invact_vla.stats.sequences import log_evidence_difference, log_evidence_rate
+from invact_vla.stats.rates import log_evidence_difference, log_evidence_rate
 from libero_eval.results.rows import EPISODES_FILE, EpisodeLog, EpisodeRow
 from libero_eval.results.statistics import RateRefused
 from libero_eval.rollout.early_stop import EarlyStop, Stopper, balanced_order, rounds_of

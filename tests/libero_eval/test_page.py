@@ -13,10 +13,9 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.stats import rate_sequence
 from libero_eval.report import run
-from libero_eval.report.lines import caveats, lines_of, throughput
+from libero_eval.report.lines import caveats, deviations, lines_of, scope_line, throughput
 from libero_eval.report.policies import read_policy
-from libero_eval.report.run_page import min_distance
-from libero_eval.report.scope import deviations, scope_line
+from libero_eval.report.run import min_distance
 from libero_eval.results.rows import EPISODES_FILE, EpisodeLog
 from libero_eval.rollout.episode_video import EpisodeVideo
 from tests.app.report.fixture import rollouts

@@ -27,7 +27,8 @@ def rows_of(
     executor: ExecutorConfig, make: EpisodeRunnerFactory
 ) -> dict[tuple[int, int], EpisodeRow]:
     def error_row(job: Job, reason: str) -> EpisodeRow:
-        return LABELS.error_row(job.task_id, f"task_{job.task_id}", job.init_index, reason)
+        episode = (job.task_id, f"task_{job.task_id}", job.init_index)
+        return LABELS.row(*episode, outcome="error", reason=reason)
 
     rows = list(executor.build().run(make, JobQueue(JOBS), error_row))
     assert len(rows) == len(JOBS)

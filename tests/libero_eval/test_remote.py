@@ -311,7 +311,7 @@ def test_a_server_that_listens_later() -> None:
     thread = threading.Thread(target=start)
     thread.start()
     try:
-        link = Link(url, 5, 5, wait_s=15)
+        link = Link(url, 5, wait_s=15)
         assert link.card.name == "strange"
         link.close()
     finally:
@@ -319,19 +319,20 @@ def test_a_server_that_listens_later() -> None:
         thread.join()
 
 
-def test_a_server_that_greets_late() -> None:
+def test_a_server_that_greets_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection at once, and speaks much later than a connection may take."""
 
     def response(_: dict[str, Any]) -> dict[str, Any]:
         time.sleep(1.0)
         return CARD
 
+    monkeypatch.setattr("libero_eval.serving.client.CONNECT_S", 0.3)
     with strange_server(response) as url:
-        Link(url, 5, 0.3).close()
+        Link(url, 5).close()
         with pytest.raises(
             UserError, match=r"no greeting within 0\.2 s: raise --policy\.first_res"
         ):
-            Link(url, 5, 5, first_response_s=0.2)
+            Link(url, 5, first_response_s=0.2)
 
 
 def test_two_ends_of_a_gripper_are_told_from_libero() -> None:
@@ -541,7 +542,7 @@ CARD = PolicyCard(name="strange", needs=("agentview",), chunk=2).to_message()
 )
 def test_a_strange_card(card: dict[str, Any], message: str) -> None:
     with strange_server(lambda _: {**CARD, **card}) as url, pytest.raises(UserError, match=message):
-        Link(url, 5, 5)
+        Link(url, 5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from invact_vla.data.action_stats import ActionStats
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, fresh, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.prompt import prompt_of
+from invact_vla.openvla.tokenizer import prompt_of
 from tests.paths import REPOSITORY
 
 INSTRUCTIONS = ("put both moka pots on the stove", "pick up the book", "close the drawer now")

@@ -7,11 +7,17 @@ import torch
 
 from invact_vla.app.cli import main as invact
 from invact_vla.core.timing import Ratio, outside, take_turns
-from invact_vla.openvla.bench.action import BenchVlaConfig, main
-from invact_vla.openvla.bench.sides import OFT, make_sides, questions, shared_copy, with_tokens
+from invact_vla.openvla.bench.action import (
+    OFT,
+    BenchVlaConfig,
+    main,
+    make_sides,
+    shared_copy,
+    with_tokens,
+)
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.inference.int8 import has_onednn
-from invact_vla.openvla.random_model import random_model
+from invact_vla.openvla.random_model import random_inputs, random_model
 from tests.openvla.small import debug_config
 from tests.paths import REPOSITORY
 
@@ -40,7 +46,7 @@ def test_all_sides_are_measured_and_written(tmp_path, capsys) -> None:
 def test_the_shape_of_the_answers(tmp_path) -> None:
     config = with_tokens(debug_config(cameras=("agentview", "wrist"), proprio_dim=8, chunk=4))
     model = random_model(config, CPU, torch.float32)
-    asked = questions(config, 9, 2, next(model.parameters()), 0)
+    asked = [random_inputs(model, 1, 9, seed) for seed in (0, 1)]
     sides = make_sides(model, "none", 5)
     answers = {name: side(asked[0]) for name, side in sides.items()}
     assert answers[OFT].shape == (1, 5, 7)

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import Observation
-from invact_vla.openvla.checkpoints import weights as checkpoint
+from invact_vla.openvla.checkpoints import checkpoint
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config
-from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.config import OftHeadConfig
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.model import build_model
 from libero_eval.policies import CheckpointConfig
@@ -38,7 +38,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 def shard(folder: Path) -> list[Path]:
     """Save the folder's weights again as shards, and remove the single file."""
     model = checkpoint.from_pretrained(folder)
-    checkpoint.save_weights(model, folder, 100_000)
+    checkpoint.save_model(model, folder, 100_000)
     return sorted(folder.glob("model-*-of-*.safetensors"))
 
 
@@ -56,7 +56,7 @@ def test_saving_removes_the_files_of_an_earlier_save(folder: Path) -> None:
     pretrained = load_pretrained(folder)
     shard(folder)
     assert not (folder / "model.safetensors").exists()
-    checkpoint.save_weights(pretrained.model, folder)
+    checkpoint.save_model(pretrained.model, folder)
     assert sorted(p.name for p in folder.glob("model*")) == ["model.safetensors"]
     for name in (
         "model.safetensors.index.json",

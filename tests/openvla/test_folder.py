@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.schema import Observation
-from invact_vla.openvla.checkpoints import weights as checkpoint
+from invact_vla.openvla.checkpoints import checkpoint
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
 from invact_vla.openvla.inference.policy import OpenVLAPolicy, select_norm_stats, to_libero_action
 from invact_vla.openvla.processor import ImageProcessor

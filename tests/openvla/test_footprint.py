@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.adapter import attach
 from invact_vla.openvla.adapters.lora import LoraConfig, find_targets
 from invact_vla.openvla.checkpoints.config_file import load_model_config
 from invact_vla.openvla.config import OpenVLAConfig
@@ -118,7 +118,7 @@ def test_the_published_size_costs_what_is_published() -> None:
         assert steps == 6 and 4.0e12 < flops < 4.4e12
     from dataclasses import replace
 
-    from invact_vla.openvla.head_configs import OftHeadConfig
+    from invact_vla.openvla.config import OftHeadConfig
 
     config = config_named("7b")
     for cameras, proprio, low, high in ((1, 0, 4.8, 5.1), (2, 8, 8.7, 9.0)):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invact_vla.core.schema import Observation
-from invact_vla.openvla.bench.sides import Question, allowed_ids, plain_generate
+from invact_vla.openvla.bench.action import plain_generate
 from invact_vla.openvla.config import OpenVLAConfig
 from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
@@ -51,8 +51,8 @@ def test_equals_generate(text: dict[str, object], constrained: bool) -> None:
     generate = plain_generate(model)
     for seed in range(3):
         ids, images = prompts(1, 9, seed), pixels(1, config, seed)
-        theirs = generate(Question(ids, images, None))
-        ours, logits = greedy_decode(model, ids, 7, images, allowed=allowed_ids(model))
+        theirs = generate({"input_ids": ids, "pixel_values": images})
+        ours, logits = greedy_decode(model, ids, 7, images, allowed=model.config.allowed_ids)
         assert torch.equal(ours, theirs)
         assert logits.shape == (1, 7, 256 if constrained else 448)
 

@@ -11,21 +11,24 @@ from safetensors.torch import load_file, save_file
 
 from invact_vla.core.errors import UserError
 from invact_vla.openvla import images
-from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.adapter import attach
 from invact_vla.openvla.adapters.lora import LoraConfig, merge
 from invact_vla.openvla.checkpoints import verify
-from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
+from invact_vla.openvla.checkpoints.checkpoint import (
+    load_pretrained,
+    load_weights,
+    published_name,
+    save_pretrained,
+)
 from invact_vla.openvla.checkpoints.config_file import (
     config_from_json,
     config_to_json,
     load_model_config,
     with_latent_tokens,
 )
-from invact_vla.openvla.checkpoints.weights import load_weights, published_name
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.processor import ImageProcessor
-from invact_vla.openvla.prompt import SequenceBuilder, prompt_of
-from invact_vla.openvla.tokenizer import load_tokenizer
+from invact_vla.openvla.tokenizer import SequenceBuilder, load_tokenizer, prompt_of
 from tests.openvla.small import pixels
 from tests.paths import GOLDEN, REPOSITORY, needs_golden
 

@@ -9,22 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
-from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.checkpoints.checkpoint import (
     VLACheckpoint,
     load_pretrained,
     save_pretrained,
 )
 from invact_vla.openvla.checkpoints.config_file import config_from_json, config_to_json
-from invact_vla.openvla.head_configs import (
+from invact_vla.openvla.config import (
     HeadConfig,
     OftHeadConfig,
     TextHeadConfig,
     TokensHeadConfig,
 )
-from invact_vla.openvla.heads import action_head
-from invact_vla.openvla.heads.head import ActionHead
+from invact_vla.openvla.heads import ActionHead, action_head
 from invact_vla.openvla.heads.text import TextHead
+from invact_vla.openvla.vocabulary import ActionTokens
 from tests.openvla.small import INSTRUCTIONS, debug_config, pixels, tiny
 
 HEADS = {

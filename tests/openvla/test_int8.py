@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from invact_vla.core.errors import UserError
-from invact_vla.openvla.bench.sides import shared_copy
-from invact_vla.openvla.checkpoints.weights import save_model
+from invact_vla.openvla.bench.action import shared_copy
+from invact_vla.openvla.checkpoints.checkpoint import save_model
 from invact_vla.openvla.inference import int8
 from invact_vla.openvla.inference.generate import greedy_decode
 from invact_vla.openvla.inference.int8 import Int8Linear, quantize_model, quantize_rows, zero_point

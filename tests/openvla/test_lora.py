@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from invact_vla.core.errors import UserError
 from invact_vla.openvla.adapters import merge as merge_command
-from invact_vla.openvla.adapters.adapter import load_adapter, load_on_base, save_adapter
-from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.adapter import attach, load_adapter, load_on_base, save_adapter
 from invact_vla.openvla.adapters.lora import (
     FULL,
     LoraConfig,
@@ -23,7 +22,6 @@ from invact_vla.openvla.adapters.lora import (
     has_adapters,
     is_adapter_weight,
     merge,
-    probe_batch,
 )
 from invact_vla.openvla.checkpoints.checkpoint import (
     VLACheckpoint,
@@ -31,9 +29,10 @@ from invact_vla.openvla.checkpoints.checkpoint import (
     save_pretrained,
 )
 from invact_vla.openvla.checkpoints.config_file import load_model_config
-from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.config import OftHeadConfig
 from invact_vla.openvla.heads.tokens import TokensHead
 from invact_vla.openvla.model import IGNORED, OpenVLA
+from invact_vla.openvla.random_model import random_inputs
 from invact_vla.training.loop import LoopConfig, fit
 from tests.openvla.small import debug_config, pixels, tiny, with_statistics
 from tests.paths import GOLDEN, REPOSITORY, needs_golden
@@ -60,7 +59,7 @@ def adapted(config: LoraConfig = SMALL, pretrained: VLACheckpoint | None = None)
 
 @torch.no_grad()
 def logits(model: OpenVLA) -> torch.Tensor:
-    return model.eval()(**probe_batch(model, seed=5)).logits
+    return model.eval()(**random_inputs(model, 2, 12, seed=5)).logits
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_only_adapters_get_gradients_and_all_of_them_do(targets: str) -> None:
         if "lora_B" in name:
             torch.nn.init.ones_(parameter)
         assert not is_adapter_weight(name) or parameter.dtype == torch.float32
-    model(**probe_batch(model)).logits.sum().backward()
+    model(**random_inputs(model, 2, 12)).logits.sum().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
         assert is_adapter_weight(name) or not parameter.requires_grad, name
@@ -109,7 +108,7 @@ def test_only_adapters_get_gradients_and_all_of_them_do(targets: str) -> None:
 
 def test_adapters_stay_in_fp32_on_a_bf16_base() -> None:
     model = attach(tiny().model.bfloat16(), SMALL)
-    model(**probe_batch(model)).logits.float().sum().backward()
+    model(**random_inputs(model, 2, 12)).logits.float().sum().backward()
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert trained and all(p.dtype == p.grad.dtype == torch.float32 for p in trained.values())
 
@@ -187,7 +186,7 @@ def test_stock_peft_reads_our_folder(folders: tuple) -> None:
     base, adapter, expected = folders
     model = peft.PeftModel.from_pretrained(load_pretrained(base).model, str(adapter))
     with torch.no_grad():
-        found = model.eval()(**probe_batch(load_pretrained(base).model, seed=5)).logits
+        found = model.eval()(**random_inputs(load_pretrained(base).model, 2, 12, seed=5)).logits
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -208,7 +207,9 @@ def test_adapters_of_stock_peft_load(folders: tuple, tmp_path: Path, options: di
     wrapped = peft.get_peft_model(stock, settings)
     wrapped.save_pretrained(str(tmp_path / "stock"))
     with torch.no_grad():
-        expected = wrapped.eval()(**probe_batch(load_pretrained(base).model, seed=5)).logits
+        expected = wrapped.eval()(
+            **random_inputs(load_pretrained(base).model, 2, 12, seed=5)
+        ).logits
     loaded = load_on_base(base, tmp_path / "stock")
     torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(logits(merge(loaded)), expected, atol=1e-4, rtol=0)

@@ -5,11 +5,10 @@ import torch
 from torch import nn
 
 from invact_vla.core.errors import UserError
-from invact_vla.openvla.bench.sides import shared_copy
-from invact_vla.openvla.checkpoints.weights import save_model
+from invact_vla.openvla.bench.action import shared_copy
+from invact_vla.openvla.checkpoints.checkpoint import save_model
 from invact_vla.openvla.inference.generate import greedy_decode
-from invact_vla.openvla.inference.int8 import quantize_model
-from invact_vla.openvla.inference.packed import PackedLinear, can_pack
+from invact_vla.openvla.inference.int8 import PackedLinear, can_pack, quantize_model
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.random_model import random_model
 from tests.openvla.small import debug_config, pixels, tiny_folder

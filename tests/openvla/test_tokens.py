@@ -6,11 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
-from invact_vla.openvla.action_tokens import ActionTokens
 from invact_vla.openvla.checkpoints.config_file import with_latent_tokens
-from invact_vla.openvla.latent_tokens import LatentTokens
-from invact_vla.openvla.prompt import SequenceBuilder, collate, prompt_of
-from invact_vla.openvla.tokenizer import EOS, Tokenizer, load_tokenizer, train_tokenizer
+from invact_vla.openvla.tokenizer import (
+    EOS,
+    SequenceBuilder,
+    Tokenizer,
+    collate,
+    load_tokenizer,
+    prompt_of,
+    train_tokenizer,
+)
+from invact_vla.openvla.vocabulary import ActionTokens, LatentTokens
 from tests.openvla.small import INSTRUCTIONS, debug_config
 
 LLAMA = ActionTokens(32000)

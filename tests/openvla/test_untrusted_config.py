@@ -9,7 +9,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained
-from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig, TokensHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, TextHeadConfig, TokensHeadConfig
 from tests.odd_values import ODD_VALUES, changed
 from tests.openvla.small import debug_config, tiny_folder
 

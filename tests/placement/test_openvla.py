@@ -11,10 +11,10 @@ from torch import Tensor
 from invact_vla.core.schema import Observation
 from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
-from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.head_configs import (
+from invact_vla.openvla.config import (
     HeadConfig,
     OftHeadConfig,
+    OpenVLAConfig,
     TextHeadConfig,
     TokensHeadConfig,
 )

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from invact_vla.data.dataset import EpisodeInfo, EpisodeNumbers, RobotDataset
-from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.adapter import attach
 from invact_vla.openvla.adapters.lora import LoraConfig
-from invact_vla.openvla.head_configs import OftHeadConfig, TokensHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, TokensHeadConfig
 from invact_vla.openvla.heads import action_head
-from invact_vla.openvla.inference.as_policy import as_policy
-from invact_vla.recipes.latent_examples import LatentExamples
-from invact_vla.recipes.robot_examples import RobotExamples
+from invact_vla.openvla.inference.policy import as_policy
+from invact_vla.recipes.posttrain import RobotExamples
+from invact_vla.recipes.pretrain import LatentExamples
 from tests.fake_cuda import CUDA, fake_cuda
 from tests.openvla.small import INSTRUCTIONS, debug_config
 from tests.placement.test_openvla import HEADS, config_of, inputs, on_gpu

@@ -15,14 +15,12 @@ from invact_vla.app.cli import main as cli
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.core.schema import Observation
-from invact_vla.openvla.adapters.adapter import load_on_base, save_adapter
-from invact_vla.openvla.adapters.attach import attach
+from invact_vla.openvla.adapters.adapter import attach, load_on_base, save_adapter
 from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.checkpoints import verify
-from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
+from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, load_weights, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config
-from invact_vla.openvla.checkpoints.weights import load_weights
-from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, TextHeadConfig
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.recipes import export, pretrain
 from invact_vla.recipes.export import ExportConfig

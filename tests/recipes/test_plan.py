@@ -9,12 +9,12 @@ import pytest
 
 from invact_vla.app.cli import main as cli
 from invact_vla.core.errors import UserError
+from invact_vla.core.machine import MACHINES
 from invact_vla.openvla.adapters.lora import LoraConfig
+from invact_vla.openvla.config import OftHeadConfig
 from invact_vla.openvla.footprint import Footprint
-from invact_vla.openvla.head_configs import OftHeadConfig
 from invact_vla.recipes import plan
 from invact_vla.recipes.plan import StagePlan, VLAPlanConfig, plan_stage, planned_config
-from invact_vla.training.machines import MACHINES
 from tests.openvla.small import tiny_folder
 from tests.paths import REPOSITORY
 

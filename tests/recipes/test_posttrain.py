@@ -19,7 +19,7 @@ from invact_vla.data.frame_cache import FrameCache
 from invact_vla.data.readers import open_dataset
 from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained
-from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig, TokensHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, TextHeadConfig, TokensHeadConfig
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.recipes import export, posttrain, train
 from invact_vla.recipes.export import ExportConfig

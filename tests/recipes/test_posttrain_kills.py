@@ -11,7 +11,7 @@ import pytest
 
 from invact_vla.core.files import read_json
 from invact_vla.openvla.adapters.lora import LoraConfig
-from invact_vla.openvla.head_configs import OftHeadConfig, TextHeadConfig, TokensHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, TextHeadConfig, TokensHeadConfig
 from invact_vla.recipes import posttrain
 from invact_vla.recipes.train import Batches
 from tests.latent_actions.encoder.test_distributed import rows

@@ -10,14 +10,12 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json, write_json
 from invact_vla.core.schema import Observation
-from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
+from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, load_weights, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config, with_latent_tokens
-from invact_vla.openvla.checkpoints.weights import load_weights
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
-from invact_vla.openvla.latent_tokens import give_latent_tokens
+from invact_vla.openvla.vocabulary import give_latent_tokens
 from invact_vla.recipes import posttrain, pretrain
-from invact_vla.recipes.latent_examples import LatentExamples, most_frequent_codes
-from invact_vla.recipes.pretrain import PretrainConfig
+from invact_vla.recipes.pretrain import LatentExamples, PretrainConfig, most_frequent_codes
 from invact_vla.recipes.train import Batches
 from invact_vla.training import sampling
 from invact_vla.training.distributed import RankInfo

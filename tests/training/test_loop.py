@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from invact_vla.core.errors import UserError
-from invact_vla.training.loop import LoopConfig, fit, learning_rate_at
-from invact_vla.training.optimizers import parameter_groups
+from invact_vla.training.loop import LoopConfig, fit, learning_rate_at, parameter_groups
 
 
 def batch_at(step: int) -> torch.Tensor:

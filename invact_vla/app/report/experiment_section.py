@@ -16,7 +16,7 @@ from invact_vla.html.render import Html
 from libero_eval.report.comparison import compare_policies
 from libero_eval.report.lines import TOTAL, Line, lines_of
 from libero_eval.report.policies import EvaluatedPolicy, read_policy
-from libero_eval.report.run_page import error_rows
+from libero_eval.report.run import error_rows
 from libero_eval.results import statistics
 
 Policies = Mapping[str, EvaluatedPolicy]

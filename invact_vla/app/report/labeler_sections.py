@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.app.report.inputs import ReportInputs, SampleClip
-from invact_vla.app.report.reading import pictures_of, read_optional_json
+from invact_vla.app.report.inputs import (
+    ReportInputs,
+    SampleClip,
+    pictures_of,
+    read_optional_json,
+)
 from invact_vla.core.errors import UserError
 from invact_vla.data.label_store import LabelStore, find_videos, read_labels
 from invact_vla.data.video.frames import decode_frames
@@ -121,34 +125,30 @@ def pick_samples(labels: Mapping[str, Path], videos: Path, count: int) -> tuple[
     function of the stores alone.
     """
     stores = {name: read_labels(path) for name, path in labels.items()}
-    tables = {
-        name: {
-            (path, int(frame), int(end)): (text, tuple(int(c) for c in codes))
-            for path, frame, end, text, codes in zip(
-                s.path, s.frame, s.frame_end, s.text, s.labels.codes, strict=True
-            )
-        }
+    pairs = {
+        name: list(zip(s.path, s.frame.tolist(), s.frame_end.tolist(), strict=True))
         for name, s in stores.items()
     }
-    if not tables:
+    if not stores:
         return ()
-    common = set.intersection(*(set(rows) for rows in tables.values()))
+    common = set.intersection(*map(set, pairs.values()))
     if not common:
         raise UserError(f"label stores {sorted(labels)} have no pair in common")
-    by_text: dict[str, tuple[str, int, int]] = {}
-    for key in sorted(common):
-        by_text.setdefault(next(iter(tables.values()))[key][0], key)
-    texts = sorted(by_text)
-    chosen = texts[:: max(1, len(texts) // count)][:count]
-    shown = [by_text[text][0] for text in chosen]
-    found = find_videos(next(iter(stores.values())), videos, shown)
+    name, first = next(iter(stores.items()))
+    texts = dict(zip(pairs[name], first.text, strict=True))
+    by_text = {texts[pair]: pair for pair in sorted(common, reverse=True)}  # the first one of each
+    chosen = [by_text[text] for text in sorted(by_text)[:: max(1, len(by_text) // count)][:count]]
+    found = find_videos(first, videos, [path for path, _, _ in chosen])
+    codes = {
+        name: dict(zip(pairs[name], stores[name].labels.codes, strict=True)) for name in stores
+    }
     return tuple(
         SampleClip(
-            text=text,
-            video=found[by_text[text][0]],
-            frame=by_text[text][1],
-            frame_end=by_text[text][2],
-            codes={name: rows[by_text[text]][1] for name, rows in tables.items()},
+            text=texts[pair],
+            video=found[pair[0]],
+            frame=pair[1],
+            frame_end=pair[2],
+            codes={name: tuple(rows[pair].tolist()) for name, rows in codes.items()},
         )
-        for text in chosen
+        for pair in chosen
     )

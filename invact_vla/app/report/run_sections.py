@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from invact_vla.app.report.inputs import ReportInputs
-from invact_vla.app.report.reading import curve, read_metrics, read_optional_json
+from invact_vla.app.report.inputs import ReportInputs, curve, read_metrics, read_optional_json
 from invact_vla.core.limits import inside, read_text
 from invact_vla.html import media
 from invact_vla.html.charts import line_chart
 from libero_eval.env.tasks import instruction
 from libero_eval.report.lines import environment, origin
 from libero_eval.report.policies import EvaluatedPolicy
-from libero_eval.report.run_page import Tile, min_distance
+from libero_eval.report.run import Tile, min_distance
 from libero_eval.results.rows import EpisodeRow
 from libero_eval.rollout.command import find_video
 

@@ -17,28 +17,37 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import atomic_folder, read_json, write_json
+from invact_vla.core.files import atomic_folder, read_json, read_object, write_json
 from invact_vla.core.limits import some
 from invact_vla.openvla.adapters.lora import (
     FULL,
     PEFT_NAME,
     PUBLISHED,
+    LoraConfig,
     base_hash,
+    find_targets,
     has_adapters,
     inject,
-    layer_names,
-    published_targets,
+    layers_of,
+    never_run,
     refuse_second,
     targets_of,
 )
-from invact_vla.openvla.attention import AttentionImpl
-from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint
+from invact_vla.openvla.checkpoints.checkpoint import (
+    VLACheckpoint,
+    from_pretrained,
+    is_adapter_weight,
+    published_name,
+)
 from invact_vla.openvla.checkpoints.config_file import config_to_json, read_config, read_config_file
-from invact_vla.openvla.checkpoints.folder import ADAPTER_CONFIG, checkpoint_folder
-from invact_vla.openvla.checkpoints.weights import from_pretrained, published_name
-from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.checkpoints.folder import ADAPTER_CONFIG, adapter_folder, checkpoint_folder
 from invact_vla.openvla.model import OpenVLA
-from invact_vla.untrusted.torch_files import read_safetensors, read_tensors
+from invact_vla.untrusted.torch_files import (
+    differences,
+    read_safetensors,
+    read_tensors,
+    without_prefix,
+)
 
 WEIGHTS, OLD_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 FULL_WEIGHTS, SIDECAR = "full_modules.safetensors", "invact_adapter.json"
@@ -57,6 +66,23 @@ _UNSUPPORTED = {
     "alora_invocation_tokens": "adapters that act from a token on",
     "use_qalora": "quantized adapters",
 }
+
+
+def attach(model: OpenVLA, config: LoraConfig, seed: int = 0) -> OpenVLA:
+    """Freeze `model` and put fp32 adapters into it, in place; A is random by `seed`, B zero, so that
+    outputs stay what they were. What `FULL` names goes on being trained."""
+    if config.adapter is not None:
+        load_adapter(model, adapter_folder(config.adapter), config.dropout)
+    else:
+        settings = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout,
+                    "init_lora_weights": "gaussian"}  # fmt: skip
+        inject(model, find_targets(model, config), settings, seed)
+    unused = {id(p) for module in never_run(model) for p in module.parameters()}
+    for name, parameter in model.named_parameters():
+        trained = is_adapter_weight(name) or name.startswith(FULL)
+        parameter.requires_grad_(trained and id(parameter) not in unused)
+    model.constant = frozenset(n for n, p in model.named_parameters() if not p.requires_grad)
+    return model
 
 
 def save_adapter(pretrained: VLACheckpoint, folder: Path, base: Path | None = None) -> None:
@@ -106,71 +132,57 @@ def load_adapter(model: OpenVLA, folder: Path, dropout: float = 0.0) -> OpenVLA:
     return model
 
 
-def load_on_base(base: Path, adapter: Path, attention: AttentionImpl = "auto") -> OpenVLA:
-    """The model of a base folder in fp32 with an adapter attached, in eval mode."""
+def load_on_base(base: Path, adapter: Path) -> OpenVLA:
+    """The model of a base folder in fp32 with an adapter attached, in eval mode. Its config is what the
+    adapter was saved with, or the base's with the action statistics that lie beside the adapter."""
     base, full = checkpoint_folder(base), Path(adapter) / FULL_WEIGHTS
-    extra = read_safetensors(full) if full.is_file() else None
-    model = from_pretrained(base, attention, config=config_on(base, adapter), extra=extra)
-    return load_adapter(model, adapter).eval()
-
-
-def config_on(base: Path, adapter: Path) -> OpenVLAConfig:
-    """The config of a base with an adapter: what the adapter was saved with, or the base's with the
-    action statistics that lie beside the adapter."""
     if (adapter / "config.json").is_file():
-        return read_config_file(adapter)
-    config = read_config(base)
-    if (adapter / STATISTICS).is_file():
-        config = replace(config, norm_stats=read_json(adapter / STATISTICS))
-    return config
+        config = read_config_file(adapter)
+    else:
+        config = read_config(base)
+        if (adapter / STATISTICS).is_file():
+            config = replace(config, norm_stats=read_json(adapter / STATISTICS))
+    extra = read_safetensors(full) if full.is_file() else None
+    return load_adapter(from_pretrained(base, config=config, extra=extra), adapter).eval()
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(
-        {n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path, {"format": "pt"}
-    )
+    plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
+    save_file(plain, path, {"format": "pt"})
 
 
 def _adapter_config(model: OpenVLA, base: Path | None) -> dict[str, Any]:
     """adapter_config.json with the fields that peft 0.11.1 knows, and no others: it refuses those."""
-    attached: Any = model.peft_config  # peft puts it there
-    config = attached[PEFT_NAME]
+    config = model.peft_config[PEFT_NAME]  # type: ignore[index]  # peft puts it there
     targets = sorted(config.target_modules)
-    if set(targets) == set(published_targets(model)):
+    if set(targets) == set(targets_of(model, PUBLISHED)):
         targets = sorted(PUBLISHED)
+    same = (
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "rank_pattern",
+        "alpha_pattern",
+        "use_dora",
+        "use_rslora",
+    )
+    unset = ("task_type", "layers_to_transform", "modules_to_save", "revision")
+    library = {"base_model_class": "OpenVLAForActionPrediction",
+               "parent_library": "prismatic.extern.hf.modeling_prismatic"}  # fmt: skip
     return {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": "" if base is None else str(base),
-        "auto_mapping": {
-            "base_model_class": "OpenVLAForActionPrediction",
-            "parent_library": "prismatic.extern.hf.modeling_prismatic",
-        },
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_lora_weights": "gaussian",
-        "layers_to_transform": None,
-        "modules_to_save": None,
-        "revision": None,
-        "r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
-        "rank_pattern": dict(config.rank_pattern),
-        "alpha_pattern": dict(config.alpha_pattern),
-        "target_modules": targets,
-        "use_dora": config.use_dora,
-        "use_rslora": config.use_rslora,
-    }
+        **{name: getattr(config, name) for name in same}, **dict.fromkeys(unset),
+        "peft_type": "LORA", "base_model_name_or_path": "" if base is None else str(base),
+        "auto_mapping": library, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
+        "init_lora_weights": "gaussian", "target_modules": targets,
+    }  # fmt: skip
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     """The fields of adapter_config.json that say what its weights mean; target_modules among them."""
     path = folder / ADAPTER_CONFIG
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("peft_type") != "LORA":
-        kind = value.get("peft_type") if isinstance(value, dict) else type(value).__name__
-        raise UserError(f"{path}: expected peft_type LORA, got {kind}")
+    value = read_object(path)
+    if value.get("peft_type") != "LORA":
+        raise UserError(f"{path}: expected peft_type LORA, got {value.get('peft_type')}")
     for name, what in _UNSUPPORTED.items():
         if value.get(name):
             raise UserError(f"{path}: {name} ({what}) is not supported: give a plain LoRA adapter")
@@ -184,28 +196,23 @@ def _settings(folder: Path) -> dict[str, Any]:
     if not isinstance(value.get("r"), int) or value["r"] < 1:
         raise UserError(f"{path}: expected a rank r of at least 1, got {value.get('r')!r}")
     kept = {name: value[name] for name in _MEANING if value.get(name) is not None}
-    selects = any(
-        value.get(n) for n in ("layers_to_transform", "layers_pattern", "exclude_modules")
-    )
+    selects = any(map(value.get, ("layers_to_transform", "layers_pattern", "exclude_modules")))
     targets = None if selects else value.get("target_modules")
     return {"r": value["r"], **kept, "target_modules": targets}
 
 
 def _adapter_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors under peft's names without prefix: `<module>.lora_A.weight`."""
-    if (folder / WEIGHTS).is_file() or not (folder / OLD_WEIGHTS).is_file():
-        weights = read_safetensors(folder / WEIGHTS)
-    else:
-        weights = read_tensors(folder / OLD_WEIGHTS)
-    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    is_old = (folder / OLD_WEIGHTS).is_file() and not (folder / WEIGHTS).is_file()
+    read, name = (read_tensors, OLD_WEIGHTS) if is_old else (read_safetensors, WEIGHTS)
+    weights = without_prefix(read(folder / name))
     return {n.removeprefix(_PREFIX).replace(f".{PEFT_NAME}.", "."): t for n, t in weights.items()}
 
 
 def _recorded_hash(folder: Path) -> str | None:
     if not (folder / SIDECAR).is_file():
         return None
-    value = read_json(folder / SIDECAR)
-    base = value.get("base") if isinstance(value, dict) else None
+    base = read_object(folder / SIDECAR).get("base")
     if not isinstance(base, dict) or not isinstance(base.get("hash"), str):
         raise UserError(f"{folder / SIDECAR}: expected an object with the hash of the base")
     return base["hash"]
@@ -230,7 +237,9 @@ def _without_base_copies(
             own[name] = tensor
         elif base is None:
             unknown.append(name)
-        elif base.shape != tensor.shape or not _same_but_rounding(base, tensor):
+        elif base.shape != tensor.shape or not torch.allclose(
+            base.float().cpu(), tensor.float(), rtol=2**-7, atol=1e-6
+        ):
             other.append(name)
     if unknown:
         raise UserError(f"{folder}: unexpected tensors in the adapter: {some(sorted(unknown))}")
@@ -246,14 +255,9 @@ def _without_base_copies(
     return own
 
 
-def _same_but_rounding(one: Tensor, other: Tensor) -> bool:
-    one, other = one.float().cpu(), other.float()
-    return torch.allclose(one, other, rtol=2**-7, atol=1e-6)
-
-
 def _check_modules(modules: list[str], targets: Any, model: OpenVLA, folder: Path) -> None:
     """Every module of the adapter is in the model; every target of its config is in the adapter."""
-    known = set(layer_names(model))
+    known = {name for name, _ in layers_of(model)}
     strange = [name for name in modules if name not in known]
     if strange:
         raise UserError(
@@ -271,30 +275,15 @@ def _check_modules(modules: list[str], targets: Any, model: OpenVLA, folder: Pat
 
 def _fill(model: OpenVLA, weights: dict[str, Tensor], folder: Path) -> None:
     """Copy the adapters' tensors into the model, strictly."""
-    expected = {}
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            expected[name.replace(f".{PEFT_NAME}", "")] = parameter
+    state = {n: p for n, p in model.named_parameters() if is_adapter_weight(n)}
     dora = "lora_magnitude_vector"  # written without `.weight`
     found = {f"{n}.weight" if n.endswith(dora) else n: t for n, t in weights.items()}
-    _copy(expected, found, folder)
+    _copy({n.replace(f".{PEFT_NAME}", ""): p for n, p in state.items()}, found, folder)
 
 
 @torch.no_grad()
-def _copy(expected: dict[str, Tensor], found: dict[str, Tensor], source: Path) -> None:
-    problems = []
-    for what, names in (
-        ("missing", expected.keys() - found),
-        ("unexpected", found.keys() - expected),
-    ):
-        if names:
-            problems.append(f"{len(names)} {what} key(s): {some(sorted(names))}")
-    problems += [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(target.shape)}"
-        for name, target in expected.items()
-        if name in found and found[name].shape != target.shape
-    ]
-    if problems:
-        raise UserError(f"{source} does not fit this base: {some(problems)}")
-    for name, target in expected.items():
+def _copy(targets: dict[str, Tensor], found: dict[str, Tensor], source: Path) -> None:
+    if wrong := differences(found, {name: target.shape for name, target in targets.items()}):
+        raise UserError(f"{source} does not fit this base: {wrong}")
+    for name, target in targets.items():
         target.copy_(found[name])

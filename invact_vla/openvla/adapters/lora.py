@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import some
-from invact_vla.openvla.checkpoints.weights import is_adapter_weight, published_name
-from invact_vla.openvla.config import OpenVLAConfig
+from invact_vla.openvla.checkpoints.checkpoint import is_adapter_weight, published_name
 from invact_vla.openvla.model import OpenVLA
+from invact_vla.openvla.random_model import random_inputs
 from invact_vla.openvla.vision_backbones import unused_modules
 
 # what "all-linear" of peft 0.11.1 means for OpenVLA, lm_head and patch embeddings included
@@ -62,8 +62,7 @@ def inject(model: OpenVLA, targets: list[str], settings: dict[str, Any], seed: i
     import peft
 
     refuse_second(model)
-    tied = model.config.text_config.tie_word_embeddings
-    if tied and "language_model.lm_head" in targets:
+    if model.config.text_config.tie_word_embeddings and "language_model.lm_head" in targets:
         raise UserError(
             "lm_head of this model is its embedding (tie_word_embeddings) and cannot have an adapter: "
             "choose targets without lm_head, such as `sane`"
@@ -81,51 +80,35 @@ def inject(model: OpenVLA, targets: list[str], settings: dict[str, Any], seed: i
 
 def find_targets(model: OpenVLA, config: LoraConfig) -> list[str]:
     """Full names of the modules that the config puts adapters on. UserError for a name without one."""
-    names = layer_names(model)
     if config.modules:
+        names = [name for name, _ in layers_of(model)]
         for wanted in config.modules:
             if not any(_fits(name, wanted) for name in names):
                 ends = sorted({name.rsplit(".", 1)[-1] for name in names})
                 near = difflib.get_close_matches(wanted, [*names, *ends], 3)
-                hint = (
-                    f": did you mean {' or '.join(near)}" if near else f": there are {some(ends)}"
-                )
-                raise UserError(f"LoRA target {wanted!r} is no linear layer of this model{hint}")
+                hint = f"did you mean {' or '.join(near)}" if near else f"there are {some(ends)}"
+                raise UserError(f"LoRA target {wanted!r} is no linear layer of this model: {hint}")
         return targets_of(model, config.modules)
     if config.targets == "published":
-        return published_targets(model)
-    unused = {id(m) for module in never_run(model) for m in module.modules()}
-    return [
-        name
-        for name, module in _layers(model)
-        if isinstance(module, nn.Linear)
-        and id(module) not in unused
-        and name != "language_model.lm_head"
-    ]
-
-
-def published_targets(model: OpenVLA) -> list[str]:
-    """Full names of the layers that published fine-tunes have adapters on."""
-    return targets_of(model, PUBLISHED)
+        return targets_of(model, PUBLISHED)
+    left_out = {id(m) for module in never_run(model) for m in module.modules()}
+    left_out.add(id(model.language_model.lm_head))
+    layers = layers_of(model)
+    return [n for n, m in layers if isinstance(m, nn.Linear) and id(m) not in left_out]
 
 
 def targets_of(model: OpenVLA, ends: Iterable[str]) -> list[str]:
     """Full names of the layers whose name, or the end of it, is among `ends`: how peft reads a list
     of targets."""
-    return [name for name, _ in _layers(model) if any(_fits(name, end) for end in ends)]
-
-
-def layer_names(model: OpenVLA) -> list[str]:
-    """Full names of all layers that can have an adapter."""
-    return [name for name, _ in _layers(model)]
+    return [name for name, _ in layers_of(model) if any(_fits(name, end) for end in ends)]
 
 
 def _fits(name: str, wanted: str) -> bool:
     return name == wanted or name.endswith(f".{wanted}")
 
 
-def _layers(model: OpenVLA) -> Iterator[tuple[str, nn.Module]]:
-    """Layers of the published model that can have an adapter, or have one."""
+def layers_of(model: OpenVLA) -> Iterator[tuple[str, nn.Module]]:
+    """(full name, layer) of the published model that can have an adapter, or has one."""
     for name, module in model.named_modules():
         mine = is_adapter_weight(name) or name.startswith(FULL)
         if isinstance(module, nn.Linear | nn.Conv2d) and not mine:
@@ -133,6 +116,7 @@ def _layers(model: OpenVLA) -> Iterator[tuple[str, nn.Module]]:
 
 
 def never_run(model: OpenVLA) -> list[nn.Module]:
+    """Modules of the towers whose weights change nothing."""
     return [m for tower in model.vision_backbone.towers for m in unused_modules(tower)]
 
 
@@ -163,30 +147,38 @@ def base_hash(model: OpenVLA) -> str:
     return digest.hexdigest()[:16]
 
 
-def merge(model: OpenVLA, batch: dict[str, Tensor] | None = None) -> OpenVLA:
+def merge(model: OpenVLA) -> OpenVLA:
     """Add the adapters to the weights, in place, and take them out of the model.
 
-    Sums are made in fp32 and rounded once, to each weight's own dtype. Logits on `batch` (arguments of
-    the model; random ones by default) before and after must agree but for that rounding: if they do
-    not, a UserError, and the model must not be used.
+    Sums are made in fp32 and rounded once, to each weight's own dtype. Logits of random inputs before
+    and after must agree but for that rounding: if they do not, a UserError, and the model must not be
+    used.
     """
     from peft.tuners.lora import LoraLayer
 
     if not has_adapters(model):
         raise UserError("this model has no adapters to merge")
-    batch = probe_batch(model) if batch is None else batch
+    batch = random_inputs(model, 2, 12)
     before = _logits(model, batch)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):
-            parent = model.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], _merged(name, layer))
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, _merged(name, layer))
     if hasattr(model, "peft_config"):
         del model.peft_config
     model.requires_grad_(True)
     model.constant = frozenset()
     for module in never_run(model):
         module.requires_grad_(False)
-    _check_merge(before, _logits(model, batch), next(model.language_model.parameters()).dtype)
+    dtype, after = next(model.language_model.parameters()).dtype, _logits(model, batch)
+    error, largest = (before - after).abs().max().item(), before.abs().max().item()
+    allowed = _TOLERANCE.get(dtype, 1e-4) * max(1.0, largest)
+    if not error <= allowed:  # also NaN
+        raise UserError(
+            f"merging the adapter changed the logits by {error:.2g} (largest logit {largest:.3g}, "
+            f"allowed {allowed:.2g} in {str(dtype).removeprefix('torch.')}): merge in float32, and "
+            "check that the adapter holds finite numbers"
+        )
     return model
 
 
@@ -202,17 +194,6 @@ def _merged(name: str, layer: Any) -> nn.Module:
     return base.to(dtype)
 
 
-def _check_merge(before: Tensor, after: Tensor, dtype: torch.dtype) -> None:
-    error, largest = (before - after).abs().max().item(), before.abs().max().item()
-    allowed = _TOLERANCE.get(dtype, 1e-4) * max(1.0, largest)
-    if not error <= allowed:  # also NaN
-        raise UserError(
-            f"merging the adapter changed the logits by {error:.2g} (largest logit {largest:.3g}, "
-            f"allowed {allowed:.2g} in {str(dtype).removeprefix('torch.')}): merge in float32, and "
-            "check that the adapter holds finite numbers"
-        )
-
-
 @torch.no_grad()
 def _logits(model: OpenVLA, batch: dict[str, Tensor]) -> Tensor:
     training = model.training
@@ -220,21 +201,3 @@ def _logits(model: OpenVLA, batch: dict[str, Tensor]) -> Tensor:
     logits = model(**batch).logits.float()
     model.train(training)
     return logits
-
-
-def probe_batch(
-    model: OpenVLA, seed: int = 0, count: int = 2, length: int = 12
-) -> dict[str, Tensor]:
-    """Random texts and images for one forward pass of `model`."""
-    config: OpenVLAConfig = model.config
-    weight = next(model.vision_backbone.parameters())
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, config.vocab_size, (count, length), generator=generator)
-    ids[:, 0] = 1
-    channels, size = 3 * config.n_towers * len(config.invact.cameras), config.image_size
-    pixels = torch.randn(count, channels, size, size, generator=generator)
-    batch = {"input_ids": ids, "pixel_values": pixels.to(weight.dtype)}
-    if config.invact.proprio_dim:
-        state = torch.rand(count, config.invact.proprio_dim, generator=generator) * 2 - 1
-        batch["proprio"] = state.to(weight.dtype)
-    return {name: tensor.to(weight.device) for name, tensor in batch.items()}

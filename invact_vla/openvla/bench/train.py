@@ -25,14 +25,14 @@ from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, take_turns
 from invact_vla.openvla import vision_backbones
 from invact_vla.openvla.checkpoints.config_file import load_model_config
-from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, OpenVLAConfig
 from invact_vla.openvla.model import OpenVLA, build_model
-from invact_vla.training.device import resolve_device
-from invact_vla.training.optimizers import build_optimizer
+from invact_vla.openvla.random_model import random_inputs
+from invact_vla.training.device import place, resolve_device
+from invact_vla.training.loop import build_optimizer
 
 PLAIN, OURS = "plain", "ours"
-PROMPT_IDS = 27  # length of a prompt
+PROMPT_IDS, THREADS = 27, 1  # length of a prompt; torch threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,12 @@ class BenchTrainConfig:
     batch_size: int = 32  # samples per step
     chunk: int = 8  # actions of a sample, a learned slot each
     rounds: int = 10  # steps of each side; one more warms up
-    threads: int = 1  # torch threads
     seed: int = 0  # of weights and samples
     out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.chunk, self.rounds, self.threads) < 1:
-            raise ValueError("need batch_size, chunk, rounds, threads >= 1")
+        if min(self.batch_size, self.chunk, self.rounds) < 1:
+            raise ValueError("need batch_size, chunk, rounds >= 1")
 
 
 def main(config: BenchTrainConfig) -> int:
@@ -70,13 +69,13 @@ def main(config: BenchTrainConfig) -> int:
 
 def measure(config: BenchTrainConfig) -> dict[str, Any]:
     """All numbers, as they are written."""
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(THREADS)
     device = resolve_device(config.device)
     model_config = with_head(load_model_config(config.model), config.chunk)
     ours = build_model(model_config, config.seed).to(device).train()
     plain = OpenVLA(model_config, "sdpa").to(device).train()
     plain.load_state_dict(copy.deepcopy(ours.state_dict()))
-    batch = samples(model_config, config, device)
+    batch = samples(ours, config)
     losses: dict[str, list[float]] = {PLAIN: [], OURS: []}
     sides = {
         PLAIN: stepper(plain, batch, losses[PLAIN], _convolutions),
@@ -86,48 +85,32 @@ def measure(config: BenchTrainConfig) -> dict[str, Any]:
     clock = {name: timing.clock for name, timing in timings.items()}
     pairs = zip(losses[PLAIN], losses[OURS], strict=True)
     return {
-        "model": str(config.model),
-        "parameters": sum(p.numel() for p in ours.parameters()),
-        "batch_size": config.batch_size,
-        "rounds": config.rounds,
-        "threads": config.threads,
-        "name": device_name(device),
-        "torch": torch.__version__,
-        "seconds": clock,
+        "model": str(config.model), "parameters": sum(p.numel() for p in ours.parameters()),
+        "batch_size": config.batch_size, "rounds": config.rounds, "threads": THREADS,
+        "name": device_name(device), "torch": torch.__version__, "seconds": clock,
         "samples_per_s": {n: config.batch_size / median(v) for n, v in clock.items()},
         "faster": asdict(Ratio.of(clock[OURS], clock[PLAIN])),
         "loss_difference": max(abs(a - b) for a, b in pairs),
-    }
+    }  # fmt: skip
 
 
 def with_head(config: OpenVLAConfig, chunk: int) -> OpenVLAConfig:
     """The model as the OFT recipe trains it."""
-    head = OftHeadConfig(slots_per_action=1, learned_slots=True)
-    own = replace(
-        config.invact, head=head, chunk=chunk, proprio_dim=8, cameras=("agentview", "wrist")
-    )
+    head, cameras = OftHeadConfig(slots_per_action=1, learned_slots=True), ("agentview", "wrist")
+    own = replace(config.invact, head=head, chunk=chunk, proprio_dim=8, cameras=cameras)
     return replace(config, invact=own)
 
 
-def samples(
-    config: OpenVLAConfig, bench: BenchTrainConfig, device: torch.device
-) -> dict[str, Tensor]:
+def samples(model: OpenVLA, config: BenchTrainConfig) -> dict[str, Tensor]:
     """A batch of random samples: the model's keyword arguments."""
-    rng = torch.Generator().manual_seed(bench.seed)
-    count, length = bench.batch_size, PROMPT_IDS + config.slots + 1
-    channels = 3 * config.n_towers * len(config.invact.cameras)
-    size, own = config.image_size, config.invact
-    ids = torch.randint(3, config.vocab_size, (count, length), generator=rng)
-    ids[:, 0] = 1
-    batch = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "pixel_values": torch.randn(count, channels, size, size, generator=rng),
-        "proprio": torch.randn(count, own.proprio_dim, generator=rng),
-        "slots": (PROMPT_IDS + torch.arange(config.slots)).repeat(count, 1),
-        "actions": torch.rand(count, own.chunk, own.action_dim, generator=rng) * 2 - 1,
-    }
-    return {name: value.to(device) for name, value in batch.items()}
+    own, slots, count = model.config.invact, model.config.slots, config.batch_size
+    batch = random_inputs(model, count, PROMPT_IDS + slots + 1, config.seed)
+    rng = torch.Generator().manual_seed(config.seed)
+    actions = torch.rand(count, own.chunk, own.action_dim, generator=rng) * 2 - 1
+    places = (PROMPT_IDS + torch.arange(slots)).repeat(count, 1)
+    mask = torch.ones_like(batch["input_ids"])
+    more = place({"attention_mask": mask, "slots": places, "actions": actions}, model.device)
+    return batch | more
 
 
 def stepper(

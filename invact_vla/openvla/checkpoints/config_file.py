@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import read_json
+from invact_vla.core.files import read_json, read_object
 from invact_vla.core.limits import short, some
 from invact_vla.openvla.checkpoints.folder import checkpoint_folder
 from invact_vla.openvla.checkpoints.oft_files import oft_config
@@ -69,17 +69,15 @@ def read_config(folder: Path) -> OpenVLAConfig:
 
 def read_config_file(folder: Path) -> OpenVLAConfig:
     """`read_config` of a folder that may hold anything else, such as an adapter."""
-    value = read_json(folder / "config.json")
-    if not isinstance(value, dict):
-        raise UserError(f"{folder / 'config.json'}: expected an object, got {type(value).__name__}")
+    value = read_object(folder / "config.json")
     if value.get("model_type", "openvla") not in _MODEL_TYPES:
         kind = short(repr(value["model_type"]))
         raise UserError(f"{folder} is a {kind} checkpoint, not an OpenVLA (model_type 'openvla')")
     if not value.get("towers") and (folder / "towers.json").is_file():
-        description = read_json(folder / "towers.json")
-        if not isinstance(description, dict) or not isinstance(description.get("towers"), list):
+        towers = read_object(folder / "towers.json").get("towers")
+        if not isinstance(towers, list):
             raise UserError(f"{folder / 'towers.json'}: expected an object with a list `towers`")
-        value = {**value, "towers": description["towers"]}
+        value = {**value, "towers": towers}
     if (folder / "dataset_statistics.json").is_file():
         value = {**value, "norm_stats": read_json(folder / "dataset_statistics.json")}
     config = config_from_json(value, str(folder / "config.json"))
@@ -97,7 +95,9 @@ def config_from_json(value: dict[str, Any], source: str) -> OpenVLAConfig:
         count = 2 if plain["use_fused_vision_backbone"] else 1  # further towers are never looked at
         plain["timm_model_ids"] = plain.get("timm_model_ids", [])[:count]
         plain["towers"] = [_tower(tower) for tower in plain.get("towers", [])[:count]]
-        plain["text_config"] = _language(plain.get("text_config", {}))
+        text = plain.get("text_config", {})  # transformers 5 writes the angles as rope_parameters
+        known = (*_LLAMA_FIELDS, "rope_parameters")
+        plain["text_config"] = {k: v for k, v in text.items() if k in known and v is not None}
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise UserError(f"{source}: {short(error)}") from error
     return decode_config(OpenVLAConfig, plain, source)
@@ -142,21 +142,13 @@ def with_latent_tokens(
 def _tower(value: dict[str, Any]) -> dict[str, Any]:
     """A tower as it stands in JSON: further arguments of the VisionTransformer beside the others, and
     sizes that may be pairs."""
-    known = {f.name for f in fields(TowerConfig)} - {"options"}
-    options = {**value.get("options", {}), **{k: v for k, v in value.items() if k not in known}}
-    options.pop("options", None)
+    known = {f.name for f in fields(TowerConfig)}
     plain = {k: v for k, v in value.items() if k in known}
+    more = {k: v for k, v in value.items() if k not in known}
     for name in ("img_size", "patch_size"):
         if isinstance(plain.get(name), list):
             sides = set(plain[name])
             if len(sides) != 1:
                 raise ValueError(f"tower {name} must be square, got {short(str(plain[name]))}")
             plain[name] = sides.pop()
-    return {**plain, "options": options}
-
-
-def _language(value: dict[str, Any]) -> dict[str, Any]:
-    """What of a text_config means something here; transformers 5 writes the angles as
-    rope_parameters."""
-    known = (*_LLAMA_FIELDS, "rope_parameters")
-    return {k: v for k, v in value.items() if k in known and v is not None}
+    return {**plain, "options": {**value.get("options", {}), **more}}

@@ -29,40 +29,29 @@ def checkpoint_folder(path: Path) -> Path:
     """The checkpoint folder that a path means: itself, or `model/` inside a run folder.
 
     UserError if nothing lies there, or if it is another kind of folder than an OpenVLA's."""
-    folder = _resolve(Path(path))
-    refuse_foreign(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder} holds neither config.json nor {MODEL}/config.json: give a checkpoint folder, or "
-            "the run that made one"
-        )
-    return folder
-
-
-def _resolve(path: Path) -> Path:
+    path = Path(path)
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
-        hub = (
-            ""
-            if path.exists() or path.is_absolute() or len(path.parts) != 2
-            else (f" (a name on the hub is fetched with `hf download {path} --local-dir FOLDER`)")
-        )
+        if not path.exists() and not path.is_absolute() and len(path.parts) == 2:
+            what += f" (a name on the hub is fetched with `hf download {path} --local-dir FOLDER`)"
         raise UserError(
-            f"no checkpoint folder {path}: it {what}{hub}; expected a folder with config.json and "
+            f"no checkpoint folder {path}: it {what}; expected a folder with config.json and "
             f"safetensors, or a run folder that holds {MODEL}/"
         )
-    inside = path / MODEL
-    if (path / "config.json").is_file():
-        return path
-    if (inside / "config.json").is_file():
-        return inside
-    if is_adapter(path / ADAPTER):
+    places = [place for place in (path, path / MODEL) if (place / "config.json").is_file()]
+    if not places and is_adapter(path / ADAPTER):
         _refuse_adapter(path / ADAPTER)
-    if (path / "provenance.json").is_file():
+    if not places and (path / "provenance.json").is_file():
         raise UserError(
             f"the run {path} holds no {MODEL}/: run its stage to the end, or give another run"
         )
-    return path
+    refuse_foreign(places[0] if places else path)
+    if not places:
+        raise UserError(
+            f"{path} holds neither config.json nor {MODEL}/config.json: give a checkpoint folder, or "
+            "the run that made one"
+        )
+    return places[0]
 
 
 def adapter_folder(path: Path) -> Path:
@@ -83,7 +72,6 @@ def is_adapter(folder: Path) -> bool:
 
 def refuse_foreign(folder: Path) -> None:
     """UserError if more or less than an OpenVLA lies in `folder`: it says what, and what to do."""
-    folder = Path(folder)
     if (folder / ADAPTER_CONFIG).is_file():
         _refuse_adapter(folder)
     for pattern, what in _OFT_VARIANTS.items():

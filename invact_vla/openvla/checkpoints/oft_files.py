@@ -14,10 +14,9 @@ from pathlib import Path
 from torch import Tensor
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.limits import inside
+from invact_vla.core.limits import inside, some
 from invact_vla.openvla.checkpoints.folder import OFT_FILES
-from invact_vla.openvla.config import OpenVLAConfig
-from invact_vla.openvla.head_configs import OftHeadConfig
+from invact_vla.openvla.config import OftHeadConfig, OpenVLAConfig
 from invact_vla.untrusted.torch_files import read_tensors
 
 PARTS = ("action_head", "proprio_projector")  # modules of OpenVLA, and how the files' names start
@@ -34,10 +33,9 @@ def oft_files(folder: Path) -> dict[str, Path]:
     for part, pattern in zip(PARTS, OFT_FILES, strict=True):
         paths = sorted(Path(folder).glob(pattern))
         if len(paths) > 1:
-            names = ", ".join(path.name for path in paths)
             raise UserError(
-                f"{folder} holds {len(paths)} files of {part} ({names}): keep the one that was saved "
-                "with these weights"
+                f"{folder} holds {len(paths)} files of {part} ({some(p.name for p in paths)}): keep "
+                "the one that was saved with these weights"
             )
         if paths:
             found[part] = inside(folder, paths[0].name)
@@ -64,10 +62,9 @@ def oft_config(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:
 
     Without a head (the discrete variant) the slots are read as action ids.
     """
-    weights = read_oft(folder)
-    if not weights:
+    shapes = {name: tuple(tensor.shape) for name, tensor in read_oft(folder).items()}
+    if not shapes:
         return config
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     own, width = config.invact, config.text_config.hidden_size
     action_dim = shapes[_LAST][0] if _LAST in shapes else own.action_dim
     proprio_dim = shapes[_STATE][1] if _STATE in shapes else 0
@@ -79,16 +76,12 @@ def oft_config(config: OpenVLAConfig, folder: Path) -> OpenVLAConfig:
             f"{_FIRST.removeprefix('action_head.')} is {shapes.get(_FIRST)}, expected "
             f"{(width, action_dim * width)}"
         )
-    head = OftHeadConfig(output="l1" if has_head else "tokens", blocks=len(blocks))
-    cameras = ("agentview", "wrist") if proprio_dim else ("agentview",)
-    chunk = _chunk(action_dim, list(config.norm_stats))
-    changes = {"head": head, "action_dim": action_dim, "proprio_dim": proprio_dim}
-    own = replace(own, **changes, cameras=cameras, chunk=chunk)
+    chunk = _CHUNKS.get(action_dim, _CHUNK)
+    if config.norm_stats and all("bridge" in name for name in config.norm_stats):
+        chunk = _BRIDGE_CHUNK
+    own = replace(
+        own, chunk=chunk, action_dim=action_dim, proprio_dim=proprio_dim,
+        head=OftHeadConfig(output="l1" if has_head else "tokens", blocks=len(blocks)),
+        cameras=("agentview", "wrist") if proprio_dim else ("agentview",),
+    )  # fmt: skip
     return replace(config, invact=own)
-
-
-def _chunk(action_dim: int, names: list[str]) -> int:
-    """Actions per call, as the public code has them for a robot."""
-    if names and all("bridge" in name for name in names):
-        return _BRIDGE_CHUNK
-    return _CHUNKS.get(action_dim, _CHUNK)

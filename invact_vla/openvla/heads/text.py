@@ -5,18 +5,15 @@ the pieces that numbers are made of, so that every answer can be read; a number 
 to it, and numbers that are missing mean the middle of the range.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor, nn
 
-from invact_vla.openvla.heads.head import ActionHead
+from invact_vla.openvla.heads import ActionHead, LossAndMetrics
 from invact_vla.openvla.model import OpenVLA
 from invact_vla.openvla.tokenizer import EOS
-
-logger = logging.getLogger(__name__)
 
 
 class TextHead(ActionHead):
@@ -34,20 +31,15 @@ class TextHead(ActionHead):
 
     def read(self, text: str) -> np.ndarray:
         """Words -> (n, A) in [-1, 1]. What is no number is passed over."""
-        count = self.chunk * self.action_dim
-        numbers = [int(word) for word in text.split() if word.isdigit()][:count]
-        if len(numbers) < count:
-            logger.debug("%d of %d numbers in %r", len(numbers), count, text)
-        values = np.full(count, self.steps / 2.0)
+        values = np.full(self.chunk * self.action_dim, self.steps / 2.0)
+        numbers = [int(word) for word in text.split() if word.isdigit()][: len(values)]
         values[: len(numbers)] = np.minimum(numbers, self.steps)
         return (2.0 * values / self.steps - 1.0).reshape(self.chunk, self.action_dim)
 
     def targets(self, actions: np.ndarray) -> list[int]:
         return self.sequences.tokenizer.encode(self.text(actions))[1:]  # without BOS
 
-    def loss(
-        self, model: nn.Module, batch: Mapping[str, Tensor], step: int = 0
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor], step: int = 0) -> LossAndMetrics:
         out = model(**batch, labels_only=True)
         right = (out.logits.detach().argmax(-1) == out.targets).float()
         return out.loss, {"text_accuracy": right.mean()}
@@ -59,25 +51,14 @@ class TextHead(ActionHead):
         found = {i for number in range(self.steps + 1) for i in encode(f"{number} {number}")[1:]}
         return sorted(found | {EOS})
 
-    @property
-    def _most_ids(self) -> int:
-        """Ids of the longest answer: every digit a piece of its own, and a boundary before it."""
-        return self.chunk * self.action_dim * (len(str(self.steps)) + 1) + 1
-
     def decode(
-        self,
-        model: OpenVLA,
-        instructions: Sequence[str],
-        pixel_values: Tensor | None,
-        proprio: Tensor | None,
+        self, model: OpenVLA, texts: Sequence[str], pixels: Tensor | None, proprio: Tensor | None
     ) -> np.ndarray:
-        count = self._most_ids
-        ids = self.greedy_ids(model, instructions, pixel_values, proprio, count, self._pieces)
-        return np.stack([self.read(self._until_eos(row)) for row in ids.tolist()])
-
-    def _until_eos(self, ids: list[int]) -> str:
-        end = ids.index(EOS) if EOS in ids else len(ids)
-        return self.sequences.tokenizer.decode(ids[:end])
+        # at most: every digit a piece of its own, and a boundary before each number
+        count = self.chunk * self.action_dim * (len(str(self.steps)) + 1) + 1
+        found = self.greedy_ids(model, texts, pixels, proprio, count, self._pieces).tolist()
+        answers = [ids[: ids.index(EOS)] if EOS in ids else ids for ids in found]
+        return np.stack([self.read(self.sequences.tokenizer.decode(ids)) for ids in answers])
 
 
 HEAD = TextHead

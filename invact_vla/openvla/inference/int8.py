@@ -1,4 +1,5 @@
-"""Linear layers with int8 weights on a CPU: half the memory of bfloat16, and less to read per id.
+"""Linear layers with int8 or packed 16-bit weights on a CPU. Int8 is half the memory of bfloat16, and
+less to read per id.
 
 Weights: symmetric, one scale per output channel. Inputs: symmetric, one scale per row, found at run
 time. Products are summed in int32 by oneDNN (AMX or VNNI). Source: LLM.int8 (arxiv.org/abs/2208.07339,
@@ -6,15 +7,13 @@ time. Products are summed in int32 by oneDNN (AMX or VNNI). Source: LLM.int8 (ar
 """
 
 import platform
-from collections.abc import Callable
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
-from invact_vla.openvla.inference.packed import PackedLinear, can_pack
 from invact_vla.openvla.model import OpenVLA
 
 Quantize = Literal["none", "int8"]
@@ -90,32 +89,53 @@ def levels() -> int:
     return 63 if zero_point() else 127
 
 
+class PackedLinear(nn.Module):
+    """A 16-bit nn.Linear whose weights lie in the order in which oneDNN multiplies them, which a plain
+    one reorders at each call; (..., in) -> (..., out) of the layer's dtype, equal bit for bit. For
+    inference, not saved."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach()
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+
+    def _save_to_state_dict(self, *unused: object) -> None:
+        raise UserError("a model with packed weights cannot be saved: load it without a policy")
+
+
+def can_pack(linear: nn.Linear) -> bool:
+    """Whether a layer gains: a 16-bit one on a CPU whose oneDNN multiplies that dtype."""
+    weight = linear.weight
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(weight.dtype)
+    if weight.device.type != "cpu" or name is None or not torch.backends.mkldnn.is_available():
+        return False
+    return bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", bool)())
+
+
 def quantize_model(model: OpenVLA, quantize: Quantize) -> None:
     """Make the layers of an OpenVLA's language model, where nearly all of its weights are, ready for
     inference where they are: Int8Linear in the place of each nn.Linear, or with "none" PackedLinear
     where that is faster. Embedding, norms, heads, projector and towers stay as they are."""
     layers = model.language_model.model.layers
-    if quantize == "none":
-        _replace(layers, lambda linear: PackedLinear(linear) if can_pack(linear) else None)
-        return
-    if quantize != "int8":
+    if quantize not in get_args(Quantize):
         raise UserError(f"unknown quantize {quantize!r}: expected none or int8")
     where = next(layers.parameters()).device.type
-    if where != "cpu":
+    if quantize == "int8" and where != "cpu":
         raise UserError(
             f"quantize int8 is for the CPU, not {where}: use quantize none with dtype bf16"
         )
-    if not has_onednn():
+    if quantize == "int8" and not has_onednn():
         raise UserError("quantize int8 needs a torch with oneDNN on an x86 processor: use none")
-    _replace(layers, Int8Linear)
-
-
-def _replace(layers: nn.Module, make: Callable[[nn.Linear], nn.Module | None]) -> None:
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
-            made = make(child) if type(child) is nn.Linear else None
-            if made is not None:
-                setattr(parent, name, made)
+            if type(child) is nn.Linear and (quantize == "int8" or can_pack(child)):
+                kind = Int8Linear if quantize == "int8" else PackedLinear
+                setattr(parent, name, kind(child))
 
 
 def has_onednn() -> bool:

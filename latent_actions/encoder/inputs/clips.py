@@ -8,7 +8,7 @@ import abc
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 from latent_actions.video.index import SPLITS, build_index
 from latent_actions.video.records import Split, View
 from latent_actions.video.sources import EgoExo4dSource, SourceConfig
-from latent_actions.video.store import FrameStore
+from latent_actions.video.store import FrameStore, wanted_frames
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +42,15 @@ class ClipTable:
     split: tuple[str, ...]  # train | val
     oversample: int = 1  # stored frames for each frame that is read
     best: tuple[bool, ...] = ()  # the best exo camera of its moment; empty: all are alike
+    # float32 (N, T * oversample, 3): where the hand is in each stored frame, in meters, right, forward
+    # and up as the camera is headed; NaN where it is not known; None: hands were not asked for
+    hand: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         names = set(self.__dataclass_fields__) - {"oversample"}
-        sizes = {name: len(getattr(self, name)) for name in sorted(names)}
-        if not self.best:
-            del sizes["best"]
+        columns = {name: getattr(self, name) for name in sorted(names)}
+        optional = {"best": not self.best, "hand": self.hand is None}
+        sizes = {n: len(column) for n, column in columns.items() if not optional.get(n)}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"columns of a clip table differ in length: {sizes}")
 
@@ -64,15 +67,34 @@ class ClipTable:
         part of the span that is at least the share `shortest` of it. So training sees each action
         at many sampling times.
         """
-        stored = np.ascontiguousarray(self.frames[rows])
-        count, total = stored.shape[:2]
+        return self.read_with_hand(rows, rng, shortest)[0]
+
+    def read_with_hand(
+        self, rows: np.ndarray, rng: np.random.Generator | None = None, shortest: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `read`, with the hand's way from the first to the last frame, right, forward and up in
+        meters: float32 (B, 3), NaN where it is not known."""
+        picks = self._picks(len(rows), rng, shortest)
+        frames = self._of(self.frames, rows, picks)
+        if self.hand is None:
+            return frames, np.full((len(rows), 3), np.nan, np.float32)
+        hand = self._of(self.hand, rows, picks[:, [0, -1]])
+        return frames, hand[:, 1] - hand[:, 0]
+
+    def _picks(self, count: int, rng: np.random.Generator | None, shortest: float) -> np.ndarray:
+        """Which of the stored frames are taken, int64 (B, T)."""
+        total = self.frames.shape[1]
         length = total // self.oversample
         places = np.full((count, length), 0.5) if rng is None else rng.random((count, length))
         share = np.ones((count, 1)) if rng is None else rng.uniform(shortest, 1, (count, 1))
         start = np.zeros((count, 1)) if rng is None else rng.random((count, 1)) * (1 - share)
         times = start + share * (np.arange(length) + places) / length
-        picks = np.minimum((times * total).astype(np.int64), total - 1)
-        return stored[np.arange(count)[:, None], picks]
+        return np.minimum((times * total).astype(np.int64), total - 1)
+
+    @staticmethod
+    def _of(column: np.ndarray, rows: np.ndarray, picks: np.ndarray) -> np.ndarray:
+        """Picked frames (B, P) of some rows of a column (N, F, ...): (B, P, ...)."""
+        return np.ascontiguousarray(column[rows])[np.arange(len(rows))[:, None], picks]
 
     def rows_of(self, split: str) -> np.ndarray:
         """Row indices of one split, int64."""
@@ -141,6 +163,7 @@ class VideoClips(ClipData):
     oversample: int = 2  # stored frames for each frame that is read; training draws among them
     decode: Literal["once", "on_the_fly"] = "once"  # into a store on disk, or at every reading
     exo: Literal["random", "best"] = "random"  # exo camera of a moment: random | best (annotators')
+    hands: bool = False  # read where hands are, for loss.displacement (Ego-Exo4D with EgoPose)
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.oversample < 1:
@@ -157,12 +180,19 @@ class VideoClips(ClipData):
             max_skipped=self.source.max_skipped, index=index.report,
             on_the_fly=self.decode == "on_the_fly",
         )  # fmt: skip
-        if self.exo == "random":
-            return table_of(store, self.oversample)
-        best = {record.clip_id for record in index.records if record.best}
-        if not best:
+        best = {record.clip_id for record in index.records if record.best and self.exo == "best"}
+        if not best and self.exo == "best":
             logger.warning("%s names no best exo camera: all are alike", self.source.name)
-        return table_of(store, self.oversample, best)
+        table = table_of(store, self.oversample, best)
+        return replace(table, hand=self._hands(store)) if self.hands else table
+
+    def _hands(self, store: FrameStore) -> np.ndarray:
+        """Where the hand is in each stored frame, float32 (N, F, 3)."""
+        records, count = store.records, store.frames.shape[1]
+        probed = self.source.probe([record.video for record in records])
+        infos = [probed[record.video] for record in records]
+        frames = [wanted_frames(r, i, count) for r, i in zip(records, infos, strict=True)]
+        return self.source.hand_paths(records, frames, [info.fps for info in infos])
 
     def parents(self) -> dict[str, Path]:
         return self.source.parents()

@@ -17,6 +17,7 @@ from latent_actions.labelers.quantizers.scalar import (
     FiniteScalarQuantizerConfig,
     PCAQuantileQuantizerConfig,
 )
+from latent_actions.labelers.quantizers.split import SplitQuantizerConfig
 
 __all__ = [
     "BalancedQuantizerConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "Quantizer",
     "QuantizerConfig",
     "ResidualQuantizerConfig",
+    "SplitQuantizerConfig",
     "TreeQuantizerConfig",
     "allocate",
     "load_quantizer",

@@ -9,14 +9,17 @@ structure of InvAct's published validation list).
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from invact_vla.core.errors import UserError
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
+from latent_actions.video.sources.egoexo4d_poses import hand_paths
 from latent_actions.video.sources.egoexo4d_takes import (
     Take,
     TakesSource,
@@ -62,6 +65,12 @@ class EgoExo4dSource(TakesSource):
             else:
                 dropped.add("takes without keysteps", take["take_name"])
         return records, dropped
+
+    def hand_paths(
+        self, records: Sequence[ClipRecord], frames: Sequence[np.ndarray], fps: Sequence[float]
+    ) -> np.ndarray:
+        uids = {take["take_name"]: uid for uid, take in self.takes().items()}
+        return hand_paths(self.root, uids, records, frames, fps)
 
     def _clips(
         self, split: Split, take: Take, annotations: Any, keysteps: Any, dropped: SkipReport

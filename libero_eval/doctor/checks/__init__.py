@@ -1,16 +1,18 @@
 """The questions, in the order they are asked. `needs` keeps a fault from being named twice."""
 
-from libero_eval.doctor.check import Check
-from libero_eval.doctor.checks.actions import loads, tokens
+from libero_eval.doctor.checks.behavior import image, skill, variants, words, wrist
+from libero_eval.doctor.checks.checkpoint import (
+    action_statistics,
+    chunk,
+    loads,
+    prompt,
+    quantiles,
+    tokens,
+    training,
+)
 from libero_eval.doctor.checks.demonstration import conventions, orientation, replay
-from libero_eval.doctor.checks.machine import gl_backend, versions
-from libero_eval.doctor.checks.prompt import prompt
-from libero_eval.doctor.checks.protocol import cameras, chunk, horizon
-from libero_eval.doctor.checks.rendering import render
-from libero_eval.doctor.checks.senses import image, words, wrist
-from libero_eval.doctor.checks.statistics import action_statistics, quantiles
-from libero_eval.doctor.checks.training import training
-from libero_eval.doctor.checks.variants import skill, variants
+from libero_eval.doctor.checks.setup import cameras, gl_backend, horizon, render, versions
+from libero_eval.doctor.finding import Check
 
 _WORLD = ("gl", "versions")  # the simulator of another MuJoCo may not even load the tasks
 _ANSWERS = ("loads", "conventions", "training")

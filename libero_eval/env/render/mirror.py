@@ -123,7 +123,6 @@ class Mirror:
         return matrix
 
     def _place_lights(self, scene: Any) -> None:
-        """Give the lights their places under the current matrix."""
         gl = self._gl
         for index in range(scene.nlight):
             light = scene.lights[index]

@@ -50,8 +50,17 @@ class SoftRenderer:
         self._buffers = buffers
         self._surfaces = Surfaces(self._gl, buffers)
         self._meshes, corners = self._triangles.mesh_buffer(model)
-        self._vertex_buffer = self._upload(corners)
-        self._samples = self._sample_places()
+        name, gl = (ctypes.c_uint * 1)(), self._gl
+        gl.GenBuffers(1, name)
+        gl.BindBuffer(gl.ARRAY_BUFFER, name[0])
+        gl.BufferData(gl.ARRAY_BUFFER, corners.nbytes, corners.ctypes.data, gl.STATIC_DRAW)
+        gl.BindBuffer(gl.ARRAY_BUFFER, 0)
+        self._vertex_buffer = int(name[0])
+        # where a pixel is sampled: float32 (S, 2) in [0, 1)
+        self._samples = np.full((max(buffers.offSamples, 1), 2), 0.5, np.float32)
+        for index in range(buffers.offSamples):
+            place = self._samples[index].ctypes.data
+            gl.GetMultisamplefv(gl.SAMPLE_POSITION, index, place)
         vertices = max((m.vertices.shape[1] for m in self._meshes), default=0)
         faces = max((len(m.faces) for m in self._meshes), default=0)
         self._points = np.empty((3, vertices), np.float32)
@@ -69,23 +78,6 @@ class SoftRenderer:
     def free(self) -> None:
         """Free the vertex buffer; the GL context must be current."""
         self._gl.DeleteBuffers(1, (ctypes.c_uint * 1)(self._vertex_buffer))
-
-    def _upload(self, corners: np.ndarray) -> int:
-        gl, name = self._gl, (ctypes.c_uint * 1)()
-        gl.GenBuffers(1, name)
-        gl.BindBuffer(gl.ARRAY_BUFFER, name[0])
-        gl.BufferData(gl.ARRAY_BUFFER, corners.nbytes, corners.ctypes.data, gl.STATIC_DRAW)
-        gl.BindBuffer(gl.ARRAY_BUFFER, 0)
-        return int(name[0])
-
-    def _sample_places(self) -> np.ndarray:
-        """Where a pixel is sampled: float32 (S, 2) in [0, 1)."""
-        count = self._buffers.offSamples
-        places = np.full((max(count, 1), 2), 0.5, np.float32)
-        for index in range(count):
-            place = places[index].ctypes.data
-            self._gl.GetMultisamplefv(self._gl.SAMPLE_POSITION, index, place)
-        return places
 
     # -- one picture
 
@@ -115,7 +107,6 @@ class SoftRenderer:
         self._finish(scene)
 
     def _draw_mirror(self, mirror: Mirror, scene: Any, view: View, geoms: list[Any]) -> None:
-        """The reflected scene, then the mirror over it."""
         gl = self._gl
         reflected = mirror.view(view) if mirror.faces(_head(scene)) else None
         if reflected is not None:
@@ -176,7 +167,6 @@ class SoftRenderer:
         return values.reshape(4, 4).T.astype(np.float64)
 
     def _finish(self, scene: Any) -> None:
-        """Leave GL as `mjr_render` does."""
         gl = self._gl
         gl.DisableClientState(gl.VERTEX_ARRAY)
         gl.DisableClientState(gl.NORMAL_ARRAY)
@@ -209,8 +199,15 @@ class SoftRenderer:
         mesh, count = None, 0
         if geom.type == self._mesh:
             mesh = self._meshes[geom.dataid // 2]
-            count = self._examine(mesh, pose, (x, y, z), view)
-            if not count:
+            world = pose.astype(np.float64)
+            world[:3, 3] = x, y, z
+            to_pixels = (view.to_pixels @ world).astype(np.float32)
+            self._triangles.project(mesh.vertices, to_pixels, self._points)
+            count = self._triangles.touching(
+                self._points, mesh.faces, mesh.corners, view.samples, view.size, view.nearest,
+                self._kept,
+            )  # fmt: skip
+            if not count:  # none may touch the picture
                 return
         self._surfaces.begin(geom, reflectance)
         gl.PushMatrix()
@@ -232,19 +229,7 @@ class SoftRenderer:
         gl.PopMatrix()
         self._surfaces.end(geom)
 
-    def _examine(self, mesh: Any, pose: np.ndarray, place: Any, view: View) -> int:
-        """Fill `_kept` with the triangles that may touch the picture; returns their number."""
-        world = pose.astype(np.float64)
-        world[:3, 3] = place
-        to_pixels = (view.to_pixels @ world).astype(np.float32)
-        self._triangles.project(mesh.vertices, to_pixels, self._points)
-        return self._triangles.touching(
-            self._points, mesh.faces, mesh.corners, view.samples, view.size, view.nearest,
-            self._kept,
-        )  # fmt: skip
-
     def _draw_capsule(self, size: np.ndarray) -> None:
-        """An open cylinder with half a sphere at each end."""
         gl, first = self._gl, self._buffers.baseBuiltin
         half = size[2]
         radius = np.float32(0.5 * np.float64(size[0] + size[1]))
@@ -258,5 +243,4 @@ class SoftRenderer:
 
 
 def _head(scene: Any) -> np.ndarray:
-    """Where the camera is: float32 (3,), m."""
     return (scene.camera[0].pos + scene.camera[1].pos) / 2

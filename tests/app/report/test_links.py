@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.app.report.reading import pictures_of, read_metrics, read_optional_json
+from invact_vla.app.report.inputs import pictures_of, read_metrics, read_optional_json
 from invact_vla.core.errors import UserError
 from invact_vla.html import media
 from libero_eval.results.rows import EpisodeRow, read_episodes

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla.app.report.build import build_report
-from invact_vla.app.report.inputs import ReportInputs, SampleClip, VariantInputs
+from invact_vla.app.report.inputs import ReportInputs, SampleClip, VariantInputs, read_metrics
 from invact_vla.app.report.labeler_sections import WHOLE_CLIP, _sample
-from invact_vla.app.report.reading import read_metrics
-from invact_vla.app.report.stage import ReportConfig, main
+from invact_vla.app.report.stage import ReportConfig, build_report, main
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from libero_eval.results.rows import EpisodeLog

@@ -44,6 +44,7 @@ from latent_actions.labelers.lapo import LapoModelConfig
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.quantizers import ResidualQuantizerConfig, SplitQuantizerConfig
 from latent_actions.labelers.trained import FitConfig
 from latent_actions.labelers.true_actions import InverseDynamicsConfig
 from latent_actions.labelers.univla.config import UnivlaConfig
@@ -110,7 +111,15 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LabelerConfig]:
     save_pretrained(LatentActionQuantizer(laq), folder / "laq" / "model")
     encoder = InvActEncoder(
         EncoderConfig(
-            frames=4, size=16, tubelet=2, patch=8, width=16, depth=3, heads=2, embedding=16
+            frames=4,
+            size=16,
+            tubelet=2,
+            patch=8,
+            width=16,
+            depth=3,
+            heads=2,
+            embedding=16,
+            displacement=3,
         )
     )
     encoder.save_pretrained(folder / "encoder" / "encoder")
@@ -225,6 +234,22 @@ def test_invact_keeps_its_quantizer_and_shares_it(
     assert isinstance(config, InvActConfig)
     shared = InvActConfig(encoder=config.encoder, fitted=tmp_path).build(tmp_path / "else", never)
     assert kept.hash == labeler.hash == shared.hash
+
+
+def test_invact_labels_embedding_displacement_or_both(
+    parts: dict[str, LabelerConfig], tmp_path: Path
+) -> None:
+    config = parts["invact"]
+    assert isinstance(config, InvActConfig)
+    plain = built(parts, "invact", tmp_path / "plain")
+    alone = dataclasses.replace(config, vector="displacement", quantizer=ResidualQuantizerConfig())
+    both = dataclasses.replace(config, vector="both", quantizer=SplitQuantizerConfig())
+    labelers = [plain, *(c.build(tmp_path / c.vector, training) for c in (alone, both))]
+    assert len({labeler.hash for labeler in labelers}) == 3
+    vectors = [labeler.label(clips())[1] for labeler in labelers]
+    assert [v.shape[1] for v in vectors] == [16, 3, 19]
+    np.testing.assert_array_equal(np.concatenate(vectors[:2], axis=1), vectors[2])
+    assert labelers[2].codes(clips()).shape == (PAIRS, CODE_LENGTH)
 
 
 def test_invact_refuses_too_few_frames(parts: dict[str, LabelerConfig], tmp_path: Path) -> None:

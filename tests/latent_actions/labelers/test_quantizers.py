@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
@@ -15,6 +15,7 @@ from latent_actions.labelers.quantizers import (
     ProductQuantizerConfig,
     QuantizerConfig,
     ResidualQuantizerConfig,
+    SplitQuantizerConfig,
     TreeQuantizerConfig,
     allocate,
     load_quantizer,
@@ -42,7 +43,7 @@ def config_of(name: str, **fields: int) -> QuantizerConfig:
 
 
 def test_the_registry_is_known() -> None:
-    assert MEMBERS == ["fsq", "kmeans", "pca_quantile", "pq", "rvq", "sinkhorn"]
+    assert MEMBERS == ["fsq", "kmeans", "pca_quantile", "pq", "rvq", "sinkhorn", "split"]
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -53,7 +54,7 @@ def test_contract(name: str, tmp_path: Path) -> None:
     assert codes.shape == (300, 4) and codes.dtype == np.int64
     assert quantizer.code_length == 4 and quantizer.codebook_size == 8 and quantizer.width == 24
     assert np.array_equal(codes, quantizer.encode(held_out))
-    assert codebook_stats(codes, 8).all_used or name == "kmeans"  # 600 points for 4096 cells
+    assert codebook_stats(codes, 8).all_used or name in ("kmeans", "split")  # few points a cell
     decoded = quantizer.decode(codes)
     assert decoded.shape == held_out.shape and decoded.dtype == np.float32
     assert quantizer.explained_variance(held_out) > 0.1
@@ -89,6 +90,8 @@ def test_rows_are_independent(name: str) -> None:
 def test_any_size_stays_in_range(
     name: str, positions: int, codes: int, width: int, seed: int
 ) -> None:
+    # split: two parts, and an axis for each code of the first
+    assume(name != "split" or (positions > 1 and width - 3 >= positions - 2))
     quantizer = config_of(name, positions=positions, codes=codes).fit(embeddings(80, width, seed))
     far = 100 * np.random.default_rng(seed).normal(size=(20, width))
     found = quantizer.encode(far)
@@ -132,6 +135,22 @@ def test_impossible_configs_are_refused() -> None:
         ProductQuantizerConfig(dims=2)
     with pytest.raises(UserError, match="4 axes needed"):
         PCAQuantileQuantizerConfig().fit(embeddings(width=3))
+
+
+def test_split_deals_codes_to_the_last_columns() -> None:
+    values = np.concatenate([embeddings(), 1e-3 * embeddings(width=3, seed=5)], axis=1)
+    quantizer = SplitQuantizerConfig().fit(values)
+    codes, decoded = quantizer.encode(values), quantizer.decode(quantizer.encode(values))
+    other = values.copy()
+    other[:, :-3] = values[::-1, :-3]
+    assert np.array_equal(quantizer.encode(other)[:, 2:], codes[:, 2:])
+    assert not np.array_equal(quantizer.encode(other)[:, :2], codes[:, :2])
+    rest = values[:, -3:] - decoded[:, -3:]
+    assert rest.var() < 0.2 * values[:, -3:].var()  # small as they are
+    with pytest.raises(ValueError, match="positions at least 2"):
+        SplitQuantizerConfig(positions=1)
+    with pytest.raises(UserError, match=r"labeler\.vector both"):
+        SplitQuantizerConfig().fit(embeddings(width=3))
 
 
 def test_allocation_balances_the_variance() -> None:

@@ -48,7 +48,7 @@ def test_codes_of_the_verb_agree_everywhere_and_tell_no_place() -> None:
     seen = cross_view(labeled(per(lambda c: c.verb)))
     assert isinstance(seen, Agreement) and seen.normalized.value == 1
     told = leakage(labeled(per(lambda c: c.verb)), "scene")
-    assert isinstance(told, Leakage) and told.normalized.high <= 0.5 and told.chance == 0.5
+    assert isinstance(told, Leakage) and told.told.value < 0.05 and told.chance == 0.5
 
 
 def test_codes_of_the_place_tell_it_and_do_not_agree() -> None:
@@ -56,8 +56,8 @@ def test_codes_of_the_place_tell_it_and_do_not_agree() -> None:
     found = cross_scene(labeled(codes))
     assert isinstance(found, Agreement) and found.observed == found.chance == 0
     told = leakage(labeled(codes), "scene")
-    assert isinstance(told, Leakage) and told.accuracy.value == 1 and told.normalized.value == 1
-    assert told.shuffled < 0.8 and told.labels == 2
+    assert isinstance(told, Leakage) and told.accuracy == 1 and told.told.value > 0.95
+    assert told.shuffled < 0.2 and told.labels == 2
 
 
 def test_codes_of_the_camera() -> None:
@@ -65,7 +65,7 @@ def test_codes_of_the_camera() -> None:
     seen = cross_view(labeled(codes))
     assert isinstance(seen, Agreement) and seen.observed == 0 and seen.normalized.value == 0
     told = leakage(labeled(codes), "camera")
-    assert isinstance(told, Leakage) and told.accuracy.value == 1
+    assert isinstance(told, Leakage) and told.accuracy == 1
 
 
 def test_chance_is_what_other_verbs_agree_by() -> None:

@@ -54,6 +54,13 @@ def test_more_labels_tell_more() -> None:
     assert curve[0] < curve[1] - 0.1
 
 
+def test_a_code_that_only_the_test_videos_have() -> None:
+    codes, actions = codes_and_actions()
+    codes[:, 3] = np.array(GROUPS) == 7
+    for probe in (ridge, mlp):
+        assert probe(one_hot(codes, 8), actions, GROUPS).r2().value > 0.9
+
+
 def test_degenerate_inputs() -> None:
     codes, actions = codes_and_actions()
     same = one_hot(np.zeros((N, 4), int), 8)
@@ -132,7 +139,11 @@ def test_true_actions_of_pairs_in_every_frame(tmp_path) -> None:
         WEARER,
     ]
     assert len(motion.missing) == 1 and "none.webm" in motion.missing[0]
-    assert motion.translations == (0, 1, 2) and motion.names[6] == "grip"
+    assert (
+        motion.translations == (0, 1, 2)
+        and motion.names(WEARER)[0] == "forward"
+        and motion.names(WORLD)[6] == "grip"
+    )
     for row in range(2):
         np.testing.assert_allclose(motion.frames[WORLD][row, :3], [1.5, 0, 0], atol=1e-6)
         np.testing.assert_allclose(motion.frames[HEADING][row, :3], [1.5, 0, 0], atol=1e-6)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +57,10 @@ def write_pack(folder: Path, seed: int) -> None:
 def write_scenes(folder: Path, seed: int) -> None:
     """Write objects, fixtures, arenas and their pictures."""
     style = pictures.Style(seed)
-    for name, arguments in _read("scenes")["pictures"].items():
+    food, objects, fixtures, scenes = map(_read, ("food", "objects", "fixtures", "scenes"))
+    for name, arguments in scenes["pictures"].items():
         pictures.save(folder / "textures" / name, pictures.surface(style, *arguments))
-    for path, entry in _entries():
+    for path, entry in {**food, **objects, **fixtures, **scenes["files"]}.items():
         name = Path(path).stem
         place = folder / (path if path.endswith(".xml") else f"{path}/{name}.xml")
         file = File(place, style, entry.get("model", name), entry.get("colors", {}))
@@ -73,12 +73,6 @@ def write_scenes(folder: Path, seed: int) -> None:
 
 def _read(name: str) -> dict[str, Any]:
     return yaml.safe_load((HERE / f"{name}.yaml").read_text())
-
-
-def _entries() -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in ("food", "objects", "fixtures"):
-        yield from _read(name).items()
-    yield from _read("scenes")["files"].items()
 
 
 def _build_object(file: File, entry: dict[str, Any]) -> None:

@@ -245,7 +245,6 @@ class Part:
         self._geom((), pos, {**turned, "kind": "mesh"}, more)
 
     def _new_mesh(self, name: str, material: str, mesh: Mesh, pos: Vector, **turned: Any) -> None:
-        """A mesh written into the file itself, and placed."""
         faces = " ".join(map(str, mesh.faces.flat))
         attributes = {"vertex": text(mesh.vertices.ravel()), "face": faces, "inertia": "shell"}
         if mesh.coordinates is not None:

@@ -123,13 +123,11 @@ def read_mesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def _read_stl(path: Path) -> NDArray[np.float64]:
-    """Corners (3 F, 3) of a binary STL file."""
     triangles = np.frombuffer(path.read_bytes(), TRIANGLE, offset=84)
     return triangles["corners"].reshape(-1, 3).astype(np.float64)
 
 
 def _read_obj(path: Path) -> NDArray[np.float64]:
-    """Corners (3 F, 3) of an OBJ file of triangles."""
     vertices, corners = [], []
     for line in path.read_text().splitlines():
         words = line.split()

@@ -25,7 +25,7 @@ data synth: latent_actions.synthetic.generate.SynthConfig:
     render synthetic human video as Ego-Exo4D and SSV2 trees
 data index: latent_actions.video.index.IndexConfig:
     index the clips of a dataset and list skipped files
-data phyworld: latent_actions.video.phyworld.generate.PhyWorldConfig:
+data phyworld: latent_actions.video.phyworld.PhyWorldConfig:
     balls that move, fall and collide, drawn from formulas in PhyWorld's layout
 data check: invact_vla.data.check.DataCheckConfig:
     describe demonstrations and list what is wrong with them

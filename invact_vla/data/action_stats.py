@@ -48,8 +48,9 @@ class ActionStats:
         x = np.asarray(actions, np.float64)
         if x.ndim != 2 or not len(x) or x.shape[1] != len(mask):
             raise ValueError(f"actions: expected (N > 0, {len(mask)}), got {x.shape}")
-        moments = x.mean(0), x.std(0), x.min(0), x.max(0), *np.quantile(x, [0.01, 0.99], axis=0)
-        return cls(*moments, np.asarray(mask, bool), bounds, (x == 0).mean(0) if rest else None)
+        q01, q99 = np.quantile(x, [0.01, 0.99], axis=0)
+        known = x.mean(0), x.std(0), x.min(0), x.max(0), q01, q99, np.asarray(mask, bool)
+        return cls(*known, bounds, (x == 0).mean(0) if rest else None)
 
     def to_json(self) -> dict[str, Any]:
         """The published layout: lists by name; "invact" only where something is not as published."""

@@ -123,10 +123,8 @@ def write_labels(path: Path, store: LabelStore) -> None:
     codes = store.labels.codes.tolist()
     keys = list(zip(store.video_id, store.pairs, store.text, codes, strict=True))
     store = store.select(sorted(range(len(store)), key=keys.__getitem__))
-    identity = json.dumps(asdict(store.identity), sort_keys=True).encode()
-    _write(
-        path, store, TEXTS, "codes", store.labels.codes.astype(np.int16), {METADATA_KEY: identity}
-    )
+    metadata = {METADATA_KEY: json.dumps(asdict(store.identity), sort_keys=True).encode()}
+    _write(path, store, TEXTS, "codes", store.labels.codes.astype(np.int16), metadata)
 
 
 def _write(
@@ -292,7 +290,5 @@ def _find(root: Path, path: str, key: str) -> Path:
             "root of the labeled videos, or label these again"
         )
     below = next((p for p in root.glob(f"*/{parts[-1]}")), None)
-    hint = (
-        f"; it lies in {below.parent}: give that" if below else ": give the root that was labeled"
-    )
-    raise UserError(f"no video {short(path)} in {root}{hint}")
+    where = f"; it lies in {below.parent}: give that" if below else ": give what was labeled"
+    raise UserError(f"no video {short(path)} in {root}{where}")

@@ -111,7 +111,8 @@ def decode_pictures(where: str, encoded: Iterable[Any], count: int) -> np.ndarra
     frames = []
     for data in encoded:
         frames.append(decode_picture(where, data))
-        check_pixels(where, *frames[-1].shape[:2], count)
+        height, width, _ = frames[-1].shape
+        check_pixels(where, height, width, count)
     return stack_alike(where, frames)
 
 

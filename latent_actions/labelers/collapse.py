@@ -3,7 +3,8 @@
 The published LAQ code copies used codes over unused ones and stops doing so after step 4500;
 several people report that it collapses on Something-Something V2. Here dead codes move to encoder
 outputs of the current batch (of all ranks, which so keep equal codebooks), counts cover a sliding
-window, and a run that stays collapsed, or that sees hardly any motion, ends with a diagnosis.
+window, and a run that stays collapsed, whose positions stay near copies of one another, or that sees
+hardly any motion, ends with a diagnosis.
 """
 
 import logging
@@ -15,10 +16,18 @@ from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
 from invact_vla.training.distributed import gather
+from latent_actions.labelers.codebook_usage import (
+    MAX_COPIED,
+    MIN_PERPLEXITY,
+    entropy_nats,
+    most_alike,
+    near_copies,
+)
 
 logger = logging.getLogger(__name__)
 
 STATIC_CHANGE = 0.01  # mean absolute difference, of 1, below which a pair counts as static
+MOST_WATCHED = 2048  # positions times codes; beyond it near copies are not looked for
 STATIC_ADVICE = "the pairs are nearly static: raise horizon_s, or drop static clips from the source"
 
 
@@ -28,8 +37,10 @@ class CollapseConfig:
 
     window: int = 25  # steps over which usage is counted, and between two looks for dead codes
     dead_code_threshold: float = 0.02  # chosen by a smaller part of the tokens, a code is dead
-    min_perplexity: float = 2.0  # a position below this for `patience` windows has collapsed
-    patience: int = 6  # windows in a row below min_perplexity before the run is stopped
+    min_perplexity: float = MIN_PERPLEXITY  # a position below this has collapsed
+    # part of a position's entropy that another position may tell; beyond it is a near copy
+    max_copied: float = MAX_COPIED
+    patience: int = 6  # windows in a row beyond a limit before the run is stopped
     reseed_until: float = 0.85  # part of the training after which codes are left alone
     max_static: float = 0.9  # more static pairs than this part, for `patience` windows: stopped
 
@@ -40,6 +51,8 @@ class CollapseConfig:
             raise ValueError("dead_code_threshold must be in [0, 1) and reseed_until in [0, 1]")
         if not 0 < self.max_static <= 1:
             raise ValueError(f"max_static must be in (0, 1], got {self.max_static}")
+        if not 0 < self.max_copied <= 1:
+            raise ValueError(f"max_copied must be in (0, 1], got {self.max_copied}")
         if self.min_perplexity < 1:
             raise ValueError(f"min_perplexity must be at least 1, got {self.min_perplexity}")
 
@@ -48,7 +61,11 @@ class CollapseGuard(nn.Module):
     """Counters live in buffers, so that a resumed run goes on exactly as an unbroken one."""
 
     counts: Tensor
+    together: (
+        Tensor  # how often two codes were chosen for one pair, in this window; see pair_counts
+    )
     failures: Tensor
+    copies: Tensor
     static: Tensor
 
     def __init__(
@@ -58,14 +75,23 @@ class CollapseGuard(nn.Module):
         self.config, self.steps, self.seed = config, steps, seed
         shape = (config.window, positions, codebook_size)
         self.register_buffer("counts", torch.zeros(shape, dtype=torch.int64))
-        self.register_buffer("failures", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("static", torch.zeros((), dtype=torch.int64))
+        watched = positions * codebook_size
+        watched = watched if positions > 1 and watched <= MOST_WATCHED else 0
+        self.register_buffer("together", torch.zeros(watched, watched))
+        for name in ("failures", "copies", "static"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def observe(self, codes: Tensor, step: int) -> None:
         """Count the codes of one batch of all ranks, int (B, K), in the window's slot of this step."""
         one_hot = torch.nn.functional.one_hot(codes, self.counts.shape[-1])
-        self.counts[step % self.config.window] = gather(one_hot.sum(dim=0)[None]).sum(dim=0)
+        slot = step % self.config.window
+        self.counts[slot] = gather(one_hot.sum(dim=0)[None]).sum(dim=0)
+        if len(self.together):
+            with torch.autocast(codes.device.type, enabled=False):
+                flat = one_hot.flatten(1).float()
+                both = gather((flat.t() @ flat)[None]).sum(dim=0)
+            self.together.mul_(min(slot, 1)).add_(both)
 
     @torch.no_grad()
     def act(self, step: int, codebook: Tensor | None, outputs: Tensor, change: Tensor) -> int:
@@ -129,12 +155,29 @@ class CollapseGuard(nn.Module):
                 f"{self.config.patience} windows of {self.config.window} steps; "
                 + diagnose(codebook, outputs, change)
             )
+        self._judge_copies(step)
         static = float((change < STATIC_CHANGE).float().mean())
         self.static.copy_(self.static + 1 if static > self.config.max_static else 0 * self.static)
         if int(self.static) >= self.config.patience:
             raise UserError(
                 f"{100 * static:.0f} % of the pairs at step {step} hardly change, as in "
                 f"{self.config.patience} windows of {self.config.window} steps: {STATIC_ADVICE}"
+            )
+
+    def _judge_copies(self, step: int) -> None:
+        """UserError where two positions have told nearly the same for `patience` windows."""
+        if not len(self.together):
+            return
+        positions, each = self.counts.shape[1:]
+        together = self.together.cpu().numpy()
+        alike, copied = most_alike(together, positions)
+        self.copies.copy_(self.copies + 1 if copied > self.config.max_copied else 0 * self.copies)
+        if int(self.copies) >= self.config.patience:
+            both = together.reshape(positions, each, positions, each)[alike[0], :, alike[1]]
+            bits = float(entropy_nats(both.ravel()) / np.log(2))
+            raise UserError(
+                f"the codes collapsed at step {step}, as in {self.config.patience} windows of "
+                f"{self.config.window} steps: {near_copies(alike, copied, bits)}"
             )
 
 

@@ -70,8 +70,8 @@ class CrossViewConfig(LabelerConfig):
             arrays = self._moments(folder / "training" / "views")
             torch.manual_seed(self.training.seed)
             model = CrossViewModel(self.model, self.kind)
-            sizes, part = (self.model.code_length, self.model.codebook_size), folder / "training"
-            fit_guarded(model, *sizes, arrays, self.training, part, self.kind, device)
+            sizes = (self.model.code_length, self.model.codebook_size)
+            fit_guarded(model, *sizes, arrays, self.training, folder, self.kind, device)
             save_network(model, self.model, place)
 
         place = trained_part(self.trained, folder, train)
@@ -135,7 +135,7 @@ class CrossViewModel(LapoModel):
         first, second = both[:, :3], both[:, 3:]
         error = F.mse_loss(self.forward_model(first, codes), second)
         copy = F.mse_loss(first, second).clamp_min(1e-9)
-        loss = error + quantized.loss
+        loss = error + self.weight(copy) * quantized.loss
         metrics = {"r2_vs_copy": 1 - error.detach() / copy}
         if self.kind == "mvp_lam":
             swapped = torch.cat(codes.chunk(2)[::-1])

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import atomic_file
+from invact_vla.core.files import atomic_file, read_json
 from invact_vla.core.run_folder import open_run
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import (
@@ -112,10 +112,12 @@ def main(config: LabelConfig) -> Path:
     if labeler.n_frames <= 2 and not (config.frames_folder or run.folder / "frames").exists():
         config = replace(config, pairs=replace(config.pairs, frames=2))  # it sees the ends alone
     summary: dict[str, object] = {"labeler": labeler.name, "labeler_hash": labeler.hash}
+    for report in sorted(run.folder.glob("trained_*.json")):
+        summary[report.stem] = read_json(report)
     for split in config.splits:
         store = _label_split(config, labeler, split, run.folder)
         health = codebook_stats(store.labels.codes, labeler.codebook_size)
-        summary[split] = health.to_json()
+        summary[split] = {**health.to_json(), "problems": health.problems()}
         _print_health(labeler, split, health)
     shutil.rmtree(run.folder / "shards", ignore_errors=True)
     if config.frames_folder is None:
@@ -265,6 +267,8 @@ def _frames(config: LabelConfig, folder: Path, split: Split, number: int) -> Pat
 def _print_health(labeler: Labeler, split: Split, health: CodebookStats) -> None:
     for line in health.lines():
         print(f"{labeler.name} {split}: {line}")
+    for problem in health.problems():
+        logger.warning("%s %s: %s", labeler.name, split, problem)
     if not health.all_used and health.pairs >= 50 * health.codebook_size:
         logger.warning(
             "%s %s: some codes are never used; check the labeler before pretraining on its labels",

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from invact_vla.training.device import CPU
-from latent_actions.labelers.guarded import TrainingStep
+from latent_actions.labelers.guarded import Prediction, TrainingStep
 from latent_actions.labelers.labeler import (
     CODE_LENGTH,
     CODEBOOK_SIZE,
@@ -36,8 +36,8 @@ from latent_actions.labelers.trained import (
 )
 from latent_actions.labelers.vector_quantizers import (
     Quantized,
-    Standardize,
     VectorQuantization,
+    Whiten,
     vector_quantizer,
 )
 
@@ -48,10 +48,13 @@ class LapoModelConfig:
 
     size: int = 64  # side of the frames, pixels; a multiple of 8
     width: int = 32  # channels of the first stage; later ones have twice as many
-    latent_dim: int = 16  # width of a code
+    latent_dim: int = 4  # width of a code; 8 codes leave most of what is much wider
     code_length: int = CODE_LENGTH  # codes per pair
     codebook_size: int = CODEBOOK_SIZE  # values of a code
     quantizer: VectorQuantization = "ema"  # see vector_quantizers.py; LAPO: ema
+    # decorrelate what the codes are cut from (see Whiten); LAPO does not: without it each position keeps
+    # to a corner of its own, with one or two of the shared codes, or repeats another position
+    whiten: bool = True
 
     def __post_init__(self) -> None:
         numbers = (self.size, self.width, self.latent_dim, self.code_length, self.codebook_size)
@@ -80,8 +83,7 @@ class LapoConfig(LabelerConfig):
             frames, _ = training_ends(training, config.guard.max_static)
             torch.manual_seed(config.seed)
             model, sizes = LapoModel(self.model), (self.model.code_length, self.model.codebook_size)
-            part = folder / "training"
-            fit_guarded(model, *sizes, {"frames": frames}, config, part, "LAPO", device)
+            fit_guarded(model, *sizes, {"frames": frames}, config, folder, "lapo", device)
             save_network(model, self.model, place)
 
         place = trained_part(self.trained, folder, train)
@@ -98,8 +100,7 @@ class LapoModel(nn.Module):
         self.config = config
         total = config.code_length * config.latent_dim
         self.inverse = PairEncoder(config.size, config.width, total)
-        # without it each position keeps to a corner of its own and uses one or two of the shared codes
-        self.standardize = Standardize(total)
+        self.whiten = Whiten(total) if config.whiten else nn.Identity()
         self.quantizer = vector_quantizer(
             config.quantizer, config.code_length, config.codebook_size, config.latent_dim
         )
@@ -121,13 +122,28 @@ class LapoModel(nn.Module):
         pair = to_images(batch["frames"], self.config.size)
         first, second = pair[:, :3], pair[:, 3:]
         quantized, predicted = self(batch["frames"])
-        error, copy = F.mse_loss(predicted, second), F.mse_loss(first, second)
+        error, copy = F.mse_loss(predicted, second), F.mse_loss(first, second).clamp_min(1e-9)
         return TrainingStep(
-            loss=error + quantized.loss,
+            loss=error + self.weight(copy) * quantized.loss,
             quantized=quantized,
             change=(second - first).abs().mean(dim=(1, 2, 3)),
-            metrics={"r2_vs_copy": 1 - error.detach() / copy.clamp_min(1e-9)},
+            metrics={"r2_vs_copy": 1 - error.detach() / copy},
         )
+
+    def weight(self, copy: Tensor) -> Tensor | float:
+        """Of the quantizer's loss: in the units of the error where vectors are whitened, else as LAPO.
+        copy: the error of the first frame."""
+        return copy if self.config.whiten else 1.0
+
+    def look_up(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        codes = self.codes(batch["frames"])
+        return codes, self.quantizer.decode(codes)
+
+    def predicted(self, batch: Mapping[str, Tensor], vectors: Tensor) -> Prediction:
+        pair = to_images(batch["frames"], self.config.size)
+        first, second = pair[:, :3], pair[:, 3:]
+        guess = self.forward_model(first, vectors.flatten(1))
+        return Prediction(first, second, guess, (second - first).abs().mean(dim=(1, 2, 3)))
 
     @torch.no_grad()
     def codes(self, frames: Tensor) -> Tensor:
@@ -136,7 +152,7 @@ class LapoModel(nn.Module):
 
     def _delta(self, pair: Tensor) -> Tensor:
         return rearrange(
-            self.standardize(self.inverse(pair)), "b (k q) -> b k q", k=self.config.code_length
+            self.whiten(self.inverse(pair)), "b (k q) -> b k q", k=self.config.code_length
         )
 
 

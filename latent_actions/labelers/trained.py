@@ -4,6 +4,7 @@ The network is kept in `<run>/model` beside the labels: another run can use it, 
 """
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +17,23 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invact_vla.core.files import atomic_folder, hash_file, hash_tree, read_json, write_json
-from invact_vla.training.device import CPU, exact
+from invact_vla.training.device import CPU, exact, place
 from invact_vla.training.distributed import rank_info
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors
 from latent_actions.labelers.collapse import CollapseConfig, refuse_static
-from latent_actions.labelers.guarded import GuardedTask, after_step, guarded_loss
+from latent_actions.labelers.guarded import GuardedTask, after_step, guarded_loss, measure
 from latent_actions.labelers.labeler import TrainingFrames, ends, full_batches, subfolder_or_self
 from latent_actions.labelers.laq.checkpoint import check_weights
+from latent_actions.labelers.vector_quantizers import settle
 from latent_actions.video.records import PairRecord
 
+logger = logging.getLogger(__name__)
+
 MODEL_PART = "model"  # sub-folder of a labeling run that holds the trained network
+SETTLING = 50  # batches from which the moments of a trained network are taken
+MEASURED = 512  # training pairs on which a trained network is measured, at most
 BATCH = 64  # pairs per forward pass; fixed, so that labels never depend on the caller's batches
 
 Config = TypeVar("Config")
@@ -77,7 +83,7 @@ def draw(
 
 
 def fit_guarded(
-    model: nn.Module,
+    model: Any,
     positions: int,
     codes: int,
     arrays: Mapping[str, np.ndarray],
@@ -87,13 +93,34 @@ def fit_guarded(
     device: torch.device = CPU,
 ) -> None:
     """Train a LatentActionModel (guarded.py) in place, under the guard, on rows of `arrays`. Progress is
-    kept in `folder`."""
+    kept in `folder`/training/`name`; what the model then makes of some of the rows, and why its codes
+    should not be used, in `folder`/trained_`name`.json."""
     task = GuardedTask(model, config.guard, positions, codes, config.loop.steps, config.seed)
     loop = dataclasses.replace(config.loop, seed=config.seed)
     batch_at = draw(arrays, loop.batch_size, config.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    fit(task, guarded_loss, batch_at, loop, folder, after_step, f"train {name}", device)
-    model.eval()
+    part = folder / "training" / name
+    part.mkdir(parents=True, exist_ok=True)
+    fit(task, guarded_loss, batch_at, loop, part, after_step, f"train {name}", device)
+    drawn = (place(batch_at(step), device) for step in range(SETTLING))
+    settle(model, drawn, model.training_step)
+    count = len(next(iter(arrays.values())))
+    rows = np.unique(np.linspace(0, count - 1, min(count, MEASURED)).astype(int))
+    batches = [
+        {k: torch.from_numpy(np.array(array[some])).to(device) for k, array in arrays.items()}
+        for some in np.split(rows, range(BATCH, len(rows), BATCH))
+    ]
+    report = measure(model, batches, codes, config.seed)
+    tell(folder, name, report.lines(), report.to_json())
+
+
+def tell(folder: Path, name: str, lines: Sequence[str], report: Mapping[str, Any]) -> None:
+    """Log how a network came out of its training, its `problems` as warnings, and keep the report in
+    `folder`/trained_`name`.json."""
+    for line in lines:
+        logger.info("%s, on training pairs: %s", name, line)
+    for problem in report["problems"]:
+        logger.warning("%s: %s", name, problem)
+    write_json(folder / f"trained_{name}.json", report)
 
 
 def save_network(model: nn.Module, config: Any, folder: Path) -> None:

@@ -37,6 +37,7 @@ from latent_actions.labelers.trained import (
     draw,
     load_network,
     save_network,
+    tell,
     trained_part,
     training_ends,
 )
@@ -158,6 +159,15 @@ class VptConfig(LabelerConfig):
         part.mkdir(parents=True, exist_ok=True)
         batch_at = draw(arrays, loop.batch_size, loop.seed)
         fit(model, inverse_loss, batch_at, loop, part, None, "train VPT", device)
+        wanted = (arrays["actions"] - model.mean.cpu().numpy()) / model.std.cpu().numpy()
+        error = np.square(model.actions(arrays["frames"]) - wanted).mean()
+        r2 = float(1 - error / max(wanted.var(), 1e-9))
+        problem = (
+            f"it predicts the actions of its own training pairs no better than their mean (R2 "
+            f"{r2:.2f}): lower training.loop.learning_rate, or train longer"
+        )
+        report = {"r2": r2, "problems": [problem] if r2 <= 0 else []}
+        tell(folder, self.name, [f"R2 of the actions {r2:.2f}"], report)
         save_network(model, self.model, place)
 
 

@@ -13,9 +13,9 @@ Axis letters: B batch, K code positions, Q width of a code, C codes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -198,18 +198,71 @@ class Fsq(nn.Module):
         return levels / (self.codes_count // 2)
 
 
-class Standardize(nn.BatchNorm1d):
-    """Zero mean and unit variance of each number over a batch, (B, N) -> (B, N); in use, those of the
-    last few hundred batches, or of all so far if there were fewer."""
+class Whiten(nn.Module):
+    """Zero mean, unit variance and no correlation between the numbers of a batch, (B, N) -> (B, N), so
+    that code positions, which are cut from them, can neither keep to a corner of a shared codebook nor
+    repeat each other: number i is what those before it do not tell linearly (whitening by Cholesky's
+    factor, arxiv.org/abs/1806.00420). In use, with the moments of the last hundred batches, or those
+    that `settle` took. Batches should have several times N rows.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    batches: Tensor
+    shrink = 1e-3  # of the correlations: bounds what numbers that are copies are stretched by
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, affine=False)
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("covariance", torch.eye(width))
+        self.register_buffer("batches", torch.zeros(()))
 
     def forward(self, values: Tensor) -> Tensor:
-        if self.training:
-            assert self.num_batches_tracked is not None
-            self.momentum = max(0.01, 1 / (1 + int(self.num_batches_tracked)))
-        return super().forward(values)
+        with torch.autocast(values.device.type, enabled=False):
+            values = values.float()
+            mean, covariance = self.mean, self.covariance
+            if self.training:
+                mean = values.mean(dim=0)
+                covariance = (values - mean).t() @ (values - mean) / len(values)
+                self._remember(mean.detach(), covariance.detach())
+            floor = 1e-7 * (1 + mean.detach().square())  # a number that varies less is a constant
+            return (values - mean) @ self._factor(covariance, floor).t()
+
+    def forget(self) -> None:
+        """Begin the moments anew."""
+        self.batches.zero_()
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, covariance: Tensor) -> None:
+        weight = (1 / (1 + self.batches)).clamp_min(0.01)
+        self.mean.lerp_(mean, weight)
+        self.covariance.lerp_(covariance, weight)
+        self.batches.add_(1)
+
+    def _factor(self, covariance: Tensor, floor: Tensor) -> Tensor:
+        """The lower triangular matrix that whitens vectors of this covariance, (N, N)."""
+        scale = covariance.diagonal().maximum(floor).sqrt()
+        correlation = covariance / (scale[:, None] * scale)
+        one = torch.eye(len(scale), device=scale.device)
+        root, _ = torch.linalg.cholesky_ex(torch.lerp(correlation, one, self.shrink))
+        found = torch.linalg.solve_triangular(root, one, upper=False)
+        variance = ((found @ correlation) * found).sum(dim=1)  # below 1: what was shrunk
+        return found / (variance.clamp_min(1e-6).sqrt()[:, None] * scale)
+
+
+@torch.no_grad()
+def settle(model: nn.Module, batches: Iterable[Any], use: Callable[[Any], object]) -> None:
+    """Give every Whiten of a trained model the moments of its final weights, on batches that `use` shows
+    it: those that it gathered are of weights that changed meanwhile, and numbers that are nearly copies
+    of others come out of them far too small. Leaves the model in eval mode."""
+    model.eval()
+    found = [module for module in model.modules() if isinstance(module, Whiten)]
+    for module in found:
+        module.forget()
+        module.train()
+    for batch in batches if found else ():
+        use(batch)
+    model.eval()
 
 
 TrainedQuantizer = StraightThrough | Fsq

@@ -58,7 +58,7 @@ def main(config: LaqVerifyConfig) -> int:
 def run(model: LatentActionQuantizer, video: Tensor) -> dict[str, Tensor]:
     """All tensors that a recording may hold, by their recorded names."""
     size = model.config.image_size
-    wanted = (model.config.channels, 2, size, size)
+    wanted = (3, 2, size, size)
     if video.ndim != 5 or tuple(video.shape[1:]) != wanted:
         raise UserError(f"video: expected (B, {wanted}), got {tuple(video.shape)}")
     output = model(video)

@@ -20,7 +20,7 @@ from latent_actions.labelers.pairs import evenly_spaced_indices
 from latent_actions.report.pixels import Decoded, decode_rows
 from latent_actions.report.probes import DRAWS, MIN_GROUPS, Estimate, one_hot
 from latent_actions.report.stores import Labeled
-from latent_actions.retrieval.probe import probe_hits
+from latent_actions.retrieval.ranking import probe_hits
 
 WINDOW = 0.8  # side of the window that pans, of the frame's
 MOVES = ("left", "right", "up", "down", "zoom in", "zoom out")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from invact_vla.stats.bootstrap import as_ids, percentile_interval, resample
-from latent_actions.retrieval.probe import folds
+from latent_actions.retrieval.ranking import folds
 
 MIN_GROUPS = 5  # fewer videos make no folds worth the name
 STRENGTHS = np.logspace(-4, 2, 13)  # of the ridge, times the number of training pairs

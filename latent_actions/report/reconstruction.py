@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from invact_vla.stats.bootstrap import resample
-from invact_vla.training.device import exact
+from latent_actions.labelers.guarded import pair_errors
 from latent_actions.labelers.labeler import Labeler, ends
 from latent_actions.labelers.lapa import LapaLabeller
-from latent_actions.labelers.lapo import LapoModel, to_images
-from latent_actions.labelers.laq.evaluate import derangement, pair_errors
+from latent_actions.labelers.lapo import LapoModel
+from latent_actions.labelers.laq.evaluate import frame_batches
 from latent_actions.labelers.trained import CodeLabeler
 from latent_actions.report.pixels import Decoded
 from latent_actions.report.probes import DRAWS, Estimate
@@ -36,9 +35,10 @@ def reconstruct(
     if len(frames) < 2:
         return "fewer than two pairs could be decoded"
     if isinstance(labeler, LapaLabeller):
-        errors = pair_errors(labeler.model, frames, seed)[1]
+        errors = pair_errors(labeler.model, frame_batches(frames, labeler.model.device), seed)[1]
     elif isinstance(labeler, CodeLabeler) and isinstance(labeler.model, LapoModel):
-        errors = _lapo_errors(labeler.model, torch.from_numpy(frames).to(labeler.device), seed)
+        batches = [{"frames": part} for part in frame_batches(frames, labeler.device)]
+        errors = pair_errors(labeler.model, batches, seed)[1]
     else:
         return "its labeler has no decoder of frames"
     groups, copy = list(np.array(labeled.groups)[pairs.rows]), errors["copy"]
@@ -51,19 +51,3 @@ def reconstruct(
     gain = draws["true"] - draws[other]
     value = float(values["true"] - values[other])
     return Reconstruction(**found, gain=Estimate.of(value, np.asarray(gain), len(frames), groups))
-
-
-@torch.no_grad()
-@exact()
-def _lapo_errors(model: LapoModel, frames: torch.Tensor, seed: int) -> dict[str, np.ndarray]:
-    """As `pair_errors`, of LAPO's network and those that share it. frames: uint8 (N, 2, H, W, 3)."""
-    pair = to_images(frames, model.config.size)
-    first, second = pair[:, :3], pair[:, 3:]
-    true = model(frames)[0].vectors.flatten(1)
-    other = derangement(len(frames), np.random.default_rng([seed, 0]))
-    vectors = {"true": true, "shuffled": true[other], "zero": torch.zeros_like(true)}
-    predicted = {name: model.forward_model(first, values) for name, values in vectors.items()}
-    return {
-        name: (image - second).square().mean(dim=(1, 2, 3)).double().cpu().numpy()
-        for name, image in {**predicted, "copy": first}.items()
-    }

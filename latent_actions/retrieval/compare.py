@@ -15,7 +15,7 @@ and seeds; other measures have their seeds' range alone.
 import logging
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,12 @@ from invact_vla.training.device import stage_device
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, weights_of
-from latent_actions.retrieval.benchmark import Benchmark, Context, run_benchmark
+from latent_actions.retrieval.benchmark import OWN, Benchmark, Context, run_benchmark
 from latent_actions.retrieval.benchmarks import (
     ChiralityBenchmark,
     CommitmentBenchmark,
     SceneBiasBenchmark,
 )
-from latent_actions.retrieval.compare_page import write_compare_page
 from latent_actions.retrieval.compare_stats import (
     PRECISION,
     CompareRow,
@@ -44,7 +43,13 @@ from latent_actions.retrieval.compare_stats import (
     estimates_of,
     write_rows,
 )
-from latent_actions.retrieval.compare_tables import has_headroom, markdown, plain_text, tables
+from latent_actions.retrieval.compare_tables import (
+    has_headroom,
+    markdown,
+    plain_text,
+    tables,
+    write_compare_page,
+)
 from latent_actions.retrieval.compare_variants import (
     PIXELS,
     RANDOM,
@@ -55,11 +60,9 @@ from latent_actions.retrieval.compare_variants import (
     trained_variant,
     unmatched,
 )
-from latent_actions.retrieval.directions import AVERAGES, DIRECTIONS, precisions
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.metric import bounds_of
+from latent_actions.retrieval.metric import AVERAGES, DIRECTIONS, bounds_of, precisions
 from latent_actions.retrieval.results import OVERALL, Row
-from latent_actions.retrieval.scenes import OWN
 from latent_actions.video.records import Split
 
 logger = logging.getLogger(__name__)
@@ -96,10 +99,9 @@ class CompareEncodersConfig:
     def __post_init__(self) -> None:
         names = [*self.variants, *self.baselines]
         if self.reference not in self.variants:
-            raise ValueError(
-                f"reference must be one of {list(self.variants)}, got {self.reference!r}"
-            )
-        if len(set(names) | {RANDOM, PIXELS}) < len(names) + 2:
+            known = list(self.variants)
+            raise ValueError(f"reference must be one of {known}, got {self.reference!r}")
+        if len({*names, RANDOM, PIXELS}) < len(names) + 2:
             raise ValueError(
                 f"names of variants must differ, also from {RANDOM}, {PIXELS}: {names}"
             )
@@ -116,9 +118,7 @@ class CompareEncodersConfig:
 def main(config: CompareEncodersConfig) -> Path:
     """Compare, print the tables, write the page; returns the run folder."""
     variants, notes = read_variants(config)
-    run = open_run(
-        config.out, config, inputs=_parents(config), overwrite=config.overwrite, seed=config.seed
-    )
+    run = open_run(config.out, config, _parents(config), config.overwrite, config.seed)
     if run.finished:
         logger.info("%s: already finished", run.folder)
         return run.folder
@@ -138,8 +138,7 @@ def main(config: CompareEncodersConfig) -> Path:
     picture = config.variants[config.reference][0] / "committed.png"
     write_compare_page(run.folder / "index.html", rows, config.reference, shown, notes, picture)
     text = "\n\n".join([plain_text(shown), *notes])
-    written = {"table.txt": text + "\n", "table.md": markdown(shown)}
-    for name, content in written.items():
+    for name, content in (("table.txt", text + "\n"), ("table.md", markdown(shown))):
         with atomic_file(run.folder / name) as temporary:
             temporary.write_text(content)
     print(text)
@@ -149,8 +148,7 @@ def main(config: CompareEncodersConfig) -> Path:
 
 def read_variants(config: CompareEncodersConfig) -> tuple[list[Variant], list[str]]:
     """All variants, the reference first, and how they are not alike. UserError if they can't be
-    compared, or if they are not alike though `matched` asks for it.
-    """
+    compared, or if they are not alike though `matched` asks for it."""
     names = sorted(config.variants, key=lambda name: name != config.reference)
     variants = [trained_variant(name, config.variants[name]) for name in names]
     common_frames(variants)
@@ -165,9 +163,8 @@ def read_variants(config: CompareEncodersConfig) -> tuple[list[Variant], list[st
     shape = variants[0].members[0].shape
     assert shape is not None
     seeds = range(config.seed, config.seed + len(variants[0].members))
-    return variants + control_variants(
-        shape, seeds, random=config.random, pixels=config.pixels
-    ), notes
+    variants += control_variants(shape, seeds, random=config.random, pixels=config.pixels)
+    return variants, notes
 
 
 def _measure_all(
@@ -192,37 +189,26 @@ def _measure(encoder: EvaluatedEncoder, context: Context, measures: tuple[Benchm
     scores = precisions(*context.vectors(encoder), moments.verb, moments.groups(OWN))
     rows = [row for bench in measures for row in run_benchmark(bench, context, [encoder])]
     context.forget(encoder)
-    return {
-        "scores": {name: values.tolist() for name, values in scores.items()},
-        "rows": [asdict(_unnamed(row, encoder.name)) for row in rows],
-    }
-
-
-def _unnamed(row: Row, name: str) -> Row:
-    """A row without its run's name; what stood behind the name moves to the measure."""
-    version = "" if row.encoder == OVERALL else row.encoder.removeprefix(name)
-    return replace(row, encoder="", measure=row.measure + version)
+    unnamed = []  # rows without their run's name; what stood behind the name moves to the measure
+    for row in rows:
+        version = "" if row.encoder == OVERALL else row.encoder.removeprefix(encoder.name)
+        unnamed.append(asdict(row) | {"encoder": "", "measure": row.measure + version})
+    return {"scores": {k: values.tolist() for k, values in scores.items()}, "rows": unnamed}
 
 
 def _precision_rows(
-    config: CompareEncodersConfig,
-    variants: list[Variant],
-    parts: dict[str, list[Part]],
+    config: CompareEncodersConfig, variants: list[Variant], parts: dict[str, list[Part]],
     context: Context,
-) -> list[CompareRow]:
+) -> list[CompareRow]:  # fmt: skip
     """P@10 with intervals, all variants of a measure one after the other."""
     moments, rows = context.moments, []
     bounds = bounds_of(moments.verb, moments.groups(OWN))
     for measure in MEASURES:
-        scores = {
-            name: np.array([part["scores"][measure] for part in runs])
-            for name, runs in parts.items()
-        }
+        scores = {n: np.array([part["scores"][measure] for part in p]) for n, p in parts.items()}
         found = estimates_of(scores, moments.take, config.draws, config.seed)
         for variant in variants:
-            own = found[variant.name]
-            is_reference = variant.name == config.reference
-            versus = {} if is_reference else against(found[config.reference], own)
+            own, base = found[variant.name], found[config.reference]
+            versus = {} if own is base else against(base, own)
             rows.append(
                 CompareRow(
                     variant=variant.name, benchmark=PRECISION, measure=measure, setting="scene left out",
@@ -239,11 +225,11 @@ def _measure_rows(variants: list[Variant], parts: dict[str, list[Part]]) -> list
     """Means over seeds of the other benchmarks' rows, all variants of a measure one after the other."""
     found: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
     for variant in variants:
-        for part in parts[variant.name]:
-            for row in (Row(**values) for values in part["rows"]):
-                if row.value is not None:
-                    key = (row.benchmark, row.setting, row.measure)
-                    found.setdefault(key, {}).setdefault(variant.name, []).append(row)
+        rows = (Row(**values) for part in parts[variant.name] for values in part["rows"])
+        for row in rows:
+            if row.value is not None:
+                key = (row.benchmark, row.setting, row.measure)
+                found.setdefault(key, {}).setdefault(variant.name, []).append(row)
     # a mean over some of the runs would be one over the lucky ones
     return [
         _mean_row(variant, given[variant.name])
@@ -276,9 +262,8 @@ def _absent(parts: dict[str, list[Part]], rows: list[CompareRow]) -> list[str]:
         if row["benchmark"] not in present
     }
     for variant, runs in parts.items():
-        known: Counter[tuple[str, str]] = Counter()
-        for row in (row for part in runs for row in part["rows"]):
-            known[row["measure"], row["setting"]] += row["value"] is not None
+        rows_of = (row for part in runs for row in part["rows"] if row["value"] is not None)
+        known = Counter((row["measure"], row["setting"]) for row in rows_of)
         for (measure, _), count in known.items():
             if 0 < count < len(runs):
                 some = f"{count} of {len(runs)} runs have it"
@@ -295,10 +280,8 @@ def _no_headroom(rows: list[CompareRow]) -> str:
 
 
 def _parents(config: CompareEncodersConfig) -> dict[str, Path]:
-    runs = {
-        f"{name}_{n}": f for name, given in config.variants.items() for n, f in enumerate(given)
-    }
+    found = {f"{n}_{i}": f for n, given in config.variants.items() for i, f in enumerate(given)}
     for name, given in config.baselines.items():
         for number, baseline in enumerate(given):
-            runs |= {f"{name}_{number}_{k}": path for k, path in weights_of(baseline).items()}
-    return {**runs, **config.data.parents()}
+            found |= {f"{name}_{number}_{k}": path for k, path in weights_of(baseline).items()}
+    return {**found, **config.data.parents()}

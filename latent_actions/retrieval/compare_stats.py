@@ -108,6 +108,5 @@ def write_rows(
     kinds |= {"seeds": pa.list_(pa.float64()), "apart": pa.bool_()}
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in plain[0]])
     write_table(plain, schema, folder / "compare.parquet")
-    write_json(
-        folder / "compare.json", {"reference": reference, "notes": list(notes), "rows": plain}
-    )
+    content = {"reference": reference, "notes": list(notes), "rows": plain}
+    write_json(folder / "compare.json", content)

@@ -1,11 +1,18 @@
-"""The tables of a comparison, once for the terminal, Markdown and the page."""
+"""What a comparison shows: its tables, for the terminal, Markdown and the page; and the page, with
+intervals, seeds and the committed patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from invact_vla.core.text_table import text_table
+from invact_vla.html import media
+from invact_vla.html.charts import Interval, interval_chart
+from invact_vla.html.render import Html, write_page
 from latent_actions.retrieval.compare_stats import PRECISION, CompareRow
-from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS, in_words
+from latent_actions.retrieval.metric import AVERAGES, DIRECTION_NAMES, DIRECTIONS, in_words
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -39,18 +46,18 @@ def tables(rows: Sequence[CompareRow], reference: str) -> list[Table]:
 
 
 def _averages(rows: Sequence[CompareRow]) -> Table:
-    heads = [(DIRECTION_NAMES[name], "95 %", "seeds") for name in AVERAGES]
+    heads = [cell for name in AVERAGES for cell in (DIRECTION_NAMES[name], "95 %", "seeds")]
     body = []
-    for row, other in zip(*(_of(rows, name) for name in AVERAGES), strict=True):
-        cells = [cell for r in (row, other) for cell in (_two(r.value), _range(r), _seeds(r))]
-        body.append((row.variant, *cells, _count(row.steps), _count(row.parameters)))
+    for own in zip(*(_of(rows, name) for name in AVERAGES), strict=True):
+        cells = [cell for r in own for cell in (_two(r.value), _range(r.low, r.high), _seeds(r))]
+        body.append((own[0].variant, *cells, _count(own[0].steps), _count(own[0].parameters)))
     first = rows[0]
     caption = (
         f"P@10 in percent, mean over seeds, 95 % bootstrap over takes and seeds; chance "
         f"{_two(first.chance)}, oracle {_two(first.oracle)}, {first.n} queries of {first.takes} "
         "takes, the query's scene left out"
     )
-    return Table(caption, ("variant", *heads[0], *heads[1], "steps", "parameters"), tuple(body))
+    return Table(caption, ("variant", *heads, "steps", "parameters"), tuple(body))
 
 
 def _against(rows: Sequence[CompareRow], reference: str) -> Table:
@@ -58,8 +65,8 @@ def _against(rows: Sequence[CompareRow], reference: str) -> Table:
     body = [
         (
             row.variant, DIRECTION_NAMES[name], "-" if row.ratio is None else f"{row.ratio:.2f}x",
-            _between(row.ratio_low, row.ratio_high, 2), _two(row.difference),
-            _between(row.difference_low, row.difference_high), "yes" if row.apart else "no",
+            _range(row.ratio_low, row.ratio_high, 2), _two(row.difference),
+            _range(row.difference_low, row.difference_high), "yes" if row.apart else "no",
         )
         for name in AVERAGES
         for row in _of(rows, name)
@@ -74,46 +81,36 @@ def _against(rows: Sequence[CompareRow], reference: str) -> Table:
 
 
 def _directions(rows: Sequence[CompareRow]) -> Table:
-    columns = [_of(rows, name) for name in DIRECTIONS]
+    lines = zip(*(_of(rows, name) for name in DIRECTIONS), strict=True)
     body = [
-        (line[0].variant, *(f"{_two(row.value)} {_range(row)}" for row in line))
-        for line in zip(*columns, strict=True)
+        (own[0].variant, *(f"{_two(r.value)} {_range(r.low, r.high)}" for r in own))
+        for own in lines
     ]
-    return Table(
-        "P@10 by direction, query -> gallery",
-        ("variant", *(DIRECTION_NAMES[d] for d in DIRECTIONS)),
-        tuple(body),
-    )
+    head = ("variant", *(DIRECTION_NAMES[d] for d in DIRECTIONS))
+    return Table("P@10 by direction, query -> gallery", head, tuple(body))
 
 
 def _measures(rows: Sequence[CompareRow]) -> Table:
     """One row per measure, one column per variant."""
     variants = list(dict.fromkeys(row.variant for row in rows))
-    keys = list(dict.fromkeys((row.benchmark, row.measure, row.setting) for row in rows))
-    cells = {(row.benchmark, row.measure, row.setting, row.variant): row for row in rows}
+    cells: dict[tuple[str, str, str], dict[str, CompareRow]] = {}
+    for row in rows:
+        cells.setdefault((row.benchmark, row.measure, row.setting), {})[row.variant] = row
     body = []
-    for key in keys:
-        given = [cells.get((*key, variant)) for variant in variants]
-        levels = {_two(row.chance) for row in given if row is not None}
-        values = ["-" if row is None else f"{_two(row.value)}{_spread(row)}" for row in given]
-        body.append(
-            (
-                key[0],
-                in_words(key[1]),
-                key[2],
-                levels.pop() if len(levels) == 1 else "varies",
-                *values,
-            )
-        )
+    for (benchmark, measure, setting), own in cells.items():
+        levels = {_two(row.chance) for row in own.values()}
+        chance = levels.pop() if len(levels) == 1 else "varies"
+        shown = {name: f"{_two(row.value)}{_spread(row)}" for name, row in own.items()}
+        values = [shown.get(name, "-") for name in variants]
+        body.append((benchmark, in_words(measure), setting, chance, *values))
     caption = "Other measures: mean over seeds, lowest and highest seed in brackets"
     return Table(caption, ("benchmark", "measure", "setting", "chance", *variants), tuple(body))
 
 
 def plain_text(shown: Sequence[Table]) -> str:
     """Tables with aligned columns."""
-    return "\n\n".join(
-        f"{t.caption}\n{text_table(t.head, t.rows, left=range(len(t.head)))}" for t in shown
-    )
+    aligned = (text_table(t.head, t.rows, left=range(len(t.head))) for t in shown)
+    return "\n\n".join(f"{t.caption}\n{text}" for t, text in zip(shown, aligned, strict=True))
 
 
 def markdown(shown: Sequence[Table]) -> str:
@@ -129,11 +126,7 @@ def _of(rows: Sequence[CompareRow], measure: str) -> list[CompareRow]:
     return [row for row in rows if row.measure == measure]
 
 
-def _range(row: CompareRow) -> str:
-    return _between(row.low, row.high)
-
-
-def _between(low: float | None, high: float | None, digits: int = 1) -> str:
+def _range(low: float | None, high: float | None, digits: int = 1) -> str:
     return "-" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
@@ -151,3 +144,56 @@ def _two(value: float | None) -> str:
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
+
+
+def write_compare_page(
+    path: Path,
+    rows: Sequence[CompareRow],
+    reference: str,
+    shown: Sequence[Table],
+    notes: Sequence[str],
+    picture: Path,
+) -> Path:
+    """Write the document. shown: tables of `tables`; picture: the reference's committed.png, which may
+    be absent.
+    """
+    averages = AVERAGES if has_headroom(rows) else {}
+    return write_page(
+        path,
+        "encoders.html.j2",
+        TEMPLATES,
+        title="Encoders compared",
+        scope="",
+        reference=reference,
+        apart=[_apart(_of(rows, name), reference, name) for name in averages],
+        notes=notes,
+        charts=[_chart(_of(rows, name), name) for name in averages],
+        tables=shown,
+        picture=media.picture(picture, "clips over committed patches") if picture.exists() else "",
+    )
+
+
+def _apart(rows: Sequence[CompareRow], reference: str, measure: str) -> str:
+    """The reference's P@10, and above how many others it stands."""
+    own = next(row for row in rows if row.variant == reference)
+    against = [row for row in rows if row is not own and row.apart is not None]
+    better = sum(bool(row.apart) and own.value > row.value for row in against)
+    return (
+        f"{DIRECTION_NAMES[measure]} {own.value:.1f} % [{own.low:.1f}, {own.high:.1f}], above "
+        f"{better} of {len(against)} other variants with intervals apart"
+    )
+
+
+def _chart(rows: Sequence[CompareRow], measure: str) -> tuple[Html, str]:
+    """The chart of a measure and its caption."""
+    intervals = [
+        Interval(r.variant, r.value, r.low or 0, r.high or 0, f"{r.value:.1f}", tuple(r.seeds))
+        for r in rows
+    ]
+    name, first = f"{DIRECTION_NAMES[measure].capitalize()} P@10", rows[0]
+    chance = first.chance or 0.0
+    chart = interval_chart(
+        intervals, f"{name} by variant", f"{name} (%)", "mean, 95 % over takes and seeds",
+        reference=chance, reference_name=f"chance {chance:.2f}",
+    )  # fmt: skip
+    return chart, f"{name} in percent. {first.n} queries, oracle {first.oracle:.2f}."

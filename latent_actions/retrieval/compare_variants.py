@@ -57,15 +57,11 @@ class Variant:
 
 def trained_variant(name: str, folders: Sequence[Path]) -> Variant:
     """A variant of `invact encoder train`. UserError if a run is unfinished, no such run, or has the
-    seed of another run of the variant.
-    """
+    seed of another run of the variant, which would say nothing about other seeds."""
     members = tuple(_trained_member(name, folder) for folder in folders)
     seeds = [member.seed for member in members]
     if len(set(seeds)) < len(seeds):
-        raise UserError(
-            f"variant {name}: runs of different seeds expected, got the seeds {seeds}: "
-            "a run that is counted twice says nothing about other seeds"
-        )
+        raise UserError(f"variant {name}: expected runs of different seeds, got the seeds {seeds}")
     return Variant(name=name, kind="trained", members=members)
 
 
@@ -78,7 +74,7 @@ def _trained_member(name: str, folder: Path) -> Member:
     if not (folder / "encoder").is_dir() or "steps" not in config.get("loop", {}):
         raise UserError(
             f"variant {name}: {folder} is no run of `invact encoder train`: expected config.yaml with "
-            "the loop, and encoder/ in it"
+            "the loop, and encoder/"
         )
     encoder = InvActEncoder.from_pretrained(folder / "encoder")
     return Member(
@@ -119,27 +115,22 @@ def control_variants(
 
         return Member(load=load, seed=seed, steps=0, parameters=parameters)
 
-    variants = []
-    if random:
-        variants.append(Variant(name=RANDOM, kind="control", members=tuple(map(untrained, seeds))))
-    if pixels:
-        member = Member(
-            load=lambda name, device: EvaluatedEncoder(name=name, embed=pixel_embedding)
-        )
-        variants.append(Variant(name=PIXELS, kind="control", members=(member,)))
-    return variants
+    raw = Member(load=lambda name, device: EvaluatedEncoder(name=name, embed=pixel_embedding))
+    kept = {RANDOM: map(untrained, seeds) if random else (), PIXELS: (raw,) if pixels else ()}
+    variants = [Variant(name=n, kind="control", members=tuple(m)) for n, m in kept.items()]
+    return [variant for variant in variants if variant.members]
 
 
 def common_frames(variants: Sequence[Variant]) -> int:
     """Frames T of a clip that all trained variants read. UserError if they differ."""
     found = {
-        variant.name: sorted({m.shape.frames for m in variant.members if m.shape is not None})
-        for variant in variants
-        if variant.kind == "trained"
+        v.name: {m.shape.frames for m in v.members if m.shape is not None}
+        for v in variants
+        if v.kind == "trained"
     }
-    counts = {count for values in found.values() for count in values}
+    counts = set().union(*found.values())
     if len(counts) > 1:
-        each = ", ".join(f"{name} {' and '.join(map(str, c))}" for name, c in found.items())
+        each = ", ".join(f"{n} {' and '.join(map(str, sorted(c)))}" for n, c in found.items())
         raise UserError(
             f"variants read different numbers of frames of a clip ({each}): they would not see the same "
             "clips; train them with the same model.frames"
@@ -175,7 +166,5 @@ def _training_config(folder: Path) -> Mapping[str, Any]:
 def _stored_numbers(folder: Path) -> int | None:
     """Numbers in the model.safetensors of a run or folder, from its header; None without one."""
     places = [folder / part / "model.safetensors" for part in ("", "model", "encoder")]
-    found = [path for path in places if path.is_file()]
-    if not found:
-        return None
-    return sum(math.prod(shape) for shape in stored_shapes(found[0]).values())
+    path = next((path for path in places if path.is_file()), None)
+    return None if path is None else sum(map(math.prod, stored_shapes(path).values()))

@@ -25,7 +25,14 @@ from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of, weights_of
-from latent_actions.retrieval.benchmark import Benchmark, Context, moments_of, run_benchmark
+from latent_actions.retrieval.benchmark import (
+    ALONE,
+    OWN,
+    Benchmark,
+    Context,
+    moments_of,
+    run_benchmark,
+)
 from latent_actions.retrieval.benchmarks import (
     AtomicBenchmark,
     ChiralityBenchmark,
@@ -34,7 +41,6 @@ from latent_actions.retrieval.benchmarks import (
     LanguageBenchmark,
     SceneBiasBenchmark,
 )
-from latent_actions.retrieval.directions import AVERAGES, DIRECTION_NAMES, DIRECTIONS, precisions
 from latent_actions.retrieval.encoders import (
     EvaluatedEncoder,
     difference_embedding,
@@ -42,9 +48,14 @@ from latent_actions.retrieval.encoders import (
     references,
     trained,
 )
-from latent_actions.retrieval.metric import bounds_of
+from latent_actions.retrieval.metric import (
+    AVERAGES,
+    DIRECTION_NAMES,
+    DIRECTIONS,
+    bounds_of,
+    precisions,
+)
 from latent_actions.retrieval.results import Row, Scorer, format_rows, skipped, write_rows
-from latent_actions.retrieval.scenes import ALONE, OWN
 from latent_actions.video.records import Split
 
 
@@ -83,9 +94,7 @@ class EvalConfig:
 
 def main(config: EvalConfig) -> Path:
     """Evaluate, print the table, write the rows; returns the run folder."""
-    run = open_run(
-        config.out, config, inputs=_parents(config), overwrite=config.overwrite, seed=config.seed
-    )
+    run = open_run(config.out, config, _parents(config), config.overwrite, config.seed)
     if run.finished:
         return run.folder
     torch.set_num_threads(1)

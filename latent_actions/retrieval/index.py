@@ -10,7 +10,6 @@ lower row first in a tie), so the answer is the same.
 """
 
 import importlib.util
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from invact_vla.core.files import atomic_folder, read_json, write_json
 from invact_vla.core.limits import inside, short
 from latent_actions.retrieval.metric import normalize
 
-logger = logging.getLogger(__name__)
 Backend = Literal["auto", "faiss", "numpy"]
 FORMAT = "invact-gallery/1"
 _ROUNDING = 1e-5  # two float32 products of unit rows differ by less
@@ -57,26 +55,21 @@ class Gallery:
     def __init__(
         self, vectors: np.ndarray, entries: Sequence[Entry], thumbnails: np.ndarray, made_by: str
     ) -> None:
-        if not len(vectors) == len(entries) == len(thumbnails):
-            raise ValueError(
-                f"{len(vectors)} vectors, {len(entries)} entries, {len(thumbnails)} thumbnails"
-            )
-        if not len(vectors):
-            raise ValueError("a gallery needs a clip")
-        self.vectors = normalize(vectors)
-        self.entries = tuple(entries)
-        self.thumbnails = thumbnails
-        self.made_by = made_by
+        sizes = len(vectors), len(entries), len(thumbnails)
+        if len(set(sizes)) > 1 or not sizes[0]:
+            raise ValueError(f"expected a clip or more, got vectors, entries, thumbnails: {sizes}")
+        self.vectors, self.entries = normalize(vectors), tuple(entries)
+        self.thumbnails, self.made_by = thumbnails, made_by
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def row_of(self, clip: str) -> int:
         """Row of a clip by its name. UserError if there is none."""
-        for row, entry in enumerate(self.entries):
-            if entry.clip == clip:
-                return row
-        raise UserError(f"no clip {clip!r} in the gallery; it has, say, {self.entries[0].clip!r}")
+        names = [entry.clip for entry in self.entries]
+        if clip not in names:
+            raise UserError(f"no clip {clip!r} in the gallery; it has, say, {names[0]!r}")
+        return names.index(clip)
 
     def save(self, folder: Path) -> None:
         """Write the gallery, atomically."""
@@ -112,10 +105,8 @@ class Gallery:
         leave_out: for each query the rows that must not be found.
         """
         if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1] or top < 1:
-            raise ValueError(
-                f"expected queries (Q, {self.vectors.shape[1]}) and top >= 1, "
-                f"got {queries.shape} and {top}"
-            )
+            width = self.vectors.shape[1]
+            raise ValueError(f"expected queries (Q, {width}) and top >= 1: {queries.shape}, {top}")
         search = _candidates(self.vectors, backend)
         rows = np.full((len(queries), top), -1, np.int64)
         similarity = np.full((len(queries), top), np.nan)
@@ -170,17 +161,9 @@ def _candidates(vectors: np.ndarray, backend: Backend) -> Any:
     if backend == "faiss" and not has_faiss():
         raise UserError("FAISS is not installed: pip install faiss-cpu, or --backend numpy")
     if backend == "numpy" or not has_faiss():
-
-        def with_numpy(query: np.ndarray, count: int) -> np.ndarray:
-            return np.argpartition(-(vectors @ query), count - 1)[:count]
-
-        return with_numpy
+        return lambda query, count: np.argpartition(-(vectors @ query), count - 1)[:count]
     import faiss  # pyright: ignore[reportMissingImports]
 
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
-
-    def with_faiss(query: np.ndarray, count: int) -> np.ndarray:
-        return index.search(np.ascontiguousarray(query[None]), count)[1][0]
-
-    return with_faiss
+    return lambda query, count: index.search(np.ascontiguousarray(query[None]), count)[1][0]

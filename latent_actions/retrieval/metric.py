@@ -4,10 +4,13 @@ A hit is a gallery clip of the same label. The score of a query is hits / K, the
 where fewer positives exist, and the mean runs over all queries: queries without any positive stay
 in as 0. N queries and gallery rows (row i of both is the same moment), D embedding width, K hits
 looked at.
+
+Four directions of atomic retrieval, query to gallery: g = ego, x = exo. Cross-scene compares clips of
+one view, cross-view of both.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,12 @@ from invact_vla.stats.bootstrap import as_ids
 
 TOP = 10  # the benchmark's K
 _BLOCK = 1024  # queries per matrix product: bounds memory at 1024 x N similarities
+DIRECTIONS = ("g-g", "x-x", "g-x", "x-g")
+AVERAGES = {"cross_scene": ("g-g", "x-x"), "cross_view": ("g-x", "x-g")}
+DIRECTION_NAMES = {
+    "g-g": "ego -> ego", "x-x": "exo -> exo", "cross_scene": "cross-scene", "g-x": "ego -> exo",
+    "x-g": "exo -> ego", "cross_view": "cross-view",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +52,7 @@ def score_bounds(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> Sco
     per_label: Counter = Counter()
     for group in counts.values():
         per_label.update(group)
-    total = sum(per_label.values())
+    total = per_label.total()
     if total == 0:
         raise ValueError("no clips: every count is zero")
     chance = oracle = answerable = 0.0
@@ -65,9 +74,9 @@ def bounds_of(
     labels: Sequence[Hashable], groups: Sequence[Hashable], top: int = TOP
 ) -> ScoreBounds:
     """Bounds of N clips given their labels and groups (equal length)."""
-    counts: dict[Hashable, Counter] = {}
+    counts: dict[Hashable, Counter] = defaultdict(Counter)
     for label, group in zip(labels, groups, strict=True):
-        counts.setdefault(group, Counter())[label] += 1
+        counts[group][label] += 1
     return score_bounds(counts, top)
 
 
@@ -80,11 +89,11 @@ def precision_at(
     Similarity is the cosine. Gallery rows of the query's own group are left out (give every row its
     own group to leave out only itself). Ties are broken by index after a shuffle fixed by `seed`.
     """
-    n = len(labels)
-    if queries.shape != gallery.shape or queries.shape[:1] != (n,) or len(groups) != n:
+    sizes = (len(queries), len(labels), len(groups))
+    if queries.shape != gallery.shape or len(set(sizes)) > 1:
         raise ValueError(
             f"expected queries and gallery (N, D) with N labels and N groups, got {queries.shape}, "
-            f"{gallery.shape}, {n} labels, {len(groups)} groups"
+            f"{gallery.shape}, {sizes[1]} labels, {sizes[2]} groups"
         )
     return hits_of(top_indices(queries, gallery, groups, top=top, seed=seed), labels)
 
@@ -150,3 +159,25 @@ def normalize(rows: np.ndarray) -> np.ndarray:
             "earlier checkpoint"
         )
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def in_words(measure: str) -> str:
+    """A measure's name with its direction spelled out: "g-x P@10" is "ego -> exo P@10"."""
+    name, _, rest = measure.partition(" ")
+    return f"{DIRECTION_NAMES.get(name, name)} {rest}".rstrip()
+
+
+def all_directions(score: Callable[[str, str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Scores (M,) of the four directions and their two averages; score(query's view, gallery's)."""
+    scores = {name: score(name[0], name[-1]) for name in DIRECTIONS}
+    for name, parts in AVERAGES.items():
+        scores[name] = np.mean([scores[part] for part in parts], axis=0)
+    return scores
+
+
+def precisions(
+    ego: np.ndarray, exo: np.ndarray, labels: Sequence[Hashable], groups: Sequence[Hashable]
+) -> dict[str, np.ndarray]:
+    """P@10 of M moments in all directions, the query's group left out: (M, D) twice -> {name: (M,)}."""
+    views = {"g": ego, "x": exo}
+    return all_directions(lambda a, b: precision_at(views[a], views[b], labels, groups))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
-from latent_actions.retrieval.metric import TOP, ScoreBounds, score_bounds
+from latent_actions.retrieval.metric import TOP, score_bounds
 
 _LAYOUT = "expected {grouping: {group: {label: count}}}"
 
@@ -25,11 +25,10 @@ class LevelsConfig:
 
 def read_histogram(path: Path) -> dict[str, dict[str, dict[str, int]]]:
     """Groupings of a histogram file, text entries (notes) left out. Raises UserError on any other
-    content.
-    """
+    content."""
     if not path.is_file():
         raise UserError(
-            f"expected a histogram file, found none at {path}; give the path of a JSON file"
+            f"expected a histogram file, found none at {path}: give that of a JSON file"
         )
     content = read_json(path)
     if not isinstance(content, dict):
@@ -38,36 +37,26 @@ def read_histogram(path: Path) -> dict[str, dict[str, dict[str, int]]]:
     if not groupings:
         raise UserError(f"{path} holds no grouping; {_LAYOUT}")
     for name, grouping in groupings.items():
-        _check(path, name, grouping)
+        if not isinstance(grouping, dict) or not grouping:
+            raise UserError(f"{path}: grouping {name!r} must be a non-empty object of groups")
+        for group, counts in grouping.items():
+            if not isinstance(counts, dict):
+                raise UserError(f"{path}: {name}/{group} must map labels to counts, got {counts!r}")
+            for label, count in counts.items():
+                if type(count) is not int or count < 0:
+                    where = f"{path}: {name}/{group}/{label}"
+                    raise UserError(f"{where} must be a count >= 0, got {count!r}")
+        if not any(sum(counts.values()) for counts in grouping.values()):
+            raise UserError(f"{path}: grouping {name!r} counts no clip")
     return groupings
-
-
-def _check(path: Path, name: str, grouping: object) -> None:
-    if not isinstance(grouping, dict) or not grouping:
-        raise UserError(f"{path}: grouping {name!r} must be a non-empty object of groups")
-    for group, counts in grouping.items():
-        if not isinstance(counts, dict):
-            raise UserError(f"{path}: {name}/{group} must map labels to counts, got {counts!r}")
-        for label, count in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise UserError(
-                    f"{path}: {name}/{group}/{label} must be a count >= 0, got {count!r}"
-                )
-    if not any(sum(counts.values()) for counts in grouping.values()):
-        raise UserError(f"{path}: grouping {name!r} counts no clip")
-
-
-def format_bounds(name: str, values: ScoreBounds) -> str:
-    """One line of text for one grouping."""
-    return (
-        f"{name}: chance {values.chance:.3f} %  oracle {values.oracle:.2f} %  "
-        f"answerable {values.answerable:.1f} %  "
-        f"({values.n:,} clips, {values.groups} groups, P@{TOP})"
-    )
 
 
 def main(config: LevelsConfig) -> int:
     """Print the bounds of each grouping in the file; returns the exit code."""
     for name, grouping in read_histogram(config.histogram).items():
-        print(format_bounds(name, score_bounds(grouping)))
+        values = score_bounds(grouping)
+        print(
+            f"{name}: chance {values.chance:.3f} %  oracle {values.oracle:.2f} %  answerable "
+            f"{values.answerable:.1f} %  ({values.n:,} clips, {values.groups} groups, P@{TOP})"
+        )
     return 0

@@ -16,7 +16,7 @@ import numpy as np
 from invact_vla.core.files import atomic_file, write_json
 from invact_vla.core.text_table import text_table
 from invact_vla.stats.bootstrap import percentile_interval, resample
-from latent_actions.retrieval.directions import in_words
+from latent_actions.retrieval.metric import in_words
 
 OVERALL = "all"  # encoder of rows that belong to no encoder
 

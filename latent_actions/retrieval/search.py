@@ -8,7 +8,7 @@ The gallery of an encoder's vectors is made once and kept; see index.py.
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,11 +18,12 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, hash_json, hash_tree
 from invact_vla.core.run_folder import open_run
+from invact_vla.data.video.frames import SUFFIXES
 from invact_vla.html import media
 from invact_vla.html.render import Html, write_page
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
-from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
+from latent_actions.encoder.inputs.clips import ClipData, VideoClips
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.retrieval.encoders import encoder_folder
 from latent_actions.retrieval.index import Backend, Entry, Found, Gallery
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE_FILE = "search.html"
 SHOWN_FRAMES = 4  # of each clip, side by side
-_VIDEOS = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,8 @@ class SearchConfig:
 
     POSITIONAL = "query"
 
-    query: tuple[str, ...]  # clips of the gallery (<moment>/<camera>), or paths of video files
+    # clips of the gallery (<moment>/<camera>), or paths of video files or folders of pictures
+    query: tuple[str, ...]
     encoder: Path  # encoder folder, or the run folder of its training
     out: Path = Path("runs/search")  # run folder
     data: ClipData = field(default_factory=VideoClips)  # clips of the gallery
@@ -63,15 +64,10 @@ def main(config: SearchConfig) -> Path:
     torch.set_num_threads(1)
     encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder), config.device)
     gallery = open_gallery(config, encoder)
-    vectors, shown, leave_out = [], [], []
-    for query in config.query:
-        vector, frames, out = _query(query, encoder, gallery)
-        vectors.append(vector)
-        shown.append(frames)
-        leave_out.append(out)
-    found = gallery.nearest(
-        np.stack(vectors), config.top, leave_out=leave_out, backend=config.backend
-    )
+    queries = [_query(query, encoder, gallery) for query in config.query]
+    vectors, shown, leave_out = zip(*queries, strict=True)
+    asked = np.stack(vectors)
+    found = gallery.nearest(asked, config.top, leave_out=leave_out, backend=config.backend)
     text = format_found(config.query, gallery, found)
     run = open_run(config.out, config, _parents(config), config.overwrite)
     if not run.finished:
@@ -96,7 +92,14 @@ def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
         encoder.config.frames, folder.with_name(f"{folder.name}_frames"), config.workers,
         (config.split,),
     )  # fmt: skip
-    entries = _entries(table)
+    names = ("verb", "text", "scene", "take", "view")
+    entries = [
+        Entry(
+            clip=f"{table.moment[row]}/{table.camera[row]}",
+            **{name: getattr(table, name)[row] for name in names},
+        )
+        for row in range(len(table))
+    ]
     some = table.frames[:: max(1, len(table) // 64)]
     made_by = hash_json([hash_tree(root), [asdict(e) for e in entries], zlib.crc32(some.tobytes())])
     if (folder / "gallery.json").exists():
@@ -104,24 +107,12 @@ def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
         if gallery.made_by == made_by:
             return gallery
     logger.info("embedding %d clips", len(table))
-    rows = np.arange(len(table))
-    parts = np.array_split(rows, max(1, len(rows) // 256))
+    parts = np.array_split(np.arange(len(table)), max(1, len(table) // 256))
     vectors = np.concatenate([encoder.embed(table.read(part)) for part in parts])
     thumbnails = np.concatenate([_few(table.read(part)) for part in parts])
     gallery = Gallery(vectors, entries, thumbnails, made_by)
     gallery.save(folder)
     return gallery
-
-
-def _entries(table: ClipTable) -> list[Entry]:
-    names = ("verb", "text", "scene", "take", "view")
-    return [
-        Entry(
-            clip=f"{table.moment[row]}/{table.camera[row]}",
-            **{name: getattr(table, name)[row] for name in names},
-        )
-        for row in range(len(table))
-    ]
 
 
 def _query(
@@ -130,7 +121,7 @@ def _query(
     """Vector (D,), frames to show (F, S, S, 3) and gallery rows to leave out, of one query: the scene
     of a query that is a clip of the gallery."""
     if _is_video(query):
-        if not Path(query).is_file():
+        if not Path(query).exists():
             raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
         clip = as_clips(query, encoder.config.frames, encoder.config.input_size)
         return encoder.embed(clip)[0], _few(clip)[0], np.zeros(0, np.int64)
@@ -141,7 +132,8 @@ def _query(
 
 
 def _is_video(query: str) -> bool:
-    return Path(query).suffix.lower() in _VIDEOS
+    """A file of a video container, there or not, or a folder of pictures."""
+    return Path(query).suffix.lower() in SUFFIXES or Path(query).is_dir()
 
 
 def _few(clips: np.ndarray) -> np.ndarray:
@@ -154,13 +146,9 @@ def format_found(queries: Sequence[str], gallery: Gallery, found: Found) -> str:
     """One line per found clip: rank, cosine, verb, clip, text."""
     lines = []
     for number, query in enumerate(queries):
-        lines.append(f"{query}  {_about(query, gallery)}".rstrip())
-        for place, row in enumerate(found.rows[number]):
-            if row >= 0:
-                entry, value = gallery.entries[row], found.similarity[number, place]
-                lines.append(
-                    f"{place + 1:>4}  {value:+.3f}  {entry.verb:<14}  {entry.clip}  {entry.text}"
-                )
+        lines.append(f"{query}  {_about(_entry(query, gallery))}".rstrip())
+        for place, (entry, _, cosine) in enumerate(_near(number, gallery, found), 1):
+            lines.append(f"{place:>4}  {cosine:+.3f}  {entry.verb:<14}  {entry.clip}  {entry.text}")
     return "\n".join(lines)
 
 
@@ -170,26 +158,28 @@ def write_search_page(
     """The page: a section per query, a strip of frames per clip; a frame marks the query's verb."""
     sections = []
     for number, query in enumerate(queries):
-        verb = _verb(query, gallery)
+        own = _entry(query, gallery)
         near = [
             {
-                "entry": gallery.entries[row],
-                "cosine": found.similarity[number, place],
-                "picture": _strip(gallery.thumbnails[row], gallery.entries[row].clip),
-                "kind": _kind(gallery.entries[row].verb, verb),
+                "entry": entry,
+                "cosine": cosine,
+                "picture": _strip(thumbnails, entry.clip),
+                # how it is framed: by whether it has the query's verb, where that is known
+                "kind": "" if own is None else "success" if entry.verb == own.verb else "failure",
             }
-            for place, row in enumerate(found.rows[number])
-            if row >= 0
+            for entry, thumbnails, cosine in _near(number, gallery, found)
         ]
-        about, picture = _about(query, gallery), _strip(shown[number], query)
-        sections.append({"name": query, "about": about, "picture": picture, "found": near})
+        picture = _strip(shown[number], query)
+        sections.append({"name": query, "about": _about(own), "picture": picture, "found": near})
     values = {"title": "Nearest clips", "scope": "", "clips": len(gallery), "queries": sections}
     return write_page(path, "search.html.j2", TEMPLATES, **values)
 
 
-def _kind(verb: str, wanted: str | None) -> str:
-    """How a clip is framed: by whether it has the query's verb, where that is known."""
-    return "" if wanted is None else "success" if verb == wanted else "failure"
+def _near(number: int, gallery: Gallery, found: Found) -> Iterator[tuple[Entry, np.ndarray, float]]:
+    """What was found for a query, nearest first, with thumbnails and cosine."""
+    for row, cosine in zip(found.rows[number], found.similarity[number], strict=True):
+        if row >= 0:
+            yield gallery.entries[row], gallery.thumbnails[row], cosine
 
 
 def _strip(frames: np.ndarray, label: str) -> Html:
@@ -197,11 +187,10 @@ def _strip(frames: np.ndarray, label: str) -> Html:
     return media.frame(np.concatenate(list(frames), axis=1), label)
 
 
-def _verb(query: str, gallery: Gallery) -> str | None:
-    found = [entry.verb for entry in gallery.entries if entry.clip == query]
-    return found[0] if found else None
+def _entry(query: str, gallery: Gallery) -> Entry | None:
+    """The query as a clip of the gallery, if it is one."""
+    return next((entry for entry in gallery.entries if entry.clip == query), None)
 
 
-def _about(query: str, gallery: Gallery) -> str:
-    found = [entry for entry in gallery.entries if entry.clip == query]
-    return f"({found[0].verb}: {found[0].text})" if found else ""
+def _about(entry: Entry | None) -> str:
+    return f"({entry.verb}: {entry.text})" if entry else ""

@@ -4,7 +4,8 @@ A clip is what labeling reads: evenly spaced frames of a short video as RGB at a
 thread, the file opened anew for each. PyAV is what this project decodes with; each other library is used
 as its documentation says, with its own scaling where it has one. Ratios are of processor time, which
 depends less on what else runs: each has one thread. The difference is the mean of |pixel -
-PyAV's pixel|: large when a library gives other frames, small when it scales in another way.
+PyAV's pixel|: large when a library gives other frames, small when it scales in another way. Folders of
+pictures, which the other libraries do not read, are measured too, by this project alone.
 """
 
 import tempfile
@@ -22,21 +23,20 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.machine import cpu_name
 from invact_vla.core.timing import Ratio, take_turns
-from invact_vla.data.video.frames import decode_frames, probe
+from invact_vla.data.video.frames import decode_frames, list_videos, probe
 from invact_vla.data.video.video_io import write_video
 
 CONTAINERS = {"webm": "vp9", "mp4": "h264"}
 Shape = tuple[int, int]
-Read = Callable[
-    [Path, np.ndarray, Shape], np.ndarray
-]  # path, indices, height and width to scale to
+Read = Callable[[Path, np.ndarray, Shape], np.ndarray]  # path, indices, size to scale to
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchDecodeConfig:
     """What to measure, and how often."""
 
-    videos: Path | None = None  # folder of .webm or .mp4 files; none: drawn ones of SSV2's shape
+    # folder of .webm or .mp4 files, or of folders of pictures; none: drawn ones of SSV2's shape
+    videos: Path | None = None
     count: int = 8  # videos of each container, at most
     frames: int = 8  # frames read of each, evenly spaced
     size: int = 64  # height and width of the frames, pixels
@@ -63,24 +63,15 @@ def measure(config: BenchDecodeConfig) -> dict[str, Any]:
     readers, missing = installed()
     with tempfile.TemporaryDirectory() as drawn:
         containers = _videos(config, Path(drawn))
-        found = {
-            name: _compare(config, readers, videos, name) for name, videos in containers.items()
-        }
-    return {
-        "machine": cpu_name(),
-        "frames": config.frames,
-        "size": config.size,
-        "rounds": config.rounds,
-        "missing": missing,
-        "containers": found,
-    }
+        found = {name: _compare(config, readers, v, name) for name, v in containers.items()}
+    asked = {name: getattr(config, name) for name in ("frames", "size", "rounds")}
+    return {"machine": cpu_name(), **asked, "missing": missing, "containers": found}
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The numbers as text."""
-    text = [
-        f"{found['frames']} frames of {found['size']} px per clip, one thread, {found['machine']}"
-    ]
+    machine = found["machine"]
+    text = [f"{found['frames']} frames of {found['size']} px per clip, one thread, {machine}"]
     for container, part in found["containers"].items():
         text.append(f"{container}: {part['videos']} videos, {part['shape']}")
         for name, row in part["decoders"].items():
@@ -97,12 +88,10 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 def _compare(
     config: BenchDecodeConfig, readers: Mapping[str, Read], videos: list[Path], name: str
 ) -> dict[str, Any]:
-    infos = [probe(video) for video in videos]
-    wanted = [
-        np.rint(np.linspace(0, info.n_frames - 1, config.frames)).astype(np.int64) for info in infos
-    ]
-
-    shapes = [_scaled(info.height, info.width, config.size) for info in infos]
+    counts = [probe(video).n_frames for video in videos]
+    wanted = [np.rint(np.linspace(0, n - 1, config.frames)).astype(np.int64) for n in counts]
+    sizes = [decode_frames(video, [0]).shape[1:3] for video in videos]
+    shapes = [_scaled(height, width, config.size) for height, width in sizes]
 
     def reading(read: Read) -> Callable[[int], list[np.ndarray]]:
         return lambda _: [
@@ -110,17 +99,16 @@ def _compare(
             for video, rows, shape in zip(videos, wanted, shapes, strict=True)
         ]
 
-    sides = {library: reading(read) for library, read in readers.items()}
+    sides = {k: reading(read) for k, read in readers.items() if k == "PyAV" or name in CONTAINERS}
     expected = np.stack(sides["PyAV"](0)).astype(np.int16)
     differences = {
         library: float(np.abs(np.stack(side(0)).astype(np.int16) - expected).mean())
         for library, side in sides.items()
     }
     timings = take_turns(sides, config.rounds, torch.device("cpu"), name)
-    first = infos[0]
     return {
         "videos": len(videos),
-        "shape": f"{first.width} x {first.height}, {first.n_frames} frames (the first)",
+        "shape": f"{sizes[0][1]} x {sizes[0][0]}, {counts[0]} frames (the first)",
         "decoders": {
             library: {
                 "clips_per_s": len(videos) / median(timing.clock),
@@ -134,17 +122,20 @@ def _compare(
 
 
 def _videos(config: BenchDecodeConfig, drawn: Path) -> dict[str, list[Path]]:
-    """{container: videos}: those of a folder, or drawn ones."""
+    """{container, or "pictures": videos}: those of a folder, or drawn ones."""
     if config.videos is None:
         return {suffix: draw_videos(drawn, suffix, config.count) for suffix in CONTAINERS}
-    found = {
-        suffix: sorted(Path(config.videos).rglob(f"*.{suffix}"))[: config.count]
-        for suffix in CONTAINERS
-    }
-    found = {suffix: videos for suffix, videos in found.items() if videos}
+    found: dict[str, list[Path]] = {}
+    for video in list_videos(config.videos):
+        kind = "pictures" if video.is_dir() else video.suffix[1:]
+        if kind in (*CONTAINERS, "pictures"):
+            found.setdefault(kind, []).append(video)
     if not found:
-        raise UserError(f"no .webm or .mp4 file below {config.videos}: give a folder of videos")
-    return found
+        raise UserError(
+            f"no .webm or .mp4 file below {config.videos}, and no folder of pictures: give a folder of "
+            "videos"
+        )
+    return {kind: videos[: config.count] for kind, videos in found.items()}
 
 
 def draw_videos(folder: Path, suffix: str, count: int) -> list[Path]:
@@ -169,14 +160,16 @@ def installed() -> tuple[dict[str, Read], dict[str, str]]:
     """({library: its reader}, {library: why it is not measured}) of all decoders; PyAV is first."""
     readers: dict[str, Read] = {"PyAV": _pyav}
     missing: dict[str, str] = {}
-    others = {"torchcodec": _torchcodec, "OpenCV": _opencv, "decord2": _decord}
-    modules = {"torchcodec": "torchcodec", "OpenCV": "cv2", "decord2": "decord"}
-    for name, read in others.items():
+    for name, module, read in (
+        ("torchcodec", "torchcodec", _torchcodec),
+        ("OpenCV", "cv2", _opencv),
+        ("decord2", "decord", _decord),
+    ):
         try:
-            if find_spec(modules[name]) is None:
+            if find_spec(module) is None:
                 missing[name] = "not installed"
                 continue
-            __import__(modules[name])
+            __import__(module)
             readers[name] = read
         except (ImportError, OSError, RuntimeError) as error:  # FFmpeg's libraries are not there
             missing[name] = str(error).partition("\n")[0][:100]

@@ -29,12 +29,12 @@ def probe_all(
     videos: Sequence[Path], workers: int = 1, cache: Path | None = None
 ) -> dict[Path, Probed]:
     """{video: its length, or the error that reading it gave}; equal for any number of workers."""
-    rows = _rows(cache) if cache is not None else {}
+    rows: dict[str, Any] = {}
     found: dict[Path, Probed] = {}
-    for video in videos if rows and cache is not None else ():
-        info = _known(rows.get(_key(video, cache.parent)), video)
-        if info is not None:
-            found[video] = info
+    if cache is not None:
+        rows = _rows(cache)
+        known = {video: _known(rows.get(_key(video, cache.parent)), video) for video in videos}
+        found |= {video: info for video, info in known.items() if info is not None}
     todo = [video for video in dict.fromkeys(videos) if video not in found]
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
     bar = tqdm(total=len(todo), desc="probe", unit="video", leave=False, disable=len(todo) <= CHUNK)

@@ -153,10 +153,8 @@ class Damage:
                 len(self.videos), len(videos), len(self.short), len(records), len(self.cut),
                 "; ".join(self.messages()[:5]),
             )  # fmt: skip
-        return [
-            row not in self.short and record.video not in self.videos
-            for row, record in enumerate(records)
-        ]
+        bad = self.videos
+        return [n not in self.short and r.video not in bad for n, r in enumerate(records)]
 
     @property
     def _bad_videos(self) -> list[tuple[str, str]]:

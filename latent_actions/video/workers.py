@@ -1,6 +1,7 @@
 """Work spread over spawned processes that end with their parent."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +92,11 @@ _shared = _SharedPool()
 
 
 def _end_with(parent: int) -> None:
-    """Leave when the parent is gone: after a SIGKILL a pool's worker would otherwise wait for ever."""
+    """Leave when the parent is gone: after a SIGKILL a pool's worker would otherwise wait for ever.
+    Torch gets one thread: there is a worker for each core."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -19,10 +19,11 @@ from invact_vla.training.device import exact, place
 from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.labelers.collapse import CollapseConfig
+from latent_actions.labelers.guarded import after_step, guarded_loss
 from latent_actions.labelers.lapa import LapaLabeller
 from latent_actions.labelers.laq.checkpoint import save_pretrained as save_laq
 from latent_actions.labelers.laq.model import LatentActionQuantizer
-from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.laq.task import LaqTask, batches
 from tests.gpu import needs_gpu
 from tests.openvla.small import INSTRUCTIONS, pixels, tiny_folder
 from tests.paths import REPOSITORY
@@ -112,7 +113,7 @@ def test_training_is_resumed_exactly(tmp_path: Path) -> None:
             try:
                 fit(
                     task,
-                    laq_loss,
+                    guarded_loss,
                     batches(frames, 16, 0),
                     loop,
                     tmp_path / name,

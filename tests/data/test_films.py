@@ -1,5 +1,6 @@
 """Films of phones and cutting tools: the frames at the asked times, on both ways of decoding."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,12 +10,18 @@ import pytest
 from invact_vla.data.video.frames import (
     VideoError,
     decode_all,
-    decode_at,
     decode_frames,
     open_video,
     probe,
 )
 from tests.data.films import HEIGHT, WIDTH, cut_film, on_screen, picture, read_slowly, write_film
+
+
+def decode_at(path: Path, times_s: Sequence[float], seek: bool) -> np.ndarray:
+    """The frames on screen at the given seconds."""
+    with open_video(path) as video:
+        return video.frames(video.info.frames_at(times_s), seek=seek)
+
 
 STEADY = [100 * k for k in range(60)]
 # as a phone in the dark: 10 frames a second, then 4, then 25, and a pause

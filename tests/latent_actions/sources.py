@@ -10,8 +10,8 @@ from PIL import Image
 from invact_vla.data.dataset import RobotEpisode
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from invact_vla.data.video.video_io import write_video
-from latent_actions.video.phyworld.generate import PhyWorldConfig
-from latent_actions.video.phyworld.generate import main as generate
+from latent_actions.video.phyworld import PhyWorldConfig
+from latent_actions.video.phyworld import main as generate
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources import (
     DemonstrationsSource,

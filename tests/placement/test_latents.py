@@ -10,7 +10,7 @@ import torch
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard
 from latent_actions.labelers.features import RandomFeatureConfig
-from latent_actions.labelers.guarded import GuardedTask, guarded_loss
+from latent_actions.labelers.guarded import GuardedTask, after_step, guarded_loss
 from latent_actions.labelers.invact import InvActLabeller
 from latent_actions.labelers.labeler import full_batches
 from latent_actions.labelers.lapa import BATCH, LapaLabeller
@@ -18,7 +18,7 @@ from latent_actions.labelers.lapo import LapoModel, LapoModelConfig
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.evaluate import evaluate, save_grid
 from latent_actions.labelers.laq.model import LatentActionQuantizer
-from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.laq.task import LaqTask, batches
 from latent_actions.labelers.quantizers import ProductQuantizerConfig
 from latent_actions.labelers.trained import draw
 from latent_actions.labelers.true_actions import (
@@ -47,7 +47,7 @@ def test_training_steps_and_the_guard(residual: bool) -> None:
         for step in range(2):  # step 0 seeds all codes, step 1 judges and re-seeds dead ones
             batch = batch_at(step)
             assert batch.dtype is torch.uint8 and batch.device.type == "cpu"
-            loss, metrics = laq_loss(task, batch.to(CUDA), step)
+            loss, metrics = guarded_loss(task, batch.to(CUDA), step)
             assert loss.device == CUDA and {m.device for m in metrics.values()} == {CUDA}
             after_step(task, step, {})
         assert task.laq.vq.codebooks.device == task.guard.counts.device == CUDA

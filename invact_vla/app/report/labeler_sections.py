@@ -22,7 +22,7 @@ from invact_vla.html import media
 from invact_vla.html.charts import bar_chart
 from invact_vla.html.render import Html
 from latent_actions.labelers.codebook_usage import code_counts, codebook_stats
-from latent_actions.retrieval.directions import DIRECTION_NAMES
+from latent_actions.retrieval.metric import DIRECTION_NAMES
 
 SAMPLE_PX = 128
 WHOLE_CLIP = 4 << 20  # bytes of a clip that is embedded whole

@@ -97,9 +97,8 @@ class Hdf5Dataset(StoredDataset):
     def _list_file(self, path: Path) -> list[EpisodeInfo]:
         with opened(path) as data:
             names = _demonstrations(path, data, self.config.action)
-            attributes = self.file_attributes[path] = {
-                name: data.attrs[name] for name in data.attrs
-            }
+            attributes = {name: data.attrs[name] for name in data.attrs}
+            self.file_attributes[path] = attributes
             convention = text(attributes.get("macros_image_convention", "opengl"))
             if convention not in STORED_ROTATION and self.config.rotation == "auto":
                 raise UserError(

@@ -165,9 +165,8 @@ class RldsDataset(StoredDataset):
     def _numbers(self, place: int, keys: Sequence[str]) -> np.ndarray:
         """(T, numbers) of some keys put together."""
         steps = self._checked_read(place, keys)
-        return np.array(
-            [np.concatenate([np.ravel(self._part(step, k)) for k in keys]) for step in steps]
-        )
+        rows = ([np.ravel(self._part(step, key)) for key in keys] for step in steps)
+        return np.array([np.concatenate(row) for row in rows])
 
     def stored_actions(self, place: int) -> np.ndarray:
         return self._numbers(place, [self._action])

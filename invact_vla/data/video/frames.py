@@ -68,19 +68,6 @@ def decode_frames(
         return video.frames(indices, size, fit, seek)
 
 
-def decode_at(
-    path: Path,
-    times_s: Sequence[float] | np.ndarray,
-    size: int | None = None,
-    fit: Fit = "crop",
-    seek: bool = False,
-) -> np.ndarray:
-    """Decode the frames on screen at the given seconds, as `decode_frames`; times after the end give
-    the last frame."""
-    with open_video(path) as video:
-        return video.frames(video.info.frames_at(times_s), size, fit, seek)
-
-
 def decode_all(path: Path, size: int | None = None, fit: Fit = "crop") -> np.ndarray:
     """All frames of a (short) video, uint8 (T, H, W, 3). Raises VideoError."""
     with open_video(path) as video:

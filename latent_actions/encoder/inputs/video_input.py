@@ -18,8 +18,9 @@ def as_clips(
     """uint8 clips (N, T, H, W, 3), T = frames.
 
     video: clips uint8 (N, T, H, W, 3), which come back uncut in time; one video uint8 (F, H, W, 3) of
-    any length; or the path of a video file. A video is one clip, its T frames spread over all of it
-    (the frames at the midpoints of T equal parts; a short one repeats frames). With `clip_s` a file
+    any length; or the path of a video file or of a folder of pictures. A video is one clip, its T
+    frames spread over all of it (the frames at the midpoints of T equal parts; a short one repeats
+    frames). With `clip_s` a file
     is cut into K = ceil(duration / clip_s) clips of that many seconds, the last one shorter. Files
     are scaled and cut to `size` pixels, arrays are cut to their central square, as files are. Raises
     ValueError on another dtype or shape, VideoError (a UserError) on a file that is missing or

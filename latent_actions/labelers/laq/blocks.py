@@ -68,15 +68,9 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        dim: int,
-        dim_head: int,
-        heads: int,
-        null_pairs: int,
-        normalise_kv: bool,
+        self, *, dim: int, dim_head: int, heads: int, null_pairs: int, normalise_kv: bool,
         causal: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         inner = dim_head * heads
         self.heads, self.normalise_kv, self.causal = heads, normalise_kv, causal
@@ -95,10 +89,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x: (B, N, D); bias: (E, N, N) added to the logits; context: (B, M, D), None for self."""
         queries = self.norm(x)
+        source = queries if self.normalise_kv else x
         if context is not None:
             source = self.context_norm(context)
-        else:
-            source = queries if self.normalise_kv else x
         q = rearrange(self.to_q(queries), "b n (e d) -> b e n d", e=self.heads)
         k, v = rearrange(self.to_kv(source), "b n (two e d) -> two b e n d", two=2, e=self.heads)
         if self.null_kv.shape[1]:
@@ -190,36 +183,23 @@ class Transformer(nn.Module):
     """Layers of PEG, self-attention, cross-attention if `cross`, feed-forward, all residual."""
 
     def __init__(
-        self,
-        *,
-        dim: int,
-        depth: int,
-        dim_head: int,
-        heads: int,
-        cross: bool,
-        normalise_kv: bool,
+        self, *, dim: int, depth: int, dim_head: int, heads: int, cross: bool, normalise_kv: bool,
         causal: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         shape = {"dim": dim, "dim_head": dim_head, "heads": heads}
         self.layers = nn.ModuleList()
         for _ in range(depth):
-            self_attention = Attention(
-                **shape, null_pairs=0, normalise_kv=normalise_kv, causal=causal
-            )
-            self_attention.context_norm.requires_grad_(False)  # never used; the key is published
-            parts = [PositionGenerator(dim), self_attention, None, feed_forward(dim)]
+            attend = Attention(**shape, null_pairs=0, normalise_kv=normalise_kv, causal=causal)
+            attend.context_norm.requires_grad_(False)  # never used; the key is published
+            parts = [PositionGenerator(dim), attend, None, feed_forward(dim)]
             if cross:
                 parts[2] = Attention(**shape, null_pairs=2, normalise_kv=True, causal=False)
             self.layers.append(nn.ModuleList(parts))
         self.norm_out = GainNorm(dim)
 
     def forward(
-        self,
-        x: Tensor,
-        grid: GridView,
-        bias: Tensor | None = None,
-        context: Tensor | None = None,
+        self, x: Tensor, grid: GridView, bias: Tensor | None = None, context: Tensor | None = None
     ) -> Tensor:
         """x: (B', N, D) tokens; grid: how PEG sees them as (B, T, H, W, D)."""
         for layer in self.layers:
@@ -237,40 +217,23 @@ class RelativePositionBias(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.net = nn.ModuleList(
-            [
-                nn.Sequential(nn.Linear(2, dim), nn.LeakyReLU(0.1)),
-                nn.Sequential(nn.Linear(dim, dim), nn.LeakyReLU(0.1)),
-                nn.Linear(dim, heads),
-            ]
-        )
-
-    @property
-    def _head(self) -> nn.Linear:
-        head = self.net[2]
-        assert isinstance(head, nn.Linear)
-        return head
+        layers = [nn.Sequential(nn.Linear(n, dim), nn.LeakyReLU(0.1)) for n in (2, dim)]
+        self.net = nn.ModuleList([*layers, nn.Linear(dim, heads)])
 
     def forward(self, height: int, width: int) -> Tensor:
         """-> (E, N, N) with N = height * width, in row-major order.
 
         The network sees each distinct offset once; the N x N table gathers from those.
         """
-        device = self._head.weight.device
+        device = next(self.parameters()).device
         rows = torch.arange(1 - height, height, device=device)
         columns = torch.arange(1 - width, width, device=device)
         offsets = torch.cartesian_prod(rows, columns).float()
         bias = offsets.sign() * torch.log1p(offsets.abs())
         for layer in self.net:
             bias = layer(bias)
-        return rearrange(bias[self._table(height, width)], "i j e -> e i j")
-
-    def _table(self, height: int, width: int) -> Tensor:
-        """Which distinct offset each pair of places has: int64 (N, N)."""
-        device = self._head.weight.device
-        places = torch.cartesian_prod(
-            torch.arange(height, device=device), torch.arange(width, device=device)
-        )
-        offset = places[:, None] - places[None, :]
-        row, column = offset[..., 0] + height - 1, offset[..., 1] + width - 1
-        return row * (2 * width - 1) + column
+        # which distinct offset each pair of places has: int64 (N, N)
+        places = torch.cartesian_prod(rows[height - 1 :], columns[width - 1 :])
+        row, column = (places[:, None] - places[None]).unbind(-1)
+        table = (row + height - 1) * (2 * width - 1) + column + width - 1
+        return rearrange(bias[table], "i j e -> e i j")

@@ -23,7 +23,6 @@ from latent_actions.labelers.laq.config import LaqConfig, config_of_weights, rea
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 
 logger = logging.getLogger(__name__)
-
 WEIGHTS = "model.safetensors"
 PICKLED = (".pt", ".pth")
 
@@ -65,10 +64,9 @@ def from_pretrained(
 
     Missing files, missing, unexpected or misshapen tensors are a UserError that names them.
     """
-    file = weights_of(path)
+    file, place = weights_of(path), resolve_device(device)
     config = _config(file, lapa_compat)
     model = on_meta(lambda: LatentActionQuantizer(config), str(file))
-    place = resolve_device(device)
     weights = read_tensors(file, place)
     check_weights(model.state_dict(), weights, file)
     # pickled tensors are views of the file, which may change: those are copied
@@ -89,8 +87,7 @@ def read_tensors(path: Path, device: torch.device = CPU) -> dict[str, Tensor]:
 
 def _config(file: Path, lapa_compat: bool | None) -> LaqConfig:
     changes = {} if lapa_compat is None else {"lapa_compat": lapa_compat}
-    if lapa_compat:
-        changes["residual"] = False
+    changes |= {"residual": False} if lapa_compat else {}
     beside = file.parent / "config.json"
     if beside.is_file() or file.suffix not in PICKLED:
         return read_config(beside, **changes)
@@ -110,7 +107,5 @@ def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Pa
         if expected[key].shape != came[key].shape:
             problems.append(f"{key} is {tuple(came[key].shape)}, not {tuple(expected[key].shape)}")
     if problems:
-        shown = some(sorted(problems))
-        raise UserError(
-            f"{path} does not fit its config.json ({len(problems)} differences): {shown}"
-        )
+        found = f"{len(problems)} differences): {some(sorted(problems))}"
+        raise UserError(f"{path} does not fit its config.json ({found}")

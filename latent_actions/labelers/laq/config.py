@@ -18,11 +18,11 @@ from latent_actions.labelers.vector_quantizers import VectorQuantization
 CODE_LENGTHS = (1, 2, 4, 16, 64, 256)
 SIZES = (
     "dim", "quant_dim", "codebook_size", "image_size", "patch_size", "spatial_depth",
-    "temporal_depth", "dim_head", "heads", "channels",
+    "temporal_depth", "dim_head", "heads",
 )  # fmt: skip
 FLAGS = ("lapa_compat", "residual")
 MAX_DEPTH, MAX_SIZE = 1024, 1 << 20
-OPTIONAL_KEYS = ("channels", "lapa_compat", "residual", "quantizer", "fit")
+OPTIONAL_KEYS = ("lapa_compat", "residual", "quantizer", "fit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,6 @@ class LaqConfig:
     dim_head: int = 64  # width of one attention head
     heads: int = 16  # attention heads
     code_seq_len: int = 4  # codes per pair: 1, 2, 4, 16, 64 or 256
-    channels: int = 3  # color channels
     lapa_compat: bool = False  # true: every quirk of the published code, needed for its weights
     residual: bool = False  # true: the decoder predicts the change x2 - x1, for short trainings
     quantizer: VectorQuantization = "nsvq"  # of the codes (vector_quantizers.py); LAPA: nsvq
@@ -54,26 +53,21 @@ class LaqConfig:
             raise ValueError(f"{' and '.join(FLAGS)} must be true or false")
         for name, choices in (("fit", get_args(Fit)), ("quantizer", get_args(VectorQuantization))):
             if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {choices}, got {short(str(getattr(self, name)))}"
-                )
+                found = short(str(getattr(self, name)))
+                raise ValueError(f"{name} must be one of {choices}, got {found}")
         if max(self.spatial_depth, self.temporal_depth) > MAX_DEPTH:
             raise ValueError(f"depths must be at most {MAX_DEPTH}")
         if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
+            sizes = f"{self.image_size} and {self.patch_size}"
+            raise ValueError(f"image_size must be a multiple of patch_size, got {sizes}")
         if type(self.code_seq_len) is not int or self.code_seq_len not in CODE_LENGTHS:
             raise ValueError(f"code_seq_len must be one of {CODE_LENGTHS}, got {self.code_seq_len}")
         if self.lapa_compat and (self.residual or self.quantizer != "nsvq"):
-            raise ValueError(
-                "residual and other quantizers than nsvq are not part of the published model: not with "
-                "lapa_compat"
-            )
+            raise ValueError("lapa_compat: the published model has no residual, and nsvq alone")
         if delta_grid(self.grid, self.code_seq_len) != self.code_seq_len:
             raise ValueError(
                 f"code_seq_len {self.code_seq_len} does not fit a {self.grid}x{self.grid} grid of "
-                f"patches: use 8x8 for 1, 2 or 4 codes, 16x16 for 16 or 64, 32x32 for 256"
+                "patches: use 8x8 for 1, 2 or 4 codes, 16x16 for 16 or 64, 32x32 for 256"
             )
 
     @property
@@ -85,15 +79,10 @@ class LaqConfig:
 def delta_convolutions(code_seq_len: int) -> list[tuple[tuple[int, int], int, int]]:
     """(kernel, stride, padding) of the convolutions from the patch grid to the code grid."""
     halve = ((3, 3), 2, 1)
-    stacks = {
-        1: [halve, ((4, 4), 1, 0)],
-        2: [halve, ((3, 4), 1, 0)],
-        4: [halve, ((3, 3), 1, 0)],
-        16: [halve, halve],
-        64: [halve],
-        256: [halve],
-    }
-    return stacks[code_seq_len]
+    second = {
+        1: [((4, 4), 1, 0)], 2: [((3, 4), 1, 0)], 4: [((3, 3), 1, 0)], 16: [halve], 64: [], 256: [],
+    }  # fmt: skip
+    return [halve, *second[code_seq_len]]
 
 
 def delta_grid(grid: int, code_seq_len: int) -> int:
@@ -113,12 +102,9 @@ def config_of_weights(weights: Mapping[str, Tensor], what: str) -> LaqConfig:
     """
     try:
         dim, pixels = weights["to_patch_emb_first_frame.2.weight"].shape
-        kernels: list[Any] = [
-            tuple(weights[f"vq.cnn_encoder.{i}.weight"].shape[2:])
-            for i in (0, 2)
-            if f"vq.cnn_encoder.{i}.weight" in weights
-        ]
-        length = {(4, 4): 1, (3, 4): 2, (3, 3): 4}[kernels[1]] if len(kernels) == 2 else 64
+        second: Any = weights.get("vq.cnn_encoder.2.weight")
+        lengths = {(4, 4): 1, (3, 4): 2, (3, 3): 4}
+        length = 64 if second is None else lengths[tuple(second.shape[2:])]
         patch = math.isqrt(pixels // 3)
         return LaqConfig(
             dim=dim,

@@ -8,20 +8,109 @@ patches of the first (behind a stop-gradient) and the codes. LAPA, arxiv.org/abs
 mixes space and time, temporal attention is not causal, keys and values are not normalized, and code
 channels are scrambled before the decoder. The default mends all four.
 
-Axis letters: B batch, H W pixels, K code positions, C codes.
+Axis letters: B batch, H W pixels, N tokens, D their width, K code positions, Q width of a code, C codes.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
+from latent_actions.labelers.guarded import Prediction
 from latent_actions.labelers.laq.blocks import GridView, RelativePositionBias, Transformer
-from latent_actions.labelers.laq.bottleneck import Bottleneck
-from latent_actions.labelers.laq.config import LaqConfig
-from latent_actions.labelers.vector_quantizers import Quantized
+from latent_actions.labelers.laq.config import LaqConfig, delta_convolutions
+from latent_actions.labelers.vector_quantizers import (
+    Quantized,
+    squared_distances,
+    substitute_noise,
+    vector_quantizer,
+)
+
+
+class Bottleneck(nn.Module):
+    """Delta projector, codebook and up-projection; parameter names of the published weights.
+
+    As published, training substitutes the quantization error by noise of the same length (NSVQ: Vali
+    and Backstrom, "Noise Substitution in Vector Quantization", IEEE Access 2022), so gradients need no
+    straight-through; `quantizer` puts another one in its place (vector_quantizers.py).
+    """
+
+    def __init__(self, config: LaqConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.quant_dim
+        if config.quantizer == "nsvq":
+            self.codebooks = nn.Parameter(torch.randn(config.codebook_size, width))
+        self.project_in = nn.Linear(config.dim, width)
+        self.project_out = nn.Linear(width, config.dim)
+        stack: list[nn.Module] = []
+        for kernel, stride, padding in delta_convolutions(config.code_seq_len):
+            stack += [nn.Conv2d(width, width, kernel, stride, padding), nn.ReLU()]
+        self.cnn_encoder = nn.Sequential(*stack[:-1])
+        if config.quantizer != "nsvq":
+            self.quantizer = vector_quantizer(
+                config.quantizer, config.code_seq_len, config.codebook_size, width
+            )
+        if not config.lapa_compat:
+            # without it the decoder sees a set of codes and cannot tell their positions apart
+            self.code_positions = nn.Parameter(torch.randn(config.code_seq_len, config.dim) * 0.5)
+            self._start_wide()
+
+    def _start_wide(self) -> None:
+        """Keep the variance from tokens to delta: codes weigh as much as their positions."""
+        for layer in (self.project_in, *self.cnn_encoder, self.project_out):
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                gain = 2**0.5 if isinstance(layer, nn.Conv2d) else 1.0
+                nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens of one frame (B, N, D) -> (B, K, Q)."""
+        images = rearrange(self.project_in(tokens), "b (h w) q -> b q h w", h=self.config.grid)
+        return rearrange(self.cnn_encoder(images), "b q h w -> b (h w) q")
+
+    @property
+    def reseedable(self) -> Tensor | None:
+        """The codebook in which dead codes may move; None: there is none."""
+        if self.config.quantizer != "nsvq":
+            return self.quantizer.reseedable
+        return self.codebooks.data
+
+    def look_up(self, delta: Tensor) -> Tensor:
+        """Nearest code of each delta vector: (..., Q) -> int64 (...). Ties go to the lower code."""
+        return squared_distances(delta, self.codebooks).argmin(dim=-1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors of codes: int64 (B, K) -> (B, K, Q)."""
+        if self.config.quantizer != "nsvq":
+            return self.quantizer.decode(codes)
+        return self.codebooks[codes]
+
+    def forward(self, first: Tensor, last: Tensor, noise: bool) -> Quantized:
+        """first, last: (B, N, D) tokens of the two frames. noise: NSVQ vectors instead of codes."""
+        delta = self.project(last) - self.project(first)
+        if self.config.quantizer != "nsvq":
+            return self.quantizer(delta)
+        codes = self.look_up(delta.float())
+        vectors = self.codebooks[codes]
+        if noise:
+            vectors = substitute_noise(delta, vectors)
+        return Quantized(delta, codes, vectors)
+
+    def to_decoder(self, vectors: Tensor) -> Tensor:
+        """Code vectors (B, K, Q) -> decoder tokens (B, K, D).
+
+        The published code reads the (K, Q) buffer as (Q, K) first, so that each decoder token holds
+        channels of all codes; only `lapa_compat` repeats that.
+        """
+        if self.config.lapa_compat:
+            flat = rearrange(vectors, "b k q -> b (k q)")
+            return self.project_out(rearrange(flat, "b (q k) -> b k q", k=self.config.code_seq_len))
+        return self.project_out(vectors) + self.code_positions
 
 
 @dataclass(frozen=True)
@@ -38,6 +127,14 @@ class LaqOutput:
     reconstruction: Tensor
 
 
+def to_video(frames: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
+    """uint8 (B, 2, H, W, 3) -> float (B, 3, 2, H, W) in [0, 1]; device: where to, None: where it is.
+    Bytes travel, a quarter of what floats would."""
+    if not isinstance(frames, Tensor):
+        frames = torch.from_numpy(np.array(frames))  # a copy: memory maps are read-only
+    return rearrange(frames.to(device), "b t h w c -> b c t h w") / 255.0
+
+
 class LatentActionQuantizer(nn.Module):
     """The LAQ model. Video in: float (B, 3, 2, H, W) in [0, 1]."""
 
@@ -45,7 +142,7 @@ class LatentActionQuantizer(nn.Module):
         super().__init__()
         self.config = config
         dim, patch = config.dim, config.patch_size
-        pixels = config.channels * patch**2
+        pixels = 3 * patch**2
         self.spatial_rel_pos_bias = RelativePositionBias(dim, config.heads)
         self.to_patch_emb_first_frame = nn.Sequential(
             Rearrange("b c t (h p1) (w p2) -> b t h w (c p1 p2)", p1=patch, p2=patch),
@@ -53,18 +150,18 @@ class LatentActionQuantizer(nn.Module):
             nn.Linear(pixels, dim),
             nn.LayerNorm(dim),
         )
-        shape = {"dim": dim, "dim_head": config.dim_head, "heads": config.heads}
         mended = not config.lapa_compat
-        self.enc_spatial_transformer = Transformer(
-            **shape, depth=config.spatial_depth, cross=False, normalise_kv=mended, causal=False
-        )
-        self.enc_temporal_transformer = Transformer(
-            **shape, depth=config.temporal_depth, cross=False, normalise_kv=mended, causal=mended
-        )
+
+        def stack(depth: int, cross: bool = False, causal: bool = False) -> Transformer:
+            return Transformer(
+                dim=dim, depth=depth, dim_head=config.dim_head, heads=config.heads, cross=cross,
+                normalise_kv=mended, causal=causal,
+            )  # fmt: skip
+
+        self.enc_spatial_transformer = stack(config.spatial_depth)
+        self.enc_temporal_transformer = stack(config.temporal_depth, causal=mended)
         self.vq = Bottleneck(config)
-        self.dec_spatial_transformer = Transformer(
-            **shape, depth=config.spatial_depth, cross=True, normalise_kv=mended, causal=False
-        )
+        self.dec_spatial_transformer = stack(config.spatial_depth, cross=True)
         self.to_pixels_first_frame = nn.Sequential(
             nn.Linear(dim, pixels),
             Rearrange("b h w (c p1 p2) -> b c (h p1) (w p2)", p1=patch, p2=patch),
@@ -76,12 +173,14 @@ class LatentActionQuantizer(nn.Module):
 
     def forward(self, video: Tensor, noise: bool = False) -> LaqOutput:
         """noise: NSVQ noise substitution, for training; otherwise the hard codes are decoded."""
-        patches = self.to_patch_emb_first_frame(video)
-        bias = self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
+        patches, bias = self.to_patch_emb_first_frame(video), self._bias()
         first, last = self._encode(patches, bias)
         quantized = self.vq(_flat(first), _flat(last), noise)
         prediction = self._decode(video[:, :, 0], patches[:, :1], quantized.vectors, bias)
         return LaqOutput(first, last, quantized, prediction)
+
+    def _bias(self) -> Tensor:
+        return self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
 
     @property
     def device(self) -> torch.device:
@@ -91,8 +190,7 @@ class LatentActionQuantizer(nn.Module):
     @torch.no_grad()
     def quantize(self, video: Tensor) -> Quantized:
         """Latent action of each pair, see Quantized. Deterministic."""
-        bias = self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
-        first, last = self._encode(self.to_patch_emb_first_frame(video), bias)
+        first, last = self._encode(self.to_patch_emb_first_frame(video), self._bias())
         return self.vq(_flat(first), _flat(last), noise=False)
 
     def codes(self, video: Tensor) -> Tensor:
@@ -103,8 +201,16 @@ class LatentActionQuantizer(nn.Module):
     def predict(self, first_frame: Tensor, vectors: Tensor) -> Tensor:
         """Second frame (B, 3, H, W) from the first (B, 3, H, W) and code vectors (B, K, Q)."""
         patches = self.to_patch_emb_first_frame(rearrange(first_frame, "b c h w -> b c 1 h w"))
-        bias = self.spatial_rel_pos_bias(self.config.grid, self.config.grid)
-        return self._decode(first_frame, patches, vectors, bias)
+        return self._decode(first_frame, patches, vectors, self._bias())
+
+    def look_up(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.codes(to_video(batch))
+        return codes, self.vq.decode(codes)
+
+    def predicted(self, batch: Tensor, vectors: Tensor) -> Prediction:
+        first, second = to_video(batch).unbind(dim=2)
+        change = (first - second).abs().mean(dim=(1, 2, 3))
+        return Prediction(first, second, self.predict(first, vectors), change)
 
     def _encode(self, patches: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Patch tokens (B, 2, h, w, D) -> each frame after both stacks, (B, 1, h, w, D)."""
@@ -121,12 +227,10 @@ class LatentActionQuantizer(nn.Module):
     def _decode(
         self, first_frame: Tensor, patches: Tensor, vectors: Tensor, bias: Tensor
     ) -> Tensor:
-        side = self.config.grid
         queries = _flat(patches).detach()  # the one stop-gradient of the method
-        actions = self.vq.to_decoder(vectors)
-        view = GridView("space", 1, side, side)
-        tokens = self.dec_spatial_transformer(queries, view, bias=bias, context=actions)
-        tokens = rearrange(tokens, "b (h w) d -> b h w d", h=side)
+        view = GridView("space", 1, self.config.grid, self.config.grid)
+        tokens = self.dec_spatial_transformer(queries, view, bias, self.vq.to_decoder(vectors))
+        tokens = rearrange(tokens, "b (h w) d -> b h w d", h=self.config.grid)
         pixels = self.to_pixels_first_frame(tokens)
         return first_frame + pixels if self.config.residual else pixels
 

@@ -1,39 +1,29 @@
-"""What the training loop needs of LAQ: a module with its collapse guard, a loss, a step hook."""
+"""What the training loop needs of LAQ: a module with its collapse guard, and batches of pairs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from invact_vla.training.distributed import rank_info
 from latent_actions.labelers.collapse import CollapseConfig
-from latent_actions.labelers.guarded import GuardedTask, TrainingStep, after_step, guarded_loss
-from latent_actions.labelers.laq.augment import PairAugmentConfig, augment
+from latent_actions.labelers.guarded import GuardedTask, TrainingStep
 from latent_actions.labelers.laq.config import LaqConfig
-from latent_actions.labelers.laq.model import LatentActionQuantizer
-
-
-def to_video(frames: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """uint8 (B, 2, H, W, 3) -> float (B, 3, 2, H, W) in [0, 1]; device: where to, None: where it is.
-    Bytes travel, a quarter of what floats would."""
-    if not isinstance(frames, Tensor):
-        frames = torch.from_numpy(np.array(frames))  # a copy: memory maps are read-only
-    return rearrange(frames.to(device), "b t h w c -> b c t h w") / 255.0
+from latent_actions.labelers.laq.model import LatentActionQuantizer, to_video
 
 
 class LaqTask(GuardedTask):
     """LAQ under the guard; a batch is uint8 (B, 2, H, W, 3)."""
 
     def __init__(self, config: LaqConfig, guard: CollapseConfig, steps: int, seed: int) -> None:
-        laq = TrainableLaq(config)
-        super().__init__(laq, guard, config.code_seq_len, config.codebook_size, steps, seed)
+        model = TrainableLaq(config)
+        super().__init__(model, guard, config.code_seq_len, config.codebook_size, steps, seed)
 
     @property
     def laq(self) -> LatentActionQuantizer:
-        """The model."""
         return self.model
 
 
@@ -58,11 +48,50 @@ class TrainableLaq(LatentActionQuantizer):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairAugmentConfig:
+    """How strongly pairs are changed, both frames alike, so that the motion stays what it was; the
+    defaults change nothing.
+
+    LAPA trains without any; a few synthetic scenes have too few textures for that, and the decoder then
+    predicts noise on backgrounds that it has not seen.
+    """
+
+    gain: float = 0.0  # each color channel is scaled by a factor in [1 - gain, 1 + gain]
+    offset: float = 0.0  # and shifted by up to this share of the full range
+    permute: bool = False  # color channels in a random order
+    flip: bool = False  # mirrored left to right, half of the time
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gain < 1 or not 0 <= self.offset < 1:
+            raise ValueError(f"gain and offset must be in [0, 1), got {self.gain}, {self.offset}")
+
+
+def augment(frames: np.ndarray, config: PairAugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (B, 2, H, W, 3) -> the same shape, each pair changed in its own way."""
+    if config == PairAugmentConfig():
+        return frames
+    frames = frames.copy()
+    for pair in frames:
+        if config.flip and rng.random() < 0.5:
+            pair[:] = pair[:, :, ::-1].copy()
+        if config.permute:
+            pair[:] = pair[..., rng.permutation(3)]
+        gain = 1 + config.gain * rng.uniform(-1, 1, 3)
+        offset = 255 * config.offset * rng.uniform(-1, 1, 3)
+        # a look-up table per channel: 256 values instead of a float image
+        levels = np.arange(256)[:, None] * gain + offset
+        table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        for channel in range(3):
+            pair[..., channel] = table[:, channel][pair[..., channel]]
+    return frames
+
+
 def batches(
     frames: np.ndarray,
     batch_size: int,
     seed: int,
-    change: PairAugmentConfig = PairAugmentConfig(),  # noqa: B008  (frozen)
+    change: PairAugmentConfig = PairAugmentConfig(),
 ) -> Callable[[int], Tensor]:
     """step -> this rank's part of uint8 (batch_size, 2, H, W, 3), drawn with replacement from frames
     (N, 2, H, W, 3)."""
@@ -75,7 +104,3 @@ def batches(
         return torch.from_numpy(batch[info.slice(batch_size)])
 
     return batch_at
-
-
-laq_loss = guarded_loss
-__all__ = ["LaqTask", "after_step", "batches", "laq_loss", "to_video"]

@@ -22,13 +22,13 @@ from invact_vla.training.device import Device, stage_device
 from invact_vla.training.distributed import init_distributed, main_process_first, run_on_main
 from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.labelers.collapse import CollapseConfig, refuse_static
-from latent_actions.labelers.laq.augment import PairAugmentConfig
+from latent_actions.labelers.guarded import after_step, guarded_loss
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.evaluate import evaluate, save_grid
-from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.laq.task import LaqTask, PairAugmentConfig, batches
 from latent_actions.labelers.pairs import PairConfig
-from latent_actions.video.records import PairRecord, Split
+from latent_actions.video.records import Split
 from latent_actions.video.sources import Ssv2Source
 from latent_actions.video.store import FrameStore
 
@@ -56,7 +56,6 @@ class LaqTrainConfig:
     seed: int = 0  # weights, batches and noise
     overwrite: bool = False  # replace a run with another config
     pairs: PairConfig = field(default_factory=published_pairs)  # 2 frames of model.image_size px
-    max_pairs: int = 0  # training pairs to use, drawn by seed; 0 = all
     val_pairs: int = 2000  # held-out pairs to measure on, at most
     augment: PairAugmentConfig = field(default_factory=PairAugmentConfig)  # none by default
     model: LaqConfig = field(default_factory=LaqConfig)  # architecture
@@ -75,8 +74,8 @@ class LaqTrainConfig:
             )
         if self.model.lapa_compat:
             raise ValueError("lapa_compat is for published weights; training mends their defects")
-        if self.max_pairs < 0 or self.val_pairs < 1 or self.workers < 1:
-            raise ValueError("max_pairs must be >= 0, val_pairs and workers at least 1")
+        if min(self.val_pairs, self.workers) < 1:
+            raise ValueError("val_pairs and workers must be at least 1")
 
 
 def main(config: LaqTrainConfig) -> Path:
@@ -87,7 +86,7 @@ def main(config: LaqTrainConfig) -> Path:
     if run.finished:
         logger.info("%s: already finished", run.folder)
         return run.folder
-    frames = main_process_first(lambda: _frames(config, "train", config.max_pairs, run.folder))
+    frames = main_process_first(lambda: _frames(config, "train", run.folder))
     refuse_static(frames, config.guard.max_static)
     run_on_main(lambda: config.pairs.records("val"))  # what to measure on, before the training
     task = train(config, frames, run.folder, stage_device(run, config.device))
@@ -98,7 +97,7 @@ def main(config: LaqTrainConfig) -> Path:
 def _finish(config: LaqTrainConfig, task: LaqTask, pairs: int, run: Run) -> None:
     """Write what was trained, then measure it."""
     save_pretrained(task.laq, run.folder / "model")
-    held_out = _frames(config, "val", config.val_pairs, run.folder)
+    held_out = _frames(config, "val", run.folder)
     report = evaluate(task.laq, held_out, config.seed)
     save_grid(task.laq, held_out, run.folder / "reconstructions.png")
     for line in report.lines():
@@ -119,25 +118,18 @@ def train(
     logger.info("LAQ of %.2f M parameters on %d pairs", parameters / 1e6, len(frames))
     loop = replace(config.loop, seed=config.seed)
     batch_at = batches(frames, loop.batch_size, config.seed, config.augment)
-    fit(task, laq_loss, batch_at, loop, folder, after_step, "train LAQ", device)
+    fit(task, guarded_loss, batch_at, loop, folder, after_step, "train LAQ", device)
     return task
 
 
-def _frames(config: LaqTrainConfig, split: Split, limit: int, folder: Path) -> np.ndarray:
-    """Decoded pairs of a split, memory-mapped: uint8 (N, 2, H, W, 3)."""
-    records = _drawn(config.pairs.records(split), limit, config.seed)
-    place = folder / "frames" / split
-    pairs = config.pairs
-    model = config.model
-    store = FrameStore.build(
-        records, place, 2, model.image_size, config.workers, model.fit, pairs.source.max_skipped
-    )
-    return store.frames
-
-
-def _drawn(records: list[PairRecord], limit: int, seed: int) -> list[PairRecord]:
-    """`limit` of the records, in order, drawn by seed; all if limit is 0 or there are fewer."""
-    if not limit or len(records) <= limit:
-        return records
-    chosen = np.random.default_rng([seed, 1]).choice(len(records), limit, replace=False)
-    return [records[i] for i in np.sort(chosen)]
+def _frames(config: LaqTrainConfig, split: Split, folder: Path) -> np.ndarray:
+    """Decoded pairs of a split, memory-mapped: uint8 (N, 2, H, W, 3); of "val" at most val_pairs, drawn
+    by seed."""
+    records, model, source = config.pairs.records(split), config.model, config.pairs.source
+    if split == "val" and len(records) > config.val_pairs:
+        rng = np.random.default_rng([config.seed, 1])
+        chosen = rng.choice(len(records), config.val_pairs, replace=False)
+        records = [records[i] for i in np.sort(chosen)]
+    place, size = folder / "frames" / split, model.image_size
+    limit = source.max_skipped
+    return FrameStore.build(records, place, 2, size, config.workers, model.fit, limit).frames

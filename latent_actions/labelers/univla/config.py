@@ -31,15 +31,18 @@ class UnivlaConfig:
     dino_dim: int = 768  # width of a feature (DINOv2 ViT-B/14)
     text_dim: int = 768  # width of an instruction's token (T5-base); stage 1
     stage: int = 2  # 1: task-irrelevant, with language; 2: task-centric
-    # each position's vectors at zero mean and unit variance before the codebook, which all share; not
-    # published: without it short trainings end with one or two codes per position
-    standardize: bool = False
+    # decorrelate what the codes are cut from (see Whiten); not published: without it trainings end with
+    # one or two codes per position, or with positions that repeat each other
+    whiten: bool = False
+    residual: bool = (
+        False  # true: the decoder predicts the change of the features; not published either
+    )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.standardize, bool):
-            raise ValueError("standardize must be true or false")
+        if not isinstance(self.whiten, bool) or not isinstance(self.residual, bool):
+            raise ValueError("whiten and residual must be true or false")
         for field in dataclasses.fields(self):
-            if field.name == "standardize":
+            if field.name in ("whiten", "residual"):
                 continue
             size = getattr(self, field.name)
             if type(size) is not int or not 0 < size <= MAX_SIZE:

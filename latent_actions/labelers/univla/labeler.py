@@ -15,7 +15,7 @@ from invact_vla.core.files import hash_file, hash_json
 from invact_vla.training.device import CPU
 from latent_actions.labelers.collapse import pair_change
 from latent_actions.labelers.features import FeatureConfig, Features, vit_features
-from latent_actions.labelers.guarded import TrainingStep
+from latent_actions.labelers.guarded import Prediction, TrainingStep
 from latent_actions.labelers.labeler import (
     CODEBOOK_SIZE,
     DEFAULT_SIZE,
@@ -49,8 +49,8 @@ from latent_actions.labelers.univla.text import instruction_tokens
 def small_model() -> UnivlaConfig:
     """A model of a few million parameters; its dino_dim is set to that of the features."""
     return UnivlaConfig(
-        model_dim=128, latent_dim=32, num_latents=CODEBOOK_SIZE, context_latents=CODEBOOK_SIZE,
-        enc_blocks=3, dec_blocks=3, num_heads=4, text_dim=128, standardize=True,
+        model_dim=128, latent_dim=4, num_latents=CODEBOOK_SIZE, context_latents=CODEBOOK_SIZE,
+        enc_blocks=3, dec_blocks=3, num_heads=4, text_dim=128, whiten=True, residual=True,
     )  # fmt: skip
 
 
@@ -149,9 +149,9 @@ class UnivlaLabelerConfig(LabelerConfig):
         model = TrainableUnivla(shape)
         if first is not None:
             model.take_stage_1(first)
-        part = folder / "training" / f"stage_{shape.stage}"
         sizes = (shape.num_codes, shape.num_latents)
-        fit_guarded(model, *sizes, arrays, config, part, f"UniVLA stage {shape.stage}", device)
+        name = f"univla_stage_{shape.stage}"
+        fit_guarded(model, *sizes, arrays, config, folder, name, device)
         return model
 
 
@@ -171,11 +171,25 @@ class TrainableUnivla(UnivlaModel):
         error = F.mse_loss(output.prediction.detach().float(), features[:, 1])
         copy = F.mse_loss(features[:, 0], features[:, 1]).clamp_min(1e-9)
         return TrainingStep(
-            loss=output.loss(features[:, 1]),
+            loss=output.loss(features[:, 1], copy if self.config.whiten else 1.0),
             quantized=output.action,
             change=batch["change"],
             metrics={"r2_vs_copy": 1 - error / copy},
         )
+
+    def look_up(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        action, _ = self.encode(batch["features"], *self._language(batch))
+        return action.codes, action.vectors
+
+    def predicted(self, batch: Mapping[str, Tensor], vectors: Tensor) -> Prediction:
+        features = batch["features"]
+        _, context = self.encode(features, *self._language(batch))
+        guess = self.decode(features[:, :1], vectors, context, *self._language(batch))
+        return Prediction(features[:, 0], features[:, 1], guess.float(), batch["change"])
+
+    def _language(self, batch: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        text = batch.get("text")
+        return None if text is None else self.lang_proj(text), batch.get("seen")
 
 
 def _weights_path(path: Path) -> Path:

@@ -16,8 +16,8 @@ from latent_actions.labelers.univla.blocks import Stack
 from latent_actions.labelers.univla.config import UnivlaConfig
 from latent_actions.labelers.vector_quantizers import (
     Quantized,
-    Standardize,
     StraightThrough,
+    Whiten,
     vector_quantizer,
 )
 
@@ -33,10 +33,11 @@ class UnivlaOutput:
     context: Quantized | None
     prediction: Tensor
 
-    def loss(self, target: Tensor) -> Tensor:
-        """Mean squared error of the features (B, N, D) and the losses of the codebooks."""
-        context = 0.0 if self.context is None else self.context.loss
-        return F.mse_loss(self.prediction.float(), target.float()) + self.action.loss + context
+    def loss(self, target: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+        """Mean squared error of the features (B, N, D) and `weight` times the losses of the
+        codebooks."""
+        books = self.action.loss + (0.0 if self.context is None else self.context.loss)
+        return F.mse_loss(self.prediction.float(), target.float()) + weight * books
 
 
 class UnivlaModel(nn.Module):
@@ -50,14 +51,15 @@ class UnivlaModel(nn.Module):
         self.action_latent = nn.Parameter(torch.empty(1, 1, config.num_codes, dim).uniform_(-1, 1))
         self.encoder = Stack(dim, wide, config.enc_blocks, config.num_heads, True, None)
         self.to_codebook = nn.Linear(wide, code)
-        self.standardize = nn.ModuleList()
-        if config.standardize:
-            widths = [config.num_codes * code] * config.stage
-            self.standardize.extend(Standardize(width) for width in widths)
+        widths = [config.num_codes * code] * (config.stage if config.whiten else 0)
+        self.whiten = nn.ModuleList(Whiten(width) for width in widths)
         size = config.num_latents if first else config.context_latents
         self.vq = self._quantizer(size)
         self.patch_up, self.action_up = nn.Linear(dim, wide), nn.Linear(code, wide)
         self.decoder = Stack(wide, wide, config.dec_blocks, config.num_heads, False, dim)
+        if config.residual:  # the first prediction is the first frame itself
+            nn.init.zeros_(self.decoder.out.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.decoder.out.bias)  # type: ignore[arg-type]
         if first:
             self.lang_proj = nn.Linear(config.text_dim, wide)
             return
@@ -86,14 +88,27 @@ class UnivlaModel(nn.Module):
         tokens that are no padding."""
         words = None if text is None else self.lang_proj(text)
         action, context = self.encode(features, words, seen)
-        first = self.patch_up(features[:, :1])
-        parts = [self.action_up(action.vectors)[:, None], first]
+        found = self.decode(features[:, :1], action.vectors, context, words, seen)
+        return UnivlaOutput(action, context, found)
+
+    def decode(
+        self,
+        first: Tensor,
+        vectors: Tensor,
+        context: Quantized | None,
+        words: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """Features of the second frame, (B, N, D), from those of the first, (B, 1, N, D), the vectors
+        (B, K, Q) of the latent action and, in stage 2, the task-irrelevant codes."""
+        start = first[:, 0] if self.config.residual else 0.0
+        first = self.patch_up(first)
+        parts = [self.action_up(vectors)[:, None], first]
         if context is not None:
             parts.insert(1, self.action_up_uncontrol(context.vectors)[:, None])
         tokens = torch.cat(parts, dim=2)
         found = self.decoder(tokens, words, self._seen(tokens, seen))
-        start = tokens.shape[2] - first.shape[2]
-        return UnivlaOutput(action, context, found[:, 0, start : tokens.shape[2]])
+        return start + found[:, 0, tokens.shape[2] - first.shape[2] : tokens.shape[2]]
 
     def encode(
         self, features: Tensor, words: Tensor | None = None, seen: Tensor | None = None
@@ -112,9 +127,9 @@ class UnivlaModel(nn.Module):
         return action, self.vq(self._even(1, other))
 
     def _even(self, which: int, vectors: Tensor) -> Tensor:
-        if not self.config.standardize:
+        if not self.config.whiten:
             return vectors
-        return self.standardize[which](vectors.flatten(1)).view_as(vectors)
+        return self.whiten[which](vectors.flatten(1)).view_as(vectors)
 
     @torch.no_grad()
     def codes(self, features: Tensor) -> Tensor:

@@ -4,7 +4,6 @@
 is, where its weights are, and how it was tested.
 """
 
-from latent_actions.retrieval.baselines.ae2 import Ae2Config
 from latent_actions.retrieval.baselines.baseline import (
     BaselineConfig,
     Embed,
@@ -12,15 +11,14 @@ from latent_actions.retrieval.baselines.baseline import (
     name_of,
     weights_of,
 )
-from latent_actions.retrieval.baselines.byov import ByovConfig
-from latent_actions.retrieval.baselines.flowfeat import FlowFeatConfig
+from latent_actions.retrieval.baselines.dino import FlowFeatConfig, LiftConfig
+from latent_actions.retrieval.baselines.ego_exo import Ae2Config, ByovConfig
 from latent_actions.retrieval.baselines.hub import (
     ClipConfig,
     Dinov3Config,
     TimesformerBaselineConfig,
     Vjepa2BaselineConfig,
 )
-from latent_actions.retrieval.baselines.lift import LiftConfig
 from latent_actions.retrieval.baselines.ours import LapaBaselineConfig, TrainedConfig
 from latent_actions.retrieval.baselines.suml import SumlConfig
 from latent_actions.retrieval.baselines.video_text import EgoVlpConfig, EgoVlpV2Config, LaVilaConfig

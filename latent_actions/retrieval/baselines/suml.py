@@ -75,10 +75,9 @@ class Fuse(nn.Module):
 
     def __init__(self, fast: int, taps: int) -> None:
         super().__init__()
-        self.conv_f2s = nn.Conv3d(
-            fast, fast * _FUSED, (taps, 1, 1), (ALPHA, 1, 1), (taps // 2, 0, 0), bias=False
-        )
-        self.bn = nn.BatchNorm3d(fast * _FUSED)
+        out, sizes = fast * _FUSED, ((taps, 1, 1), (ALPHA, 1, 1), (taps // 2, 0, 0))
+        self.conv_f2s = nn.Conv3d(fast, out, *sizes, bias=False)
+        self.bn = nn.BatchNorm3d(out)
 
     def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
         return torch.cat([slow, self.bn(self.conv_f2s(fast)).relu()], dim=1)
@@ -96,10 +95,8 @@ class SlowFast(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = blocks
-        self.s1 = nn.ModuleDict(
-            {"pathway0_stem": Stem(width, 1), "pathway1_stem": Stem(width // BETA, 5)}
-        )
-        self.s1_fuse = Fuse(width // BETA, fusion)
+        stems = {"pathway0_stem": Stem(width, 1), "pathway1_stem": Stem(width // BETA, 5)}
+        self.s1, self.s1_fuse = nn.ModuleDict(stems), Fuse(width // BETA, fusion)
         channels = width
         for stage, count, spanning in zip(_STAGES, blocks, temporal, strict=True):
             inside = [channels + channels * _FUSED // BETA, channels // BETA]

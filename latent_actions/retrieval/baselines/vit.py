@@ -135,9 +135,8 @@ class SpaceTimeTransformer(nn.Module):
     ) -> None:
         super().__init__()
         width, patch = shape.width, shape.patch
-        self.patch_embed = nn.ModuleDict(
-            {"proj": nn.Conv2d(3, width, patch, patch, bias=not clip_start)}
-        )
+        project = nn.Conv2d(3, width, patch, patch, bias=not clip_start)
+        self.patch_embed = nn.ModuleDict({"proj": project})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, shape.grid**2 + 1, width))
         self.temporal_embed = nn.Parameter(torch.zeros(1, frames, width))

@@ -5,18 +5,24 @@ averages frames stays at chance; one is shown beside each encoder as "<name>, fr
 After Chirality in Action (LiFT) and CiA-Retrieval (TARA): gallery of one pair's clips only.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.benchmark import Benchmark, Context, Moments
+from latent_actions.retrieval.benchmark import OWN, Benchmark, Context, Moments
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.probe import chance_of, probe_hits
-from latent_actions.retrieval.ranking import Pool, nearer_rate, pool_levels, ranked
+from latent_actions.retrieval.ranking import (
+    Pool,
+    chance_of,
+    nearer_rate,
+    pool_levels,
+    probe_hits,
+    ranked,
+)
 from latent_actions.retrieval.results import Row, Scorer
-from latent_actions.retrieval.scenes import OWN
 from latent_actions.video.verbs import direction_of
 
 SMALLEST = 2  # clips of each direction that a pair needs
@@ -37,8 +43,8 @@ class ChiralityBenchmark(Benchmark):
         pairs = pairs_among(moments.text, SMALLEST)
         if not pairs:
             raise UserError(
-                f"no pair of temporally opposite actions has {SMALLEST} clips of each "
-                f"direction among {len(moments.text)} moments"
+                f"no pair of temporally opposite actions has {SMALLEST} clips of each direction among "
+                f"{len(moments.text)} moments"
             )
         versions = {encoder.name: context.vectors(encoder)}
         if self.frame_averaged:
@@ -58,11 +64,9 @@ def pairs_among(texts: Sequence[str], smallest: int) -> Pairs:
         pair = direction_of(text)
         if pair is not None:
             found.setdefault(pair[0], {})[row] = pair[1]
-    return {
-        name: rows
-        for name, rows in found.items()
-        if min(list(rows.values()).count(side) for side in ("forth", "back")) >= smallest
-    }
+    counts = {name: Counter(rows.values()) for name, rows in found.items()}
+    enough = [n for n, c in counts.items() if min(c["forth"], c["back"]) >= smallest]
+    return {name: found[name] for name in enough}
 
 
 def _retrieval(
@@ -77,10 +81,9 @@ def _retrieval(
         pool = Pool(sides, sides, own, own)
         found, levels = ranked(vectors[index], vectors[index], pool), pool_levels(pool)
         auc = side_auc(vectors[index], sides, own)
-        for name, values in zip(
-            parts, (found.recall[1], found.average_precision, auc), strict=True
-        ):
-            parts[name].append(values)
+        measured = found.recall[1], found.average_precision, auc
+        for values, value in zip(parts.values(), measured, strict=True):
+            values.append(value)
         chance["R@1"] += levels.recall[1] * len(index)
         chance["mAP"] += levels.average_precision * len(index)
         answerable += levels.answerable * len(index)

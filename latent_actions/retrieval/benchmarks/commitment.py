@@ -3,6 +3,8 @@
 For clips with ground-truth masks (synthetic human video). The set of patches committed to the
 action token is compared with the patches that hand and object cover, by IoU, and a random set of
 the same size with the same (its exact expectation). Ratios are of means over clips.
+
+B clips, N = T' H' W' patch tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import hypergeom
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import probe
 from invact_vla.data.video.video_info import clip_frames
 from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder
-from latent_actions.retrieval.masks import chance_overlap, overlap, token_coverage
 from latent_actions.retrieval.results import Row
 from latent_actions.synthetic.truth import read_masks
 from latent_actions.video.records import ClipRecord
@@ -59,9 +61,8 @@ class CommitmentBenchmark(Benchmark):
             action, mask, takes = action[seen], mask[seen], np.array(moments.take)[seen].tolist()
             found = overlap(action, mask)
             chance = chance_overlap(action.shape[1], action.sum(axis=1), mask.sum(axis=1))
-            yield score.row(
-                f"{view} mask IoU", setting, found, takes, chance=float(chance.mean()), oracle=1.0
-            )
+            mean, name = float(chance.mean()), f"{view} mask IoU"
+            yield score.row(name, setting, found, takes, chance=mean, oracle=1.0)
             times = f"{view} IoU over random set (times)"  # a plain number instead of percent
             if chance.sum():
                 yield score.row(times, setting, found, takes, over=chance, unit=1.0, chance=1.0)
@@ -103,3 +104,41 @@ def clip_coverage(
         shown = clip_frames(record.start_s, record.end_s, fps, len(masks), total)[picks]
         found.append(token_coverage(masks[shown], (grid[0], grid[1], grid[2])))
     return np.stack(found)
+
+
+def token_coverage(masks: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
+    """Share of every token's pixels that lie in the mask, over its frames and its square.
+
+    masks: bool (T, H, W), T a multiple of T'; any H, W: pixels are counted in the token that holds
+    their middle -> float64 (T', H', W') in [0, 1].
+    """
+    frames, height, width = masks.shape
+    if frames % grid[0] or height < grid[1] or width < grid[2]:
+        raise ValueError(f"masks {masks.shape} do not cover a grid {grid}")
+    row = ((np.arange(height) + 0.5) * grid[1] / height).astype(np.int64)
+    column = ((np.arange(width) + 0.5) * grid[2] / width).astype(np.int64)
+    time = np.arange(frames) * grid[0] // frames
+    place = (time[:, None, None] * grid[1] + row[None, :, None]) * grid[2] + column[None, None]
+    size = int(np.prod(grid))
+    inside = np.bincount(place.ravel(), weights=masks.ravel(), minlength=size)
+    return (inside / np.bincount(place.ravel(), minlength=size)).reshape(grid)
+
+
+def overlap(action: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """IoU of two token sets a clip, 0 where both are empty: bool (B, N) twice -> float64 (B,)."""
+    both = (action & mask).sum(axis=1)
+    return both / np.maximum((action | mask).sum(axis=1), 1)
+
+
+def chance_overlap(tokens: int, chosen: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    """Expected IoU of a random set of the same size with the mask, exactly.
+
+    tokens: N; chosen, masked: int (B,), sizes of the sets -> float64 (B,). The intersection of a
+    random set is hypergeometric: sum_i P(i) i / (chosen + masked - i).
+    """
+    expected = np.zeros(len(chosen))
+    for place, (k, m) in enumerate(zip(chosen.tolist(), masked.tolist(), strict=True)):
+        both = np.arange(max(0, k + m - tokens), min(k, m) + 1)
+        either = np.maximum(k + m - both, 1)
+        expected[place] = float((hypergeom.pmf(both, tokens, m, k) * both / either).sum())
+    return expected

@@ -8,6 +8,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from latent_actions.encoder.inputs.language import verb_sentence, without_subjec
 from latent_actions.retrieval.benchmark import Benchmark, Context
 from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.metric import normalize
-from latent_actions.retrieval.ranking import RECALLS, Pool, PoolLevels, Ranked, pool_levels, ranked
+from latent_actions.retrieval.ranking import RECALLS, Pool, pool_levels, ranked
 from latent_actions.retrieval.results import Row, Scorer
 
 DISTRACTORS = 4
@@ -32,11 +33,10 @@ class LanguageBenchmark(Benchmark):
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         if encoder.texts is None:
             raise UserError(
-                "the encoder has no text side: give the run folder of a training, "
-                "which holds language/ beside encoder/"
+                "the encoder has no text side: give the run folder of a training, which holds "
+                "language/ beside encoder/"
             )
-        moments = context.moments
-        score = self.scorer(context, encoder)
+        moments, score = context.moments, self.scorer(context, encoder)
         texts = [without_subject(text) for text in moments.text]
         distinct = list(dict.fromkeys(texts))
         verb_of = dict(zip(texts, moments.verb, strict=True))
@@ -44,14 +44,11 @@ class LanguageBenchmark(Benchmark):
         first_take = [moments.take[texts.index(text)] for text in distinct]
         for view, clips in zip(("ego", "exo"), context.vectors(encoder), strict=True):
             there = Pool(moments.verb, [verb_of[text] for text in distinct])
-            found = ranked(clips, of_text, there)
-            yield from _ranking(score, "video to text", view, found, there, moments.take)
-            back = Pool(there.gallery_labels, moments.verb)
-            found = ranked(of_text, clips, back)
-            yield from _ranking(score, "text to video", view, found, back, first_take)
-            exact = Pool(texts, distinct)
-            found, levels = ranked(clips, of_text, exact), pool_levels(exact)
-            yield from _recalls(score, "exact text", view, found, levels, moments.take)
+            back, exact = Pool(there.gallery_labels, moments.verb), Pool(texts, distinct)
+            forth, takes = (clips, of_text), moments.take
+            yield from _ranking(score, "video to text", view, forth, there, takes)
+            yield from _ranking(score, "text to video", view, forth[::-1], back, first_take)
+            yield from _ranking(score, "exact text", view, forth, exact, takes, precision=False)
             yield from _verbs(score, view, clips, encoder.texts, moments.verb, moments.take)
             yield from self._choice(score, view, clips, of_text, distinct, texts, context)
 
@@ -81,11 +78,9 @@ def choices(
     take has fewer than four other verbs.
     """
     rng = np.random.default_rng(seed)
-    by_take: dict[str, dict[str, list[str]]] = {}
+    by_take: dict[str, dict[str, dict[str, None]]] = {}
     for text, verb, take in zip(texts, verbs, takes, strict=True):
-        found = by_take.setdefault(take, {}).setdefault(verb, [])
-        if text not in found:
-            found.append(text)
+        by_take.setdefault(take, {}).setdefault(verb, {})[text] = None
     options = []
     for text, verb, take in zip(texts, verbs, takes, strict=True):
         others = {v: [t for t in ts if t != text] for v, ts in by_take[take].items() if v != verb}
@@ -106,24 +101,18 @@ def first_wins(similarity: np.ndarray) -> np.ndarray:
 
 
 def _ranking(
-    score: Scorer, name: str, view: str, found: Ranked, pool: Pool, clusters: Sequence[str]
-) -> Iterator[Row]:
-    levels = pool_levels(pool)
-    yield from _recalls(score, name, view, found, levels, clusters)
-    yield score.row(
-        f"{name} mAP", view, found.average_precision, clusters,
-        chance=levels.average_precision, oracle=levels.answerable, answerable=levels.answerable,
-    )  # fmt: skip
-
-
-def _recalls(
-    score: Scorer, name: str, view: str, found: Ranked, levels: PoolLevels, clusters: Sequence[str]
-) -> Iterator[Row]:
+    score: Scorer, name: str, view: str, sides: tuple[np.ndarray, np.ndarray], pool: Pool,
+    clusters: Sequence[str], precision: bool = True,
+) -> Iterator[Row]:  # fmt: skip
+    """Recalls of queries in a gallery (the two sides), and, if asked for, the mean average precision."""
+    found, levels = ranked(*sides, pool), pool_levels(pool)
+    best: Any = {"oracle": levels.answerable, "answerable": levels.answerable}
     for k in RECALLS:
-        yield score.row(
-            f"{name} R@{k}", view, found.recall[k], clusters,
-            chance=levels.recall[k], oracle=levels.answerable, answerable=levels.answerable,
-        )  # fmt: skip
+        chance = levels.recall[k]
+        yield score.row(f"{name} R@{k}", view, found.recall[k], clusters, chance=chance, **best)
+    if precision:
+        chance, values = levels.average_precision, found.average_precision
+        yield score.row(f"{name} mAP", view, values, clusters, chance=chance, **best)
 
 
 def _verbs(
@@ -135,12 +124,9 @@ def _verbs(
     found = ranked(clips, texts([verb_sentence(name) for name in names]), pool)
     levels = pool_levels(pool)
     weights = np.array([1 / verbs.count(verb) for verb in verbs])
-    for k in (1, 5):
+    each = {"verb by name top 1": 1, "verb by name top 5": 5}
+    for name, k in {**each, "verb by name top 1, mean over verbs": 1}.items():
         yield score.row(
-            f"verb by name top {k}", view, found.recall[k], takes,
-            chance=levels.recall[k], oracle=1.0,
+            name, view, found.recall[k], takes, chance=levels.recall[k], oracle=1.0,
+            weights=None if name in each else weights,
         )  # fmt: skip
-    yield score.row(
-        "verb by name top 1, mean over verbs", view, found.recall[1], takes,
-        chance=levels.recall[1], oracle=1.0, weights=weights,
-    )  # fmt: skip

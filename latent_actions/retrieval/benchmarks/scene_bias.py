@@ -16,13 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.stats.bootstrap import as_ids
-from latent_actions.retrieval.benchmark import Benchmark, Context, Moments
+from latent_actions.retrieval.benchmark import ALONE, OWN, Benchmark, Context, Moments
 from latent_actions.retrieval.encoders import EvaluatedEncoder
 from latent_actions.retrieval.metric import TOP, bounds_of, precision_at, top_indices
-from latent_actions.retrieval.probe import chance_of, probe_hits
-from latent_actions.retrieval.ranking import nearer_rate
+from latent_actions.retrieval.ranking import chance_of, nearer_rate, probe_hits
 from latent_actions.retrieval.results import Row, Scorer
-from latent_actions.retrieval.scenes import ALONE, OWN
 
 
 @Benchmark.register_subclass("scene_bias")
@@ -125,8 +123,7 @@ def action_before_scene(
     """
     verb, scene, moment = as_ids(verbs), as_ids(scenes), as_ids(moments)
     same_verb, same_scene = verb == verb[:, None], scene == scene[:, None]
-    wins = nearer_rate(
-        vectors, same_verb & ~same_scene, ~same_verb & same_scene & (moment != moment[:, None])
-    )
+    far = ~same_verb & same_scene & (moment != moment[:, None])
+    wins = nearer_rate(vectors, same_verb & ~same_scene, far)
     known = ~np.isnan(wins)
     return np.where(known, wins, 0.0), known

@@ -3,8 +3,7 @@
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig
 from latent_actions.video.sources.demonstrations import DemonstrationsSource
-from latent_actions.video.sources.egoexo4d import EgoExo4dSource
-from latent_actions.video.sources.egoexo4d_keystep import EgoExo4dKeystepSource
+from latent_actions.video.sources.egoexo4d import EgoExo4dKeystepSource, EgoExo4dSource
 from latent_actions.video.sources.folder import FolderSource
 from latent_actions.video.sources.ntu import NtuSource
 from latent_actions.video.sources.phyworld import PhyWorldSource

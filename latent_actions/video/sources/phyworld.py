@@ -17,7 +17,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import VideoError, list_files
 from invact_vla.data.video.hdf5_video import BallShard, read_shards
-from latent_actions.video.phyworld.motion import SCENARIOS, Scenario, tags_of
+from latent_actions.video.phyworld import SCENARIOS, Scenario, tags_of
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_folder

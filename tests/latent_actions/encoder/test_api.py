@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import decode_all
@@ -64,6 +65,16 @@ def test_a_wide_video_is_cut_alike_as_a_file_and_as_an_array(encoder, tmp_path):
     assert (vector * encoder.embed(path)).sum() > 0.99  # they are scaled by different code
     clips = whole[None, :4]
     np.testing.assert_array_equal(encoder.embed(clips), encoder.embed(clips[:, :, :, 16:80]))
+
+
+def test_a_folder_of_pictures_is_a_video(encoder, video, tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number, frame in enumerate(video):
+        Image.fromarray(frame).save(folder / f"img_{number + 1:05d}.png")
+    clips = as_clips(folder, 4, video.shape[1])
+    np.testing.assert_array_equal(clips, as_clips(video, 4, video.shape[1]))
+    np.testing.assert_array_equal(encoder.embed(folder), encoder.embed(as_clips(folder, 4, 16)))
 
 
 def test_wrong_videos_are_explained(encoder, video, tmp_path):

@@ -7,21 +7,33 @@ import pytest
 import torch
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
 from invact_vla.training.loop import LoopConfig
+from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.labelers.collapse import CollapseConfig, pair_change, refuse_static
-from latent_actions.labelers.labeler import TrainingPairs
+from latent_actions.labelers.cross_view import MvpLamConfig
+from latent_actions.labelers.features import RandomFeatureConfig
+from latent_actions.labelers.guarded import ModelReport
+from latent_actions.labelers.labeler import LabelerConfig, TrainingFrames, TrainingPairs
 from latent_actions.labelers.lapo import LapoConfig, LapoModelConfig
-from latent_actions.labelers.laq.evaluate import LaqReport, evaluate
+from latent_actions.labelers.laq.evaluate import evaluate
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.laq.train import LaqTrainConfig, train
 from latent_actions.labelers.pairs import PairConfig
 from latent_actions.labelers.trained import FitConfig
+from latent_actions.labelers.univla.config import UnivlaConfig
+from latent_actions.labelers.univla.labeler import UnivlaLabelerConfig
 from latent_actions.video.sources import Ssv2Source
-from tests.latent_actions.labelers.test_codebook_usage import TINY, guard, moving_squares
+from tests.latent_actions.labelers.test_codebook_usage import (
+    TINY,
+    guard,
+    moving_squares,
+    various_codes,
+)
 from tests.latent_actions.labelers.test_labelers import records
 
 
-def trained(folder: Path, rate: float, steps: int = 150) -> LaqReport:
+def trained(folder: Path, rate: float, steps: int = 150) -> ModelReport:
     loop = LoopConfig(
         steps=steps,
         batch_size=32,
@@ -76,7 +88,7 @@ def test_other_trained_labelers_refuse_a_static_video_too(tmp_path: Path) -> Non
 
 
 def test_static_pairs_in_the_middle_of_a_training_stop_it() -> None:
-    watch, codes = guard(), torch.stack([torch.randperm(8) for _ in range(4)], dim=1)
+    watch, codes = guard(), various_codes()
     still, moving = torch.zeros(16), torch.full((16,), 0.2)
     with pytest.raises(
         UserError, match=r"100 % of the pairs at step 29 hardly change.*2 windows of 5"
@@ -85,6 +97,60 @@ def test_static_pairs_in_the_middle_of_a_training_stop_it() -> None:
             watch.observe(codes, step)
             change = moving if step < 20 else still
             watch.act(step, torch.randn(8, 3), torch.randn(64, 3), change)
+
+
+def squares(count: int = 512) -> TrainingFrames:
+    """Training pairs of moving squares; a text names the direction."""
+
+    def training():
+        frames = moving_squares(count)
+        yield TrainingPairs(frames, [records(1)[0]] * count)
+
+    return training
+
+
+def labelers(rate: float, steps: int) -> dict[str, LabelerConfig]:
+    """Small labelers that train a network, and how."""
+    loop = LoopConfig(
+        steps=steps, batch_size=64, learning_rate=rate, weight_decay=0.0, warmup_steps=20
+    )
+    fit = FitConfig(loop=loop, guard=CollapseConfig(window=10, patience=4))
+    model = LapoModelConfig(size=16, width=8)
+    views = SpriteConfig(moments=200, val_moments=8, size=16)
+    lam = UnivlaConfig(
+        model_dim=32, latent_dim=4, num_latents=8, context_latents=8, enc_blocks=1, dec_blocks=1,
+        num_heads=2, text_dim=16, whiten=True,
+    )  # fmt: skip
+    features = RandomFeatureConfig(width=32, size=16, side=4)
+    return {
+        "lapo": LapoConfig(model=model, training=fit),
+        "mvp_lam": MvpLamConfig(model=model, training=fit, views=views),
+        "univla": UnivlaLabelerConfig(model=lam, features=features, stage_1=fit, stage_2=fit),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lapo", "mvp_lam", "univla"])
+def test_no_position_of_a_trained_labeler_collapses_or_repeats_another(
+    name: str, tmp_path: Path
+) -> None:
+    labelers(3e-3, 300)[name].build(tmp_path, squares())
+    for path in tmp_path.glob("trained_*.json"):
+        report = read_json(path)
+        assert report["problems"] == [], path.name
+        assert report["health"]["joint_entropy_bits"] > 6, path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lapo", "univla"])
+def test_a_rate_100_times_too_high_is_named_for_every_labeler(name: str, tmp_path: Path) -> None:
+    try:
+        labelers(0.3, 300)[name].build(tmp_path, squares())
+        reports = [read_json(path) for path in tmp_path.glob("trained_*.json")]
+        said = " ".join(problem for report in reports for problem in report["problems"])
+    except UserError as error:
+        said = str(error)
+    assert "learning_rate" in said
 
 
 def test_codes_that_reconstruct_no_better_than_zero_codes_are_named() -> None:

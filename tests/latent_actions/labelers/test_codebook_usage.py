@@ -8,10 +8,17 @@ from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
 from invact_vla.training.loop import LoopConfig, fit
-from latent_actions.labelers.codebook_usage import code_counts, codebook_stats, entropy_nats
+from latent_actions.labelers.codebook_usage import (
+    code_counts,
+    codebook_stats,
+    entropy_nats,
+    most_alike,
+    pair_counts,
+)
 from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard, diagnose, reseed
+from latent_actions.labelers.guarded import after_step, guarded_loss
 from latent_actions.labelers.laq.config import LaqConfig
-from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.laq.task import LaqTask, batches
 
 TINY = LaqConfig(
     dim=16, quant_dim=4, image_size=16, patch_size=2, spatial_depth=1, temporal_depth=1, dim_head=8,
@@ -61,6 +68,11 @@ def test_health_refuses_what_is_not_codes() -> None:
     assert entropy_nats(np.zeros(4)) == 0
 
 
+def various_codes(pairs: int = 64) -> torch.Tensor:
+    """Codes that use everything: int64 (pairs, 4)."""
+    return torch.randint(0, 8, (pairs, 4), generator=torch.Generator().manual_seed(0))
+
+
 def guard(**fields: float) -> CollapseGuard:
     config = CollapseConfig(**{"window": 5, "patience": 2, **fields})  # type: ignore[arg-type]
     return CollapseGuard(config, positions=4, codebook_size=8, steps=1000, seed=0)
@@ -89,10 +101,35 @@ def test_one_collapsed_position_is_enough() -> None:
         run_guard(guard(), codes, 40)
 
 
+def test_near_copies_of_a_position_stop_the_run_though_all_codes_are_used() -> None:
+    codes = various_codes()
+    codes[:, 3] = (codes[:, 1] + 3) % 8
+    stats = codebook_stats(codes.repeat(4, 1).numpy(), 8)
+    assert min(stats.perplexity) > 6 and stats.alike == (1, 3) and stats.copied > 0.99
+    assert "positions 1 and 3 are near copies: one tells 100 % of" in stats.problems()[0]
+    with pytest.raises(UserError, match=r"collapsed at step 9.*positions 1 and 3 are near copies"):
+        run_guard(guard(), codes, 20)
+    run_guard(guard(max_copied=1.0), codes, 20)
+
+
+def test_what_positions_tell_of_each_other_is_their_mutual_information() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 4, 40_000)
+    codes = np.stack(
+        [one, rng.integers(0, 4, 40_000), one // 2], axis=1
+    )  # the last: half of the first
+    alike, copied = most_alike(pair_counts(codes, 4), 3)
+    assert alike == (0, 2) and copied == pytest.approx(1.0)  # one bit, and the first tells it
+    stats = codebook_stats(codes[:, :2], 4)
+    assert stats.copied == pytest.approx(0.0, abs=1e-3) and stats.problems() == []
+    assert codebook_stats(codes[:, :1], 4).copied == 0
+    assert "perplexity 1.00" in codebook_stats(np.zeros((400, 2), int), 4).problems()[0]
+
+
 def test_recovery_resets_the_strikes() -> None:
-    watch, healthy = guard(), torch.stack([torch.randperm(8) for _ in range(4)], dim=1)
+    watch, healthy = guard(), various_codes()
     for step in range(40):
-        codes = torch.zeros(16, 4, dtype=torch.int64) if step % 10 < 5 else healthy
+        codes = torch.zeros_like(healthy) if step % 10 < 5 else healthy
         watch.observe(codes, step)
         watch.act(step, torch.randn(8, 3), torch.randn(64, 3), torch.ones(16))
 
@@ -143,7 +180,7 @@ def test_training_on_still_pairs_is_stopped(tmp_path) -> None:
     task.laq.vq.project_in.weight.requires_grad_(False)
     frames = moving_squares(64, still=True)
     with pytest.raises(UserError, match="nearly static"):
-        fit(task, laq_loss, batches(frames, 16, 0), loop(40), tmp_path, after_step, "collapse")
+        fit(task, guarded_loss, batches(frames, 16, 0), loop(40), tmp_path, after_step, "collapse")
 
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path) -> None:
@@ -161,7 +198,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path) -> None:
 
             (tmp_path / name).mkdir(exist_ok=True)
             try:
-                fit(task, laq_loss, batches(frames, 16, 0), loop(15), tmp_path / name, hook)
+                fit(task, guarded_loss, batches(frames, 16, 0), loop(15), tmp_path / name, hook)
             except KeyboardInterrupt:
                 continue
         results.append(task.state_dict())

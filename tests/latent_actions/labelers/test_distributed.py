@@ -16,7 +16,8 @@ from invact_vla.training.distributed import init_distributed, gather, rank_info
 from invact_vla.training.loop import fit
 from latent_actions.labelers.collapse import CollapseConfig
 from latent_actions.labelers.laq.checkpoint import save_pretrained
-from latent_actions.labelers.laq.task import LaqTask, after_step, batches, laq_loss
+from latent_actions.labelers.guarded import after_step, guarded_loss
+from latent_actions.labelers.laq.task import LaqTask, batches
 from tests.latent_actions.labelers.test_codebook_usage import TINY, loop, moving_squares
 
 init_distributed("cpu")
@@ -24,7 +25,7 @@ torch.manual_seed(0)
 task = LaqTask(TINY, CollapseConfig(window=5, dead_code_threshold=0.2), 20, 0)
 folder = Path(sys.argv[1])
 folder.mkdir(exist_ok=True)
-fit(task, laq_loss, batches(moving_squares(128), 16, 0), loop(20), folder, after_step, device="cpu")
+fit(task, guarded_loss, batches(moving_squares(128), 16, 0), loop(20), folder, after_step, device="cpu")
 books = gather(task.laq.vq.codebooks.data[None])
 assert all(torch.equal(books[0], book) for book in books), "codebooks differ between ranks"
 assert int(task.guard.counts.sum()) == 5 * 16 * 4, "codes of all ranks are counted"

@@ -40,7 +40,8 @@ from latent_actions.labelers.labeler import (
     subfolder_or_self,
     window,
 )
-from latent_actions.labelers.lapo import LapoModelConfig
+from latent_actions.labelers.lapa import undecided
+from latent_actions.labelers.lapo import LapoModel, LapoModelConfig, to_images
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
@@ -219,6 +220,19 @@ def test_a_number_format_is_part_of_the_labeler(
     assert (half.codes(clips()) == exact.codes(clips())).mean() > 0.8
     with pytest.raises(UserError, match="unknown dtype"):
         LapaConfig(laq=config.laq, dtype="int8").build(tmp_path, training)
+    checked = LapaConfig(laq=config.laq, dtype="checked").build(tmp_path, training)
+    assert checked.hash not in (exact.hash, half.hash)
+    many = clips(300, 2, seed=3)
+    assert np.array_equal(checked.codes(many), exact.codes(many))
+
+
+def test_a_pair_is_undecided_where_a_small_step_leads_to_another_code() -> None:
+    codebook = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 9.0]])
+    near, far = [0.95, 0.0], [0.5, 0.0]  # 0.05 and 0.5 before the middle of the first two codes
+    delta = torch.tensor([[far, far], [far, near], [[2.0, 0.0], far]])
+    assert undecided(delta, codebook, 0.1).tolist() == [False, True, False]
+    assert undecided(delta, codebook, 0.04).tolist() == [False, False, False]
+    assert undecided(delta, codebook, 1.1).all()
 
 
 def test_invact_keeps_its_quantizer_and_shares_it(
@@ -291,6 +305,15 @@ def test_frame_choice_and_missing_folders(tmp_path: Path) -> None:
     assert window(frames, 3).ravel().tolist() == [0, 4, 7]
     with pytest.raises(UserError, match="no folder"):
         subfolder_or_self(tmp_path / "absent", "model")
+
+
+def test_without_whitening_lapo_is_as_its_authors_have_it() -> None:
+    torch.manual_seed(0)
+    model = LapoModel(LapoModelConfig(size=16, width=4, whiten=False)).eval()
+    frames = torch.from_numpy(clips(8, 2))
+    vectors = model.inverse(to_images(frames, 16)).view(8, 4, 4)
+    assert torch.equal(model.quantizer.codes(vectors), model.codes(frames))
+    assert not any("whiten" in name for name in model.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["mvp_lam", "vila"])

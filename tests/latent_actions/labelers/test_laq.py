@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from invact_vla.core.errors import UserError
 from latent_actions.labelers import verify
-from latent_actions.labelers.laq.augment import PairAugmentConfig, augment
 from latent_actions.labelers.laq.blocks import Attention, GridView, PositionGenerator
 from latent_actions.labelers.laq.checkpoint import from_pretrained, save_pretrained
 from latent_actions.labelers.laq.config import CODE_LENGTHS, LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.laq.task import PairAugmentConfig, augment
 from latent_actions.labelers.vector_quantizers import substitute_noise
 from tests.paths import GOLDEN, needs_golden
 

@@ -10,6 +10,7 @@ from latent_actions.labelers.vector_quantizers import (
     Ema,
     Fsq,
     VectorQuantization,
+    Whiten,
     sinkhorn,
     vector_quantizer,
 )
@@ -108,6 +109,37 @@ def test_sinkhorn_spreads_a_batch_over_the_codes() -> None:
     plan = sinkhorn(scores, 0.05, 50)
     torch.testing.assert_close(plan.sum(dim=0), torch.full((8,), 1 / 8), atol=0.01, rtol=0)
     assert (plan.argmax(dim=1).bincount(minlength=8) > 0).all()
+
+
+def test_whitened_numbers_are_not_correlated_even_where_they_were_near_copies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    whiten = Whiten(6)
+
+    def batch(rows: int) -> torch.Tensor:
+        one = torch.randn(rows, 1, generator=generator)
+        return 5 + 30 * one + 0.5 * torch.randn(rows, 6, generator=generator)
+
+    near = torch.corrcoef(batch(4096).t())
+    assert near.min() > 0.99
+    for _ in range(300):
+        values = batch(128).requires_grad_()
+        found = whiten.train()(values)
+        found.square().sum().backward()
+        assert torch.isfinite(values.grad).all()
+    found = whiten.eval()(batch(4096))
+    assert (torch.cov(found.t()) - torch.eye(6)).abs().max() < 0.15
+    assert found.mean(dim=0).abs().max() < 0.1
+    with torch.no_grad():  # number 0 stays what it was, up to its scale
+        values = batch(64)
+        assert torch.corrcoef(torch.stack([values[:, 0], whiten(values)[:, 0]]))[0, 1] > 0.9999
+
+
+def test_whitening_bounds_what_exact_copies_and_constants_become() -> None:
+    values = torch.randn(64, 1).repeat(1, 4)
+    values[:, 3] = 7.0
+    found = Whiten(4).train()(values)
+    assert torch.isfinite(found).all() and found.abs().max() < 10
+    assert found[:, 3].abs().max() < 1e-3
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latent_actions.retrieval.baselines.baseline import CLIP_COLORS, IMAGENET, Preprocess
-from latent_actions.retrieval.baselines.byov import most_changing
+from latent_actions.retrieval.baselines.ego_exo import most_changing
 from latent_actions.retrieval.baselines.suml import SlowFast
 from latent_actions.retrieval.baselines.video_text import EgoVlpConfig, VideoTower, resize_time
 from latent_actions.retrieval.baselines.vit import (

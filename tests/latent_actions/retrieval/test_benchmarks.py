@@ -8,7 +8,7 @@ import pytest
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.encoder.inputs.sprites import SpriteConfig
-from latent_actions.retrieval.benchmark import Benchmark, Context, run_benchmark
+from latent_actions.retrieval.benchmark import Benchmark, Context, run_benchmark, scene_groups
 from latent_actions.retrieval.benchmarks import (
     AtomicBenchmark,
     ChiralityBenchmark,
@@ -28,7 +28,6 @@ from latent_actions.retrieval.benchmarks.scene_bias import (
 )
 from latent_actions.retrieval.encoders import EvaluatedEncoder, Tokens, pixel_embedding
 from latent_actions.retrieval.metric import bounds_of, precision_at, top_indices
-from latent_actions.retrieval.scenes import scene_groups
 from latent_actions.video.sources import NtuSource, PhyWorldSource, Ssv2Source
 from latent_actions.video.verbs import direction_of
 
@@ -253,4 +252,4 @@ def test_missing_clips_are_explained(tmp_path):
 
 def test_the_registry_names_each_benchmark():
     names = {"atomic", "keystep", "scene_bias", "language", "chirality", "commitment"}
-    assert names | {"ntu", "ssv2", "phyworld"} == set(Benchmark.get_known_choices())
+    assert names | {"cross_place", "ntu", "ssv2", "phyworld"} == set(Benchmark.get_known_choices())

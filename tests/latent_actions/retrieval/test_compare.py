@@ -23,13 +23,12 @@ from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.retrieval import compare
-from latent_actions.retrieval.compare_page import write_compare_page
 from latent_actions.retrieval.compare_stats import CompareRow, Estimate, against, estimates_of
-from latent_actions.retrieval.compare_tables import has_headroom, tables
+from latent_actions.retrieval.compare_tables import has_headroom, tables, write_compare_page
 from latent_actions.retrieval.compare_variants import Member, Variant
-from latent_actions.retrieval.directions import in_words
 from latent_actions.retrieval.encoders import EvaluatedEncoder, trained
 from latent_actions.retrieval.evaluate import evaluate
+from latent_actions.retrieval.metric import in_words
 from latent_actions.retrieval.results import Row
 from tests.paths import REPOSITORY
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latent_actions.retrieval.compose import (
+from latent_actions.retrieval.benchmarks.keystep import (
     chamfer,
     dtw,
     max_vector,

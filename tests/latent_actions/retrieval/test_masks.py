@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latent_actions.retrieval.masks import chance_overlap, overlap, token_coverage
+from latent_actions.retrieval.benchmarks.commitment import chance_overlap, overlap, token_coverage
 
 
 def test_overlap_by_hand():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.probe import chance_of, folds, probe_hits
+from latent_actions.retrieval.ranking import chance_of, folds, probe_hits
 
 
 def test_a_linear_label_is_found_and_noise_is_not():

@@ -8,15 +8,16 @@ import pytest
 from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.retrieval.benchmark import Context
 from latent_actions.retrieval.benchmarks import NtuBenchmark, PhyWorldBenchmark
-from latent_actions.retrieval.benchmarks.ssv2 import Ssv2Benchmark, opposite_classes
 from latent_actions.retrieval.benchmarks.zero_shot import (
+    Ssv2Benchmark,
     ZeroShotProtocol,
+    opposite_classes,
     protocol_rows,
     some_of_each,
 )
 from latent_actions.retrieval.encoders import EvaluatedEncoder, pixel_embedding
 from latent_actions.retrieval.results import Scorer
-from latent_actions.video.phyworld.generate import PhyWorldConfig, main
+from latent_actions.video.phyworld import PhyWorldConfig, main
 from latent_actions.video.records import ClipRecord
 from latent_actions.video.sources import PhyWorldSource
 

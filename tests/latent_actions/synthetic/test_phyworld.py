@@ -8,9 +8,15 @@ import pytest
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import VideoError, decode_all, decode_frames, probe
 from invact_vla.data.video.hdf5_video import read_shards, write_shards
-from latent_actions.video.phyworld import motion
-from latent_actions.video.phyworld.generate import PhyWorldConfig, draw, main, sample_at
-from latent_actions.video.phyworld.motion import event_of, tags_of
+from latent_actions.video import phyworld as motion
+from latent_actions.video.phyworld import (
+    PhyWorldConfig,
+    draw,
+    event_of,
+    main,
+    sample_at,
+    tags_of,
+)
 from latent_actions.video.sources import PhyWorldSource
 from latent_actions.video.store import FrameStore
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.data.video.video_io import write_video
-from latent_actions.video.bench_decode import BenchDecodeConfig, installed, lines, main
+from latent_actions.video.bench_decode import BenchDecodeConfig, installed, lines, main, measure
 
 
 def test_installed_libraries_are_compared_on_both_containers(tmp_path, capsys):
@@ -32,3 +33,14 @@ def test_installed_libraries_are_compared_on_both_containers(tmp_path, capsys):
 def test_a_folder_without_videos_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no \.webm or \.mp4 file below"):
         main(BenchDecodeConfig(videos=tmp_path))
+
+
+def test_folders_of_pictures_are_measured_by_this_project(tmp_path):
+    for number in range(6):
+        picture = Image.fromarray(np.full((48, 64, 3), 40 * number, np.uint8))
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        picture.save(tmp_path / "clip" / f"img_{number + 1:05d}.png")
+    config = BenchDecodeConfig(videos=tmp_path, frames=3, size=16, rounds=2)
+    part = measure(config)["containers"]["pictures"]
+    assert list(part["decoders"]) == ["PyAV"] and part["shape"].startswith("64 x 48, 6 frames")
+    assert part["decoders"]["PyAV"]["clips_per_s"] > 0

@@ -9,8 +9,8 @@ import pytest
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import probe
 from latent_actions.labelers.pairs import PairConfig
-from latent_actions.video.phyworld.generate import PhyWorldConfig
-from latent_actions.video.phyworld.generate import main as generate
+from latent_actions.video.phyworld import PhyWorldConfig
+from latent_actions.video.phyworld import main as generate
 from latent_actions.video.probes import PROBES
 from latent_actions.video.records import (
     ClipRecord,

@@ -1,1 +1,0 @@
-"""PhyWorld's three scenarios in closed form: uniform motion, parabola, collision."""

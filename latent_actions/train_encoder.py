@@ -20,6 +20,7 @@ from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import Run, open_run
 from invact_vla.training.device import stage_device
 from invact_vla.training.distributed import init_distributed, main_process_first, run_on_main
+from latent_actions.encoder.displacement_fit import displacement_r2
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs.clips import ClipTable, pair_views
 from latent_actions.encoder.model import InvActModel
@@ -61,14 +62,18 @@ def _finish(config: EncoderTrainConfig, table: ClipTable, model: InvActModel, ru
     others = references(config.model, config.seed, encoder.device)
     result = evaluate([evaluated(encoder, "encoder"), *others], table, "val")
     result["unseen_verbs"] = unseen_verbs(table)
+    if encoder.config.displacement:
+        target, rows = config.displacement.target, table.rows_of("val")
+        result["displacement_r2"] = displacement_r2(encoder, table, rows, target)
     encoder.card = model_card(config, table, result, sum(p.numel() for p in encoder.parameters()))
     encoder.save_pretrained(run.folder / "encoder")
     model.language.save_pretrained(run.folder / "language")
-    write_json(run.folder / "retrieval.json", result)
-    print(format_scores(result))
     if encoder.commit_blocks:
         _draw(encoder, table, run.folder / "committed.png")
-    found = {"levels": result["levels"], "unseen_verbs": result["unseen_verbs"]}
+    write_json(run.folder / "retrieval.json", result)
+    print(format_scores(result))
+    names = ("levels", "unseen_verbs", "displacement_r2")
+    found = {name: result[name] for name in names if name in result}
     run.finish({**result["encoders"]["encoder"], **found})
 
 

@@ -38,7 +38,7 @@ encoder search: latent_actions.retrieval.search.SearchConfig: clips nearest to a
 encoder baseline: latent_actions.retrieval.baselines.check.BaselineCheckConfig:
     sanity-check a baseline encoder's embeddings
 encoder vila: latent_actions.retrieval.baselines.vila.VilaTrainConfig: train the VILA baseline
-encoder levels: latent_actions.retrieval.reference_scores.LevelsConfig:
+encoder levels: latent_actions.retrieval.metric.LevelsConfig:
     chance and oracle of a verb histogram (JSON file)
 latent train: latent_actions.labelers.laq.train.LaqTrainConfig: train LAPA's latent action quantizer
 latent label: latent_actions.labelers.label.LabelConfig: label clip pairs with codes

@@ -25,20 +25,8 @@ from weakref import WeakValueDictionary
 import draccus
 import yaml
 
+from invact_vla.core import files
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import (
-    append_line,
-    atomic_file,
-    hash_file,
-    hash_json,
-    hash_tree,
-    mend,
-    read_json,
-    read_object,
-    remove,
-    sync_tree,
-    write_json,
-)
 from invact_vla.core.machine import git_commit, package_versions
 
 CONFIG, PROVENANCE, DONE = "config.yaml", "provenance.json", "done.json"
@@ -127,25 +115,25 @@ class Run:
 
     def metrics(self, **values: Any) -> None:
         """Append one row to metrics.jsonl."""
-        append_line(self.metrics_path, json.dumps(values))
+        files.append_line(self.metrics_path, json.dumps(values))
 
     def ran_on(self, device: str) -> None:
         """Note a device that made the product, or a part of it before a kill, in the provenance."""
         path = self.folder / PROVENANCE
-        provenance = read_json(path)
+        provenance = files.read_json(path)
         devices = provenance.setdefault("devices", [])
         if device not in devices:
             devices.append(device)
-            write_json(path, provenance)
+            files.write_json(path, provenance)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished, once the disk has all of it, and let other processes in; summary
         is what a report would quote."""
-        started = read_json(self.folder / PROVENANCE)["started"]
+        started = files.read_json(self.folder / PROVENANCE)["started"]
         seconds = round(time.time() - started, 1)
-        write_json(self.folder / "summary.json", summary)
-        sync_tree(self.folder)
-        write_json(self.folder / DONE, {"key": self.key, "seconds": seconds})
+        files.write_json(self.folder / "summary.json", summary)
+        files.sync_tree(self.folder)
+        files.write_json(self.folder / DONE, {"key": self.key, "seconds": seconds})
         if self.lock is not None:
             self.lock.close()
 
@@ -168,20 +156,20 @@ def open_run(
     resolved = draccus.encode(config)
     text = yaml.safe_dump(resolved, sort_keys=False)
     input_keys = {name: artifact_hash(path) for name, path in (inputs or {}).items()}
-    key = hash_json({"config": _hashed_part(resolved, inputs or {}), "inputs": input_keys})
+    key = files.hash_json({"config": _hashed_part(resolved, inputs or {}), "inputs": input_keys})
     if _check(folder, key, text, overwrite) and (folder / DONE).exists():
         return Run(folder, key, True)
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
-    mend(folder)
+    files.mend(folder)
     known = _check(folder, key, text, overwrite)  # another process may have been here meanwhile
     if known and (folder / DONE).exists():
         return Run(folder, key, True)
     if not known:
         _clear(folder)
-        write_json(folder / PROVENANCE, _provenance(key, seed, inputs or {}, input_keys))
+        files.write_json(folder / PROVENANCE, _provenance(key, seed, inputs or {}, input_keys))
     if not (folder / CONFIG).exists():
-        with atomic_file(folder / CONFIG) as temporary:
+        with files.atomic_file(folder / CONFIG) as temporary:
             temporary.write_text(text)
     return Run(folder, key, False, lock)
 
@@ -192,7 +180,7 @@ def save_result(
     """A run folder of one JSON file `name`, for commands that measure: measured again with the same
     config it is replaced, with another it is refused as by open_run. Returns the file's path."""
     run = open_run(folder, config, inputs)
-    write_json(run.folder / name, result)
+    files.write_json(run.folder / name, result)
     run.finish({})
     return run.folder / name
 
@@ -236,16 +224,16 @@ def _is_torn_start(folder: Path, config: str) -> bool:
 def _clear(folder: Path) -> None:
     """Delete all but the lock. Ended half way, the folder is one that any run may replace."""
     if (folder / PROVENANCE).exists():
-        remove(folder / DONE)
-        write_json(folder / PROVENANCE, {"key": _CLEARED})
+        files.remove(folder / DONE)
+        files.write_json(folder / PROVENANCE, {"key": _CLEARED})
     for path in folder.iterdir():
         if path.name not in (PROVENANCE, LOCK):
-            remove(path)
+            files.remove(path)
 
 
 def _key_in(path: Path) -> str:
     """The key that a provenance.json or done.json holds; UserError if there is none."""
-    key = read_object(path).get("key")
+    key = files.read_object(path).get("key")
     if not isinstance(key, str) or len(key) > _KEY_LENGTH:
         raise UserError(f"{path} holds no key of a run: it is damaged; give another folder")
     return key
@@ -265,7 +253,7 @@ def artifact_hash(path: Path) -> str:
         if not (path / DONE).exists():
             raise UserError(f"{path} is unfinished: run the stage that makes it to its end first")
         return _key_in(path / DONE)
-    return hash_tree(path) if path.is_dir() else hash_file(path)
+    return files.hash_tree(path) if path.is_dir() else files.hash_file(path)
 
 
 def _hashed_part(value: Any, inputs: dict[str, Path]) -> Any:

@@ -114,8 +114,7 @@ class ActionStats:
 def normalize(actions: np.ndarray, stats: ActionStats) -> np.ndarray:
     """(..., A) in robot units -> (..., A) in [-1, 1] where masked; constant dimensions become 0.
 
-    OpenVLA's BOUNDS_Q99 and BOUNDS: clip(2 (x - low) / (high - low + 1e-8) - 1, -1, 1).
-    """
+    OpenVLA's BOUNDS_Q99 and BOUNDS: clip(2 (x - low) / (high - low + 1e-8) - 1, -1, 1)."""
     x = np.asarray(actions, np.float64)
     scaled = np.clip(2 * (x - stats.low) / (stats.high - stats.low + 1e-8) - 1, -1, 1)
     return np.where(stats.mask, np.where(stats.constant, 0.0, scaled), x)

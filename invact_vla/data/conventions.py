@@ -124,8 +124,7 @@ def judge_gripper(tracks: Sequence[GripperTrack], option: str, source: str) -> G
 
     The range is read off the values. -1..1 is taken as LIBERO's (-1 open) unless the fingers moved the
     other way; for 0..1 and for a command that never changes, the movement of the fingers after a
-    command decides, and where it cannot, UserError names the option `gripper` that does.
-    """
+    command decides, and where it cannot, UserError names the option `gripper` that does."""
     lowest = float(min(t.commands.min() for t in tracks))
     highest = float(max(t.commands.max() for t in tracks))
     values = f"always {lowest:g}" if lowest == highest else f"in [{lowest:g}, {highest:g}]"
@@ -225,8 +224,7 @@ def needed_rotation(frames: np.ndarray, ee_pos: np.ndarray) -> str | None:
     LIBERO's agentview looks at the robot from the front. In frames as policies see them what moves goes
     up when the hand goes up (z), and to the left when it goes to the robot's left (y). Measured on
     scripted demonstrations: correlation of the middle of what changes with z -0.8 in rows, with y -1.0
-    in columns.
-    """
+    in columns."""
     weights, rows, columns = _middle_of_change(frames)
     busy = weights > 0.3 * (np.median(weights) if len(weights) else 0)
     if busy.sum() < LEAST_FRAMES:

@@ -61,8 +61,7 @@ class EpisodeInfo:
     """What is known of one demonstration without reading it.
 
     name: unique in its data set. task: the group that "per task" counts in (file stem, or the
-    instruction). instruction: the task in words. length: steps T.
-    """
+    instruction). instruction: the task in words. length: steps T."""
 
     name: str
     task: str
@@ -75,8 +74,7 @@ class EpisodeNumbers:
     """The numbers of one demonstration, in training convention (see `conventions.py`).
 
     actions: float64 (T, A), gripper 1 open and 0 closed where there is one. state: float32 (T, S), or
-    None for data without one.
-    """
+    None for data without one."""
 
     actions: np.ndarray
     state: np.ndarray | None
@@ -113,8 +111,7 @@ class RobotEpisode:
     """One demonstration of T steps, all of it in memory, for writers.
 
     agentview: uint8 (T, H, W, 3) upright. wrist: the same or None. state: float32 (T, S). actions:
-    float64 (T, A), the gripper 1 open, 0 closed.
-    """
+    float64 (T, A), the gripper 1 open, 0 closed."""
 
     name: str
     instruction: str
@@ -142,8 +139,7 @@ def whole_episodes(dataset: RobotDataset, wrist: bool = False) -> Iterator[Robot
 def long_enough(dataset: RobotDataset, chunk: int) -> list[int]:
     """Places of the demonstrations with at least `chunk` steps; logs how many are not.
 
-    Raises UserError if none remains.
-    """
+    Raises UserError if none remains."""
     lengths = [episode.length for episode in dataset.episodes]
     kept = [i for i, length in enumerate(lengths) if length >= chunk]
     if not kept:

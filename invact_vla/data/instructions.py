@@ -48,8 +48,7 @@ def choose_instruction(path: Path, stored: str | None) -> str | None:
     """The words of a file: of its name where that is one of LIBERO's, else those stored in it.
 
     LIBERO's evaluation takes the words from the name (benchmark/__init__.py), so the name counts where
-    it has as good as the stored words; None if neither says a task.
-    """
+    it has as good as the stored words; None if neither says a task."""
     named = instruction_of(path)
     if stored is None:
         return named if says_a_task(named) else None

@@ -147,8 +147,7 @@ def _write(
 def read_labels(path: Path, **expected: str | int) -> LabelStore:
     """Read a store; `expected` fields of LabelIdentity must match, else UserError names both sides.
 
-    Example: read_labels(path, labeler="invact", dataset_hash=...).
-    """
+    Example: read_labels(path, labeler="invact", dataset_hash=...)."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"no label store {path}: run `invact latent label` first")
@@ -257,8 +256,7 @@ def find_videos(
     paths, or of some.
 
     root: the one that was labeled, wherever it lies now, or a folder inside it that holds all videos.
-    UserError for a video that is missing or another one than was labeled.
-    """
+    UserError for a video that is missing or another one than was labeled."""
     root = Path(root)
     if not root.exists():
         raise UserError(f"no folder {root}: give the folder whose videos were labeled")

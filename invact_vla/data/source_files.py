@@ -129,8 +129,7 @@ def choose_cameras(
     """Camera name -> key of its pictures: those that were chosen, else what the keys themselves say.
 
     known: keys of all pictures. usual: camera -> keys that mean it. Where no usual key is there, the
-    one key with wrist or hand in its name is the wrist camera, and the one other the agentview.
-    """
+    one key with wrist or hand in its name is the wrist camera, and the one other the agentview."""
     missing = [key for key in chosen.values() if key not in known]
     if missing:
         raise UserError(

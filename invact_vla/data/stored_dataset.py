@@ -39,8 +39,7 @@ class StoredDataset(RobotDataset):
     `state_dim`, `lacking_state` (words), `format_name`; and give what is stored.
 
     Places count in `all_episodes`, which are all there are; `episodes` are the first `max_demos` of
-    each task, `places` where they are.
-    """
+    each task, `places` where they are."""
 
     format_name: str
     all_episodes: tuple[EpisodeInfo, ...]
@@ -231,8 +230,7 @@ def check_finite(where: str, name: str, values: np.ndarray) -> None:
 def check_action_range(where: str, actions: np.ndarray, action_range: str, gripper: bool) -> None:
     """UserError for actions (T, A) that were clearly not meant for [-1, 1], if they should be.
 
-    action_range: "unit", "any", or "auto", which is "unit" for LIBERO's six deltas and a gripper.
-    """
+    action_range: "unit", "any", or "auto", which is "unit" for LIBERO's six deltas and a gripper."""
     unit = gripper and actions.shape[1] == LIBERO_ACTION_DIM
     if action_range == "any" or (action_range == "auto" and not unit):
         return
@@ -261,8 +259,7 @@ def to_uint8(where: str, frames: np.ndarray) -> np.ndarray:
     """Pictures as stored -> uint8 (T, H, W, 3).
 
     Floats in 0..1 or in 0..255 are brought to uint8, channels that come first are put last; anything
-    else is a UserError. where: demonstration and camera.
-    """
+    else is a UserError. where: demonstration and camera."""
     if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[3] != 3:

@@ -2,8 +2,11 @@
 
 import importlib
 import logging
+import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from invact_vla.core.errors import UserError
@@ -25,12 +28,9 @@ class _Actor:
 
 
 def ray_map(
-    make: Callable[[], Callable[[Job], Result]],
-    jobs: Sequence[Job],
-    workers: int,
-    address: str = LOCAL,
-    gpus: float = 0.0,
-) -> Iterator[Result]:
+    make: Callable[[], Callable[[Job], Result]], jobs: Sequence[Job], workers: int,
+    address: str = LOCAL, gpus: float = 0.0,
+) -> Iterator[Result]:  # fmt: skip
     """Results of make()(job), in the order of completion; each of `workers` actors calls `make` once.
 
     address: of a cluster (auto, HOST:6379 or ray://HOST:10001); local starts one here and stops it.
@@ -39,26 +39,18 @@ def ray_map(
     """
     if not jobs:
         return
-    ray = _ray()
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        _connect(ray, address, workers)
-    try:
-        options = {"num_cpus": 1, "num_gpus": gpus}
-        remote: Any = ray.remote(_Actor).options(**options)
+    ray = import_ray("--ray", "leave it out")
+    with ray_cluster(ray, address, workers, "local"):
+        remote: Any = ray.remote(_Actor).options(num_cpus=1, num_gpus=gpus)
         actors = [remote.remote([make]) for _ in range(min(workers, len(jobs)))]
         waiting = list(jobs)[::-1]
         busy = {actor.work.remote(waiting.pop()): actor for actor in actors}
         while busy:
             (done, *_), _ = ray.wait(list(busy), num_returns=1)
-            actor = busy.pop(done)
-            result = _result(ray, done)
+            actor, result = busy.pop(done), _result(ray, done)
             if waiting:
                 busy[actor.work.remote(waiting.pop())] = actor
             yield result
-    finally:
-        if is_ours:
-            ray.shutdown()
 
 
 def _result(ray: Any, call: Any) -> Any:
@@ -69,29 +61,45 @@ def _result(ray: Any, call: Any) -> Any:
             raise UserError(str(error.cause)) from error
         raise
     except ray.exceptions.RayActorError as error:
-        first = str(error).partition("\n")[0]
+        first = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"a Ray actor ended ({first[:200]}): run again, what is finished is kept"
+            f"a Ray actor ended ({first}): run again, what is finished is kept"
         ) from error
 
 
-def _ray() -> Any:
+def import_ray(needed_by: str, instead: str) -> Any:
+    """The module, which may be missing: a UserError that says what needs it, and what to do without."""
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
         raise UserError(
-            "--ray needs Ray: pip install 'invact-vla[ray]', or leave it out"
+            f"{needed_by} needs Ray: pip install 'invact-vla[ray]', or {instead}"
         ) from error
 
 
-def _connect(ray: Any, address: str, workers: int) -> None:
+@contextmanager
+def ray_cluster(ray: Any, address: str, cpus: float, instead: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, ended with the block unless it was there before; local
+    starts one with at least `cpus` cores. UserError where none answers, with what to use instead."""
+    if ray.is_initialized():
+        yield
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
     if address == LOCAL:
-        options |= {"num_cpus": max(os.cpu_count() or 1, workers), "include_dashboard": False}
+        cores = max(os.cpu_count() or 1, math.ceil(cpus))
+        options |= {"num_cpus": cores, "include_dashboard": False}
     try:
+        if ":" in address:  # Ray itself would wait for minutes
+            host, port = address.removeprefix("ray://").rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise UserError(
-            f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or use local"
+            f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or use "
+            f"{instead}"
         ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -8,9 +8,8 @@ forward, up by gravity and the camera's heading), or the flow of the picture whe
 B clips, N patches, d width, m numbers.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,14 +17,13 @@ from invact_vla.core.errors import UserError
 from latent_actions.encoder.inputs.flow import dense_flow
 
 Vector = Literal["embedding", "displacement", "both"]  # what is given of a clip
-Target = Literal["hand", "flow"]
 NUMBERS: dict[str, int] = {"hand": 3, "flow": 2}  # of each target
 UNIT = 0.1  # of a meter, or of the frame's width: a usual displacement, the loss's scale
 _NARROW, _HIDDEN = 16, 128  # numbers of a patch, of the hidden layer
 
 
 class DisplacementHead(nn.Module):
-    """Patches (B, N, d) -> displacement (B, m), fp32."""
+    """Patches (B, N, d) -> displacement (B, m), fp32. Fitted by displacement_fit.py."""
 
     def __init__(self, patches: int, width: int, numbers: int) -> None:
         super().__init__()
@@ -43,16 +41,9 @@ def vector_width(embedding: int, displacement: int, vector: Vector) -> int:
     if vector != "embedding" and not displacement:
         raise UserError(
             f"this encoder has no displacement head, which {vector!r} asks for: train one with "
-            "loss.displacement, as configs/encoder/encoder_motion_cpu.yaml does"
+            "displacement.target, as configs/encoder/encoder_motion_cpu.yaml does"
         )
     return (vector != "displacement") * embedding + (vector != "embedding") * displacement
-
-
-def vector_of(encoded: Any, vector: Vector) -> Tensor:
-    """What an encoder gives of clips, of its `Encoded`: (B, vector_width)."""
-    if vector == "both":
-        return torch.cat([encoded.embedding, encoded.displacement], dim=1)
-    return encoded.displacement if vector == "displacement" else encoded.embedding
 
 
 def displacement_loss(said: Tensor, true: Tensor) -> Tensor:

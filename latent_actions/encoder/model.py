@@ -1,13 +1,13 @@
 """What is trained: the encoder, the language head and the temperature, with the whole loss in one
 forward.
 
-L = L_contrast + w_vt L_vt + w_ce L_CE + w_s L_scene + w_l L_leak + w_d L_displacement + L_frac + w_b
-L_bal + w_e H, each weight with a ramp if wanted. With several processes embeddings and labels are
-gathered, so that the loss is that of the global batch.
+L = L_contrast + w_vt L_vt + w_ce L_CE + w_s L_scene + w_l L_leak + L_frac + w_b L_bal + w_e H, each
+weight with a ramp if wanted. With several processes embeddings and labels are gathered, so that the
+loss is that of the global batch.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from invact_vla.training.distributed import gather
-from latent_actions.encoder.displacement import NUMBERS, Target, displacement_loss
 from latent_actions.encoder.encoder import Encoded, EncoderConfig, InvActEncoder
 from latent_actions.encoder.inputs.language import LanguageHead, video_text_loss
 from latent_actions.encoder.losses import (
@@ -33,8 +32,8 @@ TEXT_TEMPERATURE, SCENE_TEMPERATURE = 0.07, 0.1  # of the language terms, of the
 ACTION_BAND = (0.05, 0.35)  # fraction of a clip's patches that L_frac leaves to the action token
 BALANCE_WEIGHT = 0.01  # w_b: even use of the registers
 TERMS = (
-    "contrast", "video_text", "verb_class", "scene", "scene_leakage", "displacement",
-    "action_fraction_loss", "balance", "entropy",
+    "contrast", "video_text", "verb_class", "scene", "scene_leakage", "action_fraction_loss",
+    "balance", "entropy",
 )  # fmt: skip
 
 
@@ -47,15 +46,9 @@ class LossConfig:
     verb_class: float = 0.5  # w_ce of the verb classification term
     scene: float = 0.0  # w_s of the contrast of scenes over the registers, which gives them a task
     scene_leakage: float = 0.0  # w_l of what a linear map reads of the scene off the action token
-    displacement: float = (
-        0.0  # w_d of the displacement head (displacement.py), which it makes; 0: none
-    )
-    # what that head learns: where the hand goes (needs data.hands) | flow of the picture
-    displacement_target: Target = "hand"
     entropy: float = 0.0  # w_e of the mean entropy of soft routing (nats): pushes it to one-hot
     # {term: [a, b]}: its weight rises from 0 at share a of the steps to full at share b; terms:
-    # contrast, video_text, verb_class, scene, scene_leakage, displacement, action_fraction_loss,
-    # balance, entropy
+    # contrast, video_text, verb_class, scene, scene_leakage, action_fraction_loss, balance, entropy
     ramps: dict[str, tuple[float, float]] = field(default_factory=dict)  # see above
 
     def __post_init__(self) -> None:
@@ -73,17 +66,11 @@ class LossConfig:
                     f"got {name}: [{start}, {full}]"
                 )
 
-    @property
-    def numbers(self) -> int:
-        """Of the displacement head; 0 where there is none."""
-        return NUMBERS[self.displacement_target] if self.displacement else 0
-
     def weights(self, progress: float) -> dict[str, float]:
         """Weight of each term when a share `progress` in [0, 1] of the steps is done."""
         full = {
             "contrast": 1.0, "video_text": self.video_text, "verb_class": self.verb_class,
-            "scene": self.scene, "scene_leakage": self.scene_leakage,
-            "displacement": self.displacement, "action_fraction_loss": 1.0,
+            "scene": self.scene, "scene_leakage": self.scene_leakage, "action_fraction_loss": 1.0,
             "balance": BALANCE_WEIGHT, "entropy": self.entropy,
         }  # fmt: skip
         return {name: value * self._ramp(name, progress) for name, value in full.items()}
@@ -105,14 +92,12 @@ class Batch:
     items: BatchLabels
     verb_class: Tensor
     text: Tensor
-    displacement: Tensor | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The batch on another device."""
         move = partial(torch.Tensor.to, device=device, non_blocking=non_blocking)
         labels = (move(self.verb_class), move(self.text))
-        way = None if self.displacement is None else move(self.displacement)
-        return Batch(move(self.pixels), self.items.map(move), *labels, way)
+        return Batch(move(self.pixels), self.items.map(move), *labels)
 
 
 class InvActModel(nn.Module):
@@ -121,7 +106,7 @@ class InvActModel(nn.Module):
     def __init__(self, encoder: EncoderConfig, loss: LossConfig, verbs: tuple[str, ...]) -> None:
         super().__init__()
         self.loss_config = loss
-        self.encoder = InvActEncoder(replace(encoder, displacement=loss.numbers))
+        self.encoder = InvActEncoder(encoder)
         self.language = LanguageHead(verbs, encoder.embedding)
         # of the registers' mean, where it is taught
         taught = loss.scene > 0 and encoder.registers_trainable
@@ -140,9 +125,6 @@ class InvActModel(nn.Module):
             terms, extra = self._label_terms(gather(encoded.embedding), items, batch)
             if self.scene is not None:
                 terms |= self._scene_terms(self.scene, encoded, items)
-            if encoded.displacement is not None and batch.displacement is not None:
-                said, true = gather(encoded.displacement), gather(batch.displacement)
-                terms["displacement"] = displacement_loss(said, true)
             terms |= self._routing_terms(encoded)
             weights = self.loss_config.weights(progress)
             total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()

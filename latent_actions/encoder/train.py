@@ -11,6 +11,11 @@ from invact_vla.training.checkpoint import gather_full_model
 from invact_vla.training.device import Device
 from invact_vla.training.distributed import rank_info
 from invact_vla.training.loop import LoopConfig, fit
+from latent_actions.encoder.displacement_fit import (
+    DisplacementConfig,
+    check_known,
+    fit_displacement,
+)
 from latent_actions.encoder.encoder import EncoderConfig
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.augment import AugmentConfig
@@ -65,6 +70,8 @@ class EncoderTrainConfig:
     action: ActionConfig = field(default_factory=ActionConfig)  # what is one action, what is not
     # the action token, projected once training is over
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    # where the hand went, beside the embedding, fitted after that
+    displacement: DisplacementConfig = field(default_factory=DisplacementConfig)
     routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when routing becomes hard
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, batch_size=128))  # loop
     start: Path | None = (
@@ -88,7 +95,7 @@ class EncoderTrainConfig:
             )
         if self.model.displacement:
             raise ValueError(
-                "give loss.displacement a weight instead of model.displacement a width"
+                "model.displacement is what fitting made: say displacement.target instead"
             )
         if self.model.has_register_encoder and not self.loss.scene:
             raise ValueError(
@@ -102,10 +109,10 @@ def train(
 ) -> InvActModel:
     """The training itself: a function of the config, the table and the seed."""
     rows = table.rows_of("train")
+    check_known(table, rows, config.displacement)
     batches = ClipBatches(
         table, rows, size=config.model.input_size, sampler=config.sampler, augmentation=config.augment,
         text=config.text, action=config.action, seed=config.seed, part=rank_info(),
-        displacement=config.loss.displacement_target if config.loss.displacement else None,
     )  # fmt: skip
 
     def build() -> InvActModel:
@@ -132,4 +139,5 @@ def train(
     model = gather_full_model(model, build)
     if config.readout.width:
         project_action(model.encoder, table, rows, config.readout, config.seed)
+    fit_displacement(model.encoder, table, rows, config.displacement, config.seed)
     return model

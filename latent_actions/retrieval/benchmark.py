@@ -106,8 +106,7 @@ def moments_of(table: ClipTable, split: str) -> Moments:
 class Context:
     """What benchmarks share: the clips, decoded once, and each encoder's vectors, made once.
 
-    frames: T that the encoders read. folder: of decoded frames. draws: of the bootstrap.
-    """
+    frames: T that the encoders read. folder: of decoded frames. draws: of the bootstrap."""
 
     def __init__(
         self, data: ClipData, split: Split, *, frames: int, folder: Path, workers: int = 1,
@@ -157,8 +156,7 @@ class Context:
         """Frames of other records than the table's, decoded once into a folder of their own.
 
         Clips that cannot be decoded are left out of it; more than the share `max_skipped` of them
-        is a UserError.
-        """
+        is a UserError."""
         size = self.data.size if isinstance(self.data, VideoClips) else VideoClips().size
         return FrameStore.build(
             records, self.folder / name, self.frames, size, self.workers, max_skipped=max_skipped

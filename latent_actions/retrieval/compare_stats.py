@@ -25,8 +25,7 @@ class CompareRow:
     """One number of one variant, mean over its seeds; percent unless the measure names another unit.
 
     low, high: 95 % bootstrap over takes and seeds, None where only the seeds' values are known.
-    ratio: reference over this variant. difference: reference minus this variant.
-    """
+    ratio: reference over this variant. difference: reference minus this variant."""
 
     variant: str
     benchmark: str  # which benchmark
@@ -81,8 +80,7 @@ def estimates_of(
 def against(reference: Estimate, variant: Estimate) -> dict[str, Any]:
     """Fields of a CompareRow: the reference against another variant, draw by draw.
 
-    The ratio is None if the variant scores 0 in the mean or in any draw.
-    """
+    The ratio is None if the variant scores 0 in the mean or in any draw."""
     low, high = percentile_interval(reference.draws - variant.draws)
     (our_low, our_high), (their_low, their_high) = reference.interval, variant.interval
     found: dict[str, Any] = {

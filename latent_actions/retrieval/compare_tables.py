@@ -155,8 +155,7 @@ def write_compare_page(
     picture: Path,
 ) -> Path:
     """Write the document. shown: tables of `tables`; picture: the reference's committed.png, which may
-    be absent.
-    """
+    be absent."""
     averages = AVERAGES if has_headroom(rows) else {}
     return write_page(
         path,

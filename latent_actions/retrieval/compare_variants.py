@@ -6,9 +6,9 @@ read the same number of frames, and are matched if steps, batch size and paramet
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -20,7 +20,6 @@ from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, weights_of
 from latent_actions.retrieval.encoders import EvaluatedEncoder, pixel_embedding, references, trained
 
-Kind = Literal["trained", "baseline", "control"]
 RANDOM, PIXELS = "random_weights", "pixels"  # names of the control variants
 SAME_SIZE = 0.02  # parameters that differ by no more than this share count as equal
 
@@ -30,7 +29,6 @@ class Member:
     """One run of a variant. steps, batch_size, parameters: None where they are not known."""
 
     load: Callable[[str, torch.device], EvaluatedEncoder]  # name, device -> the encoder
-    folder: Path | None = None  # where it was trained
     shape: EncoderConfig | None = None  # of an encoder of `invact encoder train`
     seed: int | None = None  # of its training
     steps: int | None = None  # optimizer steps
@@ -43,7 +41,6 @@ class Variant:
     """A recipe with its runs."""
 
     name: str
-    kind: Kind
     members: tuple[Member, ...]
 
     @property
@@ -62,7 +59,7 @@ def trained_variant(name: str, folders: Sequence[Path]) -> Variant:
     seeds = [member.seed for member in members]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"variant {name}: expected runs of different seeds, got the seeds {seeds}")
-    return Variant(name=name, kind="trained", members=members)
+    return Variant(name=name, members=members)
 
 
 def _trained_member(name: str, folder: Path) -> Member:
@@ -78,24 +75,22 @@ def _trained_member(name: str, folder: Path) -> Member:
         )
     encoder = InvActEncoder.from_pretrained(folder / "encoder")
     return Member(
-        load=lambda name, device: trained(folder, name, device), folder=folder,
-        shape=encoder.config, seed=config["seed"], steps=config["loop"]["steps"],
+        load=lambda name, device: trained(folder, name, device), shape=encoder.config,
+        seed=config["seed"], steps=config["loop"]["steps"],
         batch_size=config["loop"]["batch_size"], parameters=encoder.size,
     )  # fmt: skip
 
 
 def baseline_variant(name: str, configs: Sequence[BaselineConfig]) -> Variant:
     """A variant of registered baselines. UserError if one has no weights."""
-    return Variant(name=name, kind="baseline", members=tuple(map(_baseline_member, configs)))
+    return Variant(name=name, members=tuple(map(_baseline_member, configs)))
 
 
 def _baseline_member(config: BaselineConfig) -> Member:
-    folders = list(weights_of(config).values())
-    folder = folders[0] if folders else None
+    folder = next(iter(weights_of(config).values()), None)
     loop = _training_config(folder).get("loop", {}) if folder else {}
     return Member(
         load=lambda name, device: EvaluatedEncoder(name=name, embed=load_baseline(config, device)),
-        folder=folder,
         steps=loop.get("steps"),
         batch_size=loop.get("batch_size"),
         parameters=_stored_numbers(folder) if folder else None,
@@ -104,33 +99,28 @@ def _baseline_member(config: BaselineConfig) -> Member:
 
 def control_variants(
     shape: EncoderConfig, seeds: Sequence[int], *, random: bool, pixels: bool
-) -> list:
+) -> list[Variant]:
     """Random weights, a member per seed, and raw pixels."""
     parameters = InvActEncoder(shape).size
 
     def untrained(seed: int) -> Member:
         def load(name: str, device: torch.device) -> EvaluatedEncoder:
-            found = references(shape, seed, device)[0]
-            return EvaluatedEncoder(name=name, embed=found.embed, tokens=found.tokens)
+            return replace(references(shape, seed, device)[0], name=name)
 
         return Member(load=load, seed=seed, steps=0, parameters=parameters)
 
     raw = Member(load=lambda name, device: EvaluatedEncoder(name=name, embed=pixel_embedding))
     kept = {RANDOM: map(untrained, seeds) if random else (), PIXELS: (raw,) if pixels else ()}
-    variants = [Variant(name=n, kind="control", members=tuple(m)) for n, m in kept.items()]
+    variants = [Variant(name=name, members=tuple(members)) for name, members in kept.items()]
     return [variant for variant in variants if variant.members]
 
 
 def common_frames(variants: Sequence[Variant]) -> int:
     """Frames T of a clip that all trained variants read. UserError if they differ."""
-    found = {
-        v.name: {m.shape.frames for m in v.members if m.shape is not None}
-        for v in variants
-        if v.kind == "trained"
-    }
-    counts = set().union(*found.values())
+    read = {v.name: {m.shape.frames for m in v.members if m.shape is not None} for v in variants}
+    counts = set().union(*read.values())
     if len(counts) > 1:
-        each = ", ".join(f"{n} {' and '.join(map(str, sorted(c)))}" for n, c in found.items())
+        each = ", ".join(f"{n} {' and '.join(map(str, sorted(c)))}" for n, c in read.items() if c)
         raise UserError(
             f"variants read different numbers of frames of a clip ({each}): they would not see the same "
             "clips; train them with the same model.frames"
@@ -140,11 +130,10 @@ def common_frames(variants: Sequence[Variant]) -> int:
 
 def unmatched(variants: Sequence[Variant], reference: str) -> list[str]:
     """How trained variants differ from the reference in what a comparison should hold equal, a sentence
-    each.
-    """
+    each."""
     base = next(variant for variant in variants if variant.name == reference).members[0]
     found: dict[str, None] = {}
-    for variant in (variant for variant in variants if variant.kind == "trained"):
+    for variant in variants:
         for member in variant.members:
             for what in ("steps", "batch_size"):
                 ours, theirs = getattr(base, what), getattr(member, what)

@@ -25,8 +25,7 @@ class Tokens:
 
     action: float32 (N, k), as the head reads it; token: float32 (N, d), the same before it is
     projected to k numbers; registers: float32 (N, R * d); committed: int64 (N, T', H', W'), 0 where
-    a patch is committed to the action token.
-    """
+    a patch is committed to the action token."""
 
     action: np.ndarray
     token: np.ndarray
@@ -115,8 +114,7 @@ def references(config: EncoderConfig, seed: int, device: Device = CPU) -> list[E
 
 def pixel_embedding(frames: np.ndarray) -> np.ndarray:
     """All frames shrunk to 8 x 8, the clip's mean color removed: uint8 (N, T, H, W, 3) -> float32
-    (N, T*192).
-    """
+    (N, T*192)."""
     parts = [_few_pixels(frames[i : i + _BATCH]) for i in range(0, len(frames), _BATCH)]
     return np.concatenate(parts) if parts else _few_pixels(frames)
 
@@ -130,8 +128,7 @@ def _few_pixels(frames: np.ndarray) -> np.ndarray:
 
 def difference_embedding(frames: np.ndarray) -> np.ndarray:
     """Absolute differences of consecutive frames, gray, shrunk to 16 x 16: uint8 (N, T, H, W, 3) ->
-    float32 (N, (T-1)*256). What moves where, without any learning.
-    """
+    float32 (N, (T-1)*256). What moves where, without any learning."""
     parts = []
     for start in range(0, max(len(frames), 1), _BATCH):
         gray = torch.from_numpy(

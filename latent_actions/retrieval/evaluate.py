@@ -126,8 +126,7 @@ def _encoders(
     config: EvalConfig, device: torch.device
 ) -> tuple[list[EvaluatedEncoder], int, list[Row]]:
     """The encoder and what it is compared with, the frames per clip that all of them see, and a row
-    for each of the others that could not be loaded.
-    """
+    for each of the others that could not be loaded."""
     shape = InvActEncoder.from_pretrained(encoder_folder(config.encoder)).config
     encoders, rows = [trained(config.encoder, device=device)], []
     if config.baselines:
@@ -166,8 +165,7 @@ def evaluate(
 
     {"encoders": {name: {direction: {p_at_10, low, high (percent), n}}}, "levels": bounds, "split"}:
     the query's own scene is left out, in directions named "... same_moment" its moment alone.
-    UserError if no moment of the split is seen by both views, or all moments are of one scene.
-    """
+    UserError if no moment of the split is seen by both views, or all moments are of one scene."""
     moments = moments_of(table, split)
     groups = {"": moments.groups(OWN), " same_moment": moments.groups(ALONE)}
     found: dict[str, Any] = {encoder.name: {} for encoder in encoders}

@@ -42,8 +42,7 @@ class Entry:
 @dataclass(frozen=True)
 class Found:
     """The nearest clips of Q queries: rows int64 (Q, K), -1 where the gallery is too small;
-    similarity float64 (Q, K), the cosine, NaN there.
-    """
+    similarity float64 (Q, K), the cosine, NaN there."""
 
     rows: np.ndarray
     similarity: np.ndarray
@@ -102,8 +101,7 @@ class Gallery:
     ) -> Found:  # fmt: skip
         """The `top` nearest clips of every query, exactly: float (Q, D) -> Found.
 
-        leave_out: for each query the rows that must not be found.
-        """
+        leave_out: for each query the rows that must not be found."""
         if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1] or top < 1:
             width = self.vectors.shape[1]
             raise ValueError(f"expected queries (Q, {width}) and top >= 1: {queries.shape}, {top}")

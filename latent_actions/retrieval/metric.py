@@ -7,16 +7,21 @@ looked at.
 
 Four directions of atomic retrieval, query to gallery: g = ego, x = exo. Cross-scene compares clips of
 one view, cross-view of both.
+
+`invact encoder levels HISTOGRAM.json`: chance and oracle of a data set from its counts alone. The file
+holds, beside an optional note, one or more groupings {name: {group: {label: count}}}.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.files import read_json
 from invact_vla.stats.bootstrap import as_ids
 
 TOP = 10  # the benchmark's K
@@ -27,6 +32,7 @@ DIRECTION_NAMES = {
     "g-g": "ego -> ego", "x-x": "exo -> exo", "cross_scene": "cross-scene", "g-x": "ego -> exo",
     "x-g": "exo -> ego", "cross_view": "cross-view",
 }  # fmt: skip
+_LAYOUT = "expected {grouping: {group: {label: count}}}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +53,7 @@ class ScoreBounds:
 def score_bounds(counts: Mapping[Any, Mapping[Any, int]], top: int = TOP) -> ScoreBounds:
     """Bounds of a data set from counts[group][label], each query's own group left out.
 
-    A gallery smaller than K is retrieved whole, so chance there is R_i / K. ValueError without clips.
-    """
+    A gallery smaller than K is retrieved whole, so chance there is R_i / K. ValueError without clips."""
     per_label: Counter = Counter()
     for group in counts.values():
         per_label.update(group)
@@ -87,8 +92,7 @@ def precision_at(
     """Score every query: (N, D) float against (N, D) float -> (N,) float64 in [0, 1].
 
     Similarity is the cosine. Gallery rows of the query's own group are left out (give every row its
-    own group to leave out only itself). Ties are broken by index after a shuffle fixed by `seed`.
-    """
+    own group to leave out only itself). Ties are broken by index after a shuffle fixed by `seed`."""
     sizes = (len(queries), len(labels), len(groups))
     if queries.shape != gallery.shape or len(set(sizes)) > 1:
         raise ValueError(
@@ -110,8 +114,7 @@ def top_indices(
     seed: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """Gallery rows retrieved for every query, best first: (N, top) int64, -1 where the gallery is
-    too small.
-    """
+    too small."""
     group_ids = as_ids(groups)
     order = np.random.default_rng(seed).permutation(len(gallery))
     unit_queries, unit_gallery = normalize(queries), normalize(gallery)[order]
@@ -142,8 +145,7 @@ def sort_keys(similarity: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """Integers that sort columns by falling similarity, lower column first in a tie, what is left
     out last: float (B, N), bool (B, N) -> int64 (B, N).
 
-    Similarity and column are packed into one integer, so that a partial sort has a unique answer.
-    """
+    Similarity and column are packed into one integer, so that a partial sort has a unique answer."""
     allowed = np.where(left_out, -np.inf, similarity + 0.0).astype(np.float32)
     bits = allowed.view(np.int32).astype(np.int64)
     rank = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))  # float order as integer order
@@ -181,3 +183,51 @@ def precisions(
     """P@10 of M moments in all directions, the query's group left out: (M, D) twice -> {name: (M,)}."""
     views = {"g": ego, "x": exo}
     return all_directions(lambda a, b: precision_at(views[a], views[b], labels, groups))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelsConfig:
+    """Which counts to compute the levels of."""
+
+    POSITIONAL: ClassVar[str] = "histogram"  # a word without a flag
+
+    histogram: Path  # JSON file {grouping: {group: {label: count}}}; also without the flag
+
+
+def read_histogram(path: Path) -> dict[str, dict[str, dict[str, int]]]:
+    """Groupings of a histogram file, text entries (notes) left out. Raises UserError on any other
+    content."""
+    if not path.is_file():
+        raise UserError(
+            f"expected a histogram file, found none at {path}: give that of a JSON file"
+        )
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}; {_LAYOUT}")
+    groupings = {name: value for name, value in content.items() if not isinstance(value, str)}
+    if not groupings:
+        raise UserError(f"{path} holds no grouping; {_LAYOUT}")
+    for name, grouping in groupings.items():
+        if not isinstance(grouping, dict) or not grouping:
+            raise UserError(f"{path}: grouping {name!r} must be a non-empty object of groups")
+        for group, counts in grouping.items():
+            if not isinstance(counts, dict):
+                raise UserError(f"{path}: {name}/{group} must map labels to counts, got {counts!r}")
+            for label, count in counts.items():
+                if type(count) is not int or count < 0:
+                    where = f"{path}: {name}/{group}/{label}"
+                    raise UserError(f"{where} must be a count >= 0, got {count!r}")
+        if not any(sum(counts.values()) for counts in grouping.values()):
+            raise UserError(f"{path}: grouping {name!r} counts no clip")
+    return groupings
+
+
+def main(config: LevelsConfig) -> int:
+    """Print the bounds of each grouping in the file; returns the exit code."""
+    for name, grouping in read_histogram(config.histogram).items():
+        values = score_bounds(grouping)
+        print(
+            f"{name}: chance {values.chance:.3f} %  oracle {values.oracle:.2f} %  answerable "
+            f"{values.answerable:.1f} %  ({values.n:,} clips, {values.groups} groups, P@{TOP})"
+        )
+    return 0

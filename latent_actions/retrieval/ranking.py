@@ -28,8 +28,7 @@ _ITERATIONS = 200
 class Pool:
     """Who may be found: queries' and gallery's labels, and groups that are left out.
 
-    A gallery row is left out for a query of the same group; no groups: nothing is left out.
-    """
+    A gallery row is left out for a query of the same group; no groups: nothing is left out."""
 
     query_labels: Sequence[Hashable]
     gallery_labels: Sequence[Hashable]
@@ -122,8 +121,7 @@ def average_precision(hits: np.ndarray) -> np.ndarray:
 
 def nearer_rate(vectors: np.ndarray, near: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Per query the share of pairs (a near row, a far row) in which the first is the nearer, ties
-    half: (N, D), masks bool (N, N) -> float64 (N,), NaN for a query without such pairs.
-    """
+    half: (N, D), masks bool (N, N) -> float64 (N,), NaN for a query without such pairs."""
     unit = normalize(vectors)
     rates = np.full(len(unit), np.nan)
     for i, (close, apart) in enumerate(zip(near, far, strict=True)):
@@ -160,8 +158,7 @@ def _recall_chance(positives: np.ndarray, size: np.ndarray, k: int) -> np.ndarra
 
 def _average_precision_chance(positives: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Expected average precision of a random order of G rows with R positives:
-    (H_G + (G - H_G) (R - 1) / (G - 1)) / G, H_G the harmonic number; 0 without positives.
-    """
+    (H_G + (G - H_G) (R - 1) / (G - 1)) / G, H_G the harmonic number; 0 without positives."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, max(int(size.max()), 1) + 1))])
     h, size = harmonic[size], np.maximum(size, 1).astype(float)
     share = np.where(size > 1, (positives - 1) / np.maximum(size - 1, 1), 0.0)
@@ -175,8 +172,7 @@ def probe_hits(
 
     features (N, D), labels (N,), groups (N,): clips of one group share a fold. The sum of the
     clips' losses has the penalty |W|^2 / 2. A label that the other folds lack counts as missed.
-    UserError if there is one label or one group only.
-    """
+    UserError if there is one label or one group only."""
     label_ids, group_ids = as_ids(labels), as_ids(groups)
     found = len(set(labels)), len(set(groups))
     if min(found) < 2:

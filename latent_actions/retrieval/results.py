@@ -24,8 +24,7 @@ OVERALL = "all"  # encoder of rows that belong to no encoder
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One number of one encoder. value, low, high, chance, oracle: percent, unless the measure's
-    name says another unit; None where there is none. low, high: 95 % bootstrap over clusters.
-    """
+    name says another unit; None where there is none. low, high: 95 % bootstrap over clusters."""
 
     benchmark: str  # which benchmark
     encoder: str  # which encoder
@@ -58,8 +57,7 @@ class Scorer:
         """The mean of scores (N,) in [0, 1] by weights (N,), or equally; or sum(scores) / sum(over).
 
         clusters: (N,), what the interval draws whole. unit: of the number, 100 for percent. bounds:
-        chance, oracle, answerable in [0, 1].
-        """
+        chance, oracle, answerable in [0, 1]."""
         if weights is not None:
             scores, over = scores * weights, weights
         over = np.ones(len(scores)) if over is None else over

@@ -45,8 +45,7 @@ def build_index(
     """Clips of some splits with a verb (of the vocabulary, if one is given).
 
     UserError if more than the share source.max_skipped of what a split lists is damaged, or if a
-    split has no clip left, with the reasons.
-    """
+    split has no clip left, with the reasons."""
     records: list[ClipRecord] = []
     report: dict[str, Any] = {"source": source.name, "root": str(source.root), "splits": {}}
     for split in splits:

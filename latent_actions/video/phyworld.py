@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from invact_vla.core.run_folder import open_run
-from invact_vla.data.video.hdf5_video import write_shards
+from invact_vla.data.hdf5_file import write_shards
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video.workers import run_parallel
 
@@ -70,8 +70,7 @@ def uniform_motion(start: np.ndarray, direction: str, radius: float, speed: floa
 
 def parabola(start: np.ndarray, direction: str, radius: float, speed: float) -> Sample:
     """A ball thrown to the right or left. The fall is that of the published integrator (semi-
-    implicit Euler): g t (t + step) / 2.
-    """
+    implicit Euler): g t (t + step) / 2."""
     sample = uniform_motion(start, direction, radius, speed)
     times = frame_times()
     sample.positions[:, 0, 1] -= GRAVITY * times * (times + STEP_S) / 2
@@ -82,8 +81,7 @@ def collision(
     x: tuple[float, float], height: float, radii: tuple[float, float], speeds: tuple[float, float]
 ) -> Sample:
     """Two balls that meet head-on and part elastically; the left one moves right at speeds[0], the
-    right one left at speeds[1]. Masses ~ radius^2.
-    """
+    right one left at speeds[1]. Masses ~ radius^2."""
     before = np.array([speeds[0], -speeds[1]])
     after = np.array(speeds_after(radii, speeds))
     contact_s = contact_time(x[1] - x[0], radii, speeds)
@@ -111,8 +109,7 @@ def draw_sample(
     scenario: Scenario, directions: tuple[str, ...], rng: np.random.Generator
 ) -> Sample:
     """A random scene of one scenario, in distribution. directions: of uniform motion and, right and
-    left, of the parabola.
-    """
+    left, of the parabola."""
     if scenario == "collision":
         return _draw_collision(rng)
     radius, speed = rng.uniform(*RADII[scenario]), rng.uniform(*SPEEDS)
@@ -147,8 +144,7 @@ def event_of(scenario: Scenario, positions: np.ndarray, init: np.ndarray) -> str
     """Name of the event, the label of retrieval. positions: (T, balls, 2); init as published.
 
     Uniform motion and parabola: the direction. Collision: which way each ball goes after the
-    impact, and which one came faster.
-    """
+    impact, and which one came faster."""
     if scenario == "collision":
         r1, r2, v1, v2 = (float(value) for value in init[:4])
         distance = float(positions[0, 1, 0] - positions[0, 0, 0]) + STEP_S * (v1 + v2)

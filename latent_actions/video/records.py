@@ -6,7 +6,7 @@ Records are plain metadata: nothing is decoded here. `frame` counts decoded fram
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -24,8 +24,7 @@ class ClipRecord:
     those of one place `scene`: without them a clip is its own moment, take and scene. `view` is "exo"
     where a source has no views. What a benchmark needs besides stands in `tags` (other labels and
     groupings, by name) and `parts` (spans of the atomic actions inside a longer clip, seconds of the
-    video, in order). `best`: the annotators named this camera the best exo view of the moment.
-    """
+    video, in order). `best`: the annotators named this camera the best exo view of the moment."""
 
     clip_id: str
     video: Path
@@ -61,8 +60,7 @@ class PairRecord:
     """Two frames of one clip, `frame` and `frame_end` of its video, (frame_end - frame) / fps seconds
     apart. video_id: the clip's `clip_id`.
 
-    Both lie inside the video: 0 <= frame < frame_end <= n_frames - 1.
-    """
+    Both lie inside the video: 0 <= frame < frame_end <= n_frames - 1."""
 
     video_id: str
     video: Path
@@ -84,7 +82,7 @@ Record: TypeAlias = ClipRecord | PairRecord
 
 def encode_record(record: Record) -> dict[str, Any]:
     """A record as JSON; tags, parts and best stand in it only where there are any."""
-    values = {**asdict(record), "video": str(record.video)}
+    values = {**vars(record), "video": str(record.video)}
     for optional in ("tags", "parts", "best"):
         if not values.get(optional, True):
             del values[optional]

@@ -23,8 +23,7 @@ class SkipReport:
 
     Reasons are of two kinds: a choice (an option or the protocol asks for it, such as clips under a
     second) and damage (missing or corrupt files, annotations that cannot be read). Only damage
-    counts against the limit of `check`, out of `seen` items looked at.
-    """
+    counts against the limit of `check`, out of `seen` items looked at."""
 
     def __init__(self, seen: int = 0, damage: Iterable[tuple[str, str]] = ()) -> None:
         """damage: (reason, example) of items that are left out from the start."""

@@ -21,8 +21,7 @@ from latent_actions.video.skip_report import SkipReport, damage_of
 class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
     """A folder of videos in a known layout. Nothing is decoded to list clips.
 
-    A member gives `index`, and `splits` if it has others; the limit on damage follows from it.
-    """
+    A member gives `index`, and `splits` if it has others; the limit on damage follows from it."""
 
     splits: ClassVar[tuple[Split, ...]] = ("train", "val")
 
@@ -65,7 +64,7 @@ class SourceConfig(draccus.ChoiceRegistry, abc.ABC):
         """Where a hand is at some frames (T,) of each record, float32 (N, T, 3), as hand_paths of
         sources/egoexo4d_poses.py. UserError for a source that does not know it."""
         raise UserError(
-            f"{self.name} knows no hand poses: leave data.hands out and take loss.displacement_target "
+            f"{self.name} knows no hand poses: leave data.hands out and take displacement.target "
             "flow, or the egoexo4d source"
         )
 

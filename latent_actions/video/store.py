@@ -40,8 +40,7 @@ class FrameStore:
     3).
 
     frames: uint8 (N, T, H, W, 3), read-only: memory-mapped, or decoded at every reading. records:
-    one a row. skipped: messages of the videos that could not be read, whose records are left out.
-    """
+    one a row. skipped: messages of the videos that could not be read, whose records are left out."""
 
     def __init__(self, folder: Path, frames: Any, records: list[Any], skipped: list[str]):
         self.folder, self.frames, self.records, self.skipped = folder, frames, records, skipped
@@ -79,8 +78,7 @@ class FrameStore:
 
         on_the_fly: frames are decoded at every reading and none are kept; the videos are only probed
         here, with the same limits and the same report. One that turns out damaged later is a VideoError
-        when it is read.
-        """
+        when it is read."""
         request = _request(records, folder, frames, size, fit)
         if on_the_fly:
             folder.mkdir(parents=True, exist_ok=True)
@@ -129,8 +127,7 @@ class LazyFrames:
     rows: an array without the memory of one.
 
     Reading jumps to the key frame before the clip, so its cost does not grow with the length of the
-    video. Raises VideoError if a file is damaged: no other clip is put in its place.
-    """
+    video. Raises VideoError if a file is damaged: no other clip is put in its place."""
 
     dtype = np.dtype(np.uint8)
 

@@ -22,8 +22,7 @@ def run_parallel(
 
     The function must be importable and the jobs picklable by multiprocessing. An exception in a
     worker is raised here and the jobs not yet begun are dropped. The processes stay for IDLE_S, for
-    the next call: starting one takes longer than decoding a shard.
-    """
+    the next call: starting one takes longer than decoding a shard."""
     if workers <= 1 or len(jobs) <= 1:
         yield from map(function, jobs)
         return

@@ -41,11 +41,6 @@ class Difference:
         """Whether both show the same picture."""
         return self.mean <= MEAN_LIMIT and self.region <= REGION_LIMIT
 
-    @property
-    def severity(self) -> tuple[bool, float]:
-        """Orders differences, worst last."""
-        return not self.same, self.mean
-
     def __str__(self) -> str:
         word = "darker" if self.shade < 0 else "brighter"
         return f"{self.mean:.1f} gray levels off, {abs(self.shade):.1f} {word} on the whole"

@@ -5,8 +5,10 @@ OSMesa). robosuite takes device 0 unless told otherwise, so the devices are trie
 that the environment names is tried alone; if it does not render, the last line says which ones do.
 """
 
+import importlib
 import os
 import sys
+from typing import Any
 
 SCENE = """
 <mujoco>
@@ -47,8 +49,7 @@ def _devices() -> list[str]:
 
 def _renders_on(device: str) -> bool:
     """Whether the picture shows more than one color."""
-    import mujoco
-
+    mujoco: Any = importlib.import_module("mujoco")
     if device:
         os.environ[DEVICE_VARIABLE] = device
     model = mujoco.MjModel.from_xml_string(SCENE)

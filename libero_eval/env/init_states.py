@@ -66,7 +66,7 @@ def read_init_states(path: Path) -> np.ndarray:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """mapped: NumPy holds the shape against the size of the file before anything is read."""
+    # mapped: NumPy holds the shape against the size of the file before anything is read
     value = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(value, np.ndarray) or value.nbytes > MAX_BYTES:
         raise ValueError(f"no single array of at most {MAX_BYTES >> 20} MiB")

@@ -34,7 +34,20 @@ def prepare(assets: Path) -> None:
     """
     assets = Path(assets).resolve()
     check_assets(assets)
-    config_file = _write_config(benchmark_root(), assets)
+    root = benchmark_root()
+    entries = {
+        "assets": assets,
+        "bddl_files": root / "bddl_files",
+        "benchmark_root": root,
+        "datasets": root.parent / "datasets",
+        "init_states": root / "init_files",
+    }
+    text = "".join(f'{key}: "{value}"\n' for key, value in entries.items())
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]  # a folder a pair (wheel, assets)
+    config_file = cache_folder("libero_home") / key / "config.yaml"
+    if not config_file.is_file() or config_file.read_text() != text:
+        with atomic_file(config_file) as temporary:
+            temporary.write_text(text)
     os.environ[CONFIG_VARIABLE] = str(config_file.parent)
     quiet_robosuite()
     libero = importlib.import_module("libero.libero")
@@ -75,24 +88,6 @@ def benchmark_root() -> Path:
         "LIBERO is not installed (no package `libero` with bddl_files): "
         "pip install 'invact-vla[libero]'"
     )
-
-
-def _write_config(root: Path, assets: Path) -> Path:
-    """Write LIBERO's config.yaml, one folder a pair (wheel, assets), and return its path."""
-    entries = {
-        "assets": assets,
-        "bddl_files": root / "bddl_files",
-        "benchmark_root": root,
-        "datasets": root.parent / "datasets",
-        "init_states": root / "init_files",
-    }
-    text = "".join(f'{key}: "{value}"\n' for key, value in entries.items())
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    config_file = cache_folder("libero_home") / key / "config.yaml"
-    if not config_file.is_file() or config_file.read_text() != text:
-        with atomic_file(config_file) as temporary:
-            temporary.write_text(text)
-    return config_file
 
 
 def quiet_robosuite() -> None:

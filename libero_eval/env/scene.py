@@ -88,31 +88,15 @@ def build_env(
 
     # LIBERO checks that the class bears the name of the problem
     kind = type(base.__name__, (base,), {"_initialize_sim": initialize_sim})
-    with numpy_seed(0), _own_mistakes(suite, bddl):
-        env = kind(
-            bddl,
-            robots=["Panda"],
-            controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
-            gripper_types="default",
-            initialization_noise=None,
-            use_camera_obs=False,
-            has_renderer=False,
-            has_offscreen_renderer=False,
-            control_freq=CONTROL_HZ,
-            horizon=1000,
-            hard_reset=True,
-            camera_names=["agentview"],
-        )
-    env._observables = {}
-    env.property_samplers = list(env.object_property_initializers)
-    return env
-
-
-@contextmanager
-def _own_mistakes(suite: str, bddl: str) -> Iterator[None]:
-    """What LIBERO cannot build of an own task is the task's mistake, named with its file."""
+    controller = robosuite.load_controller_config(default_controller="OSC_POSE")
     try:
-        yield
+        with numpy_seed(0):
+            env = kind(
+                bddl, robots=["Panda"], controller_configs=controller, gripper_types="default",
+                initialization_noise=None, use_camera_obs=False, has_renderer=False,
+                has_offscreen_renderer=False, control_freq=CONTROL_HZ, horizon=1000, hard_reset=True,
+                camera_names=["agentview"],
+            )  # fmt: skip
     except Exception as error:
         if not is_own(suite):
             raise
@@ -120,6 +104,9 @@ def _own_mistakes(suite: str, bddl: str) -> Iterator[None]:
             f"{REFUSED}: LIBERO cannot build {bddl}: {type(error).__name__}: {error}; check that its "
             "objects, fixtures and regions are LIBERO's"
         ) from error
+    env._observables = {}
+    env.property_samplers = list(env.object_property_initializers)
+    return env
 
 
 def _log_warning(message: str) -> None:

@@ -55,6 +55,11 @@ class Runner(Protocol):
         ...
 
 
+MakeRunner = Callable[[], Runner]
+ErrorRow = Callable[[Any, str], Any]  # (job, reason) -> its result
+Results = Generator[Any, None, None]
+
+
 class OneByOne(Generic[Job, Result]):
     """A function of a job as a runner."""
 
@@ -78,12 +83,7 @@ class OneByOne(Generic[Job, Result]):
 class Executor(Protocol):
     """Runs the jobs of a queue until it is empty or closed."""
 
-    def run(
-        self,
-        make_runner: Callable[[], Runner],
-        queue: "JobQueue[Job]",
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
+    def run(self, make_runner: MakeRunner, queue: "JobQueue[Job]", error_row: ErrorRow) -> Results:
         """Yield the result of every job taken from the queue, as they end.
 
         make_runner: picklable; called once in every process. error_row: result of a job whose
@@ -234,12 +234,7 @@ class SerialConfig(ExecutorConfig):
 class Serial:
     """See `SerialConfig`. An exception that the runner does not report leaves the command."""
 
-    def run(
-        self,
-        make_runner: Callable[[], Runner],
-        queue: JobQueue[Job],
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
+    def run(self, make_runner: MakeRunner, queue: JobQueue[Job], error_row: ErrorRow) -> Results:
         """See `Executor.run`."""
         if queue.is_empty():
             return

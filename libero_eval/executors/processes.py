@@ -9,7 +9,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,8 @@ from libero_eval.executors.executor import (
     ExecutorConfig,
     Job,
     JobQueue,
+    MakeRunner,
+    Results,
     Runner,
     SerialConfig,
 )
@@ -58,9 +60,7 @@ def by_workers(workers: int) -> ExecutorConfig:
     return ProcessesConfig(workers=workers) if workers else SerialConfig()
 
 
-def run_all(
-    make_runner: Callable[[], Runner], jobs: Iterable[Job], workers: int
-) -> Generator[Any, None, None]:
+def run_all(make_runner: MakeRunner, jobs: Iterable[Job], workers: int) -> Results:
     """Yield the result of each job as it ends, for stages that are no rollouts. Raises JobLost."""
 
     def lost(job: Job, reason: str) -> Any:
@@ -83,7 +83,7 @@ class _ProcessPool(WorkerPool[_Process]):
         super().__init__(config)
         self.recycle = config.recycle
 
-    def launch(self, make_runner: Callable[[], Runner]) -> _Process:
+    def launch(self, make_runner: MakeRunner) -> _Process:
         return _Process(*start_child(_serve, make_runner))
 
     def send(self, worker: _Process, job: Any) -> bool:
@@ -127,7 +127,7 @@ def _message(worker: _Process) -> object:
     return Lost(f"died with exit code {code} ({signal.Signals(-code).name}{hint})")
 
 
-def _serve(pipe: Connection, make_runner: Callable[[], Runner]) -> None:
+def _serve(pipe: Connection, make_runner: MakeRunner) -> None:
     """A worker's life: make the runner, say so, run jobs until None comes."""
     begin_child()
     runner: Runner | None = None

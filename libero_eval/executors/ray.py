@@ -5,23 +5,28 @@ for videos) under the same paths. An actor that dies, whose node dies, or that s
 for `hang_s`, costs its episode one retry and then an error row, as in `processes`.
 """
 
-import importlib
-import logging
-import math
 import os
-import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from invact_vla.core.errors import UserError
+from invact_vla.training.ray_map import LOCAL, import_ray, ray_cluster
 from libero_eval.executors.child_process import ONE_THREAD
-from libero_eval.executors.executor import Executor, ExecutorConfig, Job, JobQueue, Result, Runner
+from libero_eval.executors.executor import (
+    ErrorRow,
+    Executor,
+    ExecutorConfig,
+    Job,
+    JobQueue,
+    MakeRunner,
+    Results,
+    Runner,
+)
 from libero_eval.executors.worker_pool import Lost, Ready, Worker, WorkerPool
 
 HEARTBEAT_S = 5.0  # how often a working actor says that it lives
-LOCAL = "local"
 
 
 @ExecutorConfig.register_subclass("ray")
@@ -49,31 +54,7 @@ class RayConfig(ExecutorConfig):
 
 
 def _ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "the executor `ray` needs Ray: pip install 'invact-vla[ray]', or use --workers"
-        ) from error
-
-
-def _connect(config: RayConfig) -> None:
-    ray = _ray()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
-    if config.address == LOCAL:
-        cpus = max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus))
-        options |= {"num_cpus": cpus, "include_dashboard": False}
-    try:
-        if ":" in config.address:  # Ray itself would wait for minutes
-            host, port = config.address.removeprefix("ray://").rsplit(":", 1)
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=config.address, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"no Ray cluster at {config.address!r} ({error}): start one with `ray start --head`, or "
-            "use --executor.address local"
-        ) from error
+    return import_ray("the executor `ray`", "use --workers")
 
 
 class _ActorProcess:
@@ -121,24 +102,15 @@ class _ActorPool(WorkerPool[_Actor]):
         super().__init__(config)
         self.start_s = config.start_s
 
-    def run(
-        self,
-        make_runner: Callable[[], Runner],
-        queue: JobQueue[Job],
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
+    def run(self, make_runner: MakeRunner, queue: JobQueue[Job], error_row: ErrorRow) -> Results:
         """See `Executor.run`; a cluster that was not there before is stopped at the end."""
-        ray = _ray()
-        is_ours = not ray.is_initialized() and not queue.is_empty()
-        if is_ours:
-            _connect(self.config)
-        try:
+        if queue.is_empty():
+            return
+        cpus = self.config.workers * self.config.cpus
+        with ray_cluster(_ray(), self.config.address, cpus, "--executor.address local"):
             yield from super().run(make_runner, queue, error_row)
-        finally:
-            if is_ours:
-                ray.shutdown()
 
-    def launch(self, make_runner: Callable[[], Runner]) -> _Actor:
+    def launch(self, make_runner: MakeRunner) -> _Actor:
         options = {
             "num_cpus": self.config.cpus, "num_gpus": self.config.gpus, "max_restarts": 0,
         }  # fmt: skip

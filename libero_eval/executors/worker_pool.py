@@ -7,12 +7,19 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from invact_vla.core.errors import UserError
-from libero_eval.executors.executor import Assignments, Job, JobQueue, Result, Runner
+from libero_eval.executors.executor import (
+    Assignments,
+    ErrorRow,
+    Job,
+    JobQueue,
+    MakeRunner,
+    Results,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +42,16 @@ class Worker(Generic[Job]):
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker's first message. capacity: of its runner."""
+    """A worker's first message."""
 
-    capacity: int
+    capacity: int  # of its runner
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What a pool says of a worker that died. why: how, after "the last one"."""
+    """What a pool says of a worker that died."""
 
-    why: str
+    why: str  # how, after "the last one"
 
 
 WorkerT = TypeVar("WorkerT", bound=Worker[Any])
@@ -66,7 +73,7 @@ class WorkerPool(ABC, Generic[WorkerT]):
         self.workers: list[WorkerT] = []
 
     @abstractmethod
-    def launch(self, make_runner: Callable[[], Runner]) -> WorkerT:
+    def launch(self, make_runner: MakeRunner) -> WorkerT:
         """Start a worker; its first message is `Ready`, or a UserError."""
 
     @abstractmethod
@@ -89,18 +96,16 @@ class WorkerPool(ABC, Generic[WorkerT]):
     def cannot_start(self, count: int, why: str) -> str:
         """The message when `count` workers in a row were never ready."""
 
-    def run(
-        self,
-        make_runner: Callable[[], Runner],
-        queue: JobQueue[Job],
-        error_row: Callable[[Job, str], Result],
-    ) -> Generator[Result, None, None]:
+    def run(self, make_runner: MakeRunner, queue: JobQueue[Job], error_row: ErrorRow) -> Results:
         """See `Executor.run`."""
         self.workers, self._failed_starts = [], 0
-        self._make_runner, self._queue, self._error_row = make_runner, queue, error_row
+        self._queue, self._error_row = queue, error_row
         try:
             while any(worker.jobs for worker in self.workers) or not queue.is_empty():
-                self._launch_workers()
+                unused = sum(not worker.jobs for worker in self.workers)
+                places = self.config.workers - len(self.workers)
+                for _ in range(min(places, queue.useful_processes(unused + places) - unused)):
+                    self.workers.append(self.launch(make_runner))
                 while any([self._assign(worker) for worker in list(self.workers)]):
                     pass
                 yield from self._wait()
@@ -109,12 +114,6 @@ class WorkerPool(ABC, Generic[WorkerT]):
                 self.stop(worker)
             for worker in self.workers:
                 self.join(worker)
-
-    def _launch_workers(self) -> None:
-        unused = sum(not worker.jobs for worker in self.workers)
-        places = self.config.workers - len(self.workers)
-        for _ in range(min(places, self._queue.useful_processes(unused + places) - unused)):
-            self.workers.append(self.launch(self._make_runner))
 
     def _assign(self, worker: WorkerT) -> bool:
         """Give a worker one job if it can take one; returns whether it got one."""

@@ -28,13 +28,7 @@ from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from libero_eval.env import gl
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
-from libero_eval.env.tasks import (
-    bddl_file,
-    problem_name,
-    task_instruction,
-    task_name,
-    task_names,
-)
+from libero_eval.env.tasks import bddl_file, problem_name, task_instruction, task_name, task_names
 from libero_eval.executors import OneByOne, run_all
 from libero_eval.expert import RECIPES, Expert
 from libero_eval.expert.hand import PLAIN, random_style

@@ -10,12 +10,12 @@ from libero_eval.policies.checkpoint import CheckpointConfig
 from libero_eval.policies.config import PolicyConfig
 from libero_eval.policies.controls import (
     NOOP_ACTION,
+    DemonstratorConfig,
     NoopConfig,
     NoopPolicy,
     RandomPolicy,
     RandomPolicyConfig,
 )
-from libero_eval.policies.expert import DemonstratorConfig
 from libero_eval.policies.remote import RemoteConfig
 from libero_eval.policies.replay import ReplayConfig
 from libero_eval.policies.selftest import SelftestConfig, SelftestPolicy

@@ -1,13 +1,15 @@
-"""Controls that see nothing: holding still, and random actions."""
+"""Controls: holding still and random actions, which see nothing; the scripted expert, which sees all."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from invact_vla.core.files import hash_file, hash_json
 from invact_vla.core.schema import ActionChunk, Observation
 from libero_eval.env.protocol import SETTLE_ACTION
 from libero_eval.policies.config import PolicyConfig
-from libero_eval.policy_source import EachEpisode, PolicySource
+from libero_eval.policy_source import EachEpisode, PolicySource, Privileged
 
 NOOP_ACTION = SETTLE_ACTION  # LIBERO's dummy action: hold still, gripper open
 
@@ -34,6 +36,24 @@ class RandomPolicyConfig(PolicyConfig):
 
     def load(self) -> PolicySource:
         return EachEpisode(lambda: RandomPolicy(self.chunk))
+
+
+@PolicyConfig.register_subclass("expert")
+@dataclass(frozen=True, kw_only=True)
+class DemonstratorConfig(PolicyConfig):
+    """The scripted expert with access to the simulator's state: an upper bound, not a policy."""
+
+    def load(self) -> PolicySource:
+        from libero_eval.expert import Expert
+
+        return Privileged(Expert)
+
+    def hash(self) -> str:
+        """Hash of its source: another script is another policy."""
+        folder = Path(__file__).parents[1] / "expert"
+        return hash_json(
+            {str(p.relative_to(folder)): hash_file(p) for p in sorted(folder.rglob("*.py"))}
+        )
 
 
 class NoopPolicy:

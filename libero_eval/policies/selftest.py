@@ -58,11 +58,9 @@ class SelftestPolicy:
         seen += self._state @ places // 8
         steps = range(self._step, self._step + self.chunk)
         self._step += self.chunk
-        drift = [self._drift(observation.instruction, step // HOLD) for step in steps]
+        stretches = (f"{self._weights} {self._seed} {step // HOLD}" for step in steps)
+        drift = [_draw(f"{stretch} {observation.instruction}", 7) for stretch in stretches]
         return ActionChunk(np.stack([_action(seen, values) for values in drift]))
-
-    def _drift(self, words: str, stretch: int) -> np.ndarray:
-        return _draw(f"{self._weights} {self._seed} {stretch} {words}", 7)
 
 
 def block_means(image: np.ndarray, grid: int) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.text_table import p_text, points, whole_percent
-from invact_vla.stats import Comparison, compare_sequential, detectable_paired, holm
+from invact_vla.stats.differences import Comparison, compare_sequential, holm
+from invact_vla.stats.power import detectable_paired
 from libero_eval.report.lines import TOTAL, caveats, line
 from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.results.rows import EpisodeRow, by_task

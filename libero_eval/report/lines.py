@@ -7,7 +7,7 @@ from statistics import mean, median
 from typing import Any
 
 from invact_vla.core.text_table import percent
-from invact_vla.stats import Interval, Rate, wilson
+from invact_vla.stats.rates import Interval, Rate, wilson
 from libero_eval.env.protocol import PROTOCOLS
 from libero_eval.env.tasks import instruction
 from libero_eval.report.policies import EvaluatedPolicy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.text_table import percent, text_table, whole_percent
-from invact_vla.stats import (
+from invact_vla.stats.power import (
     detectable_gap,
     detectable_paired,
     power,
@@ -70,12 +70,6 @@ class PlanConfig:
         """What two policies of these rates agree on at least."""
         return abs(1 - 2 * self.base - self.gap)
 
-    @property
-    def independent_agreement(self) -> float:
-        """What two policies agree on whose outcomes have nothing to do with each other."""
-        first, second = self.base, self.base + self.gap
-        return first * second + (1 - first) * (1 - second)
-
 
 def fraction(text: str) -> float:
     """A difference in (0, 1) from "8pp", "8 %" or "0.08". ValueError for anything else."""
@@ -112,7 +106,8 @@ def needs(config: PlanConfig) -> list[Need]:
 
     z_n = required_n(first, second, target, alpha)
     fisher = lambda n: power_fisher(first, second, n, alpha)
-    agreements = sorted({config.agreement, config.independent_agreement}, reverse=True)
+    unrelated = first * second + (1 - first) * (1 - second)  # of outcomes that are independent
+    agreements = sorted({config.agreement, unrelated}, reverse=True)
     return [
         *map(paired, agreements),
         Need("unpaired", smallest_n(fisher, target, z_n), fisher),

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
-from invact_vla.stats import Interval, rate_sequence, wilson
+from invact_vla.stats.rates import Interval, rate_sequence, wilson
 from libero_eval.results.rows import EpisodeRow, read_episodes
 from libero_eval.rollout.early_stop import STOP_FILE, Verdict
 

@@ -12,14 +12,13 @@ import os
 import re
 import typing
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, parse_json, short, some
-from libero_eval.results.shard import Shard, missing_shards
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ OUTCOMES: tuple[str, ...] = typing.get_args(Outcome)
 ONE_RUN = ("policy_name", "seed", "checkpoint_hash", "protocol_hash", "pack_hash", "manifest_hash")
 Episode = tuple[str, int, int]
 Key = tuple[str, str, int, int]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,11 @@ class EpisodeLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         inside(path.parent, path.name)  # what is appended to must lie in the run folder
-        self.rows = {row.key: row for row in read_episodes(path)} if path.exists() else {}
-        _cut_torn_tail(path)
+        self.rows: dict[Key, EpisodeRow] = {}
+        if path.exists():
+            self.rows = {row.key: row for row in read_episodes(path)}
+            content = path.read_bytes()
+            os.truncate(path, content.rfind(b"\n") + 1)
         self._file = path.open("ab", buffering=0)  # a failed write must not be tried again later
 
     def done(self, key: Key) -> bool:
@@ -163,7 +166,11 @@ def read_episodes(path: Path) -> list[EpisodeRow]:
         if previous is not None and previous.outcome != "error":
             raise UserError(f"{path}:{number}: episode {row.key} is recorded twice")
         rows[row.key] = row
-    beyond = [row.key for row in rows.values() if _is_beyond(row)]
+    beyond = []  # errors of runs that asked for more than there are
+    for row in rows.values():
+        found = _BEYOND.search(row.reason) if row.outcome == "error" else None
+        if found and int(found[2]) == row.init_index > int(found[1]):
+            beyond.append(row.key)
     if beyond:
         states = ", ".join(sorted({str(key[-1]) for key in beyond}))
         logger.warning("%s: %d rows of init states that do not exist (%s) are left out",
@@ -171,13 +178,25 @@ def read_episodes(path: Path) -> list[EpisodeRow]:
     return [rows[key] for key in sorted(rows.keys() - set(beyond))]
 
 
-def _is_beyond(row: EpisodeRow) -> bool:
-    """Whether a row is the error of an init state that the task does not have, as runs recorded that
-    asked for more than there are."""
-    found = _BEYOND.search(row.reason)
-    return (
-        row.outcome == "error" and bool(found) and int(found[2]) == row.init_index > int(found[1])
-    )
+@dataclass(frozen=True)
+class Shard:
+    """One run on many machines: shard i/n is the i-th of n equal stretches of its episodes."""
+
+    index: int  # 0..of-1
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "i/n"; ValueError for anything else."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not int(match[1]) < int(match[2]):
+            raise ValueError(f"shard: expected i/n with 0 <= i < n such as 0/4, got {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def part(self, items: Sequence[Item]) -> list[Item]:
+        """This shard's items: neighbors stay together, so that it loads few tasks."""
+        ends = [len(items) * i // self.of for i in (self.index, self.index + 1)]
+        return list(items[ends[0] : ends[1]])
 
 
 def merge(folders: Sequence[Path], may_differ: Collection[str] = ()) -> list[EpisodeRow]:
@@ -196,7 +215,10 @@ def merge(folders: Sequence[Path], may_differ: Collection[str] = ()) -> list[Epi
             if row.key in rows:
                 raise UserError(f"episode {row.key} is in both {owner[row.key]} and {folder}")
             rows[row.key], owner[row.key] = row, folder
-    missing = missing_shards(_shard_of(folder) for folder in folders)
+    present = {_shard_of(folder) for folder in folders}
+    whole = {Shard(index, shard.of) for shard in present for index in range(shard.of)}
+    lacking = sorted(whole - present, key=lambda s: (s.of, s.index))
+    missing = [f"{shard.index}/{shard.of}" for shard in lacking]
     if missing:
         raise UserError(f"these folders lack the shards {', '.join(missing)}: run or give them too")
     for name in sorted(set(ONE_RUN) - set(may_differ)):
@@ -239,30 +261,14 @@ def _parse(line: bytes, where: str) -> EpisodeRow:
         raise UserError(f"{where}: {short(error)}") from error
 
 
-def _field_types() -> dict[str, tuple[type, ...]]:
-    """Field name -> the exact JSON types it may have (an int may stand for a float)."""
-    hints = typing.get_type_hints(EpisodeRow)
-    types = {}
-    for field in fields(EpisodeRow):
-        hint = hints[field.name]
-        options = (str,) if hint == Outcome else typing.get_args(hint) or (hint,)
-        types[field.name] = (*options, int) if float in options else tuple(options)
-    return types
-
-
-_TYPES = _field_types()
+# field name -> the exact JSON types it may have (an int may stand for a float)
+_TYPES: dict[str, tuple[type, ...]] = {}
+for _name, _hint in typing.get_type_hints(EpisodeRow).items():
+    _options = (str,) if _hint == Outcome else typing.get_args(_hint) or (_hint,)
+    _TYPES[_name] = (*_options, int) if float in _options else tuple(_options)
 
 
 def _write(descriptor: int, content: bytes) -> None:
     while content:
         content = content[os.write(descriptor, content) :]
     os.fsync(descriptor)
-
-
-def _cut_torn_tail(path: Path) -> None:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)

@@ -59,10 +59,7 @@ def why_no_rate(errors: list[EpisodeRow], n: int) -> str:
 
 
 def compare(
-    first: Sequence[EpisodeRow],
-    second: Sequence[EpisodeRow],
-    seed: int = 0,
-    across: bool = False,
+    first: Sequence[EpisodeRow], second: Sequence[EpisodeRow], seed: int = 0, across: bool = False
 ) -> Comparison:
     """Compare two variants: paired if both ran exactly the same (suite, task, init), else unpaired.
 

@@ -21,7 +21,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.limits import inside
 from invact_vla.core.run_folder import open_run
-from invact_vla.stats import Interval, rate_sequence, wilson
+from invact_vla.stats.rates import Interval, rate_sequence, wilson
 from libero_eval.env.manifest import environment_manifest, manifest_hash
 from libero_eval.env.tasks import is_own, task_name
 from libero_eval.executors import Executor, JobQueue, by_workers

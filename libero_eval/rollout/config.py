@@ -11,7 +11,7 @@ from libero_eval.env.tasks import is_own, task_names
 from libero_eval.executors import ExecutorConfig, SerialConfig
 from libero_eval.perturbations import PerturbationsConfig
 from libero_eval.policies import PolicyConfig
-from libero_eval.results.shard import Shard
+from libero_eval.results.rows import Shard
 from libero_eval.rollout.early_stop import EarlyStop, balanced_order
 from libero_eval.rollout.episode import Job
 from libero_eval.rollout.episode_video import VideoConfig
@@ -90,7 +90,11 @@ def jobs_of(config: RolloutConfig) -> list[Job]:
         raise UserError(f"`more` names tasks {sorted(unknown)} that are not run: {list(tasks)}")
     jobs = []
     for task in tasks:
-        count = config.more.get(task, config.episodes or _trials(protocol, task, config.first_init))
+        trials = protocol.trials  # of own tasks, as many as they have init states
+        states = init_states(protocol.suite, task) if is_own(protocol.suite) else None
+        if states is not None:
+            trials = max(1, min(trials, len(states) - config.first_init))
+        count = config.more.get(task, config.episodes or trials)
         check_range(protocol.suite, task, config.first_init, count)
         inits = range(config.first_init, config.first_init + count)
         filmed = set(inits[: config.videos.per_task])
@@ -101,11 +105,3 @@ def jobs_of(config: RolloutConfig) -> list[Job]:
     if not part:
         raise UserError(f"shard {config.shard} of {len(jobs)} episodes is empty: make fewer shards")
     return part
-
-
-def _trials(protocol: Protocol, task: int, first: int) -> int:
-    """Episodes of a task where none are asked for: the protocol's, or as many as an own task has."""
-    states = init_states(protocol.suite, task)
-    if states is None or not is_own(protocol.suite):
-        return protocol.trials
-    return max(1, min(protocol.trials, len(states) - first))

@@ -109,7 +109,10 @@ class Stopper:
     def update(self, row: EpisodeRow) -> bool:
         """Take a row; True once the rule is met, and from then on."""
         if self._baseline is not None and not self._ended:
-            _check_settings(self._baseline_rows, row)
+            differs = settings_differ(self._baseline_rows, [row])
+            if differs:
+                what = "; ".join(differs)
+                raise UserError(f"early_stop.baseline cannot be compared with: {what}")
         if row.outcome != "error":
             self._ended[row.task_id, row.init_index] = row
         # one row may complete several rounds: each is looked at, as if it had come alone
@@ -171,9 +174,3 @@ def _baseline_rows(folder: Path, rounds: Sequence[Sequence[tuple[int, int]]]) ->
             "of this run: finish it with the same tasks and init states first"
         )
     return rows
-
-
-def _check_settings(baseline: Sequence[EpisodeRow], row: EpisodeRow) -> None:
-    differs = settings_differ(baseline, [row])
-    if differs:
-        raise UserError(f"early_stop.baseline cannot be compared with: {'; '.join(differs)}")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import open_run
-from invact_vla.stats import wilson
+from invact_vla.stats.rates import wilson
 from libero_eval.env import gl
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.protocol import DEFAULT_PROTOCOL, get_protocol

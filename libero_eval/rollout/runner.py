@@ -88,7 +88,14 @@ class EpisodeRunner:
         if self._new:
             self._episodes.append(self._begin(self._new.popleft()))
         else:
-            self._act_and_step()
+            asking, requests = [], []
+            for episode in self._episodes:
+                with episode.errors_recorded():
+                    requests.append((episode.policy, episode.observe()))
+                    asking.append(episode)
+            for episode, response in zip(asking, self._source.act_apart(requests), strict=True):
+                with episode.errors_recorded():
+                    episode.execute(response)
         ended = [episode for episode in self._episodes if episode.is_over]
         for episode in ended:
             self._episodes.remove(episode)
@@ -117,16 +124,6 @@ class EpisodeRunner:
                 raise
             episode.reset(sim, policy, video)
         return episode
-
-    def _act_and_step(self) -> None:
-        asking, requests = [], []
-        for episode in self._episodes:
-            with episode.errors_recorded():
-                requests.append((episode.policy, episode.observe()))
-                asking.append(episode)
-        for episode, response in zip(asking, self._source.act_apart(requests), strict=True):
-            with episode.errors_recorded():
-                episode.execute(response)
 
     def _simulator(self, task_id: int) -> LiberoSim:
         """One of this task that is idle, or a new one in the place of another idle one."""

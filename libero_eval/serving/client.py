@@ -33,11 +33,7 @@ class Link:
     """One connection to a server, made again once if it breaks. Not thread-safe."""
 
     def __init__(
-        self,
-        url: str,
-        timeout_s: float,
-        first_response_s: float = 300.0,
-        wait_s: float = 0.0,
+        self, url: str, timeout_s: float, first_response_s: float = 300.0, wait_s: float = 0.0
     ) -> None:
         """Connect. Raises UserError if nobody listens, or if it is not a server of ours.
 

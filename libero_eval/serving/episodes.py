@@ -26,24 +26,18 @@ Message = dict[str, Any]
 
 @dataclass
 class _Episode:
-    """policy: its own, once opened. last: response to its last call, also to come; last_id: of that."""
-
-    policy: Policy | None = None
-    last_id: int | None = None
-    last: "asyncio.Task[Message] | None" = None
-
-    def is_busy(self) -> bool:
-        return self.last is not None and not self.last.done()
+    policy: Policy | None = None  # its own, once opened
+    last_id: int | None = None  # of its last call
+    last: "asyncio.Task[Message] | None" = None  # the response to that, also to come
 
 
 @dataclass(eq=False)
 class Client:
-    """What is known of a client over all its connections. connections: how many it has now;
-    away_since: when the last of them ended."""
+    """What is known of a client over all its connections."""
 
     name: str
-    connections: int = 0
-    away_since: float = 0.0
+    connections: int = 0  # how many it has now
+    away_since: float = 0.0  # when the last of them ended
     episodes: dict[int, _Episode] = field(default_factory=dict)
 
 
@@ -107,11 +101,8 @@ class Episodes:
     async def _dispatch(self, client: Client, number: int, message: Message) -> Message:
         """Do what the message asks for, once, however often it is asked."""
         call, key = message.get("call"), message.get("episode")
-        if (
-            not isinstance(call, str)
-            or call not in ("reset", "act", "release")
-            or not is_whole(key)
-        ):
+        calls = ("reset", "act", "release")
+        if not isinstance(call, str) or call not in calls or not is_whole(key):
             raise WireError(
                 f"expected reset, act or release of an episode, got {shown(call)} {shown(key)}"
             )
@@ -122,7 +113,7 @@ class Episodes:
             return {"id": number}
         episode = self._episode(client, call, key)
         if episode.last is None or episode.last_id != number:
-            if episode.is_busy():
+            if episode.last is not None and not episode.last.done():
                 raise WireError(f"episode {key} has a call without a response yet")
             work = self._reset if call == "reset" else self._act
             episode.last_id = number
@@ -181,7 +172,9 @@ class Episodes:
             late = now - client.away_since >= self._keep_s
             if not client.episodes or late or kept > MAX_AWAY:
                 del self._clients[client.name]
-                self._keep(asyncio.create_task(self._release_all(client)))
+                task = asyncio.create_task(self._release_all(client))
+                self._tasks.add(task)  # held until it is done: the event loop does not
+                task.add_done_callback(self._tasks.discard)
 
     async def _release_all(self, client: Client) -> None:
         for episode in list(client.episodes.values()):  # one that was not opened leaves meanwhile
@@ -189,11 +182,6 @@ class Episodes:
                 await self._release(client, episode)
             except WireError as error:
                 logger.debug("an episode was not released: %s", error)
-
-    def _keep(self, task: "asyncio.Task[None]") -> None:
-        """Hold a task until it is done: the event loop does not."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _of_policy(self, result: Awaitable[Any]) -> Any:
         """What a policy returns; what it raises is a response."""

@@ -1,10 +1,13 @@
-"""A policy server's ear: connections, greetings, and what is read and sent."""
+"""A policy server's ear: how many connections it has, what each may send and leave unread, greetings,
+and what is read and sent."""
 
 import asyncio
 import functools
 import hmac
 import ipaddress
 import logging
+import resource
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +17,6 @@ from websockets.asyncio.server import serve as listen
 from websockets.exceptions import ConnectionClosed
 
 from libero_eval.serving import messages
-from libero_eval.serving.connections import Connection, ConnectionLimits
 from libero_eval.serving.episodes import Client, Episodes, error_response
 from libero_eval.serving.messages import PolicyCard, WireError
 from libero_eval.serving.text import RateLimitedLog, one_line, shown
@@ -26,6 +28,109 @@ SEND_S = 30.0  # that a client has to read a response
 CLOSE_S = 2.0  # that clients have when the server stops
 MAX_PENDING = 256  # calls of a connection that are read before the first of them has its response
 BACKLOG = 32  # connections that are taken at once
+MAX_CONNECTIONS = 512
+GREETING_BYTES = 256 << 10  # that may come before a client is known
+MAX_BUFFERED = 512 << 20  # bytes of messages that are not read yet, of all connections together
+MAX_UNSENT = 4 << 20  # bytes that a client leaves unread, responses to its pings for one
+MAX_FRAMES = 16 << 10  # between two messages that are read
+
+
+class ConnectionLimits:
+    """The connections of a server. One that is full closes those that hold a place for nothing."""
+
+    def __init__(self, max_bytes: int, keep_s: float) -> None:
+        """max_bytes: of a message; keep_s: silence after which an open episode holds no place."""
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = max(1, min(MAX_CONNECTIONS, files // 2))
+        self.max_bytes, self._keep_s = max_bytes, keep_s
+        self._inside: dict[Connection, None] = {}  # in the order in which they came
+        self.buffered = 0
+        self._log = RateLimitedLog(logger, every_s=60.0)
+
+    def enter(self, connection: "Connection") -> None:
+        """Take a connection in, in place of another or not at all if there are too many."""
+        if len(self._inside) >= self.most:
+            leaver = self._idle_longest() or connection
+            self._log.warning(
+                "%d connections are open, the most that are held: the idle ones are closed for new "
+                "ones", self.most,
+            )  # fmt: skip
+            leaver.end()
+            if leaver is connection:
+                return
+        self._inside[connection] = None
+
+    def leave(self, connection: "Connection") -> None:
+        """A connection has ended."""
+        self._inside.pop(connection, None)
+        self.buffered -= connection.unread
+        connection.unread = 0
+
+    def make_space(self) -> None:
+        """End the connection with most unread bytes while there are too many of all."""
+        while self.buffered > MAX_BUFFERED and self._inside:
+            max(self._inside, key=lambda c: c.unread).end()
+
+    def _idle_longest(self) -> "Connection | None":
+        """The oldest that has not greeted, else the longest silent one that runs no episode."""
+        now = time.monotonic()
+        strangers = (c for c in self._inside if c.client is None)
+        has_episodes = {c: c.client is not None and bool(c.client.episodes) for c in self._inside}
+        idle = [
+            c for c, has in has_episodes.items() if not has or now - c.last_message > self._keep_s
+        ]
+        return next(strangers, None) or min(idle, key=lambda c: c.last_message, default=None)
+
+
+class Connection(ServerConnection):
+    """A connection that ends when it sends or leaves unread more than its share.
+
+    client: whose it is, once that has greeted; last_message: time of its last message.
+    """
+
+    def __init__(self, limits: ConnectionLimits, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._limits = limits
+        self.unread, self._frames = 0, 0
+        self.client: Client | None = None
+        self.last_message = time.monotonic()
+
+    async def read(self) -> Any:
+        """The next message. Raises ConnectionClosed."""
+        data = await self.recv()
+        self._limits.buffered -= self.unread
+        self.unread, self._frames, self.last_message = 0, 0, time.monotonic()
+        return data
+
+    def end(self) -> None:
+        """Close at once, without the good manners that a stranger could ignore."""
+        self._limits.leave(self)
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._limits.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._limits.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self.unread += len(data)
+        self._limits.buffered += len(data)
+        # one message that waits, one behind it, and one that is being received
+        share = 3 * self._limits.max_bytes + GREETING_BYTES if self.client else GREETING_BYTES
+        super().data_received(data)
+        unsent = self.transport.get_write_buffer_size()
+        if self.unread > share or unsent > MAX_UNSENT or self._frames > MAX_FRAMES:
+            self.end()
+        self._limits.make_space()
+
+    def process_event(self, event: Any) -> None:
+        self._frames += 1
+        super().process_event(event)
 
 
 class Listener:
@@ -59,8 +164,11 @@ class Listener:
         try:
             ready(self._url(server))
             done, _ = await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopped}:
-                raise _end_of(task)
+            for task in done - {stopped}:  # without it nobody would get a response
+                cause = None if task.cancelled() else task.exception()
+                what = f"{task.get_name()} has ended: the server cannot go on"
+                logger.critical("%s", what, exc_info=cause)
+                raise RuntimeError(what) from cause
         finally:
             server.close()
             with suppress(asyncio.TimeoutError):
@@ -71,7 +179,9 @@ class Listener:
             )
 
     async def _listen(self, host: str, port: int) -> Server:
-        access = basic_auth("policy", check_credentials=self._knows) if self._token else None
+        # compared in a time that says nothing of the token
+        knows = lambda _, given: hmac.compare_digest(given.encode(), (self._token or "").encode())
+        access = basic_auth("policy", check_credentials=knows) if self._token else None
         # origins=[None]: web pages in a browser on this machine are refused
         return await listen(
             self._connection, host, port, compression=None, max_size=self._card.max_bytes,
@@ -79,10 +189,6 @@ class Listener:
             open_timeout=GREETING_S, process_request=access,
             create_connection=functools.partial(Connection, self._limits),  # pyright: ignore
         )  # fmt: skip
-
-    def _knows(self, _: str, password: str) -> bool:
-        """In a time that says nothing of the token."""
-        return hmac.compare_digest(password.encode(), (self._token or "").encode())
 
     def _url(self, server: Server) -> str:
         """Where it listens; says who can come in by there."""
@@ -194,12 +300,3 @@ def _name_of(hello: dict[str, Any]) -> str:
             f"expected a hello with the client's name, at most {messages.LONGEST_NAME} characters"
         )
     return name
-
-
-def _end_of(task: "asyncio.Task[Any]") -> RuntimeError:
-    """The error of a task that should not end; without it nobody would get a response."""
-    cause = None if task.cancelled() else task.exception()
-    error = RuntimeError(f"{task.get_name()} has ended: the server cannot go on")
-    error.__cause__ = cause
-    logger.critical("%s", error, exc_info=cause)
-    return error

@@ -50,13 +50,12 @@ class WireError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyCard:
-    """What a server says of its policy. needs: cameras that it reads; chunk: actions per call; hash:
-    identity of its weights, "" if it has none. Raises WireError for what is none of these."""
+    """What a server says of its policy. Raises WireError for what is none of these."""
 
     name: str
-    needs: tuple[str, ...]
-    chunk: int
-    hash: str = ""
+    needs: tuple[str, ...]  # cameras that it reads
+    chunk: int  # actions per call
+    hash: str = ""  # identity of its weights, "" if it has none
     actions: ActionSpec = LIBERO_ACTIONS
     max_bytes: int = MAX_BYTES
     version: int = VERSION

@@ -49,21 +49,18 @@ class ResponseReader:
         except ValueError as error:
             return UserError(f"{self._url} responded with a wrong {error}")
         if len(actions) > self._chunk:
-            self._say_cut(len(actions))
-            actions = actions[: self._chunk]
+            if not self._is_cut:
+                logger.warning(
+                    "%s responds with %d actions but declares chunk %d: the first %d of each response "
+                    "are executed, then it is asked again; declare chunk=%d to have all of them "
+                    "executed",
+                    *(self._url, len(actions), self._chunk, self._chunk, len(actions)),
+                )
+            self._is_cut, actions = True, actions[: self._chunk]
         fault = self._gripper.fault(actions[:, 6])
         if fault is not None:
             return UserError(f"{REFUSED}: {self._url} responds with {fault}")
         return ActionChunk(actions)
-
-    def _say_cut(self, count: int) -> None:
-        if not self._is_cut:
-            logger.warning(
-                "%s responds with %d actions but declares chunk %d: the first %d of each response are "
-                "executed, then it is asked again; declare chunk=%d to have all of them executed",
-                *(self._url, count, self._chunk, self._chunk, count),
-            )
-        self._is_cut = True
 
 
 def error_of(response: dict[str, Any]) -> str:

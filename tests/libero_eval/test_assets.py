@@ -8,11 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_tree
-from libero_eval.env.assets.check import CheckConfig, check_task, settle
+from libero_eval.env.assets.check import (
+    CAPTION_PX,
+    SHEET_COLUMNS,
+    CheckConfig,
+    check_task,
+    main,
+    settle,
+)
 from libero_eval.env.assets.pack import AssetPack, OfficialPack, ProceduralPack
 from libero_eval.env.assets.procedural import robot
 from libero_eval.env.assets.procedural.generate import write_scenes
@@ -303,6 +311,20 @@ def test_faults_are_found(procedural: Path) -> None:
     assert len(list(bad.faults(0.02))) == 4
     pushed = Settling(name="mug", slide=0.03, drop=0.0, tilt=0.0, drift=0.0, overlap=0.013)
     assert not list(pushed.faults(0.02)) and len(list(pushed.notes(0.02))) == 1
+
+
+def test_the_command_checks_and_draws_the_first_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CheckConfig(tasks=[4], init_states=1, image_size=32, sheet=tmp_path / "sheet.png")
+    assert main(config) == 0
+    assert "1 of 1 tasks without fault" in capsys.readouterr().out
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape == (32 + CAPTION_PX, SHEET_COLUMNS * 32, 3)
+    assert pixels[CAPTION_PX:, :32].std() > 5 > pixels[CAPTION_PX:, 32:].std()
+    with pytest.raises(UserError, match=r"has tasks 0\.\.9, got \[10\]"):
+        main(CheckConfig(tasks=[10]))
 
 
 def test_contact_sheets_are_small_and_current() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from invact_vla import stats
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
+from invact_vla.stats import differences, rates
 from libero_eval.report import compare, plan
 from libero_eval.report.policies import read_policies
 from libero_eval.results import statistics
@@ -109,7 +109,7 @@ def test_several_arms_are_held_against_the_first_with_holm(tmp_path: Path) -> No
     results = compare.compare_policies(policies)
     raw = [r.total.comparison.p_value for r in results]
     assert [r.second.name for r in results] == ["b", "c", "d"]
-    assert [r.total.holm_p for r in results] == stats.holm(raw)
+    assert [r.total.holm_p for r in results] == differences.holm(raw)
     assert results[0].total.holm_p == pytest.approx(3 * 2 / 2**8)
     assert results[2].total.comparison.difference == 0 and results[2].total.holm_p == 1
 
@@ -134,7 +134,7 @@ def test_other_episodes_make_it_unpaired_and_it_says_so(tmp_path: Path) -> None:
     folders = [rollout(tmp_path / "a", "none", A), rollout(tmp_path / "b", "invact", B[:-4])]
     [result] = compare.compare_policies(read_policies(folders))
     c = result.total.comparison
-    assert not c.is_paired and c.p_value == stats.compare_unpaired(8, 24, 14, 20).p_value
+    assert not c.is_paired and c.p_value == differences.compare_unpaired(8, 24, 14, 20).p_value
     text = compare.text(result)
     assert "unpaired (other episodes)" in text and "not paired" in text
     assert "Episodes: 24 and 20, 20 of them shared" in text
@@ -156,8 +156,8 @@ def test_run_that_stopped_early_is_compared_by_a_confidence_sequence(tmp_path: P
     [result] = compare.compare_policies(read_policies([first, second]))
     c = result.total.comparison
     assert (c.n_first, c.n_second, c.only_second) == (12, 12, 4) and "e-value" in c.method
-    assert (c.low, c.high) == stats.difference_sequence(0, 8, 4)
-    assert c.p_value > stats.mcnemar(0, 4)
+    assert (c.low, c.high) == rates.difference_sequence(0, 8, 4)
+    assert c.p_value > differences.mcnemar(0, 4)
     assert any("12 episodes beyond" in note for note in compare.notes(result))
 
 

@@ -8,8 +8,13 @@ import pytest
 from scipy.special import betaln
 
 from invact_vla.core.errors import UserError
-from invact_vla.stats import difference_sequence, rate_sequence, wilson
-from invact_vla.stats.rates import log_evidence_difference, log_evidence_rate
+from invact_vla.stats.rates import (
+    difference_sequence,
+    log_evidence_difference,
+    log_evidence_rate,
+    rate_sequence,
+    wilson,
+)
 from libero_eval.results.rows import EPISODES_FILE, EpisodeLog, EpisodeRow
 from libero_eval.results.statistics import RateRefused
 from libero_eval.rollout.early_stop import EarlyStop, Stopper, balanced_order, rounds_of

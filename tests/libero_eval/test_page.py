@@ -11,7 +11,7 @@ from pyarrow import parquet
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import write_json
-from invact_vla.stats import rate_sequence
+from invact_vla.stats.rates import rate_sequence
 from libero_eval.report import run
 from libero_eval.report.lines import caveats, deviations, lines_of, scope_line, throughput
 from libero_eval.report.policies import read_policy

@@ -351,7 +351,7 @@ def test_a_checkpoint_answers_a_batch_as_it_answers_each(
 
 
 def decode(policy: OpenVLAPolicy, seen: list[Observation]) -> tuple[torch.Tensor, torch.Tensor]:
-    ids, mask = policy.head.prompts([o.instruction for o in seen], policy.device)
+    ids, mask = policy.head.prompts([o.instruction for o in seen])
     assert (mask is None) == (len(seen) == 1)
     pixels, state = policy.pixel_values(seen), policy.state(seen)
     return greedy_decode(

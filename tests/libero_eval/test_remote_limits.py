@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 from invact_vla.core.errors import UserError
 from libero_eval.policies import RemoteConfig
 from libero_eval.policy_source import EachEpisode
-from libero_eval.serving import connections, episodes, listener, messages
+from libero_eval.serving import episodes, listener, messages
 from libero_eval.serving.batcher import FairQueue
 from libero_eval.serving.messages import WireError
 from libero_eval.serving.server import serve
@@ -256,7 +256,7 @@ def test_idle_connections_are_closed(stage: str, monkeypatch: pytest.MonkeyPatch
 def test_idle_connections_lock_nobody_out(
     stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 20)
     with serving(FICKLE) as url, ExitStack() as opened:
         port = int(url.rsplit(":", 1)[1])
         with greeted(url, "honest") as honest:
@@ -276,7 +276,7 @@ def test_idle_connections_lock_nobody_out(
 
 
 def test_connections_that_all_work_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 5)
     with serving(FICKLE) as url, ExitStack() as opened:
         raws = [opened.enter_context(greeted(url, str(n))) for n in range(5)]
         for raw in raws:

@@ -7,12 +7,12 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from invact_vla import stats
 from invact_vla.app.report.inputs import ReportInputs
 from invact_vla.core.errors import UserError
 from invact_vla.core.text_table import p_text, points
 from invact_vla.html.charts import Interval, interval_chart
 from invact_vla.html.render import Html
+from invact_vla.stats import power
 from libero_eval.report.comparison import compare_policies
 from libero_eval.report.lines import TOTAL, Line, lines_of
 from libero_eval.report.policies import EvaluatedPolicy, read_policy
@@ -43,8 +43,8 @@ def experiment(inputs: ReportInputs, variants: Policies, controls: Policies) -> 
             for cells in error_rows(policy.rows)
         ],
         "n": n,
-        "power": stats.power(0.44, 0.52, n),
-        "needed": stats.required_n(0.44, 0.52),
+        "power": power.power(0.44, 0.52, n),
+        "needed": power.required_n(0.44, 0.52),
         "progress": [[name, *line.progress] for name, line in totals.items()],
         **_differences(variants),
     }

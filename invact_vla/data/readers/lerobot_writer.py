@@ -37,8 +37,7 @@ def write_lerobot(folder: Path, episodes: Iterable[RobotEpisode], fps: int = 20)
     """Write a data set, atomically. Episodes are taken one by one, so that they need not fit memory.
 
     Images are stored as given (upright), the gripper in env convention (-1 open, +1 close).
-    Quantiles of the whole are exact; LeRobot itself averages those of the episodes.
-    """
+    Quantiles of the whole are exact; LeRobot itself averages those of the episodes."""
     with atomic_folder(folder) as temporary:
         writer = _Writer(temporary, fps)
         for episode in episodes:

@@ -2,7 +2,7 @@
 uint8 (T, H, W, 3) RGB, turned by the display matrix and with square pixels.
 
 Frame indices count the frames that are shown, from 0 (see video_info.py). A video may lie inside an
-HDF5 file (see hdf5_video.py): its path then goes on into that file. For whatever else counts as a
+HDF5 file (see hdf5_file.py): its path then goes on into that file. For whatever else counts as a
 video, see frames.py.
 """
 
@@ -16,18 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from invact_vla.core.errors import UserError
 from invact_vla.core.limits import refuse_pointer, short
+from invact_vla.data.hdf5_file import VideoError, read_embedded
 from invact_vla.data.source_files import check_pixels, stack_alike
 from invact_vla.data.video.display import Display, Fit
-from invact_vla.data.video.hdf5_video import read_embedded
 from invact_vla.data.video.video_info import VideoInfo, read_info
 
 BACK_S = (0, 1, 8)  # seconds before the wanted frame at which a key frame is looked for, in turn
-
-
-class VideoError(UserError):
-    """A video that is missing, truncated or corrupt; the message names the file."""
 
 
 def frame_indices(indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -134,8 +129,7 @@ class Video:
     def _numbered(self, first: int | None) -> Iterator[tuple[int, Any]]:
         """(index, frame), from the key frame before frame `first`, or from the start if it is None.
 
-        Indices are told by time stamps, or counted where the stamps are not known.
-        """
+        Indices are told by time stamps, or counted where the stamps are not known."""
         info = self.info if first is not None else self._info
         start_s = None if info is None else info.start_s
         if info is not None and start_s is None:
@@ -207,8 +201,7 @@ def _decoded(packets: Iterator[Any], key: int | None = None) -> Iterator[Any]:
 def open_file(path: Path, info: VideoInfo | None = None) -> Iterator[Video]:
     """Open a video file and its first picture stream; every complaint of FFmpeg becomes a VideoError.
 
-    info: of the video, if it is known: saves reading all packets to number frames.
-    """
+    info: of the video, if it is known: saves reading all packets to number frames."""
     import av
 
     video = Video(path, info)
@@ -238,20 +231,9 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def embedded_video(path: Path) -> bytes:
-    """The bytes of a video inside an HDF5 file; VideoError if the path leads to none."""
-    try:
-        content = read_embedded(path)
-    except LookupError as error:
-        raise VideoError(str(error.args[0])) from error
-    if content is None:
-        raise VideoError(f"no video file {path}: correct the path, or fetch the file")
-    return content
-
-
 def _file_of(path: Path) -> str | io.BytesIO:
     """What PyAV opens."""
     if not Path(path).is_file():
-        return io.BytesIO(embedded_video(path))
+        return io.BytesIO(read_embedded(path))
     refuse_pointer(path)
     return str(path)

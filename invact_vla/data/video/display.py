@@ -14,8 +14,7 @@ class Display:
     """Makes arrays of the frames of one video.
 
     pixel_aspect: width over height of a stored pixel. The display matrix is that of the first frame; the
-    scaler is made once, which costs more than scaling a small frame.
-    """
+    scaler is made once, which costs more than scaling a small frame."""
 
     def __init__(self, pixel_aspect: float = 1.0) -> None:
         from av.video.reformatter import VideoReformatter
@@ -29,8 +28,7 @@ class Display:
         size: side of the square output, or None for the frame's own size (with square pixels). fit:
         "crop" scales the short side to `size` with area averaging (no aliasing when shrinking) and cuts
         the center; "squash" ignores the aspect ratio and scales with torchvision's bilinear filter, as
-        LAPA's images are.
-        """
+        LAPA's images are."""
         check_pixels("a frame in the middle of a video", frame.height, frame.width)
         if size is not None and fit == "squash":
             return _squashed(self._rgb(frame, frame.height, frame.width), size)
@@ -82,8 +80,7 @@ def _turn_of(frame: Any) -> tuple[bool, int, int]:
     to the nearest quarter turn.
 
     The matrix [a b; c d] puts the pixel at (x, y), y down, to (a x + c y, b x + d y).
-    Source: ISO/IEC 14496-12, track header; libavutil/display.h.
-    """
+    Source: ISO/IEC 14496-12, track header; libavutil/display.h."""
     from av.sidedata.sidedata import Type
 
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)

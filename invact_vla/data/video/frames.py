@@ -1,6 +1,6 @@
 """Frames of whatever counts as a video, by its path, and the key of its content: the one door.
 
-a video file, or one inside an HDF5 file        see decode.py, hdf5_video.py
+a video file, or one inside an HDF5 file        see decode.py, hdf5_file.py
 a folder of pictures, or the pictures of a      see pictures.py
 camera of a robot demonstration
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from invact_vla.core.files import hash_json
+from invact_vla.data import hdf5_file
 from invact_vla.data.video import decode
-from invact_vla.data.video.decode import Video, embedded_video, open_file
+from invact_vla.data.video.decode import Video, open_file
 from invact_vla.data.video.display import Fit
 from invact_vla.data.video.pictures import PictureVideo, holds_pictures, open_pictures
 from invact_vla.data.video.video_info import VideoInfo
@@ -24,7 +25,7 @@ from invact_vla.data.video.video_info import VideoInfo
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg")  # in any case
 WHOLE = 16 << 20  # bytes of a file up to which all of it is hashed
 BLOCK = 1 << 20  # bytes of the parts of a larger file that are
-VideoError = decode.VideoError
+VideoError = hdf5_file.VideoError
 
 
 @contextmanager
@@ -32,8 +33,7 @@ def open_video(path: Path, info: VideoInfo | None = None) -> Iterator[Video | Pi
     """Open a video: it has `info`, `frames(indices, size, fit, seek)` and `all_frames(size, fit)`.
     Raises VideoError for what is missing, damaged or none.
 
-    info: what `probe` gave, if it is known: saves reading all packets of a file to number its frames.
-    """
+    info: what `probe` gave, if it is known: saves reading all packets of a file to number its frames."""
     pictures = open_pictures(path)
     if pictures is not None:
         yield pictures
@@ -62,8 +62,7 @@ def decode_frames(
     side to `size` and cuts the center, "squash" ignores the aspect ratio. seek: start at the key
     frame before the first wanted frame and number frames by their time stamps: the same frames, sooner
     in a long video. info: what `probe` gave, if known. Returns uint8 (T, H, W, 3). Raises VideoError
-    if the video is damaged or ends before the last wanted frame.
-    """
+    if the video is damaged or ends before the last wanted frame."""
     with open_video(path, info) as video:
         return video.frames(indices, size, fit, seek)
 
@@ -126,15 +125,14 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
 def video_key(path: Path) -> str:
     """16 digits that change with the content of a video, wherever it lies. Raises VideoError.
 
-    SHA-256 of all bytes; of a file beyond 16 MiB, of its size and 16 MiB spread evenly over it.
-    """
+    SHA-256 of all bytes; of a file beyond 16 MiB, of its size and 16 MiB spread evenly over it."""
     path = Path(path)
     if path.is_file():
         return _key(path)
     pictures = open_pictures(path)
     if pictures is not None:
         return hash_json([pictures.name, pictures.info.n_frames, *map(_key, pictures.files)])
-    return hashlib.sha256(embedded_video(path)).hexdigest()[:16]
+    return hashlib.sha256(hdf5_file.read_embedded(path)).hexdigest()[:16]
 
 
 def _key(path: Path) -> str:

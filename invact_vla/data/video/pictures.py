@@ -20,14 +20,14 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.hdf5_file import VIDEOS, VideoError
 from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_meta import is_lerobot
 from invact_vla.data.readers.rlds import rlds_folders
 from invact_vla.data.source_files import check_file, check_pixels, decode_picture, stack_alike
 from invact_vla.data.stored_dataset import StoredDataset
-from invact_vla.data.video.decode import VideoError, frame_indices
+from invact_vla.data.video.decode import frame_indices
 from invact_vla.data.video.display import Display, Fit
-from invact_vla.data.video.hdf5_video import VIDEOS
 from invact_vla.data.video.video_info import VideoInfo
 
 NUMBERED = re.compile(r"^(?:img_?|frame_?)?(\d+)\.(?:jpe?g|png)$", re.I)

@@ -20,8 +20,7 @@ class VideoInfo:
     """Length of a video. n_frames: frames shown. fps: their constant or mean rate, so that n_frames /
     fps is the duration. height, width: pixels as stored, before rotation and pixel aspect; 0 where
     only the pictures tell. start_s: time stamp of frame 0; None: told by the first decoded frame alone.
-    times: seconds of every frame where the rate varies; empty where frame k is at k / fps.
-    """
+    times: seconds of every frame where the rate varies; empty where frame k is at k / fps."""
 
     n_frames: int
     fps: float
@@ -70,8 +69,7 @@ def clip_frames(
 
     Returns int64 (count,), non-decreasing, each in [0, n_frames - 1]; a clip that ends after the
     video is cut at its end. Raises ValueError if the clip starts after the last frame.
-    Span sampling of 8 frames, as the InvAct page's clips (spec: input, "clip.fps: span").
-    """
+    Span sampling of 8 frames, as the InvAct page's clips (spec: input, "clip.fps: span")."""
     if count < 1 or n_frames < 1 or fps <= 0:
         raise ValueError(f"count, n_frames, fps must be positive: {count}, {n_frames}, {fps}")
     if not 0 <= start_s < end_s:
@@ -89,8 +87,7 @@ def pair_frames(
 ) -> np.ndarray:
     """`count` frames from `frame` to `frame_end`, both included, evenly spaced: int64 (count,).
 
-    count = 2 gives exactly the pair. info: of a video whose rate varies: evenly spaced in time.
-    """
+    count = 2 gives exactly the pair. info: of a video whose rate varies: evenly spaced in time."""
     if not 0 <= frame < frame_end:
         raise ValueError(f"expected 0 <= frame < frame_end, got {frame} and {frame_end}")
     if count < 2:
@@ -108,8 +105,7 @@ def read_info(
 
     first_decoded: gives the time stamp (ticks) of the first frame that decoding gives; asked where the
     packets do not tell it. The rate is constant if every frame is within a tick of k / fps, with the
-    header's rate or the mean.
-    """
+    header's rate or the mean."""
     size, tick = (stream.height, stream.width), float(stream.time_base)
     rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
     shown: list[tuple[int | None, int]] = []  # time stamp and duration, in ticks

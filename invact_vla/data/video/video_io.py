@@ -25,8 +25,7 @@ def write_video(
     """Write frames, uint8 (T, H, W, 3) RGB with even H and W, atomically and deterministically.
 
     One encoder thread and no time stamps of the day: equal frames give equal bytes. gop: frames from
-    one key frame to the next, for random access; none given: the codec's own.
-    """
+    one key frame to the next, for random access; none given: the codec's own."""
     import av
     from av.codec.context import Flags
 

@@ -19,20 +19,7 @@ from torch import Tensor
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder, read_json, read_object, write_json
 from invact_vla.core.limits import some
-from invact_vla.openvla.adapters.lora import (
-    FULL,
-    PEFT_NAME,
-    PUBLISHED,
-    LoraConfig,
-    base_hash,
-    find_targets,
-    has_adapters,
-    inject,
-    layers_of,
-    never_run,
-    refuse_second,
-    targets_of,
-)
+from invact_vla.openvla.adapters import lora
 from invact_vla.openvla.checkpoints.checkpoint import (
     VLACheckpoint,
     from_pretrained,
@@ -68,7 +55,7 @@ _UNSUPPORTED = {
 }
 
 
-def attach(model: OpenVLA, config: LoraConfig, seed: int = 0) -> OpenVLA:
+def attach(model: OpenVLA, config: lora.LoraConfig, seed: int = 0) -> OpenVLA:
     """Freeze `model` and put fp32 adapters into it, in place; A is random by `seed`, B zero, so that
     outputs stay what they were. What `FULL` names goes on being trained."""
     if config.adapter is not None:
@@ -76,10 +63,10 @@ def attach(model: OpenVLA, config: LoraConfig, seed: int = 0) -> OpenVLA:
     else:
         settings = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout,
                     "init_lora_weights": "gaussian"}  # fmt: skip
-        inject(model, find_targets(model, config), settings, seed)
-    unused = {id(p) for module in never_run(model) for p in module.parameters()}
+        lora.inject(model, lora.find_targets(model, config), settings, seed)
+    unused = {id(p) for module in lora.never_run(model) for p in module.parameters()}
     for name, parameter in model.named_parameters():
-        trained = is_adapter_weight(name) or name.startswith(FULL)
+        trained = is_adapter_weight(name) or name.startswith(lora.FULL)
         parameter.requires_grad_(trained and id(parameter) not in unused)
     model.constant = frozenset(n for n, p in model.named_parameters() if not p.requires_grad)
     return model
@@ -90,10 +77,10 @@ def save_adapter(pretrained: VLACheckpoint, folder: Path, base: Path | None = No
     import peft
 
     model = pretrained.model
-    if not has_adapters(model):
+    if not lora.has_adapters(model):
         raise UserError("this model has no adapters to save")
     state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    full = {n: t for n, t in model.state_dict().items() if n.startswith(FULL)}
+    full = {n: t for n, t in model.state_dict().items() if n.startswith(lora.FULL)}
     with atomic_folder(folder) as temporary:
         _save(temporary / WEIGHTS, {f"{_PREFIX}{name}": t for name, t in state.items()})
         if full:
@@ -101,7 +88,7 @@ def save_adapter(pretrained: VLACheckpoint, folder: Path, base: Path | None = No
         write_json(temporary / ADAPTER_CONFIG, _adapter_config(model, base))
         write_json(temporary / "config.json", config_to_json(model.config))
         pretrained.processor.save(temporary)
-        record = {"hash": base_hash(model), "path": None if base is None else str(base)}
+        record = {"hash": lora.base_hash(model), "path": None if base is None else str(base)}
         write_json(temporary / SIDECAR, {"base": record})
 
 
@@ -112,11 +99,11 @@ def load_adapter(model: OpenVLA, folder: Path, dropout: float = 0.0) -> OpenVLA:
     one, or if the adapter is of a kind that is not known here.
     """
     folder = Path(folder)
-    refuse_second(model)
+    lora.refuse_second(model)
     settings = _settings(folder)
     weights = _adapter_weights(folder)
     recorded = _recorded_hash(folder)
-    if recorded is not None and (found := base_hash(model)) != recorded:
+    if recorded is not None and (found := lora.base_hash(model)) != recorded:
         raise UserError(
             f"{folder} was trained on another base (hash {recorded}, this one has {found}): give "
             f"{_base_name(folder)}"
@@ -124,10 +111,10 @@ def load_adapter(model: OpenVLA, folder: Path, dropout: float = 0.0) -> OpenVLA:
     weights = _without_base_copies(weights, model, folder)
     modules = sorted({name.split(".lora_")[0] for name in weights})
     _check_modules(modules, settings.pop("target_modules"), model, folder)
-    inject(model, modules, {**settings, "lora_dropout": dropout, "init_lora_weights": False})
+    lora.inject(model, modules, {**settings, "lora_dropout": dropout, "init_lora_weights": False})
     _fill(model, weights, folder)
     if (folder / FULL_WEIGHTS).is_file():
-        expected = {n: t for n, t in model.state_dict().items() if n.startswith(FULL)}
+        expected = {n: t for n, t in model.state_dict().items() if n.startswith(lora.FULL)}
         _copy(expected, read_safetensors(folder / FULL_WEIGHTS), folder / FULL_WEIGHTS)
     return model
 
@@ -153,10 +140,10 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _adapter_config(model: OpenVLA, base: Path | None) -> dict[str, Any]:
     """adapter_config.json with the fields that peft 0.11.1 knows, and no others: it refuses those."""
-    config = model.peft_config[PEFT_NAME]  # type: ignore[index]  # peft puts it there
+    config = model.peft_config[lora.PEFT_NAME]  # type: ignore[index]  # peft puts it there
     targets = sorted(config.target_modules)
-    if set(targets) == set(targets_of(model, PUBLISHED)):
-        targets = sorted(PUBLISHED)
+    if set(targets) == set(lora.targets_of(model, lora.PUBLISHED)):
+        targets = sorted(lora.PUBLISHED)
     same = (
         "r",
         "lora_alpha",
@@ -206,7 +193,9 @@ def _adapter_weights(folder: Path) -> dict[str, Tensor]:
     is_old = (folder / OLD_WEIGHTS).is_file() and not (folder / WEIGHTS).is_file()
     read, name = (read_tensors, OLD_WEIGHTS) if is_old else (read_safetensors, WEIGHTS)
     weights = without_prefix(read(folder / name))
-    return {n.removeprefix(_PREFIX).replace(f".{PEFT_NAME}.", "."): t for n, t in weights.items()}
+    return {
+        n.removeprefix(_PREFIX).replace(f".{lora.PEFT_NAME}.", "."): t for n, t in weights.items()
+    }
 
 
 def _recorded_hash(folder: Path) -> str | None:
@@ -257,7 +246,7 @@ def _without_base_copies(
 
 def _check_modules(modules: list[str], targets: Any, model: OpenVLA, folder: Path) -> None:
     """Every module of the adapter is in the model; every target of its config is in the adapter."""
-    known = {name for name, _ in layers_of(model)}
+    known = {name for name, _ in lora.layers_of(model)}
     strange = [name for name in modules if name not in known]
     if strange:
         raise UserError(
@@ -265,7 +254,7 @@ def _check_modules(modules: list[str], targets: Any, model: OpenVLA, folder: Pat
             f"base lacks: {some(strange)}"
         )
     if isinstance(targets, list):
-        lacking = sorted(set(targets_of(model, targets)) - set(modules))
+        lacking = sorted(set(lora.targets_of(model, targets)) - set(modules))
         if lacking:
             raise UserError(
                 f"{folder} does not fit this base: its adapter_config.json means {len(lacking)} "
@@ -278,7 +267,7 @@ def _fill(model: OpenVLA, weights: dict[str, Tensor], folder: Path) -> None:
     state = {n: p for n, p in model.named_parameters() if is_adapter_weight(n)}
     dora = "lora_magnitude_vector"  # written without `.weight`
     found = {f"{n}.weight" if n.endswith(dora) else n: t for n, t in weights.items()}
-    _copy({n.replace(f".{PEFT_NAME}", ""): p for n, p in state.items()}, found, folder)
+    _copy({n.replace(f".{lora.PEFT_NAME}", ""): p for n, p in state.items()}, found, folder)
 
 
 @torch.no_grad()

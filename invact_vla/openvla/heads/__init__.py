@@ -72,13 +72,17 @@ class ActionHead(ABC):
         count: int, allowed: Sequence[int] | None,
     ) -> Tensor:  # fmt: skip
         """`count` ids (B, count) behind each prompt, one after the other, among the allowed ones."""
-        rows = [(ids, ids) for ids in map(self.prompt, texts)]
-        batch = collate(rows, self.config.pad_token_id, multiple_of=1)
-        mask = None if batch["attention_mask"].all() else batch["attention_mask"]
-        ids = batch["input_ids"]
+        ids, mask = self.prompts(texts)
         return greedy_decode(
             model, ids, count, pixels, attention_mask=mask, proprio=proprio, allowed=allowed
         )[0]
+
+    def prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Prompts as ids (B, L), padded on the right, and the mask of what is real, if any is not."""
+        rows = [(ids, ids) for ids in map(self.prompt, texts)]
+        batch = collate(rows, self.config.pad_token_id, multiple_of=1)
+        mask = batch["attention_mask"]
+        return batch["input_ids"], None if mask.all() else mask
 
     @cached_property
     def tokens(self) -> ActionTokens:

@@ -15,7 +15,6 @@ import torch
 
 from invact_vla.core.errors import UserError
 from invact_vla.training.distributed import RankInfo
-from latent_actions.encoder.displacement import Target, flow_displacement
 from latent_actions.encoder.inputs.augment import AugmentConfig, augment
 from latent_actions.encoder.inputs.clips import ClipTable
 from latent_actions.encoder.inputs.language import text_features, verb_sentence, without_subject
@@ -79,16 +78,11 @@ class ClipBatches:
         augmentation: AugmentConfig,
         text: ClipTextConfig,
         action: ActionConfig = ActionConfig(),
-        displacement: Target | None = None,
         seed: int,
         part: RankInfo = RankInfo(),  # noqa: B008  (frozen)
     ) -> None:
         self.table, self.size, self.part, self.seed = table, size, part, seed
-        self.augmentation, self.action, self.displacement = augmentation, action, displacement
-        if displacement == "hand" and table.hand is None:
-            raise UserError(
-                "loss.displacement_target hand needs to know where hands are: give --data.hands true"
-            )
+        self.augmentation, self.action = augmentation, action
         self.verbs = class_verbs(table, rows, text.min_clips)
         self.sampler = GroupSampler(table, rows, sampler, seed)
         self.ids = {name: _ids(getattr(table, name)) for name in ("scene", "view", "moment")}
@@ -115,7 +109,7 @@ class ClipBatches:
         mine = self.part.slice(batch_size)
         starts = range(mine.start, mine.stop, CLIPS_PER_GROUP)
         pieces = [self._piece(rows[i : i + CLIPS_PER_GROUP], step, i) for i in starts]
-        picked, time_reversed, pixels, text, ways = zip(*pieces, strict=True)
+        picked, time_reversed, pixels, text = zip(*pieces, strict=True)
         rows, turned = np.concatenate(picked), np.concatenate(time_reversed)
         ids = {name: torch.from_numpy(column[rows]) for name, column in self.ids.items()}
         verb_embedding = torch.from_numpy(self.verb_embeddings[self.verb_of[rows]])
@@ -123,24 +117,20 @@ class ClipBatches:
             **ids, time_reversed=torch.from_numpy(turned), verb_embedding=verb_embedding
         )
         classes = np.where(turned, -1, self.classes[rows])
-        way = torch.cat(ways) if self.displacement else None
-        return Batch(torch.cat(pixels), items, torch.from_numpy(classes), torch.cat(text), way)
+        return Batch(torch.cat(pixels), items, torch.from_numpy(classes), torch.cat(text))
 
     def _piece(
         self, rows: np.ndarray, step: int, start: int
-    ) -> tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor]:
         """A group of rows with its random numbers of (seed, step, start): which rows, which of them
-        are shown time_reversed, pixels, text features and displacements.
+        are shown time_reversed, pixels and text features.
         """
         rng = np.random.default_rng([self.seed, 12, step, start])
         rows, time_reversed = self._turned(rows, rng)
-        frames, way = self.table.read_with_hand(rows, rng, self.augmentation.min_temporal_crop)
+        frames = self.table.read(rows, rng, self.augmentation.min_temporal_crop)
         frames[time_reversed] = frames[time_reversed, ::-1]
-        way[time_reversed] *= -1
         pixels = augment(frames, self.size, self.augmentation, rng)
-        text = torch.from_numpy(text_features(self._texts(rows, rng)))
-        ways = flow_displacement(pixels) if self.displacement == "flow" else torch.from_numpy(way)
-        return rows, time_reversed, pixels, text, ways
+        return rows, time_reversed, pixels, torch.from_numpy(text_features(self._texts(rows, rng)))
 
     def _turned(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """With the chance `action.time_reversed` the second half of a group becomes the first half shown

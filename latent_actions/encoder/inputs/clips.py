@@ -164,7 +164,9 @@ class VideoClips(ClipData):
     oversample: int = 2  # stored frames for each frame that is read; training draws among them
     decode: Literal["once", "on_the_fly"] = "once"  # into a store on disk, or at every reading
     exo: Literal["random", "best"] = "random"  # exo camera of a moment: random | best (annotators')
-    hands: bool = False  # read where hands are, for loss.displacement (Ego-Exo4D with EgoPose)
+    hands: bool = (
+        False  # read where hands are, for displacement.target hand (Ego-Exo4D with EgoPose)
+    )
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.oversample < 1:

@@ -40,8 +40,7 @@ class PositionGenerator(nn.Module):
         """grid: (B, T, H, W, D) -> same shape.
 
         One or two frames see at most two of the three time taps: 2-D convolutions on the
-        channels-last grid give the same sums several times faster on a CPU.
-        """
+        channels-last grid give the same sums several times faster on a CPU."""
         frames = grid.shape[1]
         if frames > 2:
             padded = F.pad(rearrange(grid, "b t h w d -> b d t h w"), (1, 1, 1, 1, 2, 0))
@@ -64,8 +63,7 @@ class Attention(nn.Module):
 
     null_pairs: learned key/value pairs put before the keys (they let a query attend to nothing).
     normalise_kv: keys and values of self-attention see the normalized stream too; the published
-    code normalizes only the queries' input. causal: token i sees tokens <= i.
-    """
+    code normalizes only the queries' input. causal: token i sees tokens <= i."""
 
     def __init__(
         self, *, dim: int, dim_head: int, heads: int, null_pairs: int, normalise_kv: bool,
@@ -117,8 +115,7 @@ class Attention(nn.Module):
 def _attend_pair(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Attention over two tokens without matrix products: many 2x2 products are slow on a CPU.
 
-    The softmax of two logits is a sigmoid of their difference. q, k, v: (B, E, 2, D).
-    """
+    The softmax of two logits is a sigmoid of their difference. q, k, v: (B, E, 2, D)."""
     difference = k[:, :, 1:] - k[:, :, :1]
     second = torch.sigmoid((q * difference).sum(dim=-1, keepdim=True)).to(v.dtype)
     if causal:
@@ -150,8 +147,7 @@ class GridView:
     """The two maps between the tokens of a stack and PEG's (B, T, H, W, D) grid.
 
     kind: "space" for tokens ((b t), (h w)); "time" for tokens ((b h w), t); "time_scrambled" reads
-    the buffer of the latter as if it were ordered (b, t, h, w), as the published code does.
-    """
+    the buffer of the latter as if it were ordered (b, t, h, w), as the published code does."""
 
     PATTERNS: ClassVar[dict[str, tuple[str, str]]] = {
         "space": ("(b t) (h w) d", "b t h w d"),
@@ -223,8 +219,7 @@ class RelativePositionBias(nn.Module):
     def forward(self, height: int, width: int) -> Tensor:
         """-> (E, N, N) with N = height * width, in row-major order.
 
-        The network sees each distinct offset once; the N x N table gathers from those.
-        """
+        The network sees each distinct offset once; the N x N table gathers from those."""
         device = next(self.parameters()).device
         rows = torch.arange(1 - height, height, device=device)
         columns = torch.arange(1 - width, width, device=device)

@@ -62,8 +62,7 @@ def from_pretrained(
     """Load a LAQ folder or .pt file in eval mode, in fp32, on `device` (training/device.py).
     lapa_compat: overrides config.json if given.
 
-    Missing files, missing, unexpected or misshapen tensors are a UserError that names them.
-    """
+    Missing files, missing, unexpected or misshapen tensors are a UserError that names them."""
     file, place = weights_of(path), resolve_device(device)
     config = _config(file, lapa_compat)
     model = on_meta(lambda: LatentActionQuantizer(config), str(file))

@@ -98,8 +98,7 @@ def config_of_weights(weights: Mapping[str, Tensor], what: str) -> LaqConfig:
     """The architecture of a published state dict, by its shapes; UserError naming `what` for others.
 
     The number of patches leaves no trace in the shapes: 8x8, as all published models have it (16x16
-    for the one stack of convolutions that fits no other).
-    """
+    for the one stack of convolutions that fits no other)."""
     try:
         dim, pixels = weights["to_patch_emb_first_frame.2.weight"].shape
         second: Any = weights.get("vq.cnn_encoder.2.weight")
@@ -136,8 +135,7 @@ def read_config(path: Path, **changes: Any) -> LaqConfig:
     """Read config.json of a LAQ folder; `changes` override what the file says.
 
     A file of the published layout has the ten sizes and no flags: it means `lapa_compat`, whose frames
-    are squashed. Missing or unknown keys and impossible sizes are a UserError that names them.
-    """
+    are squashed. Missing or unknown keys and impossible sizes are a UserError that names them."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object of sizes, got {type(values).__name__}")

@@ -35,8 +35,7 @@ class Bottleneck(nn.Module):
 
     As published, training substitutes the quantization error by noise of the same length (NSVQ: Vali
     and Backstrom, "Noise Substitution in Vector Quantization", IEEE Access 2022), so gradients need no
-    straight-through; `quantizer` puts another one in its place (vector_quantizers.py).
-    """
+    straight-through; `quantizer` puts another one in its place (vector_quantizers.py)."""
 
     def __init__(self, config: LaqConfig) -> None:
         super().__init__()
@@ -105,8 +104,7 @@ class Bottleneck(nn.Module):
         """Code vectors (B, K, Q) -> decoder tokens (B, K, D).
 
         The published code reads the (K, Q) buffer as (Q, K) first, so that each decoder token holds
-        channels of all codes; only `lapa_compat` repeats that.
-        """
+        channels of all codes; only `lapa_compat` repeats that."""
         if self.config.lapa_compat:
             flat = rearrange(vectors, "b k q -> b (k q)")
             return self.project_out(rearrange(flat, "b (q k) -> b k q", k=self.config.code_seq_len))
@@ -118,8 +116,7 @@ class LaqOutput:
     """All that a forward pass makes.
 
     first_tokens, last_tokens: (B, 1, h, w, D) after the temporal stack; quantized: see Quantized;
-    reconstruction: (B, 3, H, W), the predicted second frame, not clipped.
-    """
+    reconstruction: (B, 3, H, W), the predicted second frame, not clipped."""
 
     first_tokens: Tensor
     last_tokens: Tensor

@@ -54,8 +54,7 @@ class PairAugmentConfig:
     defaults change nothing.
 
     LAPA trains without any; a few synthetic scenes have too few textures for that, and the decoder then
-    predicts noise on backgrounds that it has not seen.
-    """
+    predicts noise on backgrounds that it has not seen."""
 
     gain: float = 0.0  # each color channel is scaled by a factor in [1 - gain, 1 + gain]
     offset: float = 0.0  # and shifted by up to this share of the full range

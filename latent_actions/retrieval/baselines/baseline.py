@@ -48,8 +48,7 @@ class Preprocess:
 
     frames: T, evenly spaced, ends included; a clip with fewer has frames repeated. size: S. resize:
     short side before the center crop, 0 = `size`. stretch: both sides to `size`, no crop. colors:
-    mean and standard deviation of [0, 1] pixels.
-    """
+    mean and standard deviation of [0, 1] pixels."""
 
     frames: int
     size: int
@@ -93,8 +92,7 @@ class BaselineConfig(draccus.ChoiceRegistry, abc.ABC):
         """Read the weights; gives the preprocessing, which runs on the CPU, and the network in eval
         mode on `device`.
 
-        A missing file, or one whose keys or shapes are not the published ones, is a UserError.
-        """
+        A missing file, or one whose keys or shapes are not the published ones, is a UserError."""
 
 
 def name_of(config: BaselineConfig) -> str:
@@ -112,8 +110,7 @@ def load_baseline(config: BaselineConfig, device: Device = CPU) -> Embed:
     """Load a baseline: a function uint8 (N, T, H, W, 3) -> float32 (N, D) of unit length.
 
     The function raises ValueError for anything but a non-empty array of such clips. The batch size
-    changes a vector by rounding only. device: as in training/device.py.
-    """
+    changes a vector by rounding only. device: as in training/device.py."""
     device = resolve_device(device)
     prepare, forward = config.load(device)
 
@@ -147,8 +144,7 @@ class KeyLayout:
     """How published names map to ours.
 
     rename: (published prefix, our prefix), the first that fits is applied; every name must fit one.
-    unused: patterns of names that the clip vector does not need (text towers, heads, decoders).
-    """
+    unused: patterns of names that the clip vector does not need (text towers, heads, decoders)."""
 
     rename: tuple[tuple[str, str], ...] = (("", ""),)
     unused: tuple[str, ...] = ()
@@ -195,8 +191,7 @@ class PublishedConfig(BaselineConfig):
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors, .pth, .pt, .pyth or .ckpt file, without a `module.` prefix.
 
-    UserError if the file is missing, broken, or holds no tensors.
-    """
+    UserError if the file is missing, broken, or holds no tensors."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights file {path}: download it (docs/baselines.md says where from)")
@@ -218,8 +213,7 @@ def fit_weights(
 ) -> nn.Module:  # fmt: skip
     """Load published tensors strictly; gives the module in eval mode, in fp32, on `device`.
 
-    A missing, unknown or misshapen tensor is a UserError that names the first few (our names).
-    """
+    A missing, unknown or misshapen tensor is a UserError that names the first few (our names)."""
     came, expected = layout.ours(state, path), model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in came]
     problems += [f"unexpected {name}" for name in came if name not in expected]

@@ -44,8 +44,7 @@ def check(embed: Embed, clips: np.ndarray) -> dict[str, float]:
 
     other_clip: between different clips; reversed: a clip and itself played backwards, 1 = the
     encoder is blind to order; darker: a clip and itself at 80 % brightness. UserError if vectors are
-    not finite or clips cannot be distinguished.
-    """
+    not finite or clips cannot be distinguished."""
     start = time.perf_counter()
     vectors = embed(clips)
     elapsed_s = time.perf_counter() - start

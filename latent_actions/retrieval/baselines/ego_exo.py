@@ -127,8 +127,7 @@ class Ae2Config(PublishedConfig):
 def most_changing(tokens: Tensor, fraction: float) -> Tensor:
     """Mean of the patches that change most towards the next frame: (B, T, N, d) -> (B, T, d).
 
-    fraction: part of the patches that is kept; the last frame is compared with the one before.
-    """
+    fraction: part of the patches that is kept; the last frame is compared with the one before."""
     change = (tokens[:, :-1] - tokens[:, 1:]).abs().mean(dim=-1)
     change = torch.cat([change, change[:, -1:]], dim=1)
     chosen = change.topk(round(tokens.shape[2] * fraction), dim=-1).indices

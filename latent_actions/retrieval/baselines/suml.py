@@ -87,8 +87,7 @@ class SlowFast(nn.Module):
     """SlowFast without its head.
 
     width: channels of the slow stem. blocks: of the four stages. temporal: blocks of each stage
-    whose first kernel spans time. fusion: frames that a fusion kernel sees.
-    """
+    whose first kernel spans time. fusion: frames that a fusion kernel sees."""
 
     def __init__(
         self, width: int, blocks: tuple[int, ...], temporal: tuple[int, ...], fusion: int

@@ -89,8 +89,7 @@ class VideoTextConfig(BaselineConfig):
 def resize_time(state: dict[str, Tensor], frames: int) -> dict[str, Tensor]:
     """The state with positions over time, (1, F', d), resized to (1, frames, d).
 
-    More frames than wanted are cut off, fewer are interpolated with both ends kept, as published.
-    """
+    More frames than wanted are cut off, fewer are interpolated with both ends kept, as published."""
     resized = dict(state)
     for name, table in state.items():
         if name.endswith("temporal_embed") and table.shape[1] > frames:

@@ -115,8 +115,7 @@ class Vila(nn.Module):
         """Loss of one batch on one drawn pair of frames, and what to log.
 
         Prediction: mean squared error to the copy's features, normalized to unit variance. Contrast:
-        items of the same verb are positives, all others negatives.
-        """
+        items of the same verb are positives, all others negatives."""
         shape = self.shape
         apart = int(torch.randint(1, shape.offset + 1, ()))
         start = int(torch.randint(batch.pixels.shape[1] - apart, ()))

@@ -40,8 +40,7 @@ class VitShape:
 def image_vit(shape: VitShape, size: int | None = None) -> Any:
     """timm's ViT: (B, 3, H, W) -> the class token after the last norm, (B, d).
 
-    size: of its images (px); None: any that patches tile, whose positions timm resizes.
-    """
+    size: of its images (px); None: any that patches tile, whose positions timm resizes."""
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
@@ -75,8 +74,7 @@ class DividedAttention(nn.Module):
 
     def forward(self, tokens: Tensor, frames: int, groups: str) -> Tensor:
         """(B, 1 + F N, d) -> same. The class token sees all; a patch sees the class token and its
-        group. groups: "(b f) h n e" for its frame, "(b n) h f e" for its place over time.
-        """
+        group. groups: "(b f) h n e" for its frame, "(b n) h f e" for its place over time."""
         q, k, v = rearrange(self.qkv(tokens), "b m (x h e) -> x b h m e", x=3, h=self.heads)
         first = F.scaled_dot_product_attention(q[:, :, :1], k, v)
         cut = f"b h (f n) e -> {groups}"
@@ -101,8 +99,7 @@ class QuickGelu(nn.Module):
 class SpaceTimeBlock(nn.Module):
     """Time attention feeds space attention, whose residual starts from the block's input.
 
-    gated: the time branch is scaled by tanh of a learned number (LaViLa).
-    """
+    gated: the time branch is scaled by tanh of a learned number (LaViLa)."""
 
     def __init__(self, width: int, heads: int, eps: float, quick: bool, gated: bool) -> None:
         super().__init__()
@@ -127,8 +124,7 @@ class SpaceTimeTransformer(nn.Module):
     """Video ViT with divided attention.
 
     clip_start: made from a CLIP ViT, as LaViLa: a norm before the blocks, patches without bias,
-    quick GELU. gated: see SpaceTimeBlock. eps: of the layer norms.
-    """
+    quick GELU. gated: see SpaceTimeBlock. eps: of the layer norms."""
 
     def __init__(
         self, shape: VitShape, frames: int, clip_start: bool, gated: bool, eps: float = 1e-6

@@ -105,8 +105,7 @@ def _retrieval(
 def side_auc(vectors: np.ndarray, sides: Sequence[str], groups: Sequence[str]) -> np.ndarray:
     """Per query the chance that a clip of its own direction is nearer than one of the opposite, ties
     half, its own group left out: (N,), NaN where a side is missing. 0.5 without information,
-    whatever the sides' sizes.
-    """
+    whatever the sides' sizes."""
     side, group = np.array(sides), np.array(groups)
     allowed, same = group != group[:, None], side == side[:, None]
     return nearer_rate(vectors, allowed & same, allowed & ~same)

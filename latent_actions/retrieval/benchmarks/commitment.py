@@ -88,8 +88,7 @@ def clip_coverage(
 ) -> np.ndarray:
     """Coverage of every token of clips by hand and object, float64 (B, T', H', W').
 
-    frames: T that an encoder reads, the middle ones of each `oversample` stored, as ClipTable.read.
-    """
+    frames: T that an encoder reads, the middle ones of each `oversample` stored, as ClipTable.read."""
     total = frames * oversample
     picks = ((np.arange(frames) + 0.5) * oversample).astype(np.int64)
     loaded: dict[tuple[str, str], tuple[float, np.ndarray]] = {}
@@ -110,8 +109,7 @@ def token_coverage(masks: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
     """Share of every token's pixels that lie in the mask, over its frames and its square.
 
     masks: bool (T, H, W), T a multiple of T'; any H, W: pixels are counted in the token that holds
-    their middle -> float64 (T', H', W') in [0, 1].
-    """
+    their middle -> float64 (T', H', W') in [0, 1]."""
     frames, height, width = masks.shape
     if frames % grid[0] or height < grid[1] or width < grid[2]:
         raise ValueError(f"masks {masks.shape} do not cover a grid {grid}")
@@ -134,8 +132,7 @@ def chance_overlap(tokens: int, chosen: np.ndarray, masked: np.ndarray) -> np.nd
     """Expected IoU of a random set of the same size with the mask, exactly.
 
     tokens: N; chosen, masked: int (B,), sizes of the sets -> float64 (B,). The intersection of a
-    random set is hypergeometric: sum_i P(i) i / (chosen + masked - i).
-    """
+    random set is hypergeometric: sum_i P(i) i / (chosen + masked - i)."""
     expected = np.zeros(len(chosen))
     for place, (k, m) in enumerate(zip(chosen.tolist(), masked.tolist(), strict=True)):
         both = np.arange(max(0, k + m - tokens), min(k, m) + 1)

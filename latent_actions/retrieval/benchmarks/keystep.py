@@ -101,8 +101,7 @@ def retrieve(
 ) -> np.ndarray:  # fmt: skip
     """Gallery rows of every query, best first, its own group left out: (M, top) int64, -1 for none.
 
-    gt_atomic takes sequences of real atomic actions and composes them as mean does.
-    """
+    gt_atomic takes sequences of real atomic actions and composes them as mean does."""
     single = SINGLE.get(composition, mean_vector)
     vectors = [np.stack([single(sequence) for sequence in side]) for side in (queries, gallery)]
     if composition not in COMPARE:
@@ -147,8 +146,7 @@ class _Side:
 @dataclass(frozen=True)
 class _Keysteps:
     """M keysteps with a window in both views: records of the ego view, vectors by view, and what
-    was left out.
-    """
+    was left out."""
 
     records: list[ClipRecord]
     sides: dict[str, _Side]
@@ -246,8 +244,7 @@ class KeystepBenchmark(Benchmark):
         self, context: Context, encoder: EvaluatedEncoder, records: Sequence[ClipRecord], view: str
     ) -> tuple[_Side, int, int]:
         """Vectors of the windows and atomic parts of the records, in one pass; how many windows and
-        parts there are, and how many of them could not be decoded.
-        """
+        parts there are, and how many of them could not be decoded."""
         pieces = {kind: [self._pieces(r, kind) for r in records] for kind in ("windows", "atomic")}
         flat = [piece for lists in pieces.values() for some in lists for piece in some]
         store = context.store(f"keystep_{view}", flat, self._source(context).max_skipped)

@@ -75,8 +75,7 @@ def choices(
     texts: Sequence[str], verbs: Sequence[str], takes: Sequence[str], seed: int
 ) -> list[list[str]]:
     """For each clip its text and four texts of its take, each of another verb; [] for a clip whose
-    take has fewer than four other verbs.
-    """
+    take has fewer than four other verbs."""
     rng = np.random.default_rng(seed)
     by_take: dict[str, dict[str, dict[str, None]]] = {}
     for text, verb, take in zip(texts, verbs, takes, strict=True):

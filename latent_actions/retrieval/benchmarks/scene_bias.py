@@ -99,8 +99,7 @@ def same_scene_wrong_hits(
     vectors: np.ndarray, verbs: tuple[str, ...], scenes: list[str], moments: list[str]
 ) -> tuple[np.ndarray, float]:
     """Per query the share of its own scene among the wrong ones of its ten nearest, (M,), NaN where
-    all ten are right; and what a random order is expected to score.
-    """
+    all ten are right; and what a random order is expected to score."""
     verb, scene = as_ids(verbs), as_ids(scenes)
     found = top_indices(vectors, vectors, moments, top=TOP)
     wrong = (found >= 0) & (verb[found] != verb[:, None])
@@ -119,8 +118,7 @@ def action_before_scene(
     vectors: np.ndarray, verbs: tuple[str, ...], scenes: list[str], moments: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per query, over all pairs (same verb in another scene, another verb in the same scene), the
-    share in which the first is nearer, ties half: (M,), and whether there are such pairs, bool (M,).
-    """
+    share in which the first is nearer, ties half: (M,), and whether there are such pairs, bool (M,)."""
     verb, scene, moment = as_ids(verbs), as_ids(scenes), as_ids(moments)
     same_verb, same_scene = verb == verb[:, None], scene == scene[:, None]
     far = ~same_verb & same_scene & (moment != moment[:, None])

@@ -29,8 +29,7 @@ class ZeroShotProtocol:
     """Which clips ask, which may be found, and what is left out.
 
     queries, gallery: bool (N,); groups: (N,), a clip is never found by one of its own group;
-    labels: (N,).
-    """
+    labels: (N,)."""
 
     name: str
     labels: Sequence[str]
@@ -142,8 +141,7 @@ class NtuBenchmark(ZeroShotBenchmark):
 def first_examples(labels: Sequence[str], clips: Sequence[str], novel: np.ndarray) -> np.ndarray:
     """The example of each novel class, bool (N,): its first clip by name.
 
-    The published examples are of performers of the training part, so they are not in a test split.
-    """
+    The published examples are of performers of the training part, so they are not in a test split."""
     examples = np.zeros(len(labels), bool)
     taken: set[str] = set()
     for row in sorted(np.flatnonzero(novel).tolist(), key=lambda row: clips[row]):
@@ -193,8 +191,7 @@ def opposite_classes(names: Sequence[str]) -> dict[str, str]:
 
     Two are opposite if they differ in the words of a pair of OPPOSITES only ("Pushing something
     from left to right" and "... from right to left"). Pushing and pulling onto something are not: both
-    end there.
-    """
+    end there."""
     sides: dict[str, dict[str, str]] = defaultdict(dict)
     for name in sorted(set(names)):
         found = direction_of(name)

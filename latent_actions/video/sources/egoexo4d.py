@@ -147,8 +147,7 @@ def _one_annotator(annotations: Any, name: str, dropped: SkipReport) -> list[Tim
     """The descriptions of the accepted annotator with the most of them (the first of equals), by time.
 
     Published validation clips never overlap, so annotators are not mixed (which one is kept there
-    is not known).
-    """
+    is not known)."""
     accepted: list[list[Any]] = []
     for annotation in annotations if isinstance(annotations, list) else [annotations]:
         try:
@@ -193,8 +192,7 @@ def _readable(rows: list[Any], name: str, dropped: SkipReport) -> Iterator[Timed
 class EgoExo4dKeystepSource(TakesSource):
     """Keystep segments of Ego-Exo4D. The verb of a record is its label at `label_level`; tags hold
     all levels ("leaf", "parent", "scenario"), step_id, step_unique_id, is_essential (0 or 1) and
-    every scene key ("scene.<key>").
-    """
+    every scene key ("scene.<key>")."""
 
     scene_key: SceneKey = "institution"  # what ClipRecord.scene is: the grouping by place
     label_level: LabelLevel = "leaf"  # leaf: the step; parent: above it in the taxonomy; scenario

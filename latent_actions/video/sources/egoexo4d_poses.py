@@ -54,7 +54,7 @@ def hand_paths(
         raise UserError(
             f"no hand poses in {root}/annotations/ego_pose: expected hand/annotation and camera_pose of "
             "Ego-Exo4D's EgoPose; download them, or leave data.hands out and take "
-            "loss.displacement_target flow"
+            "displacement.target flow"
         )
     return paths
 

@@ -88,8 +88,7 @@ class TakesSource(SourceConfig):
 
         Ego is the RGB stream of the Aria glasses, whatever their number, and what `capture.cameras` of
         takes.json calls ego (some GoPros); other streams of the glasses and collages are left out.
-        Retrieval and training compare views, so a take needs both there; a label needs one.
-        """
+        Retrieval and training compare views, so a take needs both there; a label needs one."""
         name, stated = take["take_name"], _stated_ego(take)
         base = self.root / (take.get("root_dir") or f"takes/{name}")
         folder = next((base / f for f in (DOWNSCALED, FULL) if (base / f).is_dir()), None)
@@ -111,8 +110,7 @@ class TakesSource(SourceConfig):
     ) -> Iterator[ClipRecord]:
         """The clips of a moment: ego, and all exo cameras or (exo="best") the best one.
 
-        number: of the moment in its take. stated: an annotation's best_exo. fields: of the records.
-        """
+        number: of the moment in its take. stated: an annotation's best_exo. fields: of the records."""
         name, scene = take["take_name"], scene_of(take, self.scene_key)
         exos = [camera.name for camera in cameras if camera.view == "exo"]
         best = named_exo(take, stated, exos) or min(exos, default=None)

@@ -29,8 +29,7 @@ class FolderSource(SourceConfig):
     """Whole video files as clips, labeled by their folders where these are a split, a scene and a verb.
 
     Without folders of splits nothing is taken from the names: verb and scene are not known, the text is
-    the option's, and a part of the videos is "val".
-    """
+    the option's, and a part of the videos is "val"."""
 
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
 

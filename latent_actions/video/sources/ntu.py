@@ -66,8 +66,7 @@ class NtuSource(SourceConfig):
     """NTU RGB+D clips; the verb is the name of the action class, the scene the setup. Tags: setup,
     camera, subject, repetition, action (numbers of the file name), one_shot (1 for novel classes).
 
-    The split "train" is the protocol's training part, "val" its test part.
-    """
+    The split "train" is the protocol's training part, "val" its test part."""
 
     classes: Literal[60, 120] = 60  # NTU RGB+D 60 (setups 1-17) or 120 (setups 1-32)
     protocol: Literal["cross_subject", "cross_view", "cross_setup"] = "cross_subject"  # the split

@@ -1,6 +1,6 @@
 """PhyWorld on disk: HDF5 files of MP4 bytes with positions and initial values.
 
-    <root>/**/{uniform_motion,parabola,collision}_{30K,300K,3M,eval}.hdf5       see hdf5_video.py
+    <root>/**/{uniform_motion,parabola,collision}_{30K,300K,3M,eval}.hdf5       see hdf5_file.py
 
 Published at huggingface.co/datasets/magicr/phyworld; `invact data phyworld` makes files of the same
 layout.
@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.data.hdf5_file import BallShard, read_shards
 from invact_vla.data.video.frames import VideoError, list_files
-from invact_vla.data.video.hdf5_video import BallShard, read_shards
 from latent_actions.video.phyworld import SCENARIOS, Scenario, tags_of
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport

@@ -34,8 +34,7 @@ class Ssv2Source(SourceConfig):
 
     The verb of a clip is its class, the template without brackets. SSV2 names no places and no
     cameras: every clip is its own scene, and all are called "exo", so that it serves retrieval with
-    only the query itself left out, and not training across scenes.
-    """
+    only the query itself left out, and not training across scenes."""
 
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
 

@@ -21,48 +21,38 @@ OTHER_LOOK = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Need:
     """Which versions of a package are good, and why others are not."""
 
     package: str
-    exactly: tuple[str, ...] = ()  # these and no others
-    least: str = ""  # this one or a later one
-    otherwise: Literal["warn", "fail"] = "fail"
+    good: tuple[str, ...] | str  # these and no others, or this one and later ones
     reason: str
+    otherwise: Literal["warn", "fail"] = "fail"
 
     def suits(self, version: str) -> bool:
         """Whether a version is good."""
-        if self.exactly:
-            return version in self.exactly
-        return version != ABSENT and numbers(version) >= numbers(self.least)
+        if isinstance(self.good, tuple):
+            return version in self.good
+        return version != ABSENT and numbers(version) >= numbers(self.good)
 
 
 NEEDS = (
     Need(
-        package="mujoco", exactly=("3.3.2",),
-        reason="3.3.3 and later shade floors darker (LIBERO issue 88: 88 % became 69 %), 3.4 and "
-        "later touch differently (lerobot issue 4390: 98 % became 12 %), earlier ones are untested",
+        "mujoco", ("3.3.2",),
+        "3.3.3 and later shade floors darker (LIBERO issue 88: 88 % became 69 %), 3.4 and later touch "
+        "differently (lerobot issue 4390: 98 % became 12 %), earlier ones are untested",
     ),
     Need(
-        package="robosuite", exactly=("1.4.0", "1.4.1"),
-        reason="1.5 has other controllers, observations and gripper details",
+        "robosuite", ("1.4.0", "1.4.1"),
+        "1.5 has other controllers, observations and gripper details",
     ),
-    Need(package="hf-libero", least="0.1.4", reason="earlier ones do not run on Python 3.10"),
-    Need(
-        package="bddl", exactly=("1.0.1",), otherwise="warn",
-        reason="others may read task files differently",
-    ),
-    Need(
-        package="transformers", least="5.0",
-        reason="4.50 and later lose the image in generation (openvla issue 346)",
-    ),
-    Need(package="torch", least="2.4", reason="earlier ones lack the attention used here"),
-    Need(
-        package="timm", least="1.0.11",
-        reason="earlier ones cannot build towers without weights",
-    ),
-    Need(package="numpy", least="1.26", reason="earlier ones are untested"),
+    Need("hf-libero", "0.1.4", "earlier ones do not run on Python 3.10"),
+    Need("bddl", ("1.0.1",), "others may read task files differently", otherwise="warn"),
+    Need("transformers", "5.0", "4.50 and later lose the image in generation (openvla issue 346)"),
+    Need("torch", "2.4", "earlier ones lack the attention used here"),
+    Need("timm", "1.0.11", "earlier ones cannot build towers without weights"),
+    Need("numpy", "1.26", "earlier ones are untested"),
 )  # fmt: skip
 
 
@@ -84,21 +74,22 @@ def versions(context: DiagnosticContext) -> Finding:
         shown = ", ".join(f"{n.package} {found[n.package]}" for n in NEEDS[:2])
         return passed(f"{len(NEEDS)} packages as tested", shown)
     wrong.sort(key=lambda n: n.otherwise)  # fail before warn
-    wanted = {n.package: " or ".join(n.exactly) or f"{n.least} or later" for n in wrong}
-    pins = " ".join(
-        f"'{n.package}{f'=={n.exactly[0]}' if n.exactly else f'>={n.least}'}'" for n in wrong
-    )
+    wanted, pins = {}, []
+    for n in wrong:
+        several = isinstance(n.good, tuple)
+        wanted[n.package] = " or ".join(n.good) if several else f"{n.good} or later"
+        pins.append(f"'{n.package}=={n.good[0]}'" if several else f"'{n.package}>={n.good}'")
     finding = failed if any(n.otherwise == "fail" for n in wrong) else warned
     return finding(
         ", ".join(f"{package} {version}" for package, version in wanted.items()),
         ", ".join(f"{package} {found[package]}" for package in wanted),
-        f"pip install {pins}; " + "; ".join(f"{n.package}: {n.reason}" for n in wrong),
+        f"pip install {' '.join(pins)}; " + "; ".join(f"{n.package}: {n.reason}" for n in wrong),
     )
 
 
 def render(context: DiagnosticContext) -> Finding:
     """The first frame of each task against its reference, as many as the time allows."""
-    suite, pack = context.protocol.suite, context.subject.assets
+    suite, pack = context.protocol.suite, context.pack
     references = fingerprints.read_references()
     look = pack.seed if isinstance(pack, ProceduralPack) else 0
     of_pack = references.get(pack.name, {}).values()
@@ -111,7 +102,7 @@ def render(context: DiagnosticContext) -> Finding:
     started = time.perf_counter()
     for task_id, name in enumerate(task_names(suite)):
         known = fingerprints.reference(references, pack.name, backend, f"{suite}/{task_id}")
-        if known is None or time.perf_counter() - started > context.subject.seconds:
+        if known is None or time.perf_counter() - started > context.seconds:
             continue
         found = fingerprints.first_frame(context.sim(task_id))
         others.add(known[1])
@@ -120,7 +111,7 @@ def render(context: DiagnosticContext) -> Finding:
         gaps.append((gap, f"task {task_id} ({name}) is", turned))
     if not gaps:
         return skipped(f"no time for the tasks of {suite}: raise --seconds")
-    gap, where, turned = max(gaps, key=lambda entry: entry[0].severity)
+    gap, where, turned = max(gaps, key=lambda entry: (not entry[0].same, entry[0].mean))
     ok, warn, fail = verdicts(
         f"first frames of {len(gaps)} tasks within {fingerprints.MEAN_LIMIT:.0f} gray levels"
     )
@@ -138,7 +129,7 @@ def write_fingerprints(context: DiagnosticContext) -> int:
     """Write down how all tasks of the suite look here; their number."""
     suite, count = context.protocol.suite, len(task_names(context.protocol.suite))
     found = {f"{suite}/{i}": fingerprints.first_frame(context.sim(i)) for i in range(count)}
-    fingerprints.write_references(found, context.subject.assets.name, context.backend)
+    fingerprints.write_references(found, context.pack.name, context.backend)
     return count
 
 

@@ -1,4 +1,5 @@
 """Load, settle and render every task of a suite: `invact libero check --assets.type procedural`.
+With `--sheet FILE.png` the first frames are drawn into one picture.
 
 LIBERO's init states hold most objects up to 7 cm above their support (bowls of libero_spatial up
 to 16), and ketchup, milk and juice 3 cm inside the table, which throws them up. So an object may
@@ -8,14 +9,17 @@ upright, on their support.
 """
 
 import math
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.files import atomic_file
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ OVERLAP_M = 0.004  # deeper contact in an init state: the object starts inside a
 REACH_M = 0.12  # how far such an object reaches when it is thrown out
 TILT_LIMIT_DEG = 20.0
 LIMIT_M = 0.02  # an object may slide, or move once it has settled, by this much
+SHEET_COLUMNS, CAPTION_PX, CAPTION_CHARACTERS = 5, 44, 40
+SHEET_BITS = 6  # a color channel; fewer make a smaller file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,7 @@ class CheckConfig:
     tasks: list[int] = field(default_factory=list)  # task numbers; empty: all of the suite
     init_states: int = 5  # check init states 0..n-1 of each task
     image_size: int = 128  # side of the rendered frames, pixels
+    sheet: Path | None = None  # PNG file of the tasks' first frames, with their instructions
 
     def __post_init__(self) -> None:
         if self.init_states < 1:
@@ -96,15 +103,38 @@ def main(config: CheckConfig) -> int:
         raise UserError(f"{config.suite} has tasks 0..{count - 1}, got {wrong}")
     tasks = config.tasks or range(count)
     print(f"{config.assets.name} pack {assets}, {config.init_states} init states each")
-    failed = 0
+    failed, frames = 0, {}
     for task_id in tasks:
         sim = LiberoSim(config.suite, task_id, assets, image_size=config.image_size)
         result = check_task(sim, config)
         print(result.line, flush=True)
         failed += bool(result.faults)
+        if config.sheet is not None:
+            sim.reset(0)
+            # as a person would see it: policies see frames turned by 180 degrees from OpenGL's row
+            # order, which mirrors them
+            frames[f"{task_id}: {sim.instruction}"] = sim.raw_image("agentview")[::-1]
         sim.close()
+    if config.sheet is not None:
+        _write_sheet(config.sheet, frames, config.image_size)
     print(f"{len(tasks) - failed} of {len(tasks)} tasks without fault")
     return 1 if failed else 0
+
+
+def _write_sheet(path: Path, frames: dict[str, np.ndarray], size: int) -> None:
+    """frames: uint8 (size, size, 3) by their captions."""
+    from PIL import Image, ImageDraw, ImageOps
+
+    height = size + CAPTION_PX
+    rows = -(-len(frames) // SHEET_COLUMNS)
+    sheet = Image.new("RGB", (SHEET_COLUMNS * size, rows * height), "white")
+    for place, (words, frame) in enumerate(frames.items()):
+        x, y = place % SHEET_COLUMNS * size, place // SHEET_COLUMNS * height
+        sheet.paste(Image.fromarray(np.ascontiguousarray(frame)), (x, y + CAPTION_PX))
+        text = "\n".join(textwrap.wrap(words, CAPTION_CHARACTERS)[:3])
+        ImageDraw.Draw(sheet).multiline_text((x + 4, y + 3), text, fill="black")
+    with atomic_file(path) as temporary:
+        ImageOps.posterize(sheet, SHEET_BITS).save(temporary, format="PNG", optimize=True)
 
 
 def check_task(sim: "LiberoSim", config: CheckConfig) -> TaskCheck:

@@ -10,12 +10,13 @@ import torch
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.displacement import displacement_loss, flow_displacement
+from latent_actions.encoder.displacement_fit import (
+    DisplacementConfig,
+    displacement_r2,
+    fit_displacement,
+)
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
-from latent_actions.encoder.inputs.augment import AugmentConfig
-from latent_actions.encoder.inputs.batches import ActionConfig, ClipBatches, ClipTextConfig
-from latent_actions.encoder.inputs.sampler import SamplerConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
-from latent_actions.encoder.model import LossConfig
 from latent_actions.encoder.train import EncoderTrainConfig, train
 
 DEBUG = Path(__file__).parents[3] / "configs" / "encoder" / "encoder_debug.yaml"
@@ -52,15 +53,10 @@ def test_unknown_displacements_cost_nothing():
     assert displacement_loss(said, torch.full((4, 3), float("nan"))).item() == 0
 
 
-def test_the_head_changes_nothing_else(tmp_path):
+def test_embedding_and_displacement_beside_each_other(tmp_path):
     clips = np.random.default_rng(0).integers(0, 256, (5, 4, 24, 24, 3), np.uint8)
     torch.manual_seed(0)
-    plain = InvActEncoder(EncoderConfig(**SHAPE))
-    after = torch.rand(1)
-    torch.manual_seed(0)
     encoder = InvActEncoder(EncoderConfig(**SHAPE, displacement=3))
-    assert torch.equal(torch.rand(1), after)
-    np.testing.assert_array_equal(encoder.embed(clips), plain.embed(clips))
     both = encoder.embed(clips, vector="both")
     assert both.shape == (5, 11) and both.dtype == np.float32
     np.testing.assert_array_equal(both[:, :8], encoder.embed(clips))
@@ -75,7 +71,7 @@ def test_the_head_changes_nothing_else(tmp_path):
 def test_an_encoder_without_the_head_says_so():
     encoder = InvActEncoder(EncoderConfig(**SHAPE))
     for vector in ("displacement", "both"):
-        with pytest.raises(UserError, match=r"no displacement head.*loss\.displacement"):
+        with pytest.raises(UserError, match=r"no displacement head.*displacement\.target"):
             encoder.embed(np.zeros((1, 4, 24, 24, 3), np.uint8), vector=vector)
 
 
@@ -84,36 +80,6 @@ def table():
     return sprite_table(
         SpriteConfig(moments=96, val_moments=24, train_scenes=4, val_scenes=2, size=24), 4
     )
-
-
-def batches_of(table, **options) -> ClipBatches:
-    return ClipBatches(
-        table, table.rows_of("train"), size=24, sampler=SamplerConfig(),
-        augmentation=AugmentConfig(min_temporal_crop=1), text=ClipTextConfig(), seed=0, **options,
-    )  # fmt: skip
-
-
-def test_batches_bring_the_hand_along_and_turn_it_with_the_clip(table):
-    at = np.arange(4, dtype=np.float32)[None, :, None] * np.array([1, 0, -2], np.float32)
-    known = replace(table, hand=np.broadcast_to(at, (len(table), 4, 3)))
-    batch = batches_of(known, displacement="hand")(0, 16)
-    assert batch.displacement is not None
-    np.testing.assert_array_equal(batch.displacement, np.tile([3.0, 0.0, -6.0], (16, 1)))
-    turning = ActionConfig(label="direction", time_reversed=1.0)
-    made = batches_of(known, displacement="hand", action=turning)
-    made.two_way[:] = True
-    batch = made(0, 16)
-    turned = batch.items.time_reversed
-    assert turned is not None and turned.any()
-    np.testing.assert_array_equal(batch.displacement[turned], np.tile([-3.0, 0, 6], (8, 1)))
-    assert batches_of(known)(0, 16).displacement is None
-
-
-def test_hands_must_be_known_to_be_learned(table):
-    with pytest.raises(UserError, match=r"data\.hands true"):
-        batches_of(table, displacement="hand")
-    flows = batches_of(table, displacement="flow")(0, 16).displacement
-    assert flows.shape == (16, 2) and flows.isfinite().all()
 
 
 def test_the_head_learns_which_way():
@@ -134,22 +100,72 @@ def test_the_head_learns_which_way():
     assert ((said - true).abs() < 0.06).all()
 
 
-def test_training_makes_the_head(table, tmp_path):
-    flags = ["--loss.displacement", "1", "--loss.displacement_target", "flow", "--loop.steps", "2"]
-    config = parse_config(
-        EncoderTrainConfig, ["--config_path", str(DEBUG), "--out", str(tmp_path), *flags]
-    )
-    encoder = train(config, table, tmp_path).encoder
+def with_hands(table, known=None):
+    """The table with hands that go as sprites do: right, left, up or down by 0.2 m, or not at all."""
+    ways = {"right": (1, 0, 0), "left": (-1, 0, 0), "up": (0, 0, 1), "down": (0, 0, -1)}
+    way = np.array([ways.get(verb, (0, 0, 0)) for verb in table.verb], np.float32)
+    hand = 0.2 * np.linspace(0, 1, 4, dtype=np.float32)[None, :, None] * way[:, None]
+    if known is not None:
+        hand[known:] = np.nan
+    return replace(table, hand=hand)
+
+
+def fitted(table, target, **options) -> InvActEncoder:
+    torch.manual_seed(0)
+    encoder = InvActEncoder(EncoderConfig(**SHAPE)).eval()
+    config = DisplacementConfig(target=target, min_temporal_crop=1, **options)
+    fit_displacement(encoder, table, table.rows_of("train"), config)
+    return encoder
+
+
+def test_the_head_is_fitted_and_the_embedding_stays(table):
+    clips, rows = with_hands(table), table.rows_of("train")
+    torch.manual_seed(0)
+    plain, after = InvActEncoder(EncoderConfig(**SHAPE)).eval(), torch.rand(1)
+    encoder = fitted(clips, "hand")
+    assert torch.equal(torch.rand(1), after)
+    np.testing.assert_array_equal(encoder.embed(clips.read(rows)), plain.embed(clips.read(rows)))
+    right, forward, up = displacement_r2(encoder, clips, rows, "hand")
+    assert right > 0.4 and up > 0.4 and forward <= 1  # few sprites and random patches: seen clips
+    again = fitted(clips, "hand")
+    for one, two in zip(encoder.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_clips_without_poses_are_left_out(table):
+    half = len(table.rows_of("train")) // 2
+    encoder = fitted(with_hands(table, known=half), "hand", steps=20)
+    assert all(p.isfinite().all() for p in encoder.parameters())
+
+
+def test_flow_needs_no_hands(table):
+    encoder = fitted(table, "flow")
     assert encoder.config.displacement == 2
-    assert "displacement" in (tmp_path / "metrics.jsonl").read_text()
-    assert encoder.embed(table.read(np.arange(3)), vector="both").shape == (3, 34)
+    assert min(displacement_r2(encoder, table, table.rows_of("train"), "flow")) > 0.2
+
+
+def debug(tmp_path, *flags) -> EncoderTrainConfig:
+    shared = ["--config_path", str(DEBUG), "--out", str(tmp_path), "--loop.steps", "1"]
+    return parse_config(EncoderTrainConfig, [*shared, *flags])
+
+
+def test_training_ends_with_the_head(table, tmp_path):
+    flags = ("--displacement.target", "hand", "--displacement.steps", "2")
+    with pytest.raises(UserError, match=r"data\.hands true"):
+        train(debug(tmp_path, *flags), table, tmp_path)
+    with pytest.raises(UserError, match=r"needs 16 training clips.*got 3 of"):
+        train(debug(tmp_path, *flags), with_hands(table, known=3), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()  # said before the training
+    encoder = train(debug(tmp_path, *flags), with_hands(table), tmp_path).encoder
+    assert encoder.embed(table.read(np.arange(3)), vector="both").shape == (3, 35)
 
 
 def test_impossible_options_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="weights must be >= 0"):
-        LossConfig(displacement=-1)
+    with pytest.raises(ValueError, match="must be positive"):
+        DisplacementConfig(steps=0)
+    with pytest.raises(ValueError, match=r"min_temporal_crop must be in \(0, 1\]"):
+        DisplacementConfig(min_temporal_crop=0)
     with pytest.raises(ValueError, match="displacement in"):
         EncoderConfig(displacement=-1)
-    with pytest.raises(UserError, match=r"loss\.displacement"):
-        flags = ("--config_path", str(DEBUG), "--out", str(tmp_path), "--model.displacement", "3")
-        parse_config(EncoderTrainConfig, list(flags))
+    with pytest.raises(UserError, match=r"displacement\.target"):
+        debug(tmp_path, "--model.displacement", "3")

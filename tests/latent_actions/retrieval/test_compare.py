@@ -101,7 +101,7 @@ def test_a_measure_that_only_some_runs_have_is_no_mean():
         row = Row(**names, measure="gain kept", value=value, note="" if value else "no gain")
         return {"rows": [asdict(row)]}
 
-    variant = Variant(name="a", kind="trained", members=(Member(load=EvaluatedEncoder),))
+    variant = Variant(name="a", members=(Member(load=EvaluatedEncoder),))
     parts = {"a": [part(80.0), part(None), part(None)]}
     assert compare._measure_rows([variant], parts) == []
     assert any("1 of 3 runs" in note for note in compare._absent(parts, []))

@@ -6,12 +6,14 @@ import pytest
 from invact_vla.core.errors import UserError
 from latent_actions.retrieval.metric import (
     TOP,
+    LevelsConfig,
     bounds_of,
+    main,
     precision_at,
+    read_histogram,
     score_bounds,
     top_indices,
 )
-from latent_actions.retrieval.reference_scores import LevelsConfig, main, read_histogram
 from tests.paths import GOLDEN, needs_golden
 
 

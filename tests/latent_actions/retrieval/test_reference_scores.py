@@ -5,7 +5,7 @@ import json
 import pytest
 
 from invact_vla.core.errors import UserError
-from latent_actions.retrieval.reference_scores import LevelsConfig, main
+from latent_actions.retrieval.metric import LevelsConfig, main
 
 
 @pytest.mark.parametrize(

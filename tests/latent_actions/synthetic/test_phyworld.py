@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from invact_vla.core.errors import UserError
+from invact_vla.data.hdf5_file import read_shards, write_shards
 from invact_vla.data.video.frames import VideoError, decode_all, decode_frames, probe
-from invact_vla.data.video.hdf5_video import read_shards, write_shards
 from latent_actions.video import phyworld as motion
 from latent_actions.video.phyworld import (
     PhyWorldConfig,
@@ -186,7 +186,7 @@ def test_damage_inside_the_file(run, tmp_path):
 
 
 def _bytes_of(video: Path) -> bytes:
-    from invact_vla.data.video.hdf5_video import read_embedded
+    from invact_vla.data.hdf5_file import read_embedded
 
     found = read_embedded(video)
     assert found is not None

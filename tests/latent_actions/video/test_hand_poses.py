@@ -79,7 +79,7 @@ def test_clips_without_poses_are_unknown_and_none_at_all_is_an_error(copy, tmp_p
     unknown = np.isnan(part.hand).all(axis=(1, 2))
     assert unknown.any() and not unknown.all()
     shutil.rmtree(copy / "annotations" / "ego_pose")
-    with pytest.raises(UserError, match=r"no hand poses in .*ego_pose.*displacement_target flow"):
+    with pytest.raises(UserError, match=r"no hand poses in .*ego_pose.*displacement\.target flow"):
         clips.table(2, tmp_path / "frames", 1)
 
 

@@ -84,20 +84,15 @@ class File:
         self, path: Path, style: pictures.Style, name: str, colors: dict[str, str]
     ) -> None:
         """path: where it goes, with its pictures beside it. colors: names of its own for colors."""
-        self.path, self._style, self._colors = path, style, colors
+        self.path, self.style, self._colors = path, style, colors
         self.root = ET.Element("mujoco", {"model": name})
         ET.SubElement(self.root, "compiler", {"angle": "radian"})
         self.asset = ET.SubElement(self.root, "asset")
         self.world = Part(self, ET.SubElement(self.root, "worldbody"))
 
     def color(self, name: str) -> pictures.Color:
-        return self._style.color(self._colors.get(name, name))
-
-    def picture(self, name: str, picture: Any) -> None:
-        pictures.save(self.path.with_name(name), picture)
-
-    def wood(self, color: str, grain: int) -> Any:
-        return pictures.surface(self._style, "wood", self._colors.get(color, color), grain)
+        """That of one of its own names, or of a general one."""
+        return self.style.color(self._colors.get(name, name))
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,13 +167,15 @@ class Part:
     def label(self, words: str, ink: str = "cap", repeats: int = 4) -> None:
         """The material `label`: the printed picture of a packet in the colors `base` and `band`."""
         base, band, color = (self._file.color(name) for name in ("base", "band", ink))
-        self._file.picture("texture_map.png", pictures.label(base, band, words, color, repeats))
+        picture = pictures.label(base, band, words, color, repeats)
+        pictures.save(self._file.path.with_name("texture_map.png"), picture)
         self.texture("tex-label", "texture_map.png")
         self.material("label", texture="tex-label")
 
     def wood(self, name: str, color: str, grain: int, file: str) -> None:
         """A wooden material, its picture drawn beside the file."""
-        self._file.picture(file, self._file.wood(color, grain))
+        picture = pictures.surface(self._file.style, "wood", color, grain)
+        pictures.save(self._file.path.with_name(file), picture)
         self.texture(f"tex-{name}", file, "cube")
         self.material(name, texture=f"tex-{name}")
 
@@ -268,11 +265,11 @@ class Part:
         mesh.vertices[:] *= stretch
         self._new_mesh(name, material, mesh, pos, **turned)
 
-    def carton(self, half: Vector, pos: Vector, roof: float) -> None:
+    def carton(self, half: Sequence[float], pos: Vector, roof: float) -> None:
         """A printed box with a gable roof."""
         self._new_mesh("body", "label", carton(half, roof), pos)
 
-    def packet(self, half: Vector, center: Vector) -> None:
+    def packet(self, half: Sequence[float], center: Vector) -> None:
         """A flat carton lying on its largest face, so that the words are on the top, along x."""
         self.solid(half, center)
         x, y, z = half
@@ -280,7 +277,9 @@ class Part:
         lying = box.vertices[:, [0, 2, 1]] * np.array([1, -1, 1])
         self._new_mesh("body", "label", Mesh(lying, box.faces, box.coordinates), center)
 
-    def table_top(self, name: str, material: str, half: Vector, center: Vector) -> None:
+    def table_top(
+        self, name: str, material: str, half: Sequence[float], center: Sequence[float]
+    ) -> None:
         """A plate with well rounded corners."""
         self._new_mesh(name, material, rounded_plate(half, center), (0, 0, 0))
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import some
 from latent_actions.encoder.encoder import InvActEncoder
@@ -34,3 +36,12 @@ def start_from(model: InvActModel, folder: Path) -> None:
         words = LanguageHead.from_pretrained(folder / "language").project.weight
         if words.shape == model.language.project.weight.shape:
             model.language.project.weight.data.copy_(words)
+
+
+@torch.no_grad()
+def average(model: InvActModel, other: InvActModel, weight: float) -> None:
+    """Move encoder and text side to (1 - weight) of their own weights and `weight` of the other's."""
+    for name in ("encoder", "language"):
+        theirs = getattr(other, name).state_dict()
+        for key, value in getattr(model, name).state_dict().items():
+            value.lerp_(theirs[key].to(value), weight)

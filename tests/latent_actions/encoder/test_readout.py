@@ -15,7 +15,7 @@ from latent_actions.encoder.inputs.language import LanguageHead
 from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
 from latent_actions.encoder.model import InvActModel, LossConfig
 from latent_actions.encoder.readout import ReadoutConfig, principal, project_action
-from latent_actions.encoder.start import start_from
+from latent_actions.encoder.start import average, start_from
 from latent_actions.encoder.train import EncoderTrainConfig, train
 from latent_actions.train_encoder import main
 
@@ -103,6 +103,11 @@ def test_training_starts_where_another_ended(tmp_path):
     assert torch.equal(model.language.project.weight, words.project.weight)
     assert torch.equal(model.scene.weight, scene)
     start_from(model, tmp_path / "run" / "encoder")  # the bare folder too
+    own = InvActModel(shape, LossConfig(scene=0.1), ("left", "right", "up"))
+    mixed = {n: 0.25 * v for n, v in own.encoder.state_dict().items()}
+    average(own, model, 0.75)
+    for name, value in own.encoder.state_dict().items():
+        torch.testing.assert_close(value, mixed[name] + 0.75 * model.encoder.state_dict()[name])
     other = InvActModel(replace(shape, width=32), LossConfig(), ("left",))
     with pytest.raises(UserError, match="does not fit `model`"):
         start_from(other, tmp_path / "run")
@@ -118,3 +123,5 @@ def test_a_run_that_starts_from_another_begins_below_one_that_does_not(tmp_path)
         run = main(parse_config(EncoderTrainConfig, [*debug, *more, *args]))
         losses[name] = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["contrast"]
     assert losses["from"] < 0.9 * losses["anew"]
+    with pytest.raises(UserError, match=r"start_weight must be in \[0, 1\)"):
+        parse_config(EncoderTrainConfig, [*debug, "--out", str(tmp_path), "--start_weight", "0.5"])

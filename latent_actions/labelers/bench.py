@@ -5,9 +5,11 @@ the same LAQ weights on the same pairs and machine.
   them are opened, resized by torchvision and given to the network in fp32, one pair at a time. The
   network runs as in the published code: 3-D convolutions for positions, attention over two frames by
   matrix products, the position bias made anew from all offsets. Source: LAPA's repository, `laq/`.
-- this project: `FrameStore` and the labeler, as `invact latent label` uses them.
+- this project: decoding and the labeler, as `invact latent label` uses them: a shard is decoded, in one
+  thread or `workers` processes, while the one before is labeled.
 
-Both have the same number of torch threads. JPEG files lose a little, so a few codes may differ.
+Both have the same number of torch threads. The processor time is that of this process alone: with more
+than one worker only the clock tells. JPEG files lose a little, so a few codes may differ.
 """
 
 import copy
@@ -30,17 +32,19 @@ from invact_vla.core.files import write_json
 from invact_vla.core.machine import device_name
 from invact_vla.core.timing import Ratio, take_turns
 from invact_vla.data.video.frames import decode_all, probe
-from invact_vla.training.device import resolve_device
+from invact_vla.training.device import resolve_device, resolve_dtype
 from latent_actions.labelers.lapa import LapaLabeller, laq_path
 from latent_actions.labelers.laq.blocks import GridView, PositionGenerator
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
+from latent_actions.labelers.pairs import PairConfig, decoded_ahead, shards
 from latent_actions.video.bench_decode import draw_videos
 from latent_actions.video.records import PairRecord
-from latent_actions.video.store import FrameStore
+from latent_actions.video.sources import FolderSource
 
 LAPA, OURS = "LAPA's procedure", "this project"
+SHARDS = 8  # of one labeling
 SUFFIXES = (".webm", ".mp4", ".avi", ".mov")
 
 
@@ -67,7 +71,7 @@ class BenchLabelConfig:
     workers: int = 1  # decoding processes of this project; LAPA's procedure has one
     threads: int = 1  # torch threads of both
     device: str = "auto"  # where the network runs: auto | cpu | cuda | cuda:N | mps
-    dtype: str = "fp32"  # of this project's side, see LapaConfig
+    dtype: str = "fp32"  # of this project's side: fp32 | bf16 (faster, some codes differ)
     rounds: int = 5  # labelings of all clips by each side; one more warms up
     out: Path | None = None  # JSON with every number
 
@@ -143,10 +147,15 @@ def measure(config: BenchLabelConfig) -> dict[str, Any]:
 def this_project(
     labeler: LapaLabeller, records: list[PairRecord], folder: Path, workers: int
 ) -> np.ndarray:
-    """Codes int64 (N, K) of pairs, as `invact latent label` makes them."""
+    """Codes int64 (N, K) of pairs, as `invact latent label` makes them: each shard is decoded while the
+    one before is labeled. Shards are small, so that few clips are as many shards as a long run has."""
     config = labeler.model.config
-    store = FrameStore.build(records, folder, 2, config.image_size, workers, config.fit)
-    return labeler.codes(store.frames, store.records)
+    source = FolderSource(root=folder)
+    pairs = PairConfig(source=source, frames=2, size=config.image_size, fit=config.fit)
+    parts = shards(records, -(-len(records) // SHARDS))
+    jobs = [(part, folder / str(number)) for number, part in enumerate(parts)]
+    stores = decoded_ahead(jobs, pairs, workers, keep=False)
+    return np.concatenate([labeler.codes(store.frames, store.records) for store in stores])
 
 
 def lapa_procedure(
@@ -214,10 +223,10 @@ def _bias_of_all_offsets(model: LatentActionQuantizer) -> Tensor:
 
 def _labeler(config: BenchLabelConfig, folder: Path, device: torch.device) -> LapaLabeller:
     if config.laq is not None:
-        return LapaLabeller(laq_path(config.laq), device, config.dtype)
+        return LapaLabeller(laq_path(config.laq), device, resolve_dtype(config.dtype, device))
     torch.manual_seed(0)
     save_pretrained(LatentActionQuantizer(config.model), folder / "laq")
-    return LapaLabeller(folder / "laq", device, config.dtype)
+    return LapaLabeller(folder / "laq", device, resolve_dtype(config.dtype, device))
 
 
 def _pairs(config: BenchLabelConfig, folder: Path) -> list[PairRecord]:

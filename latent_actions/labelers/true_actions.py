@@ -16,11 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import hash_json, hash_tree
+from invact_vla.core.files import hash_json, hash_tree, read_json, write_json
+from invact_vla.core.limits import short
 from invact_vla.training.device import CPU, exact
 from invact_vla.training.loop import fit
 from latent_actions.labelers.actions import ActionsConfig, pair_actions
-from latent_actions.labelers.embedding_labeler import EmbeddingLabeler, fitted_quantizer
+from latent_actions.labelers.embedding_labeler import (
+    QUANTIZER_PART,
+    EmbeddingLabeler,
+    fitted_quantizer,
+)
 from latent_actions.labelers.labeler import (
     FrameSpec,
     Labeler,
@@ -28,9 +33,17 @@ from latent_actions.labelers.labeler import (
     TrainingFrames,
     ends,
     full_batches,
+    subfolder_or_self,
 )
 from latent_actions.labelers.lapo import PairEncoder, to_images
-from latent_actions.labelers.quantizers import ProductQuantizerConfig, Quantizer, QuantizerConfig
+from latent_actions.labelers.quantizers import (
+    ProductQuantizerConfig,
+    Quantizer,
+    QuantizerConfig,
+    ResidualQuantizerConfig,
+    load_quantizer,
+    save_quantizer,
+)
 from latent_actions.labelers.trained import (
     BATCH,
     FitConfig,
@@ -43,26 +56,33 @@ from latent_actions.labelers.trained import (
 )
 from latent_actions.video.records import PairRecord
 
+SCALE_FILE = "action_scale.json"  # beside the fitted quantizer
+
 
 @LabelerConfig.register_subclass("true_actions")
 @dataclass(frozen=True, kw_only=True)
 class TrueActionsConfig(LabelerConfig):
-    """Clusters of the true actions."""
+    """Clusters of the true actions, each dimension brought to unit variance: meters, radians and a grip
+    count alike."""
 
     actions: ActionsConfig = field(default_factory=ActionsConfig)  # of all pairs
-    fitted: Path | None = None  # folder of a fitted quantizer, or a labeling run; none: fit one
-    # what to fit
-    quantizer: QuantizerConfig = field(default_factory=lambda: ProductQuantizerConfig(dims=7))
+    fitted: Path | None = None  # labeling run that fitted a quantizer; none: fit one
+    # what to fit; the default keeps most of what so many codes can, and a linear probe can undo it
+    quantizer: QuantizerConfig = field(default_factory=ResidualQuantizerConfig)
 
     def parents(self) -> dict[str, Path]:
         return {} if self.fitted is None else {"quantizer": self.fitted}
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
-        quantizer = fitted_quantizer(
-            self.quantizer, self.fitted, folder, training,
-            lambda pairs: pair_actions(pairs.records, self.actions),
-        )  # fmt: skip
-        return TrueActionLabeler(quantizer, self.actions)
+        place = self.fitted or folder
+        if self.fitted is None and not (folder / QUANTIZER_PART / "quantizer.json").exists():
+            parts = [pair_actions(pairs.records, self.actions) for pairs in training()]
+            actions = np.concatenate(parts)
+            spread = np.maximum(actions.std(axis=0), 1e-9)
+            write_json(folder / SCALE_FILE, spread.tolist())
+            save_quantizer(self.quantizer.fit(actions / spread), folder / QUANTIZER_PART)
+        quantizer = load_quantizer(subfolder_or_self(place, QUANTIZER_PART))
+        return TrueActionLabeler(quantizer, self.actions, _scale(place / SCALE_FILE))
 
 
 class TrueActionLabeler:
@@ -71,9 +91,10 @@ class TrueActionLabeler:
     name = "true_actions"
     n_frames = 0
 
-    def __init__(self, quantizer: Quantizer, actions: ActionsConfig) -> None:
-        self.quantizer, self.actions = quantizer, actions
-        self.hash = hash_json(["true_actions", actions.array, quantizer.hash])
+    def __init__(self, quantizer: Quantizer, actions: ActionsConfig, scale: np.ndarray) -> None:
+        """scale: (A,) what actions are divided by."""
+        self.quantizer, self.actions, self.scale = quantizer, actions, scale
+        self.hash = hash_json(["true_actions", actions.array, quantizer.hash, scale.tolist()])
         self.code_length = quantizer.code_length
         self.codebook_size = quantizer.codebook_size
 
@@ -83,7 +104,20 @@ class TrueActionLabeler:
             raise ValueError("the true_actions labeler needs the pairs, not the frames")
         if not len(pairs):
             return np.zeros((0, self.code_length), np.int64)
-        return self.quantizer.encode(pair_actions(pairs, self.actions))
+        return self.quantizer.encode(pair_actions(pairs, self.actions) / self.scale)
+
+
+def _scale(path: Path) -> np.ndarray:
+    """The spread of each dimension of the training actions, (A,). UserError for a file that holds
+    none."""
+    values = read_json(path)
+    try:
+        scale = np.array(values, np.float64)
+        if scale.ndim != 1 or not np.all(np.isfinite(scale) & (scale > 0)):
+            raise ValueError("not a list of positive numbers")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path}: expected the spreads of actions ({short(error)})") from error
+    return scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from latent_actions.report.stores import Labeled
 from latent_actions.retrieval.ranking import probe_hits
 
 WINDOW = 0.8  # side of the window that pans, of the frame's
+Box = tuple[float, float, float, float]
 MOVES = ("left", "right", "up", "down", "zoom in", "zoom out")
 
 
@@ -111,11 +112,12 @@ def pan_zoom(pictures: np.ndarray, count: int, move: str | None) -> np.ndarray:
         box = _box(move, float(part), side, rest)
         for row, picture in enumerate(pictures):
             image = Image.fromarray(picture)
-            films[row, step] = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+            seen = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+            films[row, step] = np.asarray(seen)
     return films
 
 
-def _box(move: str | None, part: float, side: float, rest: float) -> tuple[float, ...]:
+def _box(move: str | None, part: float, side: float, rest: float) -> Box:
     """The window (left, top, right, bottom) at a part 0..1 of the way."""
     if move in ("zoom in", "zoom out"):
         margin = rest / 2 * (part if move == "zoom in" else 1 - part)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from latent_actions.labelers.labeler import Labeler
 from latent_actions.report.action_probes import Actions, human_to_robot, measure_actions
 from latent_actions.report.agreement import Agreement, Leakage, cross_scene, cross_view, leakage
 from latent_actions.report.gallery import CodeClips, gallery
@@ -161,20 +162,21 @@ class Measurer:
     def _tests(
         self, labeled: Labeled, broken: list[str]
     ) -> tuple[Meaning | str, Reconstruction | str]:
-        if not self.config.rebuild:
-            return ("left out (rebuild false)",) * 2
-        if labeled.videos is None:
-            return (NO_VIDEOS,) * 2
-        labeler = rebuilt(labeled, self.device)
+        labeler = self._rebuilt(labeled)
         if isinstance(labeler, str):
-            return (labeler,) * 2
+            return labeler, labeler
         pairs = tested_pairs(labeled, labeler, self.config.tested_pairs)
         broken += pairs.broken
         if not len(pairs.rows):
-            return ("none of its videos can be decoded",) * 2
-        return measure_meaning(labeled, labeler, pairs), reconstruct(
-            labeled, labeler, pairs, self.seed
-        )
+            return (why := "none of its videos can be decoded"), why
+        meaning = measure_meaning(labeled, labeler, pairs)
+        return meaning, reconstruct(labeled, labeler, pairs, self.seed)
+
+    def _rebuilt(self, labeled: Labeled) -> Labeler | str:
+        """The labeler again, where it and the videos are at hand, or why not."""
+        if not self.config.rebuild:
+            return "left out (rebuild false)"
+        return NO_VIDEOS if labeled.videos is None else rebuilt(labeled, self.device)
 
 
 def transfers(measured: Sequence[Measured]) -> list[Transfer]:

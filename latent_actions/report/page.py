@@ -56,7 +56,7 @@ def write_report_page(
         moves=", ".join(MOVES),
         transfers=[[t.human, t.robot, *map(cell, t.correlation)] for t in transfers],
         clips=_clips(measured),
-        cannot=[[m.name, what, why] for m in measured for what, why in m.cannot().items()],
+        cannot=_unknown(measured),
         notes=[
             (m.name, note) for m in measured for note in (*m.labeled.notes, *_missing(m), *m.broken)
         ],
@@ -67,7 +67,7 @@ def overview(measured: Sequence[Measured]) -> Table:
     """A row per labeler, then what uniform codes and true actions reach."""
     head = [
         "labeler", "R2 of true actions", "other place", "other view", "tells the place",
-        "tells the camera", "perplexity", "joint entropy, bits", "pass / fail / unknown",
+        "tells the camera", "lowest perplexity", "joint entropy, bits", "pass / fail / unknown",
     ]  # fmt: skip
     return {"head": head, "rows": [_overview_row(m) for m in measured] + _reference_rows(measured)}
 
@@ -82,20 +82,16 @@ def cell(estimate: Estimate | None, digits: int = 2) -> Html:
 
 def mark_table(measured: Sequence[Measured]) -> Table:
     """A row per mark, a column per labeler: pass, fail, or cannot be said, and the number."""
-    rows = [[mark.name, *(_judged(mark, m) for m in measured)] for mark in MARKS]
-    return {"head": ["mark", *(m.name for m in measured)], "rows": rows}
+    rows = [[mark.name, mark.asks, *(_judged(mark, m) for m in measured)] for mark in MARKS]
+    return {"head": ["mark", "asks", *(m.name for m in measured)], "rows": rows}
 
 
 def _judged(mark: Mark, measured: Measured) -> Html:
-    """The outcome above the number and the mark it is held against."""
+    """The outcome above the number that was judged."""
     outcome, estimate = mark.judge(measured)
-    number, word = cell(estimate), "at least" if mark.high else "at most"
-    asked = Html("not measured")
-    if estimate is not None and not np.isnan(estimate.value):
-        asked = Html("{}, {} {}").format(number.striptags(), word, f"{mark.at(measured):.3g}")
-    return Html('<span class="tag {}">{}</span> <small>{}</small>').format(
-        CLASSES[outcome], outcome, asked
-    )
+    number = cell(estimate).striptags() if estimate is not None else "not measured"
+    values = CLASSES[outcome], outcome, number
+    return Html('<span class="tag {}">{}</span> <small>{}</small>').format(*values)
 
 
 def _overview_row(m: Measured) -> list[Any]:
@@ -213,16 +209,24 @@ def _action_chart(measured: Sequence[Measured]) -> Html | None:
 
 
 def _budget_chart(measured: Sequence[Measured]) -> Html | None:
-    lines = {
-        m.name: [(float(count), e.value) for count, e in m.actions.budget]
-        for m in measured
-        if not isinstance(m.actions, str)
-    }
-    if not any(lines.values()):
+    """Curves of the labelers, those of controls only where there is nothing else."""
+    known = [(m, m.actions) for m in measured if not isinstance(m.actions, str)]
+    shown = [(m, actions) for m, actions in known if not m.labeled.is_control] or known
+    if not shown:
         return None
+    lines = {m.name: [(float(n), e.value) for n, e in actions.budget] for m, actions in shown}
     counts = sorted({x for points in lines.values() for x, _ in points})
     lines["the mean action"] = [(x, 0.0) for x in counts]
     return line_chart(lines, "labeled pairs", "R2 of translations")
+
+
+def _unknown(measured: Sequence[Measured]) -> list[list[str]]:
+    """What could not be measured and why, with the labelers that it is true of."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for m in measured:
+        for what, why in m.cannot().items():
+            names.setdefault((what, why), []).append(m.name)
+    return [[what, why, ", ".join(found)] for (what, why), found in names.items()]
 
 
 def _agreement_table(measured: Sequence[Measured]) -> list[list[Any]]:
@@ -231,8 +235,8 @@ def _agreement_table(measured: Sequence[Measured]) -> list[list[Any]]:
         for name, found in (("other place", m.scene), ("other view", m.view)):
             if isinstance(found, Agreement):
                 rows.append([
-                    m.name, name, cell(found.normalized), f"{found.shuffled:.2f}",
-                    f"{found.observed:.2f}", f"{found.chance:.2f}", found.normalized.n,
+                    m.name, name, cell(found.normalized), rounded(found.shuffled),
+                    rounded(found.observed), f"{found.chance:.2f}", found.normalized.n,
                     found.normalized.clusters,
                 ])  # fmt: skip
     return rows
@@ -244,7 +248,7 @@ def _leakage_table(measured: Sequence[Measured]) -> list[list[Any]]:
         for name, found in (("place", m.place), ("camera", m.camera)):
             if isinstance(found, Leakage):
                 rows.append([
-                    m.name, name, cell(found.told), f"{found.shuffled:.2f}",
+                    m.name, name, cell(found.told), rounded(found.shuffled),
                     f"{found.accuracy:.2f}", f"{found.chance:.2f}", found.labels, found.told.n,
                     found.told.clusters,
                 ])  # fmt: skip

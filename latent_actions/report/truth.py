@@ -31,7 +31,9 @@ FRAMES = {
     WEARER: "z up, forward as the one who acts looks",
     ROBOT: "axes of the robot's base: forward, left, up",
 }
-AXES = dict.fromkeys((HEADING, WEARER, ROBOT), ("forward", "left", "up"))
+AXES: dict[str, tuple[str, ...]] = {
+    frame: ("forward", "left", "up") for frame in (HEADING, WEARER, ROBOT)
+}
 AXES |= {CAMERA: ("right", "up", "back")}
 
 

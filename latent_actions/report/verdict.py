@@ -21,12 +21,13 @@ UNKNOWN: Outcome = "cannot be said"
 @dataclass(frozen=True)
 class Mark:
     """A pass mark. measure: what is judged, None where it was not measured; at: the mark; high: whether
-    more is better."""
+    more is better; asks: the mark in a few words; reason: in full."""
 
     name: str
     measure: Callable[[Measured], Estimate | None]
     at: Callable[[Measured], float]
     high: bool
+    asks: str
     reason: str
 
     def judge(self, measured: Measured) -> tuple[Outcome, Estimate | None]:
@@ -65,29 +66,29 @@ def _fixed(value: float) -> Callable[[Measured], float]:
 
 
 MARKS = (
-    Mark("codes in use", _lowest, lambda m: 5 / 8 * m.labeled.codebook_size, True,
-         "lowest perplexity of a position, at least 5 of 8: a healthy labeler uses all of its codes"),
-    Mark("codes differ", _of("usage", "entropy"), _half_random, True,
-         "joint entropy, at least half of what uniform codes have on as many pairs: positions that "
-         "copy one another pass the first mark and fail here"),
-    Mark("codes tell the action", _of("actions", "headline"), _fixed(0.1), True,
-         "R2 of a linear probe over the translations, in the best frame, at least 0.1: LARYBench's "
+    Mark("codes in use", _lowest, lambda m: 5 / 8 * m.labeled.codebook_size, True, "at least 5 of 8",
+         "lowest perplexity of a position: a healthy labeler uses all of its codes"),
+    Mark("codes differ", _of("usage", "entropy"), _half_random, True, "at least half of uniform",
+         "joint entropy against what uniform codes have on as many pairs: positions that copy "
+         "one another pass the first mark and fail here"),
+    Mark("codes tell the action", _of("actions", "headline"), _fixed(0.1), True, "at least 0.1",
+         "R2 of a linear probe over the translations, in the best frame: LARYBench's "
          "probes give 0.03 for LAPA, 0.13 for UniVLA, 0.81 for DINOv3 features"),
-    Mark("codes add to the frame", _of("actions", "gain"), _fixed(0.02), True,
-         "R2 with the codes minus R2 of the first frame alone, at least 0.02: else a policy that "
+    Mark("codes add to the frame", _of("actions", "gain"), _fixed(0.02), True, "at least 0.02",
+         "R2 with the codes minus R2 of the first frame alone: else a policy that "
          "sees the frame learns nothing from them"),
-    Mark("same action, other place", _of("scene", "normalized"), _fixed(0.02), True,
-         "normalized agreement at least 0.02: 0 is chance; verbs are coarse, so 1 is out of reach"),
-    Mark("same moment, other view", _of("view", "normalized"), _fixed(0.1), True,
-         "normalized agreement at least 0.1: the motion is the very same"),
-    Mark("place is not told", _of("place", "told"), _fixed(0.1), False,
-         "R2 of the place, told by a probe on the codes, at most 0.1: 0 is nothing, 1 is always right"),
-    Mark("camera is not told", _of("camera", "told"), _fixed(0.1), False,
+    Mark("same action, other place", _of("scene", "normalized"), _fixed(0.02), True, "at least 0.02",
+         "normalized agreement: 0 is chance; verbs are coarse, so 1 is out of reach"),
+    Mark("same moment, other view", _of("view", "normalized"), _fixed(0.1), True, "at least 0.1",
+         "normalized agreement: the motion is the very same"),
+    Mark("place is not told", _of("place", "told"), _fixed(0.1), False, "at most 0.1",
+         "R2 of the place, told by a probe on the codes: 0 is nothing, 1 is always right"),
+    Mark("camera is not told", _of("camera", "told"), _fixed(0.1), False, "at most 0.1",
          "the same for the camera"),
-    Mark("time has a direction", _of("meaning", "reversed_same"), _fixed(0.5), False,
-         "normalized agreement of a pair and its reverse, at most 0.5: opening is not closing"),
-    Mark("decoder uses the codes", _of("reconstruction", "gain"), _fixed(0.02), True,
-         "R2 over the copy of the first frame, true codes minus other codes, at least 0.02"),
+    Mark("time has a direction", _of("meaning", "reversed_same"), _fixed(0.5), False, "at most 0.5",
+         "normalized agreement of a pair and its reverse: opening is not closing"),
+    Mark("decoder uses the codes", _of("reconstruction", "gain"), _fixed(0.02), True, "at least 0.02",
+         "R2 over the copy of the first frame, true codes minus other codes"),
 )  # fmt: skip
 
 

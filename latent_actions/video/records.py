@@ -6,7 +6,7 @@ Records are plain metadata: nothing is decoded here. `frame` counts decoded fram
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -82,7 +82,7 @@ Record: TypeAlias = ClipRecord | PairRecord
 
 def encode_record(record: Record) -> dict[str, Any]:
     """A record as JSON; tags, parts and best stand in it only where there are any."""
-    values = {**asdict(record), "video": str(record.video)}
+    values = {**vars(record), "video": str(record.video)}
     for optional in ("tags", "parts", "best"):
         if not values.get(optional, True):
             del values[optional]

@@ -18,7 +18,6 @@ from latent_actions.labelers.difference import FeatureDifferenceConfig
 from latent_actions.labelers.features import RandomFeatureConfig
 from latent_actions.labelers.label import LabelConfig
 from latent_actions.labelers.pairs import PairConfig
-from latent_actions.labelers.quantizers import ProductQuantizerConfig
 from latent_actions.labelers.true_actions import TrueActionsConfig
 from latent_actions.report.measure import Measured
 from latent_actions.report.stores import Labeled, open_stores
@@ -55,7 +54,8 @@ def _write(video: Path, truth: Path, step: tuple[int, int], seed: int) -> None:
         row, column = np.clip(start + np.multiply(step, t), 0, SIDE - 8)
         frame[row : row + 8, column : column + 8] = 230
     write_video(video, frames, FPS)
-    velocity = np.tile([*step, 0, 0, 0, 0, 0], (FRAMES, 1)) + 0.01 * rng.normal(size=(FRAMES, 7))
+    velocity = np.tile([*map(float, step), 0, 0, 0, 0, 0], (FRAMES, 1))
+    velocity[:, :2] += 0.01 * rng.normal(size=(FRAMES, 2))
     axes = np.tile([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], (FRAMES, 1, 1))
     np.savez(truth, velocity=velocity, ego_axes=axes)
 
@@ -74,7 +74,7 @@ def stores(films: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     difference = FeatureDifferenceConfig(features=RandomFeatureConfig(side=2))
     labelers = {
         "diff": difference,
-        "true": TrueActionsConfig(actions=truth, quantizer=ProductQuantizerConfig(dims=4)),
+        "true": TrueActionsConfig(actions=truth),
         "random": RandomConfig(),
     }
     return {name: labeled(films, out / name, labeler) for name, labeler in labelers.items()}

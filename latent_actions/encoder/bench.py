@@ -1,17 +1,16 @@
-"""`invact bench encoder`: what token commitment costs, side by side in one run.
+"""`invact bench encoder`: what token commitment costs, and how fast clips are embedded, side by side.
 
 - training: forward and backward of an InvAct encoder beside a plain ViT of the same depth, width
   and tokens, in fp32 and bf16, with the attention kernel that is faster for the plain ViT
-- embedding: clips per second beside the class of V-JEPA 2 (transformers) at equal size, random weights
+- embedding: clips per second beside the class of V-JEPA 2 (transformers) at equal size, random
+  weights, in fp32 and bf16
 
-The sides take turns, one call each per round, so that the load of the machine hits all alike; the
-ratio of a side is the median over rounds of its time over the reference's in the same round.
+The sides take turns (core/timing.py); ratios are medians over rounds, with their 95 % intervals.
 Processor time is given beside the clock: of one thread, it depends least on what else runs.
 """
 
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,19 +19,22 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from invact_vla.core.run_folder import save_result
+from invact_vla.core.timing import Ratio, Timing, take_turns
 from latent_actions.encoder.attention import Kernel
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.routing import Routing
 
 logger = logging.getLogger(__name__)
 Precision = Literal["fp32", "bf16"]
 KERNELS: dict[Precision, Kernel] = {"fp32": "sdpa", "bf16": "matmul"}  # the faster one on a CPU
-Step = Callable[[], object]
+REFERENCE = "V-JEPA 2 class"
+CPU = torch.device("cpu")
+Step = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +55,6 @@ class BenchEncoderConfig:
             raise ValueError("estimator none has no commitment whose cost could be measured")
 
 
-@dataclass(frozen=True)
-class SideTiming:
-    """Seconds of each round of one side, by the clock and of the processor."""
-
-    clock: list[float]
-    processor: list[float]
-
-
 def main(config: BenchEncoderConfig) -> int:
     """Measure and print; returns 0."""
     torch.set_num_threads(1)
@@ -78,7 +72,7 @@ def main(config: BenchEncoderConfig) -> int:
     return 0
 
 
-def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[str, SideTiming]:
+def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[str, Timing]:
     """Forward and backward: a plain ViT, InvAct with hard routing as it comes, InvAct with all
     patches in one group (the most expensive case), and InvAct with soft routing, as at first.
     """
@@ -95,7 +89,7 @@ def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[s
         name: training_step(encoder, config, routing, precision)
         for name, (encoder, routing) in sides.items()
     }
-    return take_turns(steps, config.repeats, f"train {precision}")
+    return take_turns(steps, config.repeats, CPU, f"train {precision}")
 
 
 def training_step(
@@ -104,7 +98,7 @@ def training_step(
     """Forward and backward over random clips."""
     frames = torch.from_numpy(_clips(config.train, config.batch_size))
 
-    def step() -> None:
+    def step(number: int) -> None:
         encoder.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             encoded = encoder(frames, routing)
@@ -113,25 +107,35 @@ def training_step(
     return step
 
 
-def measure_embedding(config: BenchEncoderConfig) -> dict[str, SideTiming]:
-    """Embedding of the same uint8 clips, fp32, by V-JEPA 2's class, by InvAct, and by InvAct with
-    the stem and the one stream that V-JEPA 2 has.
+def measure_embedding(config: BenchEncoderConfig) -> dict[str, Timing]:
+    """Embedding of the same uint8 clips by V-JEPA 2's class, by InvAct, and by InvAct with the stem
+    and the one stream that V-JEPA 2 has.
     """
     frames = _clips(config.embed, config.embed_batch)
-    encoder = _encoder(config.embed).eval()
-    alike = _encoder(replace(config.embed, stem="linear", streams=("rgb",))).eval()
-    embed, pixels = vjepa2(config.embed), torch.from_numpy(frames)
-    steps: dict[str, Step] = {
-        "V-JEPA 2 class": lambda: embed(pixels),
-        "InvAct": lambda: encoder.embed(frames, config.embed_batch),
-        "InvAct, linear stem of rgb": lambda: alike.embed(frames, config.embed_batch),
-    }
-    return take_turns(steps, config.repeats, "embed")
+    alike = replace(config.embed, stem="linear", streams=("rgb",))
+    steps: dict[str, Step] = {}
+    for precision in KERNELS:
+        steps[f"{precision} {REFERENCE}"] = vjepa2(config.embed, precision, frames)
+        shapes = {"InvAct": config.embed, "InvAct, linear stem of rgb": alike}
+        for name, shape in shapes.items():
+            encoder = _encoder(shape).eval()
+            steps[f"{precision} {name}"] = embedding_step(encoder, precision, frames)
+    return take_turns(steps, config.repeats, CPU, "embed")
 
 
-def vjepa2(shape: EncoderConfig) -> Callable[[Tensor], Tensor]:
-    """V-JEPA 2's encoder with random weights and this depth, width and token grid: uint8 (N, T, H,
-    W, 3) -> mean token (N, d).
+def embedding_step(encoder: InvActEncoder, precision: Precision, frames: np.ndarray) -> Step:
+    """Embedding of clips uint8 (N, T, H, W, 3) in one batch: float32 (N, D)."""
+
+    def step(number: int) -> np.ndarray:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            return encoder.embed(frames, len(frames))
+
+    return step
+
+
+def vjepa2(shape: EncoderConfig, precision: Precision, frames: np.ndarray) -> Step:
+    """Mean tokens (N, d) of clips uint8 (N, T, H, W, 3) by V-JEPA 2's encoder with random weights and
+    this depth, width and token grid.
     """
     from transformers import VJEPA2Config, VJEPA2Model
 
@@ -141,37 +145,20 @@ def vjepa2(shape: EncoderConfig) -> Callable[[Tensor], Tensor]:
         num_hidden_layers=shape.depth, mlp_ratio=shape.mlp_ratio, pred_hidden_size=shape.width,
         pred_num_attention_heads=shape.heads, pred_num_hidden_layers=1,
     )  # fmt: skip
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = VJEPA2Model(config).eval()
+    nn.Module.to(model, dtype)
 
-    @torch.no_grad()
-    def embed(frames: Tensor) -> Tensor:
-        video = frames.permute(0, 1, 4, 2, 3).float() / 255
+    @torch.inference_mode()
+    def step(number: int) -> Tensor:
+        video = planes(torch.from_numpy(frames)).movedim(-1, 2).to(dtype) / 255
         return model.get_vision_features(video).mean(dim=1)
 
-    return embed
-
-
-def take_turns(steps: dict[str, Step], rounds: int, description: str) -> dict[str, SideTiming]:
-    """Time each step once per round, in turns, after a round that does not count."""
-    for step in steps.values():
-        step()
-    timings = {name: SideTiming([], []) for name in steps}
-    for _ in tqdm(range(rounds), desc=description):
-        for name, step in steps.items():
-            clock, processor = time.perf_counter(), time.process_time()
-            step()
-            timings[name].clock.append(time.perf_counter() - clock)
-            timings[name].processor.append(time.process_time() - processor)
-    return timings
-
-
-def ratio(side: list[float], reference: list[float]) -> float:
-    """Median over rounds of side / reference."""
-    return median(a / b for a, b in zip(side, reference, strict=True))
+    return step
 
 
 def report_training(
-    config: BenchEncoderConfig, found: Mapping[str, dict[str, SideTiming]]
+    config: BenchEncoderConfig, found: Mapping[str, dict[str, Timing]]
 ) -> list[str]:
     """Lines of the training part."""
     c = config.train
@@ -179,27 +166,35 @@ def report_training(
     lines = [
         f"forward and backward, {config.batch_size} clip(s) of {tokens} tokens, {c.depth} blocks of "
         f"width {c.width}, commit blocks from {c.commit.start}, one thread",
-        f"{'':34s}{'ms':>9s}{'CPU ms':>9s}{'x plain':>9s}{'CPU x':>9s}",
+        f"{'':34s}{'ms':>9s}{'CPU ms':>9s}  x plain ViT",
     ]
     for precision, sides in found.items():
-        plain = sides["plain ViT"]
         for name, timing in sides.items():
             times = 1000 * median(timing.clock), 1000 * median(timing.processor)
-            ratios = ratio(timing.clock, plain.clock), ratio(timing.processor, plain.processor)
-            cells = f"{times[0]:9.0f}{times[1]:9.0f}{ratios[0]:9.2f}{ratios[1]:9.2f}"
+            cells = f"{times[0]:9.0f}{times[1]:9.0f}  {_ratios(sides['plain ViT'], timing)}"
             lines.append(f"{precision + ' ' + name:34s}{cells}")
     return lines
 
 
-def report_embedding(config: BenchEncoderConfig, found: dict[str, SideTiming]) -> list[str]:
+def report_embedding(config: BenchEncoderConfig, found: dict[str, Timing]) -> list[str]:
     """Lines of the embedding part."""
-    c, reference = config.embed, found["V-JEPA 2 class"]
-    lines = [f"embedding, {config.embed_batch} clips of {c.size} px, {c.depth} blocks of {c.width}"]
+    c = config.embed
+    lines = [
+        f"embedding, {config.embed_batch} clips of {c.size} px, {c.depth} blocks of width {c.width}, "
+        "one thread",
+        f"{'':34s}{'clips/s':>9s}  x {REFERENCE}",
+    ]
     for name, timing in found.items():
+        reference = found[f"{name.split()[0]} {REFERENCE}"]
         speed = config.embed_batch / median(timing.clock)
-        times = ratio(reference.clock, timing.clock), ratio(reference.processor, timing.processor)
-        lines.append(f"{name:34s}{speed:9.0f} clips/s{times[0]:9.2f} x (CPU {times[1]:.2f} x)")
+        lines.append(f"{name:34s}{speed:9.0f}  {_ratios(timing, reference)}")
     return lines
+
+
+def _ratios(side: Timing, other: Timing) -> str:
+    """How many times the side's seconds the other takes, by the clock and by processor time."""
+    found = Ratio.of(side.clock, other.clock), Ratio.of(side.processor, other.processor)
+    return ", CPU ".join(f"{r.median:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in found)
 
 
 def _encoder(config: EncoderConfig, collapsed: bool = False) -> InvActEncoder:

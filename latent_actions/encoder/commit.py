@@ -14,10 +14,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from latent_actions.encoder.attention import Block, Kernel, attend, merge_heads, split_heads
-from latent_actions.encoder.grouped import grouped_attention
+from latent_actions.encoder.grouped import committed_attention, grouped_attention, is_short
 from latent_actions.encoder.routing import Estimator, Routing, RoutingAssignments, route_tokens
 
 _SMALLEST_GATE = 1e-6  # of soft gates: keeps the gradient of their logarithm finite
@@ -73,14 +74,19 @@ class CommitBlock(Block):
     def forward(
         self, patches: Tensor, special_tokens: Tensor, routing: Routing,
         motion: Tensor | None = None, last: RoutingAssignments | None = None,
+        action_only: bool = False,
     ) -> tuple[Tensor, Tensor, RoutingAssignments]:  # fmt: skip
         """patches (B, N, d), special tokens (B, S, d), motion (B, N) or None, the last block's
-        assignments -> both updated, and this block's assignments.
+        assignments -> both updated, and this block's assignments. action_only: the patches come back
+        as they are and of the special tokens the action token alone (B, 1, d), at the cost of one
+        query: for a block that none follows.
         """
         chosen = last if self.config.schedule == "once" else None
         if chosen is None:
             logits = self.router_logits(patches, special_tokens, motion)
             chosen = route_tokens(logits, self.config.estimator, routing, self.config.topk_ratio)
+        if action_only:
+            return patches, self._action(patches, special_tokens[:, :1], chosen), chosen
         special_tokens, patches = self._mix(patches, special_tokens, chosen)
         return patches, special_tokens, chosen
 
@@ -103,20 +109,51 @@ class CommitBlock(Block):
         """Gated read of the special tokens, committed attention of the patches, MLP: (B, S, d), (B,
         N, d).
         """
-        count = special_tokens.shape[1]
+        count, kind = special_tokens.shape[1], self.config.patch_attention
         tokens = torch.cat([special_tokens, patches], dim=1)
         packed = self.project(tokens)
+        if kind == "block" and chosen.hard and not torch.is_grad_enabled() and is_short(tokens):
+            null = self.null_key, self.null_value
+            mixed = committed_attention(packed, _groups(chosen), self.heads, *null)
+            tokens = self.add_mlp(tokens + self.out(mixed))
+            return tokens[:, :count], tokens[:, count:]
         q, k, v = split_heads(packed, self.heads)
         read = merge_heads(self._read(q, k, v, chosen)).to(packed.dtype)
-        if self.config.patch_attention == "none":
+        if kind == "none":
             return self.add_mlp(special_tokens + self.out(read)), patches
-        if self.config.patch_attention == "block" and chosen.hard:
+        if kind == "block" and chosen.hard:
             kept = grouped_attention(packed, _groups(chosen), self.heads, self.kernel)[:, count:]
         else:
-            bias = _block_bias(chosen) if self.config.patch_attention == "block" else None
+            bias = _block_bias(chosen) if kind == "block" else None
             kept = merge_heads(attend(q[:, :, count:], k, v, bias, self.kernel))
         tokens = self.add_mlp(tokens + self.out(torch.cat([read, kept.to(read.dtype)], dim=1)))
         return tokens[:, :count], tokens[:, count:]
+
+    def _action(self, patches: Tensor, action: Tensor, chosen: RoutingAssignments) -> Tensor:
+        """`_mix` of the action token alone, (B, 1, d)."""
+        with torch.autocast(patches.device.type, enabled=False):
+            x = self.norm_attention(patches.float())
+            read = self._read_patches(self.norm_attention(action[:, 0].float()), x, chosen)
+        return self.add_mlp(action + self.out(read)[:, None])
+
+    def _read_patches(self, action: Tensor, x: Tensor, chosen: RoutingAssignments) -> Tensor:
+        """`_read` of the action token (B, d) over patches (B, N, d), both normalized -> (B, d). One
+        query needs no key and value of every patch: q (W_k x) = (q W_k) x, and the mean of W_v x is
+        W_v of the mean.
+        """
+        (query, key, value), (query_bias, key_bias, value_bias) = (
+            rearrange(part, "(three h e) ... -> three h e ...", three=3, h=self.heads)
+            for part in (self.qkv.weight, self.qkv.bias)
+        )
+        q = torch.einsum("bd,hed->bhe", action, query) + query_bias
+        q = q * q.shape[-1] ** -0.5
+        seen = torch.einsum("bhe,hed->bhd", q, key) @ x.transpose(1, 2)
+        seen = seen + (q * key_bias).sum(dim=-1, keepdim=True) + chosen.used[:, None, :, 0].log()
+        null = (q * self.null_key[:, 0]).sum(dim=-1, keepdim=True)
+        share = F.softmax(torch.cat([null, seen], dim=-1), dim=-1)
+        null, share = share[..., :1], share[..., 1:]
+        read = torch.einsum("bhd,hed->bhe", share @ x, value) + (1 - null) * value_bias
+        return (read + null * self.null_value[:, 0]).flatten(1)
 
     def _read(self, q: Tensor, k: Tensor, v: Tensor, chosen: RoutingAssignments) -> Tensor:
         """What the special tokens read (fp32), none of it of each other. q k v (B, h, S + N, e) -> (B,

@@ -8,9 +8,8 @@ forward, up by gravity and the camera's heading), or the flow of the picture whe
 B clips, N patches, d width, m numbers.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,13 +44,6 @@ def vector_width(embedding: int, displacement: int, vector: Vector) -> int:
             "displacement.target, as configs/encoder/encoder_motion_cpu.yaml does"
         )
     return (vector != "displacement") * embedding + (vector != "embedding") * displacement
-
-
-def vector_of(encoded: Any, vector: Vector) -> Tensor:
-    """What an encoder gives of clips, of its `Encoded`: (B, vector_width)."""
-    if vector == "both":
-        return torch.cat([encoded.embedding, encoded.displacement], dim=1)
-    return encoded.displacement if vector == "displacement" else encoded.embedding
 
 
 def displacement_loss(said: Tensor, true: Tensor) -> Tensor:

@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from latent_actions.encoder.attention import TanhGELU
 from latent_actions.encoder.inputs.features import FrozenFeatures
-from latent_actions.encoder.inputs.streams import stream
+from latent_actions.encoder.inputs.streams import Streams
 
 Stream = Literal["rgb", "diff", "steady", "flow", "features"]
 Stem = Literal["linear", "conv"]
 Fusion = Literal["channels", "sum", "gated"]
 _GROUPS = 8  # of the normalizations between convolutions
+_CHANNELS = "b (t a) h w c -> (b t) (a c) h w"  # a tubelet's frames and colors as channels
 
 
 class TubeletEmbedder(nn.Module):
@@ -53,28 +55,28 @@ class TubeletEmbedder(nn.Module):
         nn.init.trunc_normal_(self.space_embed, std=0.02)
         nn.init.trunc_normal_(self.time_embed, std=0.02)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (B, T, H, W, 3) float in [0, 1] -> tokens (B, N, d)."""
+    def forward(self, shown: Streams) -> Tensor:
+        """Streams of B clips -> tokens (B, N, d)."""
         places = rearrange(self.time_embed + self.space_embed, "t s d -> (t s) d")
         if self.fusion == "channels":
-            return self._cut(self.stem, [stream(pixels, name) for name in self.streams]) + places
-        tokens = torch.stack([self._stream_tokens(name, pixels) for name in self.streams])
+            return self._cut(self.stem, [shown[name] for name in self.streams]) + places
+        tokens = torch.stack([self._stream_tokens(name, shown) for name in self.streams])
         if self.fusion == "gated":
             tokens = tokens * self.gate(tokens).softmax(dim=0)
         return tokens.sum(dim=0) + places
 
-    def motion(self, pixels: Tensor) -> Tensor:
-        """Mean |difference| of tubelets, standardized in the clip: (B, T, H, W, 3) -> (B, N)."""
-        name = "steady" if "steady" in self.streams else "diff"
-        change = stream(pixels, name).abs().mean(dim=-1).float()
-        energy = F.avg_pool3d(change, (self.tubelet, self.patch, self.patch)).flatten(1)
+    def motion(self, shown: Streams) -> Tensor:
+        """Mean |difference| of tubelets, standardized in the clip: (B, N)."""
+        change = shown["steady" if "steady" in self.streams else "diff"].detach()
+        change = rearrange(change, _CHANNELS, a=self.tubelet).abs().mean(dim=1)
+        energy = F.avg_pool2d(change.float(), self.patch).view(len(shown.pixels), -1)
         spread = energy.std(dim=1, keepdim=True) + 1e-6
         return (energy - energy.mean(dim=1, keepdim=True)) / spread
 
-    def _stream_tokens(self, name: Stream, pixels: Tensor) -> Tensor:
+    def _stream_tokens(self, name: Stream, shown: Streams) -> Tensor:
         if name == "features" and self.features is not None:
-            return self.stems[name](self.features(pixels, self.grid))
-        return self._cut(self.stems[name], [stream(pixels, name)])
+            return self.stems[name](self.features(shown.pixels, self.grid))
+        return self._cut(self.stems[name], [shown[name]])
 
     def _cut(self, stem: nn.Module, streams: list[Tensor]) -> Tensor:
         """Tokens of one stem over the channels of some streams: (B, N, d)."""
@@ -84,8 +86,8 @@ class TubeletEmbedder(nn.Module):
             sizes = {"a": self.tubelet, "p": self.patch, "q": self.patch}
             patches = [rearrange(s.contiguous(), pattern, **sizes) for s in streams]
             return stem(torch.cat(patches, dim=-1))
-        pattern = "b (t a) h w c -> (b t) (a c) h w"
-        maps = stem(torch.cat([rearrange(s, pattern, a=self.tubelet) for s in streams], dim=1))
+        channels = [rearrange(s, _CHANNELS, a=self.tubelet) for s in streams]
+        maps = stem(torch.cat(channels, dim=1) if len(channels) > 1 else channels[0])
         return rearrange(maps, "(b t) d h w -> b (t h w) d", b=len(streams[0]))
 
 
@@ -110,6 +112,6 @@ def _conv_stem(channels: int, width: int, patch: int) -> nn.Sequential:
         out = max(_GROUPS, width // 2**left // _GROUPS * _GROUPS) if left else width
         layers.append(nn.Conv2d(channels, out, 3, stride=2, padding=1))
         if left:
-            layers += [nn.GroupNorm(_GROUPS, out), nn.GELU(approximate="tanh")]
+            layers += [nn.GroupNorm(_GROUPS, out), TanhGELU()]
         channels = out
     return nn.Sequential(*layers)

@@ -27,10 +27,11 @@ from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
-from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_of, vector_width
+from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_width
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
+from latent_actions.encoder.inference import before_commitment, vectors
 from latent_actions.encoder.inputs.focus import focused
-from latent_actions.encoder.inputs.streams import planes
+from latent_actions.encoder.inputs.streams import Streams, planes
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.encoder.register_encoder import RegisterEncoder
 from latent_actions.encoder.routing import Routing, RoutingAssignments
@@ -194,10 +195,9 @@ class InvActEncoder(
 
     def forward(self, frames: Tensor, routing: Routing | None = None) -> Encoded:
         """frames: (B, T, H, W, 3), uint8 or float in [0, 1]. Default routing: hard, without noise."""
-        routing = routing or Routing()
-        pixels = self.prepare(frames)
-        motion = self.embedder.motion(pixels.detach())
-        patches, special_tokens = self._plain(self.embedder(pixels))
+        routing, shown = routing or Routing(), Streams(self.prepare(frames))
+        motion = self.embedder.motion(shown)
+        patches, special_tokens = self.plain(self.embedder(shown))
         displacement = self.displacement_head(patches) if self.displacement_head else None
         found: list[RoutingAssignments] = []
         for block in self.commit_blocks:
@@ -207,7 +207,7 @@ class InvActEncoder(
         token = self.norm(special_tokens[:, 0])
         action, registers = self.action_projection(token), special_tokens[:, 1:]
         if self.register_encoder:
-            registers = self.register_encoder(pixels, found[-1])
+            registers = self.register_encoder(shown.pixels, found[-1])
         embedding = F.normalize(self.head(action).float(), dim=-1)
         return Encoded(embedding, action, token, registers, found, motion, displacement)
 
@@ -233,9 +233,9 @@ class InvActEncoder(
     @exact()
     def uncommitted(self, frames: Tensor) -> Tensor:
         """The patches before they are committed, which the displacement head reads: (B, N, d)."""
-        return self._plain(self.embedder(self.prepare(frames)))[0]
+        return before_commitment(self, frames)[0]
 
-    def _plain(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def plain(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Patches and special tokens after the plain blocks, over the patches alone or all tokens."""
         special_tokens = self.special_tokens.to(patches.dtype).expand(len(patches), -1, -1)
         if self.commit_blocks and self.config.commit.pre_routing == "idle":
@@ -247,7 +247,7 @@ class InvActEncoder(
             tokens = block(tokens)
         return tokens[:, count:], tokens[:, :count]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     @exact()
     def embed(
         self,
@@ -264,9 +264,11 @@ class InvActEncoder(
         seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
         a clip's vector but by rounding (1e-6)."""
         clips = as_clips(video, self.config.frames, self.config.input_size, clip_s)
-        batches = _batches(clips, batch_size)
         width = vector_width(self.config.embedding, self.config.displacement, vector)
-        found = [vector_of(self.evaluated(batch), vector).cpu().numpy() for batch in batches]
+        found = [
+            vectors(self, batch.to(self.device), vector).cpu().numpy()
+            for batch in _batches(clips, batch_size)
+        ]
         return np.concatenate([*found, np.zeros((0, width), np.float32)])
 
     @torch.no_grad()
@@ -382,7 +384,8 @@ def _batches(frames: np.ndarray, batch_size: int) -> list[Tensor]:
             f"expected uint8 frames (N, T, H, W, 3), got {frames.dtype} {frames.shape}"
         )
     starts = range(0, len(frames), batch_size)
-    return [torch.from_numpy(np.array(frames[i : i + batch_size])) for i in starts]
+    parts = (frames[i : i + batch_size] for i in starts)
+    return [torch.from_numpy(np.require(part, requirements=["C", "W"])) for part in parts]
 
 
 def _initialize(module: nn.Module) -> None:

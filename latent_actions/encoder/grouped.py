@@ -23,7 +23,7 @@ def grouped_attention(packed: Tensor, groups: Tensor, heads: int, kernel: Kernel
 
     packed: (B, M, 3 d) queries, keys and values; groups: int64 (B, M) >= 0 -> (B, M, d).
     """
-    if groups.shape[1] < _FEWEST:
+    if is_short(groups):
         return masked_attention(packed, groups, heads, kernel)
     order, sizes = sort_groups(groups)
     inverse = torch.empty_like(order)
@@ -31,6 +31,32 @@ def grouped_attention(packed: Tensor, groups: Tensor, heads: int, kernel: Kernel
     rows: Tensor = _Reorder.apply(packed.flatten(0, 1), order, inverse)
     mixed = _jagged(rows, sizes, heads) if rows.is_cuda else _run_by_run(rows, sizes, heads, kernel)
     return _Reorder.apply(mixed, inverse, order).view(*groups.shape, -1)
+
+
+def is_short(tokens: Tensor) -> bool:
+    """Whether clips of so many tokens, (B, M, ...), are not worth sorting."""
+    return tokens.shape[1] < _FEWEST
+
+
+def committed_attention(
+    packed: Tensor, groups: Tensor, heads: int, null_key: Tensor, null_value: Tensor
+) -> Tensor:
+    """The same of a commit block in one softmax, without gradients: packed (B, M, 3 d) begins with the
+    S special tokens, groups 0 to S - 1, which read the null key and value (h, 1, e) instead of
+    themselves: that stands in their own place -> (B, M, d).
+    """
+    q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=heads).contiguous()
+    q = q * q.shape[-1] ** -0.5
+    logits = (q @ k.transpose(-1, -2)).float()
+    logits.masked_fill_(groups[:, None, :, None] != groups[:, None, None, :], float("-inf"))
+    special = int(groups[0].max()) + 1
+    own = logits.diagonal(dim1=-2, dim2=-1)[..., :special]
+    own.copy_((q[:, :, :special] * null_key).sum(dim=-1))
+    share = F.softmax(logits, dim=-1)
+    own = share.diagonal(dim1=-2, dim2=-1)[..., :special, None]
+    mixed = share.to(v.dtype) @ v
+    mixed[:, :, :special] += own * (null_value - v[:, :, :special])
+    return merge_heads(mixed)
 
 
 def masked_attention(packed: Tensor, groups: Tensor, heads: int, kernel: Kernel) -> Tensor:

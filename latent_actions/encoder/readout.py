@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invact_vla.training.device import exact
 from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.inference import action_token
 from latent_actions.encoder.inputs.clips import ClipTable
 
 logger = logging.getLogger(__name__)
@@ -69,5 +70,5 @@ def _before_scaling(encoder: InvActEncoder, table: ClipTable, rows: np.ndarray) 
     found: list[Tensor] = []
     for start in range(0, len(rows), _BATCH):
         clips = torch.from_numpy(np.ascontiguousarray(table.read(rows[start : start + _BATCH])))
-        found.append(encoder.head(encoder.evaluated(clips).action).cpu().double())
+        found.append(encoder.head(action_token(encoder, clips.to(encoder.device))).cpu().double())
     return torch.cat(found)

@@ -52,8 +52,10 @@ def route_tokens(
     if estimator == "st_gumbel" and routing.noise:
         logits = logits + gumbel_like(logits)
     chosen = best_action(logits, topk_ratio) if estimator == "topk" else logits.argmax(dim=-1)
+    picked = F.one_hot(chosen, logits.shape[-1]).to(soft.dtype)
+    if not torch.is_grad_enabled():
+        return RoutingAssignments(soft, picked, True)
     relaxed = F.softmax(logits / routing.temperature, dim=-1)
-    picked = F.one_hot(chosen, logits.shape[-1]).to(relaxed.dtype)
     return RoutingAssignments(soft, picked + (relaxed - relaxed.detach()), True)
 
 

@@ -20,7 +20,7 @@ from invact_vla.core.run_folder import save_result
 from invact_vla.data.dataset import DatasetConfig
 from libero_eval.doctor.checks import CHECKS
 from libero_eval.doctor.checks.setup import write_fingerprints
-from libero_eval.doctor.context import DiagnosticContext, DoctorTarget, options_of
+from libero_eval.doctor.context import DiagnosticContext, options_of
 from libero_eval.doctor.demonstrations import NoDemonstrations
 from libero_eval.doctor.finding import Check, Finding, failed, skipped, table
 from libero_eval.doctor.fingerprints import REFERENCES
@@ -65,7 +65,7 @@ class DoctorConfig:
 
 def main(config: DoctorConfig) -> int:
     """Examine; print the table, save it. Returns 1 if a check failed, else 0."""
-    context = DiagnosticContext(subject_of(config))
+    context = subject_of(config)
     started = time.perf_counter()
     if config.write_fingerprints:
         count = write_fingerprints(context)
@@ -82,18 +82,18 @@ def main(config: DoctorConfig) -> int:
     return int(any(finding.status == "fail" for finding in context.findings.values()))
 
 
-def subject_of(config: DoctorConfig) -> DoctorTarget:
+def subject_of(config: DoctorConfig) -> DiagnosticContext:
     """What a config asks about; UserError for a path that is neither checkpoint nor config."""
     common: dict[str, Any] = {
-        "demos": config.demos, "options": options_of(draccus.encode(config.data)),
+        "demos_path": config.demos, "options": options_of(draccus.encode(config.data)),
         "frames": config.frames, "seconds": config.seconds, "seed": config.seed,
     }  # fmt: skip
     path = config.subject
     if path is not None and path.suffix in (".yaml", ".yml"):
         arguments = ["--config_path", str(path), "--out", str(_NOWHERE)]
         rollout = parse_config(RolloutConfig, arguments, "invact libero rollout")
-        protocol, assets = protocol_of(rollout), rollout.assets
-        return DoctorTarget(policy=rollout.policy, protocol=protocol, assets=assets, **common)
+        protocol, pack = protocol_of(rollout), rollout.assets
+        return DiagnosticContext(policy=rollout.policy, protocol=protocol, pack=pack, **common)
     if path is not None and not path.is_dir():
         raise UserError(
             f"no checkpoint folder {path}: give that of a checkpoint or of a post-training run, or "
@@ -106,9 +106,8 @@ def subject_of(config: DoctorConfig) -> DoctorTarget:
         out=_NOWHERE, policy=policy or NoopConfig(), protocol=config.protocol, suite=config.suite,
         max_steps=config.max_steps, render_px=config.render_px,
     )  # fmt: skip
-    return DoctorTarget(
-        policy=policy, protocol=protocol_of(rollout), assets=config.assets, **common
-    )  # fmt: skip
+    protocol = protocol_of(rollout)
+    return DiagnosticContext(policy=policy, protocol=protocol, pack=config.assets, **common)
 
 
 def ask(check: Check, context: DiagnosticContext) -> Finding:
@@ -119,7 +118,7 @@ def ask(check: Check, context: DiagnosticContext) -> Finding:
             return Finding(status="blocked", expected="", found=found)
     try:
         why_not = ""
-        if check.of != "setup" and context.subject.policy is None:
+        if check.of != "setup" and context.policy is None:
             why_not = "no policy given"
         elif check.of == "checkpoint" and context.folder is None:
             why_not = "the policy is no checkpoint folder"

@@ -94,34 +94,22 @@ def options_of(data: Any) -> dict[str, Any]:
     return {k: v for k, v in stated.items() if k != "path" and k in usual and v != usual[k]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DoctorTarget:
-    """Who is examined, and how it would be rolled out."""
+@dataclass(kw_only=True)
+class DiagnosticContext:
+    """Who is examined, and how it would be rolled out; whatever cannot be loaded raises UserError where
+    it is used."""
 
     policy: PolicyConfig | None  # None examines the setup alone
     protocol: Protocol
-    assets: AssetPack
-    demos: Path | None = (
-        None  # file or folder; None: those of its training, else made by the doctor
-    )
+    pack: AssetPack
+    # file or folder of demonstrations; None: those of its training, else made by the doctor
+    demos_path: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)  # how they are read, of DatasetConfig
     frames: int = 40
     seconds: float = 60.0  # of rendering, at most
     seed: int = 0
-
-
-@dataclass
-class DiagnosticContext:
-    """A subject under examination; whatever cannot be loaded raises UserError where it is used."""
-
-    subject: DoctorTarget
     findings: dict[str, Finding] = field(default_factory=dict)  # the answers so far, by check
     _sim: "LiberoSim | None" = None
-
-    @property
-    def protocol(self) -> Protocol:
-        """What it would be rolled out under."""
-        return self.subject.protocol
 
     @cached_property
     def backend(self) -> str:
@@ -138,7 +126,7 @@ class DiagnosticContext:
     @cached_property
     def assets(self) -> Path:
         """The folder of the asset pack."""
-        return self.subject.assets.build()
+        return self.pack.build()
 
     def sim(self, task_id: int) -> "LiberoSim":
         """A simulator of a task as OpenVLA's protocol resets it; kept until another is asked for."""
@@ -162,8 +150,8 @@ class DiagnosticContext:
     def demos(self) -> Demonstrations:
         """The demonstrations given, or those that the checkpoint was trained on, or two that are made
         once and kept in the cache folder."""
-        subject, suite, training = self.subject, self.protocol.suite, self.training
-        given, options = subject.demos, subject.options
+        suite, training = self.protocol.suite, self.training
+        given, options = self.demos_path, self.options
         if training is not None:
             found = training.demos is not None and training.demos.exists()
             given = given or (training.demos if found else None)
@@ -173,8 +161,8 @@ class DiagnosticContext:
         if given is not None:
             return demonstrations.read_demonstrations(given, suite)
         assert self.backend
-        folder = cache_folder("doctor") / f"{self.protocol.suite_name}-{subject.assets.name}"
-        made = demonstrations.make_demonstrations(folder, suite, subject.assets, DEMO_PIXELS)
+        folder = cache_folder("doctor") / f"{self.protocol.suite_name}-{self.pack.name}"
+        made = demonstrations.make_demonstrations(folder, suite, self.pack, DEMO_PIXELS)
         return demonstrations.read_demonstrations(made, suite, scripted=True)
 
     # -- the policy
@@ -182,7 +170,7 @@ class DiagnosticContext:
     @property
     def folder(self) -> Path | None:
         """The checkpoint folder, if the policy is one."""
-        policy = self.subject.policy
+        policy = self.policy
         return policy.checkpoint_folder() if isinstance(policy, CheckpointConfig) else None
 
     @cached_property
@@ -210,8 +198,8 @@ class DiagnosticContext:
     @cached_property
     def source(self) -> PolicySource:
         """The policy as a rollout would load it."""
-        assert self.subject.policy is not None
-        return self.subject.policy.load()
+        assert self.policy is not None
+        return self.policy.load()
 
     @cached_property
     def model(self) -> "OpenVLAPolicy":
@@ -223,7 +211,7 @@ class DiagnosticContext:
     def answers(self) -> Answers:
         """What the policy does on frames of the demonstrations."""
         asked = ask_source(self.source)
-        return Answers(self.demos, self.policy_needs, self.subject.frames, self.subject.seed, asked)
+        return Answers(self.demos, self.policy_needs, self.frames, self.seed, asked)
 
     @property
     def policy_needs(self) -> tuple[str, ...]:

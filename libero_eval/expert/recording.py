@@ -21,39 +21,38 @@ if TYPE_CHECKING:
     from libero_eval.env.sim import LiberoSim
 
 
+DATASET_NAMES = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
+
+
 @dataclass
 class Recording:
-    """What was seen before, and done at, each of T steps. Arrays are stacked when written."""
+    """What was seen before, and done at, each of T steps."""
 
     model_xml: str  # the scene, of which a state holds only what moves
     fixture_poses: np.ndarray
-    actions: list[np.ndarray] = field(
-        default_factory=list
-    )  # executed, so that they can be replayed
-    expert: list[np.ndarray] = field(default_factory=list)  # chosen, before noise was added
-    states: list[np.ndarray] = field(default_factory=list)
-    robot: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    frames: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    # by their names in the file, see `write_demonstration`
+    rows: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
 
-    def record(self, sim: "LiberoSim") -> None:
-        """Append what is seen now: state, robot sensors, frames of the cameras."""
+    def add(self, sim: "LiberoSim", action: np.ndarray, expert: np.ndarray) -> None:
+        """Append what is seen now, and what will be done."""
         from libero_eval.env.sim import axis_angle
 
         r = sim.readings()
         angle = axis_angle(r.ee_quat)
-        rows = {
-            "ee_pos": r.ee_pos,
-            "ee_ori": angle,
-            "ee_states": np.concatenate([r.ee_pos, angle]),
-            "gripper_states": r.gripper,
-            "joint_states": r.joints,
+        now = {
+            "actions": action,
+            "expert_actions": expert,
+            "states": sim.state(),
             "robot_states": np.concatenate([r.gripper, r.ee_pos, r.ee_quat]),
+            "obs/ee_pos": r.ee_pos,
+            "obs/ee_ori": angle,
+            "obs/ee_states": np.concatenate([r.ee_pos, angle]),
+            "obs/gripper_states": r.gripper,
+            "obs/joint_states": r.joints,
         }
-        for name, row in rows.items():
-            self.robot[name].append(row)
-        self.states.append(sim.state())
-        for camera in sim.cameras:
-            self.frames[camera].append(sim.raw_image(camera))
+        now |= {f"obs/{DATASET_NAMES[camera]}": sim.raw_image(camera) for camera in sim.cameras}
+        for name, row in now.items():
+            self.rows[name].append(row)
 
 
 def add_noise(
@@ -78,9 +77,7 @@ def play(
     for _ in range(max_steps):
         expert = policy.act(sim.observation(())).values[0].astype(np.float64)
         action = add_noise(expert, rng, share, scale)
-        recording.record(sim)
-        recording.actions.append(action)
-        recording.expert.append(expert)
+        recording.add(sim, action, expert)
         if sim.step(action):
             return recording
     return None
@@ -101,11 +98,8 @@ def replays(sim: "LiberoSim", recording: Recording) -> bool:
     As public replay scripts do it: reset, set the state, settle with the gripper open, then the
     actions (OpenVLA's regeneration of LIBERO's data).
     """
-    sim.set_state(recording.states[0], settle=True)
-    return any(sim.step(action) for action in recording.actions)
-
-
-DATASET_NAMES = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
+    sim.set_state(recording.rows["states"][0], settle=True)
+    return any(sim.step(action) for action in recording.rows["actions"])
 
 
 def write_demonstration(path: Path, recording: Recording, attributes: dict[str, Any]) -> None:
@@ -122,35 +116,22 @@ def write_demonstration(path: Path, recording: Recording, attributes: dict[str, 
 
     with atomic_file(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
         group = file.create_group("demo")
-        length = len(recording.actions)
-        scene_attributes = {
-            "num_samples": length,
-            "init_state": recording.states[0],
+        rows = recording.rows
+        last = np.zeros(len(rows["actions"]), dtype=np.uint8)
+        last[-1] = 1
+        facts = {
+            "num_samples": len(last),
+            "init_state": rows["states"][0],
             "model_file": recording.model_xml,
             "fixture_poses": recording.fixture_poses,
         }
-        for name, value in {**scene_attributes, **attributes}.items():
+        for name, value in {**facts, **attributes}.items():
             group.attrs[name] = value
-        last = np.zeros(length, dtype=np.uint8)
-        last[-1] = 1
-        arrays = {
-            "actions": np.array(recording.actions),
-            "expert_actions": np.array(recording.expert),
-            "states": np.array(recording.states),
-            "robot_states": np.array(recording.robot["robot_states"]),
-            "rewards": last,
-            "dones": last,
-        }
-        for name in ("ee_pos", "ee_ori", "ee_states", "gripper_states", "joint_states"):
-            arrays[f"obs/{name}"] = np.array(recording.robot[name])
-        for name, array in arrays.items():
-            group.create_dataset(name, data=array, track_times=False)
-        for camera, frames in recording.frames.items():
-            stacked = np.array(frames)
-            group.create_dataset(
-                f"obs/{DATASET_NAMES[camera]}", data=stacked, track_times=False,
-                chunks=(1, *stacked.shape[1:]), compression="gzip", compression_opts=1,
-            )  # fmt: skip
+        for name, values in {**rows, "rewards": last, "dones": last}.items():
+            array = np.array(values)
+            packed = {"chunks": (1, *array.shape[1:]), "compression": "gzip", "compression_opts": 1}
+            options = packed if name.endswith("_rgb") else {}
+            group.create_dataset(name, data=array, track_times=False, **options)
 
 
 def merge_demonstrations(

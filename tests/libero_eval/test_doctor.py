@@ -34,7 +34,7 @@ from libero_eval.doctor.checks.checkpoint import (
 from libero_eval.doctor.checks.demonstration import conventions, orientation, replay
 from libero_eval.doctor.checks.setup import NEEDS, cameras, horizon, numbers, render, versions
 from libero_eval.doctor.command import DoctorConfig, ask, main, subject_of
-from libero_eval.doctor.context import DiagnosticContext, DoctorTarget
+from libero_eval.doctor.context import DiagnosticContext
 from libero_eval.doctor.demonstrations import Demonstration, Demonstrations
 from libero_eval.doctor.finding import Check, Finding, failed, passed, table
 from libero_eval.env.assets.pack import ProceduralPack
@@ -120,10 +120,9 @@ def demos(*tasks: int, scripted: bool = False) -> Demonstrations:
 def context(
     policy: Any = None, protocol: str = "libero_10/oft", **fields: Any
 ) -> DiagnosticContext:
-    subject = DoctorTarget(
-        policy=policy, protocol=get_protocol(protocol), assets=ProceduralPack(), frames=20
+    result = DiagnosticContext(
+        policy=policy, protocol=get_protocol(protocol), pack=ProceduralPack(), frames=20
     )
-    result = DiagnosticContext(subject)
     for name, value in {"demos": demos(), **fields}.items():
         setattr(result, name, value)
     return result
@@ -223,8 +222,8 @@ def test_references_are_those_of_the_pack(monkeypatch: pytest.MonkeyPatch) -> No
     finding = render(examined)
     assert finding.status == "fail" and "darker" in finding.found
     examined.close()
-    other = replace(examined.subject, assets=ProceduralPack(seed=3))
-    assert render(DiagnosticContext(other)).status == "skip"
+    other = context(pack=ProceduralPack(seed=3))
+    assert render(other).status == "skip"
 
 
 # -- demonstrations
@@ -255,7 +254,7 @@ def with_file(
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
-    return context(examined.subject.policy)
+    return context(examined.policy)
 
 
 STATISTICS = "dataset_statistics.json"
@@ -278,7 +277,7 @@ def test_statistics(tmp_path: Path) -> None:
     examined = with_file(examined, name, lambda s: s["libero_10"].update(num_transitions=500))
     assert action_statistics(examined).status == "pass"
     assert quantiles(examined).status == "fail", "random numbers are not the demonstrations'"
-    assert quantiles(context(examined.subject.policy, demos=demos(scripted=True))).status == "skip"
+    assert quantiles(context(examined.policy, demos=demos(scripted=True))).status == "skip"
 
     assert quantiles(with_file(examined, name, own_quantiles)).status == "pass"
     for key, index, value, word in (
@@ -325,11 +324,11 @@ def test_horizon(tmp_path: Path) -> None:
                                 (300, "warn", "libero_goal"), (350, "warn", "350")):  # fmt: skip
         protocol = replace(fields["protocol"], max_steps=steps)
         examined = context()
-        examined.subject = replace(examined.subject, protocol=protocol)
+        examined.protocol = protocol
         finding = horizon(examined)
         assert finding.status == status and word in finding.expected + finding.found, steps
     other = checkpoint(tmp_path)
-    other.subject = replace(other.subject, protocol=get_protocol("libero_goal/oft"))
+    other.protocol = get_protocol("libero_goal/oft")
     finding = horizon(other)
     assert finding.status == "fail" and "libero_10/oft" in finding.advice
 
@@ -469,15 +468,12 @@ def test_a_checkpoint_is_judged_by_what_it_was_trained_on(
         "read_demonstrations",
         lambda p, s, scripted=False: read.append(p) or demos(),
     )
-    subject = DoctorTarget(
-        policy=CheckpointConfig(folder=run), protocol=get_protocol("libero_10/oft"),
-        assets=ProceduralPack(),
-    )  # fmt: skip
-    found = DiagnosticContext(subject)
+    protocol, policy = get_protocol("libero_10/oft"), CheckpointConfig(folder=run)
+    found = DiagnosticContext(policy=policy, protocol=protocol, pack=ProceduralPack())
     assert found.demos and read == [tmp_path / "demos"] and not found.unseen
     assert training(found).status == "pass"
     (tmp_path / "demos").rmdir()
-    elsewhere = DiagnosticContext(subject)
+    elsewhere = DiagnosticContext(policy=policy, protocol=protocol, pack=ProceduralPack())
     elsewhere.demos = demos(scripted=True)
     assert "give --demos of its training (demos is not here)" in elsewhere.unseen
     for check in (chunk, variants, skill, quantiles):

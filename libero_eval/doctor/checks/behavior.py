@@ -168,7 +168,7 @@ def wrist(context: DiagnosticContext) -> Finding:
 
 def _see(context: DiagnosticContext, camera: str) -> Finding:
     """Answers with the camera black, white, noise, and the frame of another task or moment."""
-    answers, rng = context.answers, np.random.default_rng(context.subject.seed)
+    answers, rng = context.answers, np.random.default_rng(context.seed)
     frames = [getattr(f.observation, camera) for f in answers.frames]
     half, count = len(frames) // 2, len(frames)
     fillings = {

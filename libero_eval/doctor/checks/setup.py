@@ -89,7 +89,7 @@ def versions(context: DiagnosticContext) -> Finding:
 
 def render(context: DiagnosticContext) -> Finding:
     """The first frame of each task against its reference, as many as the time allows."""
-    suite, pack = context.protocol.suite, context.subject.assets
+    suite, pack = context.protocol.suite, context.pack
     references = fingerprints.read_references()
     look = pack.seed if isinstance(pack, ProceduralPack) else 0
     of_pack = references.get(pack.name, {}).values()
@@ -102,7 +102,7 @@ def render(context: DiagnosticContext) -> Finding:
     started = time.perf_counter()
     for task_id, name in enumerate(task_names(suite)):
         known = fingerprints.reference(references, pack.name, backend, f"{suite}/{task_id}")
-        if known is None or time.perf_counter() - started > context.subject.seconds:
+        if known is None or time.perf_counter() - started > context.seconds:
             continue
         found = fingerprints.first_frame(context.sim(task_id))
         others.add(known[1])
@@ -129,7 +129,7 @@ def write_fingerprints(context: DiagnosticContext) -> int:
     """Write down how all tasks of the suite look here; their number."""
     suite, count = context.protocol.suite, len(task_names(context.protocol.suite))
     found = {f"{suite}/{i}": fingerprints.first_frame(context.sim(i)) for i in range(count)}
-    fingerprints.write_references(found, context.subject.assets.name, context.backend)
+    fingerprints.write_references(found, context.pack.name, context.backend)
     return count
 
 

@@ -9,7 +9,7 @@ from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.encoder.inputs.augment import AugmentConfig, augment
 from latent_actions.encoder.inputs.camera_motion import affine_between, steadied
 from latent_actions.encoder.inputs.focus import focused, motion_square
-from latent_actions.encoder.inputs.streams import stream
+from latent_actions.encoder.inputs.streams import Streams
 from tests.latent_actions.encoder.test_streams import moving, texture
 
 STILL = AugmentConfig(
@@ -57,9 +57,9 @@ def share_inside(change, rows=slice(16, 32), columns=slice(4, 34)):
 
 def test_steady_differences_hold_what_moves_and_not_the_camera():
     fixed, swaying = with_patch(moving((0, 0), 5)), with_patch(moving((3, -2), 5))
-    assert share_inside(stream(fixed, "steady")) > 0.95
-    assert share_inside(stream(swaying, "steady")) > 0.6
-    assert share_inside(stream(swaying, "diff")) < 0.45
+    assert share_inside(Streams(fixed)["steady"]) > 0.95
+    assert share_inside(Streams(swaying)["steady"]) > 0.6
+    assert share_inside(Streams(swaying)["diff"]) < 0.45
     following, inside = steadied(moving((4, 0), 3))
     assert following.shape == (1, 2, 48, 48, 3) and inside.shape == (1, 2, 48, 48, 1)
     assert 0.85 < inside.float().mean() < 0.95  # 4 of 48 columns are new
@@ -67,11 +67,11 @@ def test_steady_differences_hold_what_moves_and_not_the_camera():
 
 def test_steady_differences_of_a_fixed_camera_are_plain_ones():
     clip = with_patch(moving((0, 0), 4))
-    torch.testing.assert_close(stream(clip, "steady"), stream(clip, "diff"), atol=0.15, rtol=0)
+    torch.testing.assert_close(Streams(clip)["steady"], Streams(clip)["diff"], atol=0.15, rtol=0)
     flat = torch.full((2, 3, 16, 16, 3), 0.5)
-    assert not stream(flat, "steady").any() and torch.isfinite(stream(flat, "steady")).all()
+    assert not Streams(flat)["steady"].any() and torch.isfinite(Streams(flat)["steady"]).all()
     noise = torch.rand(2, 3, 16, 16, 3)  # nothing to hold on to
-    assert torch.isfinite(stream(noise, "steady")).all()
+    assert torch.isfinite(Streams(noise)["steady"]).all()
 
 
 def test_the_square_is_around_what_moves_whatever_the_camera_does():

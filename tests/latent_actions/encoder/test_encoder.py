@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
-from latent_actions.encoder.inputs.streams import stream
+from latent_actions.encoder.inputs.streams import Streams
 from latent_actions.encoder.routing import Routing
 
 
@@ -40,7 +40,7 @@ def clips(count=3, size=16, seed=0):
 def plain_vit(encoder, frames):
     """A ViT with a class token, written with torch's own layers from the encoder's weights."""
     c = encoder.config
-    tokens = encoder.embedder(torch.from_numpy(frames).float() / 255)
+    tokens = encoder.embedder(Streams(torch.from_numpy(frames).float() / 255))
     tokens = torch.cat([encoder.special_tokens.expand(len(tokens), -1, -1), tokens], dim=1)
     for block in encoder.plain_blocks:
         layer = torch.nn.TransformerEncoderLayer(
@@ -91,11 +91,11 @@ def test_the_linear_stem_is_a_strided_convolution():
     encoder = make(stem="linear", streams=("rgb",))
     pixels = torch.rand(2, 4, 16, 16, 3)
     weight = encoder.embedder.stem.weight.reshape(32, 2, 8, 8, 3).permute(0, 4, 1, 2, 3)
-    video = stream(pixels, "rgb").permute(0, 4, 1, 2, 3)
+    video = Streams(pixels)["rgb"].permute(0, 4, 1, 2, 3)
     maps = F.conv3d(video, weight, encoder.embedder.stem.bias, stride=(2, 8, 8))
     places = encoder.embedder.time_embed + encoder.embedder.space_embed
     expected = maps.flatten(2).transpose(1, 2) + places.reshape(1, -1, 32)
-    torch.testing.assert_close(encoder.embedder(pixels), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoder.embedder(Streams(pixels)), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_both_kernels_agree():

@@ -9,7 +9,7 @@ from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.encoder.inputs.features import FrozenFeatures
 from latent_actions.encoder.inputs.flow import dense_flow
-from latent_actions.encoder.inputs.streams import PIXEL_STREAMS, planes, stream
+from latent_actions.encoder.inputs.streams import PIXEL_STREAMS, Streams, planes
 
 
 def texture(size=64, seed=0):
@@ -61,7 +61,7 @@ def test_streams_have_the_shape_of_the_clip_and_size_one(name):
     pixels = moving((2, 1), frames=4).clone()
     for t in range(4):  # something that moves against the camera
         pixels[:, t, 8:40, 4 + 3 * t : 28 + 3 * t] = texture(48, seed=5)[:32, :24, None]
-    found = stream(pixels, name)
+    found = Streams(pixels)[name]
     assert found.shape == pixels.shape
     assert 0.5 < found.square().mean().sqrt() < 1.2
 
@@ -69,13 +69,13 @@ def test_streams_have_the_shape_of_the_clip_and_size_one(name):
 def test_light_and_tint_drop_out_of_the_streams():
     pixels = 0.2 + 0.3 * torch.rand(2, 4, 16, 16, 3)
     tinted = pixels * torch.tensor([1.0, 1.5, 0.7]) + 0.1
-    torch.testing.assert_close(stream(pixels, "rgb"), stream(tinted, "rgb"), atol=0.1, rtol=0)
+    torch.testing.assert_close(Streams(pixels)["rgb"], Streams(tinted)["rgb"], atol=0.1, rtol=0)
     spread = pixels.std(dim=(1, 2, 3), keepdim=True)
     expected = (pixels - pixels.mean(dim=(1, 2, 3), keepdim=True)) / (spread + 0.01)
-    torch.testing.assert_close(stream(pixels, "rgb"), expected, atol=1e-5, rtol=1e-5)
-    change = stream(pixels, "diff")
+    torch.testing.assert_close(Streams(pixels)["rgb"], expected, atol=1e-5, rtol=1e-5)
+    change = Streams(pixels)["diff"]
     assert 0.9 < change.square().mean().sqrt() < 1.1
-    torch.testing.assert_close(stream(0.5 * pixels, "diff"), change, atol=0.3, rtol=0)
+    torch.testing.assert_close(Streams(0.5 * pixels)["diff"], change, atol=0.3, rtol=0)
 
 
 def make(**options):
@@ -109,16 +109,19 @@ def test_streams_and_motion_are_the_plain_ones_whatever_the_order_in_memory(orde
     pixels = order(torch.rand(2, 4, 16, 16, 3, generator=torch.Generator().manual_seed(0)))
     expected = plain_streams(pixels)
     for name, values in expected.items():
-        torch.testing.assert_close(stream(pixels, name), values, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(Streams(pixels)[name], values, atol=1e-5, rtol=1e-5)
     cells = expected["diff"].abs().reshape(2, 2, 2, 2, 8, 2, 8, 3).mean(dim=(2, 4, 6, 7)).flatten(1)
     standard = (cells - cells.mean(dim=1, keepdim=True)) / cells.std(dim=1, keepdim=True)
-    torch.testing.assert_close(make().embedder.motion(pixels), standard, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        make().embedder.motion(Streams(pixels)), standard, atol=1e-3, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("stem", ["linear", "conv"])
 def test_tokens_do_not_depend_on_the_order_in_memory(stem):
     embedder, pixels = make(stem=stem).embedder, torch.rand(2, 4, 16, 16, 3)
-    torch.testing.assert_close(embedder(pixels), embedder(planes(pixels)), atol=1e-5, rtol=1e-5)
+    one, other = embedder(Streams(pixels)), embedder(Streams(planes(pixels)))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_prepared_frames_are_planes_and_keep_their_values():

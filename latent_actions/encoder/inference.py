@@ -1,0 +1,69 @@
+"""The forward pass of an encoder for its vectors alone: the same modules and the same numbers as its
+`forward`, without what nobody asked for.
+
+The last commit block updates the action token alone, registers are not encoded, motion is measured only
+where it routes, and of a displacement alone no commit block runs.
+
+Functions of an InvActEncoder, whose `embed` calls them.
+
+B clips, T frames, H W pixels, N patches, d width, k numbers of the action token.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latent_actions.encoder.displacement import Vector
+from latent_actions.encoder.inputs.streams import Streams
+from latent_actions.encoder.routing import Routing, RoutingAssignments
+
+_CACHED = 1 << 20  # numbers of pixels that are read at a time on a CPU: they stay in its cache
+
+
+def action_token(encoder: Any, frames: Tensor) -> Tensor:
+    """`encoder(frames).action`: (B, T, H, W, 3), uint8 or float in [0, 1] -> (B, k)."""
+    return _action(encoder, *before_commitment(encoder, frames))
+
+
+def vectors(encoder: Any, frames: Tensor, vector: Vector) -> Tensor:
+    """Embedding, displacement, or one beside the other, of frames (B, T, H, W, 3), as `encoder(frames)`
+    has them: (B, vector_width)."""
+    patches, special_tokens, motion = before_commitment(encoder, frames)
+    found: list[Tensor] = []
+    if vector != "displacement":
+        action = _action(encoder, patches, special_tokens, motion)
+        found.append(F.normalize(encoder.head(action).float(), dim=-1))
+    if vector != "embedding" and encoder.displacement_head:
+        found.append(encoder.displacement_head(patches))
+    return torch.cat(found, dim=1)
+
+
+def before_commitment(encoder: Any, frames: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Patches (B, N, d), special tokens (B, S, d) and, where it routes, motion (B, N), as the commit
+    blocks get them."""
+    config, embedder = encoder.config, encoder.embedder
+    size = max(1, _CACHED // (config.frames * config.input_size**2 * 3))
+    if frames.device.type != "cpu":
+        size = max(1, len(frames))
+    tokens: list[Tensor] = []
+    motions: list[Tensor] = []
+    for part in frames.split(size):
+        shown = Streams(encoder.prepare(part))
+        tokens.append(embedder(shown))
+        if config.commit.motion_prior:
+            motions.append(embedder.motion(shown))
+    patches, special_tokens = encoder.plain(torch.cat(tokens))
+    return patches, special_tokens, torch.cat(motions) if motions else None
+
+
+def _action(encoder: Any, patches: Tensor, special_tokens: Tensor, motion: Tensor | None) -> Tensor:
+    """The action token after the commit blocks, as the head reads it: (B, k)."""
+    last: RoutingAssignments | None = None
+    for number, block in enumerate(encoder.commit_blocks, 1):
+        only = number == len(encoder.commit_blocks)
+        patches, special_tokens, last = block(
+            patches, special_tokens, Routing(), motion, last, action_only=only
+        )
+    return encoder.action_projection(encoder.norm(special_tokens[:, 0]))

@@ -132,5 +132,6 @@ def train(
     model = gather_full_model(model, build)
     if config.readout.width:
         project_action(model.encoder, table, rows, config.readout, config.seed)
-    fit_displacement(model.encoder, table, rows, config.displacement, config.seed)
+    windows = config.displacement, config.augment, config.seed
+    fit_displacement(model.encoder, table, rows, *windows)
     return model

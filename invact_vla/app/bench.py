@@ -4,10 +4,11 @@
 - greedy decoding of a chunk with the key-value cache against repeated full forward passes
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -63,7 +64,7 @@ def training_step(model: OpenVLA, batch_size: int, dtype: torch.dtype) -> Callab
 
 def decoders(model: OpenVLA, count: int) -> dict[str, Callable[[int], object]]:
     """The same ids, with and without a key-value cache."""
-    inputs = random_inputs(model, 1, TEXT_IDS - count)
+    inputs: dict[str, Any] = random_inputs(model, 1, TEXT_IDS - count)
 
     @torch.no_grad()
     def repeated(number: int) -> None:
@@ -76,7 +77,7 @@ def decoders(model: OpenVLA, count: int) -> dict[str, Callable[[int], object]]:
     return {"cached": cached, "full passes": repeated}
 
 
-def compare(what: str, sides: dict[str, Callable[[int], object]], rounds: int) -> None:
+def compare(what: str, sides: Mapping[str, Callable[[int], object]], rounds: int) -> None:
     """Print one line: each figure, and the ratio of the second to the first."""
     timings = take_turns(sides, rounds, torch.device("cpu"), what)
     first, second = seconds = [median(timing.clock) for timing in timings.values()]

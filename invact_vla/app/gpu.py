@@ -132,7 +132,7 @@ def _run(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def token_action(model: OpenVLA) -> dict[str, Any]:
     """One action of 7 tokens, as the published policy decodes it, batch 1."""
-    config, inputs = model.config, random_inputs(model, 1, PROMPT_IDS)
+    config, inputs = model.config, dict[str, Any](random_inputs(model, 1, PROMPT_IDS))
     among = range(config.vocab_size - config.n_action_bins, config.vocab_size)
     action = lambda: greedy_decode(model, n_tokens=ACTION_DIM, allowed=among, **inputs)
     return {"tokens": ACTION_DIM, **measured(action, model.device, _ROUNDS)}

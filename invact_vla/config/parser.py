@@ -201,6 +201,6 @@ def _chosen(choice: Any, flag: str, word: str) -> dict[str, str]:
         return {f"{flag}.type": word}
     usual = choice.default_choice_name()
     takes_folder = usual is not None and "folder" in choices[usual].__dataclass_fields__
-    if takes_folder and ("/" in word or Path(word).is_dir()):
+    if usual is not None and takes_folder and ("/" in word or Path(word).is_dir()):
         return {f"{flag}.type": usual, f"{flag}.folder": word}
     return {flag: word}

@@ -1,6 +1,6 @@
 """The checked types that cross a border between stages; past the border, code trusts them.
 
-Axis letters: T frames, H W pixels, N items, K code positions, A action dimensions.
+Axis letters: H W pixels, N items, K code positions, A action dimensions.
 """
 
 import functools
@@ -17,25 +17,6 @@ ROUNDING = 1e-3  # an action beyond its range by no more than this was meant to 
 def _expect(name: str, words: str, array: np.ndarray, holds: bool) -> None:
     if not holds:
         raise ValueError(f"{name}: expected {words}, got {array.dtype} {array.shape}")
-
-
-def _is_rgb(array: np.ndarray, ndim: int) -> bool:
-    return array.dtype == np.uint8 and array.ndim == ndim and array.shape[-1] == 3
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Frames of one video with their times. frames: uint8 (T, H, W, 3) RGB; times_s: float (T,)."""
-
-    frames: np.ndarray
-    times_s: np.ndarray
-    clip_id: str
-
-    def __post_init__(self) -> None:
-        f = self.frames
-        _expect(self.clip_id, "uint8 (T, H, W, 3)", f, _is_rgb(f, 4) and len(f) > 0)
-        if self.times_s.shape != (len(f),) or np.any(np.diff(self.times_s) < 0):
-            raise ValueError(f"{self.clip_id}: expected {len(f)} non-decreasing times in seconds")
 
 
 @dataclass(frozen=True)
@@ -68,9 +49,11 @@ class Observation:
     instruction: str
 
     def __post_init__(self) -> None:
-        _expect("agentview", "uint8 (H, W, 3)", self.agentview, _is_rgb(self.agentview, 3))
-        if self.wrist is not None:
-            _expect("wrist", "uint8 (H, W, 3)", self.wrist, _is_rgb(self.wrist, 3))
+        images = {"agentview": self.agentview, "wrist": self.wrist}
+        for name, f in images.items():
+            if f is not None:
+                is_rgb = f.dtype == np.uint8 and f.ndim == 3 and f.shape[-1] == 3
+                _expect(name, "uint8 (H, W, 3)", f, is_rgb)
         state = self.state
         _expect("state", "float32 (8,)", state, (state.dtype, state.shape) == (np.float32, (8,)))
 

@@ -72,9 +72,8 @@ class OpenVLA(nn.Module):
     def checkpoint_gradients(self) -> None:
         """Recompute the blocks of towers and language model in the backward pass."""
         llama: Any = self.language_model
-        old = getattr(llama, "gradient_checkpointing_enable", None)  # of older transformers
-        enable = getattr(llama, "activation_checkpointing_enable", old)
-        enable({"use_reentrant": False})
+        old: Any = getattr(llama, "gradient_checkpointing_enable", None)  # of older transformers
+        getattr(llama, "activation_checkpointing_enable", old)({"use_reentrant": False})
         self.vision_backbone.checkpointing = True
 
     def vision_features(self, pixel_values: Tensor) -> Tensor:

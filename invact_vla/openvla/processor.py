@@ -77,19 +77,15 @@ class ImageProcessor:
         strategy = {"strategy": self.strategy} if self.resize == "bicubic" else {}
         return {"size": self.size, "jpeg": self.jpeg, "resize": self.resize, **strategy}
 
-    def pixel_values(
-        self, prepared: np.ndarray, draws: np.ndarray | np.random.Generator | None = None
-    ) -> Tensor:
+    def pixel_values(self, prepared: np.ndarray, draws: np.ndarray | None = None) -> Tensor:
         """uint8 (B, S, S, 3) from `prepare` -> float32 (B, C, S, S).
 
-        Without `draws`: the center crop of evaluation. With random numbers in [0, 1), (B,
-        `images.AUGMENTATION_DRAWS`), or a generator that makes them: random crop and colors.
+        Without `draws`: the center crop of evaluation. With random numbers in [0, 1), float32 (B,
+        `images.AUGMENTATION_DRAWS`): random crop and colors.
         """
         if draws is None:
             cropped = images.center_crop(prepared) if self.crop else prepared
             return self.normalize(torch.from_numpy(images.to_unit(cropped)))
-        if isinstance(draws, np.random.Generator):
-            draws = draws.random((len(prepared), images.AUGMENTATION_DRAWS), np.float32)
         area = images.CROP_AREA if self.crop else None
         frames, drawn = (torch.from_numpy(np.ascontiguousarray(x)) for x in (prepared, draws))
         return self.normalize(images.augment(frames, drawn, self.jitter, area))

@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 _BATCH = 128
 _FEWEST = 16  # clips with a known displacement
 _WARMUP, _WEIGHT_DECAY = 20, 0.05
-# of the views: less turned and cropped than for embeddings, since axes and meters count
-_AUGMENT = AugmentConfig(crop_scale=(0.7, 1.1), rotation=8.0, aspect_jitter=0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +69,7 @@ def fit_displacement(
     table: ClipTable,
     rows: np.ndarray,
     config: DisplacementConfig,
+    augmentation: AugmentConfig,
     seed: int = 0,
 ) -> None:
     """Fit the head on clips `rows` of the table and put it into the encoder, if one is asked for."""
@@ -79,7 +78,7 @@ def fit_displacement(
     rng = np.random.default_rng([seed, 23])
     drawn = np.repeat(rows, config.draws)
     drawn = drawn[rng.permutation(len(drawn))[: config.windows]]
-    patches, true = _windows(encoder, table, drawn, config, rng)
+    patches, true = _windows(encoder, table, drawn, config, augmentation, rng)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         shape = (patches.shape[1], patches.shape[2], NUMBERS[config.target])
@@ -110,6 +109,7 @@ def _windows(
     table: ClipTable,
     rows: np.ndarray,
     config: DisplacementConfig,
+    augmentation: AugmentConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Patches (M, N, d) in half precision of a window of each row, and its displacement (M, m), of the M
@@ -118,7 +118,7 @@ def _windows(
     for start in range(0, len(rows), _BATCH):
         part = rows[start : start + _BATCH]
         frames, hand = table.read_with_hand(part, rng, config.min_temporal_crop)
-        pixels = augment(frames, encoder.config.input_size, _AUGMENT, rng)
+        pixels = augment(frames, encoder.config.size, augmentation, rng)
         way = flow_displacement(pixels) if config.target == "flow" else torch.from_numpy(hand)
         known = way.isfinite().all(dim=1)
         if known.any():

@@ -32,7 +32,7 @@ from invact_vla.core.files import write_json
 from invact_vla.core.machine import device_name
 from invact_vla.core.timing import Ratio, take_turns
 from invact_vla.data.video.frames import decode_all, probe
-from invact_vla.training.device import resolve_device
+from invact_vla.training.device import resolve_device, resolve_dtype
 from latent_actions.labelers.lapa import LapaLabeller, laq_path
 from latent_actions.labelers.laq.blocks import GridView, PositionGenerator
 from latent_actions.labelers.laq.checkpoint import save_pretrained
@@ -71,7 +71,7 @@ class BenchLabelConfig:
     workers: int = 1  # decoding processes of this project; LAPA's procedure has one
     threads: int = 1  # torch threads of both
     device: str = "auto"  # where the network runs: auto | cpu | cuda | cuda:N | mps
-    dtype: str = "fp32"  # of this project's side, see LapaConfig
+    dtype: str = "fp32"  # of this project's side: fp32 | bf16 (faster, some codes differ)
     rounds: int = 5  # labelings of all clips by each side; one more warms up
     out: Path | None = None  # JSON with every number
 
@@ -223,10 +223,10 @@ def _bias_of_all_offsets(model: LatentActionQuantizer) -> Tensor:
 
 def _labeler(config: BenchLabelConfig, folder: Path, device: torch.device) -> LapaLabeller:
     if config.laq is not None:
-        return LapaLabeller(laq_path(config.laq), device, config.dtype)
+        return LapaLabeller(laq_path(config.laq), device, resolve_dtype(config.dtype, device))
     torch.manual_seed(0)
     save_pretrained(LatentActionQuantizer(config.model), folder / "laq")
-    return LapaLabeller(folder / "laq", device, config.dtype)
+    return LapaLabeller(folder / "laq", device, resolve_dtype(config.dtype, device))
 
 
 def _pairs(config: BenchLabelConfig, folder: Path) -> list[PairRecord]:

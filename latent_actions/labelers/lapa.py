@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_file, hash_json, hash_tree
 from invact_vla.training.device import CPU, exact, resolve_dtype
 from latent_actions.labelers.labeler import (
@@ -25,16 +24,11 @@ from latent_actions.labelers.labeler import (
 from latent_actions.labelers.laq.checkpoint import from_pretrained, stored_config
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.laq.task import to_video
-from latent_actions.labelers.vector_quantizers import Quantized, squared_distances
 from latent_actions.video.records import PairRecord
 
 MODEL_PART = "model"  # sub-folder of a training run that holds the weights
 # pairs per forward pass; fixed, so that labels never depend on the caller's batches
 BATCH, CPU_BATCH = 64, 32  # what a small LAQ makes of 32 stays in a core's cache
-CHECKED = "checked"
-BF16_ERROR = (
-    0.03  # of its length: how far bf16 moves a delta along a line between two codes, at most
-)
 
 
 @LabelerConfig.register_subclass("lapa")
@@ -43,8 +37,8 @@ class LapaConfig(LabelerConfig):
     """LAPA's LAQ (arxiv.org/abs/2410.11758)."""
 
     laq: Path = Path("runs/laq")  # run of `invact latent train`, folder of weights, or a .pt file
-    # number format of the network: fp32, auto (bf16 on a GPU), bf16, fp16, which are faster and may give
-    # some pairs other codes; checked: bf16, and fp32 for the pairs that are too near to another code
+    # number format of the network: fp32, auto (bf16 on a GPU), bf16, fp16; other formats than fp32 are
+    # faster and give some pairs other codes
     dtype: str = "fp32"
 
     def parents(self) -> dict[str, Path]:
@@ -55,7 +49,7 @@ class LapaConfig(LabelerConfig):
         return FrameSpec(config.image_size, config.fit, required=config.lapa_compat)
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
-        return LapaLabeller(laq_path(self.laq), device, self.dtype)
+        return LapaLabeller(laq_path(self.laq), device, resolve_dtype(self.dtype, device))
 
 
 def laq_path(path: Path) -> Path:
@@ -69,20 +63,16 @@ class LapaLabeller:
     name = "lapa"
     n_frames = 2
 
-    dtype, checked = torch.float32, False
+    dtype = torch.float32
 
-    def __init__(self, path: Path, device: torch.device = CPU, dtype: str = "fp32") -> None:
+    def __init__(
+        self, path: Path, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.model: LatentActionQuantizer = from_pretrained(path, device=device)
         self.hash = hash_file(path) if path.is_file() else hash_tree(path)
-        self.checked = dtype == CHECKED
-        if self.checked and self.model.config.quantizer != "nsvq":
-            raise UserError(
-                f"dtype {CHECKED} needs a LAQ whose codes are the nearest of one codebook "
-                f"(model.quantizer nsvq), {path} has {self.model.config.quantizer}: use fp32"
-            )
-        self.dtype = torch.bfloat16 if self.checked else resolve_dtype(dtype, device)
-        if self.dtype != torch.float32:
-            self.hash = hash_json([self.hash, CHECKED if self.checked else str(self.dtype)])
+        self.dtype = dtype
+        if dtype != torch.float32:
+            self.hash = hash_json([self.hash, str(dtype)])
         self.code_length = self.model.config.code_seq_len
         self.codebook_size = self.model.config.codebook_size
 
@@ -104,34 +94,9 @@ class LapaLabeller:
             video = resize(to_video(batch), config.image_size).to(device)
             with autocast(device, self.dtype):
                 found = self.model.quantize(video)
-            if self.checked:
-                found = self._check(video, found)
             codes.append(found.codes[:count].cpu().numpy())
             deltas.append(found.delta[:count].flatten(1).float().cpu().numpy())
         return np.concatenate(codes), np.concatenate(deltas)
-
-    def _check(self, video: torch.Tensor, found: Quantized) -> Quantized:
-        """What fp32 gives for the pairs that bf16 cannot decide, in batches of one shape off the CPU."""
-        delta = found.delta.float()
-        codes = self.model.vq.look_up(delta)  # by distances in fp32
-        rows = undecided(delta, self.model.vq.codebooks, BF16_ERROR).nonzero().flatten()
-        batches = full_batches(rows.cpu().numpy(), BATCH, video.device)
-        for batch, count in batches:
-            exact_ = self.model.quantize(video[batch])
-            delta[batch[:count]], codes[batch[:count]] = exact_.delta[:count], exact_.codes[:count]
-        return Quantized(delta, codes, found.vectors)
-
-
-def undecided(delta: torch.Tensor, codebook: torch.Tensor, error: float) -> torch.Tensor:
-    """Which pairs could get another code if each delta, (B, K, Q), moved by `error` of its length
-    towards another code of the codebook (C, Q): bool (B,)."""
-    squared = squared_distances(delta, codebook)
-    own = squared.argmin(dim=-1)
-    apart = torch.cdist(codebook, codebook)[own]
-    # how far the middle between the nearest code and each other one is away
-    middle = (squared - squared.amin(dim=-1, keepdim=True)) / (2 * apart).clamp_min(1e-12)
-    middle.scatter_(-1, own[..., None], torch.inf)
-    return (middle.amin(dim=-1) < error * delta.norm(dim=-1)).any(dim=-1)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

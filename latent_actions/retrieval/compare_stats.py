@@ -7,7 +7,7 @@ lower bound. S seeds, N queries, K takes, B draws.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +97,6 @@ def write_rows(
     rows: Sequence[CompareRow], notes: Sequence[str], reference: str, folder: Path
 ) -> None:
     """compare.parquet (a row per number) and compare.json (the same, with reference and notes)."""
-    import pyarrow as pa
-
-    plain = [{**asdict(row), "seeds": list(row.seeds)} for row in rows]
-    texts = {"variant", "benchmark", "measure", "setting"}
-    whole = {"n", "takes", "steps", "parameters"}
-    kinds = {name: pa.string() for name in texts} | {name: pa.int64() for name in whole}
-    kinds |= {"seeds": pa.list_(pa.float64()), "apart": pa.bool_()}
-    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in plain[0]])
-    write_table(plain, schema, folder / "compare.parquet")
+    plain = write_table(rows, folder / "compare.parquet")
     content = {"reference": reference, "notes": list(notes), "rows": plain}
     write_json(folder / "compare.json", content)

@@ -9,7 +9,7 @@ A benchmark that could not run leaves one row with the reason and no number.
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
@@ -85,22 +85,24 @@ def skipped(benchmark: str, reason: str, encoder: str = OVERALL) -> Row:
 
 def write_rows(rows: Sequence[Row], folder: Path) -> None:
     """results.parquet and results.json."""
-    import pyarrow as pa
-
-    kinds = {int: pa.int64(), str: pa.string()}
-    plain = [asdict(row) for row in rows]
-    schema = pa.schema([(f.name, kinds.get(f.type, pa.float64())) for f in fields(Row)])
-    write_table(plain, schema, folder / "results.parquet")
-    write_json(folder / "results.json", plain)
+    write_json(folder / "results.json", write_table(rows, folder / "results.parquet"))
 
 
-def write_table(rows: Sequence[dict[str, Any]], schema: Any, path: Path) -> None:
-    """Rows as Parquet with a schema of pyarrow, atomically."""
+def write_table(rows: Sequence[Any], path: Path) -> list[dict[str, Any]]:
+    """Rows of one dataclass as Parquet, atomically, a column per field; returns them as JSON-able
+    values."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    columns = []
+    for field in fields(rows[0]):
+        kind = kinds[(get_args(field.type) or (field.type,))[0]]
+        columns.append((field.name, pa.list_(kind) if get_origin(field.type) is tuple else kind))
+    plain = [asdict(row) for row in rows]
     with atomic_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+        pq.write_table(pa.Table.from_pylist(plain, schema=pa.schema(columns)), temporary)
+    return plain
 
 
 def format_rows(rows: Sequence[Row]) -> str:

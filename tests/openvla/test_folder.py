@@ -194,9 +194,10 @@ def test_training_images_are_random_and_repeatable() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
     prepared = processor.prepare(frames)
     assert prepared.shape == (4, 32, 32, 3) and prepared.dtype == np.uint8
-    one, two = (processor.pixel_values(prepared, np.random.default_rng(5)) for _ in range(2))
+    draws = [np.random.default_rng(seed).random((4, 6), np.float32) for seed in (5, 5, 6)]
+    one, two, other = (processor.pixel_values(prepared, drawn) for drawn in draws)
     assert torch.equal(one, two)
-    assert not torch.equal(one, processor.pixel_values(prepared, np.random.default_rng(6)))
+    assert not torch.equal(one, other)
     plain = processor.pixel_values(prepared)
     assert plain.shape == one.shape == (4, 6, 32, 32)
     assert torch.equal(plain[:2], processor.pixel_values(prepared[:2]))

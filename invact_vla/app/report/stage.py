@@ -12,7 +12,7 @@ As a stage of an experiment, its settings name the folders of other stages (YAML
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invact_vla.app.report import labeler_sections, run_sections
@@ -40,29 +40,27 @@ class ReportConfig(ReportInputs):
     sample_videos: Path | None = None  # root of the labeled videos, to show some
     sample_count: int = 6  # how many
 
-    def inputs(self) -> ReportInputs:
-        """The inputs alone, with the sample clips chosen."""
-        given = {field.name: getattr(self, field.name) for field in fields(ReportInputs)}
-        inputs = ReportInputs(**given)
-        if self.sample_videos is None or not self.labels:
-            return inputs
-        clips = labeler_sections.pick_samples(self.labels, self.sample_videos, self.sample_count)
-        return replace(inputs, samples=inputs.samples + clips)
-
 
 def main(config: ReportConfig) -> Path:
     """Build the report, also if there is one already; prints its path, returns the run folder."""
-    inputs = config.inputs()
-    absent = [folder for folder in folders_of(inputs) if not folder.exists()]
+    absent = [folder for folder in folders_of(config) if not folder.exists()]
     if absent:
         raise UserError(f"no {', '.join(map(str, absent))}: run the stages that make them first")
-    parents = {str(n): f for n, f in enumerate(folders_of(inputs)) if _is_finished(f)}
+    parents = {str(n): f for n, f in enumerate(folders_of(config)) if _is_finished(f)}
     is_report = (config.out / REPORT_FILE).exists()
     run = open_run(config.out, config, parents, config.overwrite or is_report, config.seed)
-    path = build_report(inputs, run.folder / REPORT_FILE)
+    path = build_report(with_samples(config), run.folder / REPORT_FILE)
     run.finish({"bytes": path.stat().st_size})
     print(path)
     return run.folder
+
+
+def with_samples(config: ReportConfig) -> ReportConfig:
+    """The config with the sample clips chosen."""
+    if config.sample_videos is None or not config.labels:
+        return config
+    clips = labeler_sections.pick_samples(config.labels, config.sample_videos, config.sample_count)
+    return replace(config, samples=config.samples + clips)
 
 
 def build_report(inputs: ReportInputs, out: Path) -> Path:

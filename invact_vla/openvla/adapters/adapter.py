@@ -140,7 +140,8 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _adapter_config(model: OpenVLA, base: Path | None) -> dict[str, Any]:
     """adapter_config.json with the fields that peft 0.11.1 knows, and no others: it refuses those."""
-    config = model.peft_config[lora.PEFT_NAME]  # type: ignore[index]  # peft puts it there
+    attached: Any = model.peft_config  # peft puts it there
+    config = attached[lora.PEFT_NAME]
     targets = sorted(config.target_modules)
     if set(targets) == set(lora.targets_of(model, lora.PUBLISHED)):
         targets = sorted(lora.PUBLISHED)

@@ -125,7 +125,7 @@ def _speed(config: BenchVlaConfig, name: str, timings: dict[str, Timing]) -> dic
 def _agreement(name: str, answers: dict[str, Tensor], scheme: ActionTokens) -> dict[str, Any]:
     """ids_equal, actions_equal: the fraction that is as plain generate has it (an int8 chunk: as the
     chunk has it); max_difference: of actions in [-1, 1]. None for what others are compared with."""
-    found = dict.fromkeys(("ids_equal", "actions_equal", "max_difference"))
+    found: dict[str, Any] = dict.fromkeys(("ids_equal", "actions_equal", "max_difference"))
     if name in (PLAIN, OFT):
         return found
     pair = [answers[name], answers[OFT if name == OFT_INT8 else PLAIN]]
@@ -192,7 +192,11 @@ def make_sides(model: OpenVLA, quantize: Quantize, chunk: int) -> dict[str, Answ
 def ours(model: OpenVLA) -> AnswerFn:
     """greedy_decode."""
     count, allowed = model.config.invact.action_dim, model.config.allowed_ids
-    return lambda inputs: greedy_decode(model, n_tokens=count, allowed=allowed, **inputs)[0]
+
+    def answer(inputs: dict[str, Any]) -> Tensor:
+        return greedy_decode(model, n_tokens=count, allowed=allowed, **inputs)[0]
+
+    return answer
 
 
 def plain_generate(model: OpenVLA) -> AnswerFn:

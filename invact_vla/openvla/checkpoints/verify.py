@@ -65,8 +65,10 @@ def main(config: VerifyConfig) -> int:
         raise UserError(
             f"{folder / EXPECTED}: unknown tensors {sorted(unknown)}; known: {sorted(NAMES)}"
         )
-    has_inputs = config.base is None or (folder / INPUTS).is_file()
-    inputs = read_safetensors((folder if has_inputs else checkpoint_folder(config.base)) / INPUTS)
+    path = folder / INPUTS
+    if config.base is not None and not path.is_file():
+        path = checkpoint_folder(config.base) / INPUTS
+    inputs = read_safetensors(path)
     agree: list[bool] = []
     for way, model in _models(config, folder):
         if way:

@@ -16,10 +16,12 @@ from latent_actions.encoder.displacement_fit import (
     fit_displacement,
 )
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.augment import AugmentConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
 from latent_actions.encoder.train import EncoderTrainConfig, train
 
 DEBUG = Path(__file__).parents[3] / "configs" / "encoder" / "encoder_debug.yaml"
+LITTLE = AugmentConfig(crop_scale=(0.7, 1.1), rotation=8.0, aspect_jitter=0.1)
 SHAPE = {"frames": 4, "size": 24, "patch": 8, "width": 16, "depth": 3, "heads": 2, "embedding": 8}
 
 
@@ -114,7 +116,7 @@ def fitted(table, target, **options) -> InvActEncoder:
     torch.manual_seed(0)
     encoder = InvActEncoder(EncoderConfig(**SHAPE)).eval()
     config = DisplacementConfig(target=target, min_temporal_crop=1, **options)
-    fit_displacement(encoder, table, table.rows_of("train"), config)
+    fit_displacement(encoder, table, table.rows_of("train"), config, LITTLE)
     return encoder
 
 

@@ -40,7 +40,6 @@ from latent_actions.labelers.labeler import (
     subfolder_or_self,
     window,
 )
-from latent_actions.labelers.lapa import undecided
 from latent_actions.labelers.lapo import LapoModel, LapoModelConfig, to_images
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
@@ -220,19 +219,6 @@ def test_a_number_format_is_part_of_the_labeler(
     assert (half.codes(clips()) == exact.codes(clips())).mean() > 0.8
     with pytest.raises(UserError, match="unknown dtype"):
         LapaConfig(laq=config.laq, dtype="int8").build(tmp_path, training)
-    checked = LapaConfig(laq=config.laq, dtype="checked").build(tmp_path, training)
-    assert checked.hash not in (exact.hash, half.hash)
-    many = clips(300, 2, seed=3)
-    assert np.array_equal(checked.codes(many), exact.codes(many))
-
-
-def test_a_pair_is_undecided_where_a_small_step_leads_to_another_code() -> None:
-    codebook = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 9.0]])
-    near, far = [0.95, 0.0], [0.5, 0.0]  # 0.05 and 0.5 before the middle of the first two codes
-    delta = torch.tensor([[far, far], [far, near], [[2.0, 0.0], far]])
-    assert undecided(delta, codebook, 0.1).tolist() == [False, True, False]
-    assert undecided(delta, codebook, 0.04).tolist() == [False, False, False]
-    assert undecided(delta, codebook, 1.1).all()
 
 
 def test_invact_keeps_its_quantizer_and_shares_it(

@@ -14,7 +14,6 @@ batch and the loss is that of the whole batch; rank 0 writes.
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import Run, open_run
@@ -37,7 +36,7 @@ _PICTURED = 8  # validation clips in committed.png
 def main(config: EncoderTrainConfig) -> Path:
     """Train, evaluate, write the products; returns the run folder."""
     init_distributed(config.device)
-    parents = config.data.parents()
+    parents = config.data.parents() | ({} if config.start is None else {"start": config.start})
     run = run_on_main(
         lambda: open_run(
             config.out, config, inputs=parents, overwrite=config.overwrite, seed=config.seed
@@ -83,7 +82,4 @@ def _draw(encoder: InvActEncoder, table: ClipTable, path: Path) -> None:
     picks = np.linspace(0, len(pairs.ego) - 1, min(_PICTURED // 2, len(pairs.ego))).astype(int)
     rows = np.stack([pairs.ego[picks], pairs.exo[picks]], axis=1).reshape(-1)
     frames = table.read(rows)
-    committed = encoder.committed(frames)
-    if encoder.config.focus:  # tokens lie in the square that was cut out
-        frames = encoder.prepare(torch.from_numpy(frames)).mul(255).byte().numpy()
-    committed_picture(frames, committed, path)
+    committed_picture(frames, encoder.committed(frames), path)

@@ -155,7 +155,7 @@ class Footprint:
         """A Llama layer: two RMSNorms (their input in fp32, the normalized one), q, k and v, the inputs
         of o and of the MLP, and the MLP's four wide tensors."""
         text, width = self.config.text_config, _attention_width(self.config)
-        item = _item(compute)
+        item = item_bytes(compute)
         token = 4 * (text.intermediate_size + text.hidden_size + width) * item
         token += 2 * text.hidden_size * _FP32
         if compute == "autocast":  # the residual stream is fp32, and so are the normalized copies
@@ -165,7 +165,7 @@ class Footprint:
     def _outside_blocks(self, sample: SampleTokens, compute: Compute) -> int:
         """The projector's inputs and hidden units, the final norm, and the logits of the targets with
         their fp32 copy and its gradient."""
-        item, text = _item(compute), self.config.text_config
+        item, text = item_bytes(compute), self.config.text_config
         linears = [m for m in self.model.projector.modules() if isinstance(m, nn.Linear)]
         projector = sum(m.in_features + m.out_features for m in linears) * item
         final = 3 * sample.length * text.hidden_size * _FP32
@@ -173,14 +173,14 @@ class Footprint:
         return self.images * self.patches * projector + final + logits
 
 
-def _item(compute: Compute) -> int:
+def item_bytes(compute: Compute) -> int:
     """Bytes of a number in products."""
     return _FP32 if compute == "fp32" else _BF16
 
 
 def _tower_token(tower: Any, tokens: int, compute: Compute, scores: bool) -> int:
     """Bytes of a token in a block of a vision tower."""
-    item, residual = _item(compute), _BF16 if compute == "bf16" else _FP32
+    item, residual = item_bytes(compute), _BF16 if compute == "bf16" else _FP32
     block: Any = tower.blocks[0]
     scaled = 0 if isinstance(block.ls1, nn.Identity) else 2
     token = tower.embed_dim * (2 * residual + 6 * item + scaled * item)

@@ -16,7 +16,7 @@ from invact_vla.core.run_folder import save_result
 from invact_vla.openvla.adapters.lora import LoraConfig, find_targets
 from invact_vla.openvla.checkpoints.config_file import load_model_config, read_config
 from invact_vla.openvla.config import HeadConfig, OpenVLAConfig
-from invact_vla.openvla.footprint import Compute, Footprint
+from invact_vla.openvla.footprint import Compute, Footprint, item_bytes
 
 Stage = Literal["inference", "lora", "posttrain", "pretrain"]
 GB = 1e9
@@ -72,21 +72,21 @@ class StagePlan:
     """Costs of one stage on one device. Bytes; seconds; micro_batch 0 where nothing fits."""
 
     stage: Stage
-    trained: int  # parameters that change
+    trained: int = 0  # parameters that change
     weights: float
-    gradients: float
-    optimizer: float
+    gradients: float = 0
+    optimizer: float = 0
     activations: float  # of the micro-batch
-    cache: float  # keys and values while decoding
+    cache: float = 0  # keys and values while decoding
     total: float  # with the allowance
     fits: bool
-    micro_batch: int
-    accumulation: int
+    micro_batch: int = 1
+    accumulation: int = 1
     checkpoint_bytes: float  # the saved model
-    resume_bytes: float  # a checkpoint of the training loop
-    frames_bytes: float  # prepared frames of the data
+    resume_bytes: float = 0  # a checkpoint of the training loop
+    frames_bytes: float = 0  # prepared frames of the data
     step_s: float  # of one training step, or of one call
-    total_s: float  # of the whole training
+    total_s: float = 0  # of the whole training
 
 
 def main(config: VLAPlanConfig) -> None:
@@ -146,7 +146,7 @@ def plan_stage(
 
 
 def _plan_inference(config: VLAPlanConfig, footprint: Footprint, machine: Machine) -> StagePlan:
-    item = _itemsize(config.dtype)
+    item = item_bytes(config.dtype)
     sample = footprint.sample(PROMPT_TOKENS)
     cache = footprint.cache_bytes(sample.length, item)
     # nothing is kept for a backward pass: one block's tensors at a time
@@ -157,10 +157,8 @@ def _plan_inference(config: VLAPlanConfig, footprint: Footprint, machine: Machin
     seconds = flops / (machine.tflops * 1e12 * config.utilization) + read
     total = _with_allowance(weights + activations + cache, machine)
     return StagePlan(
-        stage="inference", trained=0, weights=weights, gradients=0, optimizer=0,
-        activations=activations, cache=cache, total=total, fits=total <= machine.memory_gb * GB,
-        micro_batch=1, accumulation=1, checkpoint_bytes=weights, resume_bytes=0, frames_bytes=0,
-        step_s=seconds, total_s=0,
+        stage="inference", weights=weights, activations=activations, cache=cache, total=total,
+        fits=total <= machine.memory_gb * GB, checkpoint_bytes=weights, step_s=seconds,
     )  # fmt: skip
 
 
@@ -173,7 +171,7 @@ def _plan_training(
     adapted = find_targets(footprint.model, config.lora) if lora else []
     adapters = footprint.lora_parameters(config.lora.rank, adapted)
     trained = adapters + footprint.extra_parameters if lora else footprint.trained
-    item, trained_item = _itemsize(dtype), 4 if lora else _itemsize(dtype)
+    item, trained_item = item_bytes(dtype), 4 if lora else item_bytes(dtype)
     sample, images = footprint.sample(PROMPT_TOKENS), footprint.images
     if stage == "pretrain":  # one image of a video, no state
         sample, images = footprint.sample(PROMPT_TOKENS, config.code_length + 1), 1
@@ -199,7 +197,7 @@ def _plan_training(
     step_s = config.batch_size * passes * footprint.forward_flops(sample) / rate
     return StagePlan(
         stage=stage, trained=trained, weights=weights, gradients=gradients + buckets,
-        optimizer=optimizer, activations=activations, cache=0, total=total,
+        optimizer=optimizer, activations=activations, total=total,
         fits=total <= machine.memory_gb * GB, micro_batch=micro_batch,
         accumulation=config.batch_size // config.processes // micro_batch,
         checkpoint_bytes=trained * 4.0 if lora else footprint.parameters * item,
@@ -207,10 +205,6 @@ def _plan_training(
         frames_bytes=ITEMS * 3.0 * footprint.config.image_size**2 * images,
         step_s=step_s, total_s=step_s * config.steps,
     )  # fmt: skip
-
-
-def _itemsize(dtype: str) -> int:
-    return 4 if dtype == "fp32" else 2
 
 
 def _with_allowance(used: float, machine: Machine) -> float:

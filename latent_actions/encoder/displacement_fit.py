@@ -118,7 +118,7 @@ def _windows(
     for start in range(0, len(rows), _BATCH):
         part = rows[start : start + _BATCH]
         frames, hand = table.read_with_hand(part, rng, config.min_temporal_crop)
-        pixels = augment(frames, encoder.config.input_size, augmentation, rng)
+        pixels = augment(frames, encoder.config.size, augmentation, rng)
         way = flow_displacement(pixels) if config.target == "flow" else torch.from_numpy(hand)
         known = way.isfinite().all(dim=1)
         if known.any():

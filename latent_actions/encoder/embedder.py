@@ -8,6 +8,7 @@ Several streams meet as channels of one stem, or, with a stem each, in the sum o
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -55,19 +56,20 @@ class TubeletEmbedder(nn.Module):
         nn.init.trunc_normal_(self.space_embed, std=0.02)
         nn.init.trunc_normal_(self.time_embed, std=0.02)
 
-    def forward(self, shown: Streams) -> Tensor:
-        """Streams of B clips -> tokens (B, N, d)."""
+    def forward(self, shown: Streams, streams: Sequence[str] = ()) -> Tensor:
+        """Streams of B clips -> tokens (B, N, d). streams: in the place of its own, of as many channels,
+        for fusion `channels`."""
         places = rearrange(self.time_embed + self.space_embed, "t s d -> (t s) d")
         if self.fusion == "channels":
-            return self._cut(self.stem, [shown[name] for name in self.streams]) + places
+            return self._cut(self.stem, [shown[name] for name in streams or self.streams]) + places
         tokens = torch.stack([self._stream_tokens(name, shown) for name in self.streams])
         if self.fusion == "gated":
             tokens = tokens * self.gate(tokens).softmax(dim=0)
         return tokens.sum(dim=0) + places
 
-    def motion(self, shown: Streams) -> Tensor:
+    def motion(self, shown: Streams, streams: Sequence[str] = ()) -> Tensor:
         """Mean |difference| of tubelets, standardized in the clip: (B, N)."""
-        change = shown["steady" if "steady" in self.streams else "diff"].detach()
+        change = shown["steady" if "steady" in (streams or self.streams) else "diff"].detach()
         change = rearrange(change, _CHANNELS, a=self.tubelet).abs().mean(dim=1)
         energy = F.avg_pool2d(change.float(), self.patch).view(len(shown.pixels), -1)
         spread = energy.std(dim=1, keepdim=True) + 1e-6

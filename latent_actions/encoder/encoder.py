@@ -30,7 +30,6 @@ from latent_actions.encoder.commit import CommitBlock, CommitConfig
 from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_width
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
 from latent_actions.encoder.inference import before_commitment, vectors
-from latent_actions.encoder.inputs.focus import focused
 from latent_actions.encoder.inputs.streams import Streams, planes
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.encoder.register_encoder import RegisterEncoder
@@ -49,13 +48,13 @@ class EncoderConfig:
 
     frames: int = 8  # T, frames per clip
     size: int = 48  # H = W in pixels; other sizes are resized
-    # the square around what moves is cut out of frames of this many pixels and scaled to `size`, so that
-    # a small hand is seen as well as a large one; 0: whole frames
-    focus: int = 0
     tubelet: int = 2  # frames per token
     patch: int = 8  # patch size (px)
-    # among rgb, diff (frame difference), flow (Lucas-Kanade), features (frozen image model)
+    # among rgb, diff (frame difference), steady (the same without the camera's motion), flow
+    # (Lucas-Kanade), features (frozen image model)
     streams: tuple[Stream, ...] = ("rgb", "diff")
+    # at inference each of these in the place of `streams`' one, embeddings averaged; none: that one
+    averaged: tuple[Stream, ...] = ()
     fusion: Fusion = "channels"  # of streams: channels of one stem | sum | gated
     features: str = ""  # folder of the frozen image model (transformers), for the stream `features`
     stem: Stem = "conv"  # tubelet embedder: conv (patch a power of 2) | linear (as published)
@@ -89,8 +88,17 @@ class EncoderConfig:
                 "stream features needs the folder of a frozen model in `features`, and fusion sum "
                 "or gated: it has no pixels to share a stem with"
             )
-        if self.focus and self.focus < self.size:
-            raise ValueError(f"focus must be 0 or at least size {self.size}, got {self.focus}")
+        shown = (*self.averaged, *self.streams)
+        if self.averaged and (len(self.streams) > 1 or "features" in shown):
+            raise ValueError(
+                "averaged takes the place of one stream of pixels: give streams one of them, got "
+                f"averaged {self.averaged} and streams {self.streams}"
+            )
+        if self.averaged and (self.fusion != "channels" or not set(self.averaged) <= set(known)):
+            raise ValueError(
+                f"averaged needs fusion channels and streams among {known}, got {self.fusion} and "
+                f"{self.averaged}"
+            )
         if self.action_dim < 0 or not 0 <= self.displacement <= MAX_DEPTH:
             raise ValueError(
                 f"action_dim must be >= 0 and displacement in 0..{MAX_DEPTH}, got "
@@ -100,11 +108,6 @@ class EncoderConfig:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"
             )
-
-    @property
-    def input_size(self) -> int:
-        """H = W of the frames that the encoder is given, in pixels."""
-        return self.focus or self.size
 
     @property
     def has_register_encoder(self) -> bool:
@@ -220,13 +223,11 @@ class InvActEncoder(
             )
         pixels = planes(frames)
         pixels = pixels / 255 if frames.dtype == torch.uint8 else pixels
-        size = (self.config.input_size,) * 2
+        size = (self.config.size,) * 2
         if pixels.shape[2:4] != size:
             flat = rearrange(pixels, "b t h w c -> (b t) c h w")
             flat = F.interpolate(flat, size, mode="bilinear", align_corners=False, antialias=True)
             pixels = rearrange(flat, "(b t) c h w -> b t h w c", b=len(frames))
-        if self.config.focus:
-            pixels = focused(pixels, self.config.size)
         return pixels
 
     @torch.no_grad()
@@ -263,7 +264,7 @@ class InvActEncoder(
         (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
         seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
         a clip's vector but by rounding (1e-6)."""
-        clips = as_clips(video, self.config.frames, self.config.input_size, clip_s)
+        clips = as_clips(video, self.config.frames, self.config.size, clip_s)
         width = vector_width(self.config.embedding, self.config.displacement, vector)
         found = [
             vectors(self, batch.to(self.device), vector).cpu().numpy()

@@ -30,32 +30,44 @@ def action_token(encoder: Any, frames: Tensor) -> Tensor:
 def vectors(encoder: Any, frames: Tensor, vector: Vector) -> Tensor:
     """Embedding, displacement, or one beside the other, of frames (B, T, H, W, 3), as `encoder(frames)`
     has them: (B, vector_width)."""
-    patches, special_tokens, motion = before_commitment(encoder, frames)
     found: list[Tensor] = []
+    patches, *rest = before_commitment(encoder, frames)
     if vector != "displacement":
-        action = _action(encoder, patches, special_tokens, motion)
-        found.append(F.normalize(encoder.head(action).float(), dim=-1))
+        each = [_embedding(encoder, patches, *rest)] if not encoder.config.averaged else []
+        for name in encoder.config.averaged:
+            each.append(_embedding(encoder, *before_commitment(encoder, frames, (name,))))
+        found.append(F.normalize(torch.stack(each).sum(dim=0), dim=-1))
     if vector != "embedding" and encoder.displacement_head:
         found.append(encoder.displacement_head(patches))
     return torch.cat(found, dim=1)
 
 
-def before_commitment(encoder: Any, frames: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def before_commitment(
+    encoder: Any, frames: Tensor, streams: tuple[str, ...] = ()
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Patches (B, N, d), special tokens (B, S, d) and, where it routes, motion (B, N), as the commit
-    blocks get them."""
+    blocks get them. streams: in the place of the encoder's own."""
     config, embedder = encoder.config, encoder.embedder
-    size = max(1, _CACHED // (config.frames * config.input_size**2 * 3))
+    size = max(1, _CACHED // (config.frames * config.size**2 * 3))
     if frames.device.type != "cpu":
         size = max(1, len(frames))
     tokens: list[Tensor] = []
     motions: list[Tensor] = []
     for part in frames.split(size):
         shown = Streams(encoder.prepare(part))
-        tokens.append(embedder(shown))
+        tokens.append(embedder(shown, streams))
         if config.commit.motion_prior:
-            motions.append(embedder.motion(shown))
+            motions.append(embedder.motion(shown, streams))
     patches, special_tokens = encoder.plain(torch.cat(tokens))
     return patches, special_tokens, torch.cat(motions) if motions else None
+
+
+def _embedding(
+    encoder: Any, patches: Tensor, special_tokens: Tensor, motion: Tensor | None
+) -> Tensor:
+    """The embedding of unit length: (B, D)."""
+    action = _action(encoder, patches, special_tokens, motion)
+    return F.normalize(encoder.head(action).float(), dim=-1)
 
 
 def _action(encoder: Any, patches: Tensor, special_tokens: Tensor, motion: Tensor | None) -> Tensor:

@@ -25,6 +25,7 @@ from latent_actions.encoder.inputs.sampler import SamplerConfig
 from latent_actions.encoder.model import Batch, InvActModel, LossConfig, checkpoint_blocks
 from latent_actions.encoder.readout import ReadoutConfig, project_action
 from latent_actions.encoder.routing import Routing
+from latent_actions.encoder.start import average, start_from
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,10 @@ class EncoderTrainConfig:
     displacement: DisplacementConfig = field(default_factory=DisplacementConfig)
     routing: RoutingSchedule = field(default_factory=RoutingSchedule)  # when routing becomes hard
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1000, batch_size=128))  # loop
+    start: Path | None = None  # run or folder of an encoder to start from; none: random weights
+    # part of those weights in the ones that are kept at the end: what was trained on one kind of video
+    # then holds better on others (Wortsman et al. 2022, arxiv.org/abs/2109.01903)
+    start_weight: float = 0.0
     gradient_checkpointing: bool = False  # recompute blocks backward: less memory, 1/3 more time
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     workers: int = 2  # decoding processes
@@ -81,6 +86,10 @@ class EncoderTrainConfig:
     overwrite: bool = False  # replace a run folder of another config
 
     def __post_init__(self) -> None:
+        if not 0 <= self.start_weight < 1 or (self.start_weight and self.start is None):
+            raise ValueError(
+                f"start_weight must be in [0, 1), and 0 without start, got {self.start_weight}"
+            )
         if self.readout.width and self.model.action_dim:
             raise ValueError("give readout.width (fitted) or model.action_dim (trained), not both")
         if self.readout.width >= min(self.model.width, self.model.embedding):
@@ -107,13 +116,16 @@ def train(
     rows = table.rows_of("train")
     check_known(table, rows, config.displacement)
     batches = ClipBatches(
-        table, rows, size=config.model.input_size, sampler=config.sampler, augmentation=config.augment,
+        table, rows, size=config.model.size, sampler=config.sampler, augmentation=config.augment,
         text=config.text, action=config.action, seed=config.seed, part=rank_info(),
     )  # fmt: skip
 
     def build() -> InvActModel:
         torch.manual_seed(config.seed)
-        return InvActModel(config.model, config.loss, batches.verbs)
+        model = InvActModel(config.model, config.loss, batches.verbs)
+        if config.start is not None:
+            start_from(model, config.start)
+        return model
 
     model, steps = build(), config.loop.steps
     parameters = sum(p.numel() for p in model.encoder.parameters())
@@ -130,6 +142,8 @@ def train(
     loop = replace(config.loop, seed=config.seed)
     fit(model, loss_fn, batch_at, loop, folder, description="train InvAct", device=device)
     model = gather_full_model(model, build)
+    if config.start_weight:
+        average(model, build(), config.start_weight)
     if config.readout.width:
         project_action(model.encoder, table, rows, config.readout, config.seed)
     windows = config.displacement, config.augment, config.seed

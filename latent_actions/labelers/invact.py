@@ -55,8 +55,7 @@ class InvActConfig(LabelerConfig):
 
     def frame_spec(self) -> FrameSpec:
         config = read_json(inside(subfolder_or_self(self.encoder, ENCODER_PART), "config.json"))
-        sizes = [config.get("focus"), config.get("size")] if isinstance(config, dict) else []
-        size = next((size for size in sizes if size), None)
+        size = config.get("size") if isinstance(config, dict) else None
         return FrameSpec(size if type(size) is int else DEFAULT_SIZE)
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:

@@ -120,6 +120,9 @@ def _scale(path: Path) -> np.ndarray:
     return scale
 
 
+MIN_R2 = 0.01  # of the actions of the training pairs, below which nothing was learned
+
+
 @dataclass(frozen=True, kw_only=True)
 class InverseDynamicsConfig:
     """Sizes of the inverse dynamics model."""
@@ -200,7 +203,7 @@ class VptConfig(LabelerConfig):
             f"it predicts the actions of its own training pairs no better than their mean (R2 "
             f"{r2:.2f}): lower training.loop.learning_rate, or train longer"
         )
-        report = {"r2": r2, "problems": [problem] if r2 <= 0 else []}
+        report = {"r2": r2, "problems": [problem] if r2 < MIN_R2 else []}
         tell(folder, self.name, [f"R2 of the actions {r2:.2f}"], report)
         save_network(model, self.model, place)
 

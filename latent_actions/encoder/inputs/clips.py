@@ -16,7 +16,7 @@ import draccus
 import numpy as np
 
 from latent_actions.video.index import SPLITS, build_index
-from latent_actions.video.records import Split, View
+from latent_actions.video.records import ClipRecord, Split, View
 from latent_actions.video.sources import EgoExo4dSource, SourceConfig
 from latent_actions.video.store import FrameStore, wanted_frames
 
@@ -159,6 +159,7 @@ class VideoClips(ClipData):
     """
 
     source: SourceConfig = field(default_factory=EgoExo4dSource)  # where the videos are
+    more: tuple[SourceConfig, ...] = ()  # other videos, for training alone; their scenes are others
     size: int = 64  # H = W of the stored frames, pixels; crops are taken from these
     oversample: int = 2  # stored frames for each frame that is read; training draws among them
     decode: Literal["once", "on_the_fly"] = "once"  # into a store on disk, or at every reading
@@ -172,17 +173,20 @@ class VideoClips(ClipData):
             raise ValueError(
                 f"size must be >= 8 and oversample >= 1, got {self.size} and {self.oversample}"
             )
+        if self.hands and self.more:
+            raise ValueError("hands are read of one source: give hands false or no more sources")
 
     def table(
         self, frames: int, folder: Path, workers: int, splits: Sequence[Split] = SPLITS
     ) -> ClipTable:
         index = build_index(self.source, splits)
+        records = [*index.records, *self._more_training(splits)]
         store = FrameStore.build(
-            index.records, folder, frames * self.oversample, self.size, workers,
+            records, folder, frames * self.oversample, self.size, workers,
             max_skipped=self.source.max_skipped, index=index.report,
             on_the_fly=self.decode == "on_the_fly",
         )  # fmt: skip
-        best = {record.clip_id for record in index.records if record.best and self.exo == "best"}
+        best = {record.clip_id for record in records if record.best and self.exo == "best"}
         if not best and self.exo == "best":
             logger.warning("%s names no best exo camera: all are alike", self.source.name)
         table = table_of(store, self.oversample, best)
@@ -196,8 +200,20 @@ class VideoClips(ClipData):
         frames = [wanted_frames(r, i, count) for r, i in zip(records, infos, strict=True)]
         return self.source.hand_paths(records, frames, [info.fps for info in infos])
 
+    def _more_training(self, splits: Sequence[Split]) -> list[ClipRecord]:
+        """Training clips of `more`, with ids that no other source has."""
+        names = ("clip_id", "moment_id", "take", "scene")
+        return [
+            replace(record, **{name: f"more{number}/{getattr(record, name)}" for name in names})
+            for number, source in enumerate(self.more if "train" in splits else ())
+            for record in build_index(source, ("train",)).records
+        ]
+
     def parents(self) -> dict[str, Path]:
-        return self.source.parents()
+        found = self.source.parents()
+        for number, source in enumerate(self.more):
+            found |= {f"more{number}_{role}": path for role, path in source.parents().items()}
+        return found
 
 
 def table_of(store: FrameStore, oversample: int = 1, best: Collection[str] = ()) -> ClipTable:

@@ -53,8 +53,8 @@ class QuantizerConfig(draccus.ChoiceRegistry, abc.ABC):
         if different < self.codes:
             raise UserError(
                 f"the quantizer needs at least {self.codes} different embeddings, got "
-                f"{len(embeddings)} of which {different} differ: label more pairs, or check that "
-                "the encoder has not collapsed"
+                f"{len(embeddings)} of which {different} differ: label more pairs, or, where the "
+                "encoder has collapsed, train it with a lower loop.learning_rate"
             )
         return Quantizer(self, self._fit(embeddings))
 

@@ -43,7 +43,7 @@ class TrainedConfig(BaselineConfig):
     def load(self, device: torch.device = CPU) -> tuple[Preprocess, Forward]:
         folder = subfolder_or_self(self.encoder, "encoder")
         model = InvActEncoder.from_pretrained(folder, device=device)
-        prepare = _whole(model.config.frames, model.config.input_size)
+        prepare = _whole(model.config.frames, model.config.size)
         return prepare, lambda clips: model(clips.movedim(2, -1)).embedding
 
 

@@ -39,10 +39,6 @@ class CommitmentBenchmark(Benchmark):
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         if encoder.tokens is None:
             raise UserError("the encoder has no commit blocks with registers, so no committed set")
-        if encoder.focused:
-            raise UserError(
-                "the encoder's patches lie in a part of the frame, the masks in all of it"
-            )
         folder, moments = self._folder(context), context.moments
         records, score = context.records(), self.scorer(context, encoder)
         setting = f"coverage >= {self.coverage:g}"

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.encoder.inputs.augment import AugmentConfig, augment
 from latent_actions.encoder.inputs.camera_motion import affine_between, steadied
-from latent_actions.encoder.inputs.focus import focused, motion_square
 from latent_actions.encoder.inputs.streams import Streams
 from tests.latent_actions.encoder.test_streams import moving, texture
 
@@ -74,34 +73,24 @@ def test_steady_differences_of_a_fixed_camera_are_plain_ones():
     assert torch.isfinite(Streams(noise)["steady"]).all()
 
 
-def test_the_square_is_around_what_moves_whatever_the_camera_does():
-    for shift, side in (((0, 0), 0.6), ((2, 1), 0.85)):
-        clip = with_patch(moving(shift, 4), step=2)
-        theta = motion_square(clip)[0]
-        middle = (theta[:, 2] + 1) * 24
-        assert theta[0, 0] == theta[1, 1] < side and theta[0, 1] == theta[1, 0] == 0
-        assert abs(middle[0] - 15) < 5 and abs(middle[1] - 24) < 5
-        assert (theta[:, :2] @ torch.ones(2) + theta[:, 2]).max() <= 1 + 1e-6
-    still = motion_square(moving((0, 0), 3))
-    torch.testing.assert_close(still, torch.eye(2, 3)[None])
-    torch.testing.assert_close(focused(moving((0, 0), 3), 48), moving((0, 0), 3), atol=1e-5, rtol=0)
-
-
-def test_a_focused_encoder_sees_a_small_hand_anywhere_alike():
+def test_an_embedding_is_the_mean_over_streams():
     shape = {"frames": 4, "size": 24, "width": 32, "depth": 3, "heads": 2, "embedding": 16}
-    torch.manual_seed(0)
-    focus = InvActEncoder(EncoderConfig(**shape, streams=("steady",), focus=48)).eval()
-    torch.manual_seed(0)
-    whole = InvActEncoder(EncoderConfig(**shape, streams=("steady",))).eval()
-    assert focus.config.input_size == 48 and whole.config.input_size == 24
-    left = with_patch(moving((0, 0), 4), step=1)
-    right = torch.roll(left, 20, dims=3)
-    clips = (torch.cat([left, right]) * 255).byte().numpy()
-    near, far = (float(e.embed(clips)[0] @ e.embed(clips)[1]) for e in (focus, whole))
-    assert near > far
-    assert focus.embed(clips).shape == (2, 16) and focus.committed(clips).shape == (2, 2, 3, 3)
-    with pytest.raises(ValueError, match="focus must be 0 or at least size 24"):
-        EncoderConfig(**shape, focus=16)
+    made = {}
+    for name, streams, averaged in (
+        ("diff", "diff", ()), ("steady", "steady", ()), ("both", "steady", ("steady", "diff")),
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        config = EncoderConfig(**shape, streams=(streams,), averaged=averaged)
+        made[name] = InvActEncoder(config).eval()
+    clips = (torch.cat([moving((2, 1), 4), with_patch(moving((1, 0), 4))]) * 255).byte().numpy()
+    vectors = {name: encoder.embed(clips) for name, encoder in made.items()}
+    assert abs(vectors["diff"] - vectors["steady"]).max() > 0.01
+    mean = vectors["diff"] + vectors["steady"]
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors["both"], mean, atol=1e-5)
+    for wrong in ({"streams": ("rgb", "diff")}, {"averaged": ("features",), "streams": ("diff",)}):
+        with pytest.raises(ValueError, match="takes the place of one stream"):
+            EncoderConfig(**{**shape, "averaged": ("diff",), **wrong})
 
 
 def test_a_camera_that_moves_shifts_frames_and_changes_nothing_else():

@@ -26,7 +26,7 @@ def shapes(draw):
     return EncoderConfig(
         frames=4, tubelet=pick(1, 2, 4), patch=patch, size=patch * pick(2, 3), width=16, heads=2,
         streams=pick(("rgb",), ("diff",), ("rgb", "diff"), ("steady", "rgb")), depth=depth,
-        displacement=pick(0, 3), focus=pick(0, 40),
+        displacement=pick(0, 3),
         fusion=pick("channels", "sum", "gated"), stem=pick("linear", "conv"), embedding=8,
         action_dim=pick(0, 5), kernel=pick("matmul", "sdpa"), commit=commit,
     )  # fmt: skip

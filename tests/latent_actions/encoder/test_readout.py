@@ -1,5 +1,7 @@
 """The narrow action token: the directions it keeps, and embeddings that stay where they were."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,13 @@ import torch
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.inputs.language import LanguageHead
 from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
+from latent_actions.encoder.model import InvActModel, LossConfig
 from latent_actions.encoder.readout import ReadoutConfig, principal, project_action
+from latent_actions.encoder.start import average, start_from
 from latent_actions.encoder.train import EncoderTrainConfig, train
+from latent_actions.train_encoder import main
 
 DEBUG = Path(__file__).parents[3] / "configs" / "encoder" / "encoder_debug.yaml"
 
@@ -79,3 +85,43 @@ def test_a_readout_that_keeps_all_is_refused(tmp_path):
         parse_config(EncoderTrainConfig, list(flags))
     with pytest.raises(ValueError, match="clips >= 2"):
         ReadoutConfig(clips=1)
+
+
+def test_training_starts_where_another_ended(tmp_path):
+    clips, trained = table(), encoder_of()
+    project_action(trained, clips, clips.rows_of("train"), ReadoutConfig(width=3))
+    trained.save_pretrained(tmp_path / "run" / "encoder")
+    words = LanguageHead(["left", "right"], 8)
+    words.save_pretrained(tmp_path / "run" / "language")
+    shape = replace(trained.config, action_dim=0, streams=("rgb", "steady"))  # as wide as rgb, diff
+    model = InvActModel(shape, LossConfig(scene=0.1), ("left", "right", "up"))
+    scene = model.scene.weight.clone()
+    start_from(model, tmp_path / "run")
+    model.encoder.embedder.streams = trained.config.streams
+    frames = clips.read(np.arange(6))
+    np.testing.assert_allclose(model.encoder.embed(frames), trained.embed(frames), atol=1e-5)
+    assert torch.equal(model.language.project.weight, words.project.weight)
+    assert torch.equal(model.scene.weight, scene)
+    start_from(model, tmp_path / "run" / "encoder")  # the bare folder too
+    own = InvActModel(shape, LossConfig(scene=0.1), ("left", "right", "up"))
+    mixed = {n: 0.25 * v for n, v in own.encoder.state_dict().items()}
+    average(own, model, 0.75)
+    for name, value in own.encoder.state_dict().items():
+        torch.testing.assert_close(value, mixed[name] + 0.75 * model.encoder.state_dict()[name])
+    other = InvActModel(replace(shape, width=32), LossConfig(), ("left",))
+    with pytest.raises(UserError, match="does not fit `model`"):
+        start_from(other, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_from_another_begins_below_one_that_does_not(tmp_path):
+    debug = ["--config_path", str(DEBUG), "--routing.hard_after", "0"]
+    first = main(parse_config(EncoderTrainConfig, [*debug, "--out", str(tmp_path / "first")]))
+    losses = {}
+    for name, args in (("from", ["--start", str(first)]), ("anew", [])):
+        more = ["--out", str(tmp_path / name), "--loop.steps", "2", "--loop.log_every", "1"]
+        run = main(parse_config(EncoderTrainConfig, [*debug, *more, *args]))
+        losses[name] = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["contrast"]
+    assert losses["from"] < 0.9 * losses["anew"]
+    with pytest.raises(UserError, match=r"start_weight must be in \[0, 1\)"):
+        parse_config(EncoderTrainConfig, [*debug, "--out", str(tmp_path), "--start_weight", "0.5"])

@@ -39,7 +39,9 @@ def run(tmp_path_factory):
     return main(debug(tmp_path_factory.mktemp("encoder") / "run"))
 
 
-@pytest.mark.parametrize("name", ["encoder_debug", "encoder_cpu", "encoder_base"])
+@pytest.mark.parametrize(
+    "name", ["encoder_debug", "encoder_cpu", "encoder_base", "encoder_real_cpu"]
+)
 def test_configs_parse(name, tmp_path):
     config = parse_config(
         EncoderTrainConfig, ["--config_path", str(CONFIGS / f"{name}.yaml"), "--out", str(tmp_path)]

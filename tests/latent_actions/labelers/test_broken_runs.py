@@ -21,6 +21,7 @@ from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.laq.train import LaqTrainConfig, train
 from latent_actions.labelers.pairs import PairConfig
 from latent_actions.labelers.trained import FitConfig
+from latent_actions.labelers.true_actions import InverseDynamicsConfig, VptConfig
 from latent_actions.labelers.univla.config import UnivlaConfig
 from latent_actions.labelers.univla.labeler import UnivlaLabelerConfig
 from latent_actions.video.sources import Ssv2Source
@@ -30,7 +31,7 @@ from tests.latent_actions.labelers.test_codebook_usage import (
     moving_squares,
     various_codes,
 )
-from tests.latent_actions.labelers.test_labelers import records
+from tests.latent_actions.labelers.test_labelers import records, write_actions
 
 
 def trained(folder: Path, rate: float, steps: int = 150) -> ModelReport:
@@ -100,17 +101,17 @@ def test_static_pairs_in_the_middle_of_a_training_stop_it() -> None:
 
 
 def squares(count: int = 512) -> TrainingFrames:
-    """Training pairs of moving squares; a text names the direction."""
+    """Training pairs of moving squares."""
 
     def training():
         frames = moving_squares(count)
-        yield TrainingPairs(frames, [records(1)[0]] * count)
+        yield TrainingPairs(frames, [records(40)[i % 40] for i in range(count)])
 
     return training
 
 
-def labelers(rate: float, steps: int) -> dict[str, LabelerConfig]:
-    """Small labelers that train a network, and how."""
+def labelers(rate: float, steps: int, folder: Path) -> dict[str, LabelerConfig]:
+    """Small labelers that train a network, and how. folder: for true actions."""
     loop = LoopConfig(
         steps=steps, batch_size=64, learning_rate=rate, weight_decay=0.0, warmup_steps=20
     )
@@ -122,7 +123,10 @@ def labelers(rate: float, steps: int) -> dict[str, LabelerConfig]:
         num_heads=2, text_dim=16, whiten=True,
     )  # fmt: skip
     features = RandomFeatureConfig(width=32, size=16, side=4)
+    truth = write_actions(folder / "truth")
+    vpt = VptConfig(actions=truth, training=fit, model=InverseDynamicsConfig(size=16, width=8))
     return {
+        "vpt": vpt,
         "lapo": LapoConfig(model=model, training=fit),
         "mvp_lam": MvpLamConfig(model=model, training=fit, views=views),
         "univla": UnivlaLabelerConfig(model=lam, features=features, stage_1=fit, stage_2=fit),
@@ -134,7 +138,7 @@ def labelers(rate: float, steps: int) -> dict[str, LabelerConfig]:
 def test_no_position_of_a_trained_labeler_collapses_or_repeats_another(
     name: str, tmp_path: Path
 ) -> None:
-    labelers(3e-3, 300)[name].build(tmp_path, squares())
+    labelers(3e-3, 300, tmp_path)[name].build(tmp_path, squares())
     for path in tmp_path.glob("trained_*.json"):
         report = read_json(path)
         assert report["problems"] == [], path.name
@@ -142,10 +146,10 @@ def test_no_position_of_a_trained_labeler_collapses_or_repeats_another(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lapo", "univla"])
+@pytest.mark.parametrize("name", ["lapo", "univla", "vpt"])
 def test_a_rate_100_times_too_high_is_named_for_every_labeler(name: str, tmp_path: Path) -> None:
     try:
-        labelers(0.3, 300)[name].build(tmp_path, squares())
+        labelers(0.3, 300, tmp_path)[name].build(tmp_path, squares())
         reports = [read_json(path) for path in tmp_path.glob("trained_*.json")]
         said = " ".join(problem for report in reports for problem in report["problems"])
     except UserError as error:

@@ -43,3 +43,22 @@ def test_a_source_that_names_none_is_warned_about(clips, tmp_path, monkeypatch, 
     monkeypatch.setattr(EgoExo4dSource, "index", nameless)
     table = replace(clips, exo="best").table(2, tmp_path / "frames", 1)
     assert table.best == () and "names no best exo camera" in caplog.text
+
+
+def test_more_sources_add_training_clips_of_other_scenes(clips, tmp_path):
+    alone = clips.table(2, tmp_path / "alone", 1)
+    more = replace(clips, more=(clips.source,))
+    both = more.table(2, tmp_path / "both", 1)
+    count = len(alone.rows_of("train"))
+    assert len(both) == len(alone) + count and len(both.rows_of("train")) == 2 * count
+    assert both.moment[: len(alone)] == alone.moment
+    for name in ("moment", "take", "scene"):  # the same files, and yet other places
+        added = set(getattr(both, name)[len(alone) :])
+        assert added and not added & set(getattr(alone, name))
+    first = list(alone.rows_of("train"))
+    assert (both.read(both.rows_of("train")[count:]) == alone.read(alone.rows_of("train"))).all()
+    assert [both.verb[len(alone) + n] for n in range(count)] == [alone.verb[row] for row in first]
+    assert len(more.table(2, tmp_path / "val", 1, ("val",))) == len(alone.rows_of("val"))
+    assert set(more.parents()) == {"source", "more0_source"}
+    with pytest.raises(ValueError, match="hands are read of one source"):
+        replace(more, hands=True)

@@ -25,16 +25,16 @@ def attend(
     if kernel == "sdpa":
         mask = None if bias is None else bias.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    # in whole rows first: the product copies what is not, and columns several times slower
-    logits = (q * q.shape[-1] ** -0.5) @ k.contiguous().transpose(-1, -2)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if bias is not None:
         logits = logits + bias.to(logits.dtype)
     return F.softmax(logits, dim=-1) @ v
 
 
 def split_heads(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, N, 3 d) -> queries, keys and values, each (B, h, N, e)."""
-    q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=heads)
+    """(B, N, 3 d) -> queries, keys and values, each (B, h, N, e), in this order in memory: a product
+    would copy them into it, one by one and slower."""
+    q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=heads).contiguous()
     return q, k, v
 
 

@@ -45,7 +45,7 @@ def committed_attention(
     S special tokens, groups 0 to S - 1, which read the null key and value (h, 1, e) instead of
     themselves: that stands in their own place -> (B, M, d).
     """
-    q, k, v = rearrange(packed, "b n (three h e) -> three b h n e", three=3, h=heads).contiguous()
+    q, k, v = split_heads(packed, heads)
     q = q * q.shape[-1] ** -0.5
     logits = (q @ k.transpose(-1, -2)).float()
     logits.masked_fill_(groups[:, None, :, None] != groups[:, None, None, :], float("-inf"))

@@ -42,8 +42,12 @@ class RoutingAssignments:
 def route_tokens(
     logits: Tensor, estimator: Estimator, routing: Routing, topk_ratio: float = 0.3
 ) -> RoutingAssignments:
-    """logits (B, N, S) -> assignments; topk_ratio: part that `topk` sends to the action token."""
+    """logits (B, N, S) -> assignments; topk_ratio: part that `topk` sends to the action token. In
+    inference mode nobody reads probabilities: `soft` is the hard choice too."""
     logits = logits.float()
+    if torch.is_inference_mode_enabled() and routing == Routing() and estimator != "soft":
+        used = F.one_hot(_chosen(logits, estimator, topk_ratio), logits.shape[-1]).float()
+        return RoutingAssignments(used, used, True)
     soft = F.softmax(logits, dim=-1)
     if not routing.hard:
         return RoutingAssignments(soft, F.softmax(logits / routing.temperature, dim=-1), False)
@@ -51,12 +55,14 @@ def route_tokens(
         return RoutingAssignments(soft, soft, False)
     if estimator == "st_gumbel" and routing.noise:
         logits = logits + gumbel_like(logits)
-    chosen = best_action(logits, topk_ratio) if estimator == "topk" else logits.argmax(dim=-1)
-    picked = F.one_hot(chosen, logits.shape[-1]).to(soft.dtype)
-    if not torch.is_grad_enabled():
-        return RoutingAssignments(soft, picked, True)
     relaxed = F.softmax(logits / routing.temperature, dim=-1)
+    picked = F.one_hot(_chosen(logits, estimator, topk_ratio), logits.shape[-1]).to(relaxed.dtype)
     return RoutingAssignments(soft, picked + (relaxed - relaxed.detach()), True)
+
+
+def _chosen(logits: Tensor, estimator: Estimator, topk_ratio: float) -> Tensor:
+    """Special token of each patch: (B, N, S) -> int64 (B, N)."""
+    return best_action(logits, topk_ratio) if estimator == "topk" else logits.argmax(dim=-1)
 
 
 def best_action(logits: Tensor, topk_ratio: float) -> Tensor:

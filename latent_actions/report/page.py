@@ -147,7 +147,7 @@ def _usage(m: Measured, usage: Usage) -> dict[str, Any]:
     row = [
         m.name, f"{stats.pairs}", f"{clusters}", " ".join(f"{n}/{size}" for n in stats.usage),
         " ".join(f"{p.value:.1f}" for p in usage.perplexity),
-        cell(usage.entropy, 1) + f" of {_bits(m):.0f}", f"{usage.random_entropy:.1f}",
+        cell(usage.entropy, 1), f"{usage.random_entropy:.1f} of {_bits(m):.0f}",
         f"{stats.distinct_tuples}", cell(usage.top),
     ]  # fmt: skip
     return {"row": row, "name": m.name, "charts": charts if len(charts) <= 8 else []}

@@ -50,12 +50,15 @@ def flow(pixels: Tensor) -> Tensor:
 
 def _per_pair(change: Tensor) -> Tensor:
     """(B, T - 1, H, W, 3) -> (B, T, H, W, 3), the last pair repeated, of root mean square 1 per clip:
-    raw motion is a few percent of full scale and would be drowned by the colors.
+    raw motion is a few percent of full scale and would be drowned by the colors. No gradient passes.
     """
     length = torch.linalg.vector_norm(change, dim=(1, 2, 3, 4), keepdim=True)
-    change = change / (length * change[0].numel() ** -0.5 + _SMALLEST_SPREAD)
-    colors = change.movedim(-1, 2)  # joined as planes: in any other order it takes much longer
-    return torch.cat([colors, colors[:, -1:]], dim=1).movedim(2, -1)
+    clips, pairs, height, width, _ = change.shape
+    scaled = change.new_empty(clips, pairs + 1, 3, height, width).movedim(2, -1)
+    scale = length * change[0].numel() ** -0.5 + _SMALLEST_SPREAD
+    torch.div(change.detach(), scale.detach(), out=scaled[:, :-1])
+    scaled[:, -1] = scaled[:, -2]
+    return scaled
 
 
 PIXEL_STREAMS: dict[str, Callable[[Tensor], Tensor]] = {

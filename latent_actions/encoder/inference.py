@@ -31,10 +31,11 @@ def vectors(encoder: Any, frames: Tensor, vector: Vector) -> Tensor:
     """Embedding, displacement, or one beside the other, of frames (B, T, H, W, 3), as `encoder(frames)`
     has them: (B, vector_width)."""
     found: list[Tensor] = []
-    patches, *rest = before_commitment(encoder, frames)
+    patches, special_tokens, motion = before_commitment(encoder, frames)
     if vector != "displacement":
-        each = [_embedding(encoder, patches, *rest)] if not encoder.config.averaged else []
-        for name in encoder.config.averaged:
+        averaged = encoder.config.averaged
+        each = [] if averaged else [_embedding(encoder, patches, special_tokens, motion)]
+        for name in averaged:
             each.append(_embedding(encoder, *before_commitment(encoder, frames, (name,))))
         found.append(F.normalize(torch.stack(each).sum(dim=0), dim=-1))
     if vector != "embedding" and encoder.displacement_head:

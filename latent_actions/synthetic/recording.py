@@ -137,9 +137,8 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
 def _varied(look: HandLook, rng: np.random.Generator, spread: float) -> HandLook:
     """Another thickness and skin tone of the hand, and now and then a bare arm."""
     thickness = rng.uniform(1 - 0.5 * spread, 1 + spread)
-    skin = tuple(
-        float(c) for c in np.clip(np.array(look.skin) * rng.uniform(1 - spread, 1.1), 0, 1)
-    )
+    red, green, blue = np.clip(np.array(look.skin) * rng.uniform(1 - spread, 1.1), 0, 1).tolist()
+    skin = (red, green, blue)
     bare = rng.random() < spread
     return HandLook(skin, skin if bare else look.sleeve, thickness)
 

@@ -98,12 +98,13 @@ def make_scene(
     )
     tint = rng.uniform(0.85, 1.0, 3)
     direction = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.4, 0.6), -1.0])
-    textures = (table, wall, floor)
     if variety.textures:
         grain = np.random.default_rng([seed, SCENE_STREAM, index, 1])
-        textures = tuple(rough(grain, picture, variety.textures) for picture in textures)
+        table, wall, floor = (
+            rough(grain, picture, variety.textures) for picture in (table, wall, floor)
+        )
     return Scene(
-        index=index, name=scene_name(split, number), split=split, textures=textures,
+        index=index, name=scene_name(split, number), split=split, textures=(table, wall, floor),
         light_direction=tuple(direction / np.linalg.norm(direction)),
         light_color=tuple(tint * rng.uniform(0.55, 0.75)), ambient=float(rng.uniform(0.3, 0.45)),
         clutter=_clutter(rng), exo=_exo_cameras(rng, n_exo, variety.views),

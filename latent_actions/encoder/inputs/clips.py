@@ -10,11 +10,13 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import draccus
 import numpy as np
 
+from invact_vla.core.errors import UserError
+from invact_vla.data.video.frames import VideoError
 from latent_actions.video.index import SPLITS, build_index
 from latent_actions.video.records import ClipRecord, Split, View
 from latent_actions.video.sources import EgoExo4dSource, SourceConfig
@@ -48,7 +50,7 @@ class ClipTable:
 
     def __post_init__(self) -> None:
         names = set(self.__dataclass_fields__) - {"oversample"}
-        columns = {name: getattr(self, name) for name in sorted(names)}
+        columns: dict[str, Any] = {name: getattr(self, name) for name in sorted(names)}
         optional = {"best": not self.best, "hand": self.hand is None}
         sizes = {n: len(column) for n, column in columns.items() if not optional.get(n)}
         if len(set(sizes.values())) != 1:
@@ -196,9 +198,14 @@ class VideoClips(ClipData):
         """Where the hand is in each stored frame, float32 (N, F, 3)."""
         records, count = store.records, store.frames.shape[1]
         probed = self.source.probe([record.video for record in records])
-        infos = [probed[record.video] for record in records]
-        frames = [wanted_frames(r, i, count) for r, i in zip(records, infos, strict=True)]
-        return self.source.hand_paths(records, frames, [info.fps for info in infos])
+        frames, rates = [], []
+        for record in records:
+            info = probed[record.video]
+            if isinstance(info, VideoError):  # it could be read when its frames were stored
+                raise UserError(f"{record.video}: {info}")
+            frames.append(wanted_frames(record, info, count))
+            rates.append(info.fps)
+        return self.source.hand_paths(records, frames, rates)
 
     def _more_training(self, splits: Sequence[Split]) -> list[ClipRecord]:
         """Training clips of `more`, with ids that no other source has."""
@@ -220,7 +227,9 @@ def table_of(store: FrameStore, oversample: int = 1, best: Collection[str] = ())
     """The clip table of a frame store of clip records. best: ids of clips of best exo cameras."""
     records = store.records
     names = ("take", "scene", "view", "camera", "verb", "text", "split")
-    columns = {name: tuple(getattr(record, name) for record in records) for name in names}
+    columns: dict[str, Any] = {
+        name: tuple(getattr(record, name) for record in records) for name in names
+    }
     moments = tuple(record.moment_id for record in records)
     flags = tuple(record.clip_id in best for record in records) if best else ()
     return ClipTable(

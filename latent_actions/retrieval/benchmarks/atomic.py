@@ -88,7 +88,8 @@ class CrossPlaceBenchmark(Benchmark):
             if not len(asked.queries):
                 yield score.skip(f"no verb stands in two places in the {name}", setting=name)
                 continue
-            found, bounds = asked.precision(vectors, table, self.top), asked.bounds(self.top)
+            found = asked.precision(vectors, table, self.top)
+            bounds: Any = asked.bounds(self.top)
             for measure, column in (("", table.moment), (", places drawn", table.scene)):
                 drawn = [column[row] for row in asked.queries]
                 yield score.row(f"P@{self.top}{measure}", name, found, drawn, **bounds)

@@ -199,7 +199,9 @@ class KeystepBenchmark(Benchmark):
                 continue
             shown = {view: _sequences(side, composition) for view, side in sides.items()}
 
-            def precision(query: str, gallery: str, shown=shown, how=composition) -> np.ndarray:
+            def precision(
+                query: str, gallery: str, shown=shown, how: Composition = composition
+            ) -> np.ndarray:
                 return hits_of(retrieve(shown[query], shown[gallery], how, groups), labels)
 
             for name, values in all_directions(precision).items():

@@ -45,10 +45,12 @@ class LanguageBenchmark(Benchmark):
         for view, clips in zip(("ego", "exo"), context.vectors(encoder), strict=True):
             there = Pool(moments.verb, [verb_of[text] for text in distinct])
             back, exact = Pool(there.gallery_labels, moments.verb), Pool(texts, distinct)
-            forth, takes = (clips, of_text), moments.take
-            yield from _ranking(score, "video to text", view, forth, there, takes)
-            yield from _ranking(score, "text to video", view, forth[::-1], back, first_take)
-            yield from _ranking(score, "exact text", view, forth, exact, takes, precision=False)
+            takes = moments.take
+            yield from _ranking(score, "video to text", view, (clips, of_text), there, takes)
+            yield from _ranking(score, "text to video", view, (of_text, clips), back, first_take)
+            yield from _ranking(
+                score, "exact text", view, (clips, of_text), exact, takes, precision=False
+            )
             yield from _verbs(score, view, clips, encoder.texts, moments.verb, moments.take)
             yield from self._choice(score, view, clips, of_text, distinct, texts, context)
 

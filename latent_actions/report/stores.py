@@ -140,16 +140,16 @@ def _store_file(path: Path) -> Path:
 def _names(files: Sequence[Path], labelers: Sequence[str]) -> list[str]:
     """The labeler's name where it is the only one of its kind, else with the name of its folder, of its
     file, or all of its path: what sets the stores apart."""
-    words = [
-        [""] * len(files),
-        [f.parent.name for f in files],
-        [f.name for f in files],
-        map(str, files),
-    ]
+    words = [[f.parent.name for f in files], [f.name for f in files], [str(f) for f in files]]
+    alone = [labelers.count(name) == 1 for name in labelers]
+    names = list(labelers)
     for more in words:
-        names = [f"{n} ({w})" if w else n for n, w in zip(labelers, more, strict=True)]
         if len(set(names)) == len(names):
             break
+        names = [
+            name if own else f"{name} ({word})"
+            for name, own, word in zip(labelers, alone, more, strict=True)
+        ]
     return names
 
 

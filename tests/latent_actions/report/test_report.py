@@ -200,3 +200,14 @@ def test_the_verdict_needs_intervals(stores: dict[str, Path]) -> None:
     bare = Measured(Labeled("x", one.store))
     assert {mark.judge(bare)[0] for mark in MARKS} == {"cannot be said"}
     assert verdict([bare]).chosen is None
+
+
+def test_a_name_is_longer_where_another_has_it_too(stores: dict[str, Path], tmp_path: Path) -> None:
+    twin = shutil.copytree(stores["random"], tmp_path / "twin")
+    opened = open_stores([stores["diff"], stores["random"], twin], [], 10)
+    random = stores["random"].name
+    assert [one.name for one in opened] == [
+        "feature_difference",
+        f"random ({random})",
+        "random (twin)",
+    ]

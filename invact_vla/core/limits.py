@@ -101,7 +101,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     if len(content) > limit:
         raise UserError(f"{path} is larger than {limit >> 10} KiB: expected a small text file")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # Windows' editors begin files with a mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {short(error)}") from error
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, refuse_pointer, short
-from invact_vla.untrusted.arrays import check_size, open_picture
+from invact_vla.untrusted.arrays import as_rgb, check_size, open_picture
 
 JPEG_START = b"\xff\xd8"
 MAX_FRAME_BYTES = 2 << 30  # of the frames of one camera in one demonstration
@@ -84,7 +84,7 @@ def decode_picture(where: str, data: bytes) -> np.ndarray:
         raise UserError(f"{where}: a picture is {kind}, expected bytes: fetch it again")
     if data[:2] != JPEG_START:
         with open_picture(where, data) as image:
-            return np.asarray(image.convert("RGB"))
+            return as_rgb(image)
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         check_size(where, int(height), int(width))

@@ -50,6 +50,16 @@ def open_picture(where: str, source: bytes | Path) -> Iterator[Image.Image]:
             yield image
 
 
+def as_rgb(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W, 3) of a picture of any mode; of 16 bits the upper 8. ValueError for numbers that have
+    no known scale."""
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a picture of mode {image.mode} has no known scale: save it with 8 bits")
+    return np.asarray(image.convert("RGB"))
+
+
 def check_size(where: str, height: int, width: int) -> None:
     """UserError for frames too large to be decoded."""
     if height * width > MAX_PIXELS:

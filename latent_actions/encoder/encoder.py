@@ -31,7 +31,7 @@ from latent_actions.encoder.displacement import DisplacementHead, Vector, vector
 from latent_actions.encoder.embedder import Fusion, Stem, Stream, TubeletEmbedder
 from latent_actions.encoder.inference import before_commitment, vectors
 from latent_actions.encoder.inputs.streams import Streams, planes
-from latent_actions.encoder.inputs.video_input import as_clips
+from latent_actions.encoder.inputs.video_input import Video, as_clips, videos_in
 from latent_actions.encoder.register_encoder import RegisterEncoder
 from latent_actions.encoder.routing import Routing, RoutingAssignments
 from latent_actions.published_model import fetch
@@ -252,7 +252,7 @@ class InvActEncoder(
     @exact()
     def embed(
         self,
-        video: np.ndarray | str | Path,
+        video: Video,
         batch_size: int = 64,
         clip_s: float | None = None,
         vector: Vector = "embedding",
@@ -260,10 +260,14 @@ class InvActEncoder(
         """Vectors of unit length, float32: hard routing, no noise, fp32. vector: what is given of a
         clip: its embedding (D), what the displacement head says (m), or one beside the other (D + m).
 
-        video: clips uint8 (N, T, H, W, 3) -> (N, D); one video uint8 (F, H, W, 3) of any length ->
-        (1, D); the path of a video file -> (1, D), or (K, D) when cut into clips of `clip_s`
-        seconds (see video_input.as_clips). Any H and W are resized. The batch size does not change
-        a clip's vector but by rounding (1e-6)."""
+        video: clips (N, T, H, W, 3) -> (N, D); one video (F, H, W, 3) of any length -> (1, D); the path
+        of a video file -> (1, D), or (K, D) when cut into clips of `clip_s` seconds; a list of videos
+        -> the vectors of each. All forms: video_input.as_clips. Any H and W are resized. The batch
+        size does not change a clip's vector but by rounding (1e-6)."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        if (videos := videos_in(video)) is not None:
+            return np.concatenate([self.embed(v, batch_size, clip_s, vector) for v in videos])
         clips = as_clips(video, self.config.frames, self.config.size, clip_s)
         width = vector_width(self.config.embedding, self.config.displacement, vector)
         found = [
@@ -381,9 +385,7 @@ def _check_shapes(model: nn.Module, stored: dict[str, tuple[int, ...]], path: Pa
 def _batches(frames: np.ndarray, batch_size: int) -> list[Tensor]:
     """uint8 (N, T, H, W, 3) cut into tensors of at most batch_size clips."""
     if frames.dtype != np.uint8:
-        raise ValueError(
-            f"expected uint8 frames (N, T, H, W, 3), got {frames.dtype} {frames.shape}"
-        )
+        raise ValueError(f"expected uint8 (N, T, H, W, 3), got {frames.dtype} {frames.shape}")
     starts = range(0, len(frames), batch_size)
     parts = (frames[i : i + batch_size] for i in starts)
     return [torch.from_numpy(np.require(part, requirements=["C", "W"])) for part in parts]

@@ -6,6 +6,7 @@ the cache is damaged or of another version. Videos that cannot be read are not c
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -74,8 +75,11 @@ def _known(row: Any, video: Path) -> VideoInfo | None:
     """The length that a row of a cache holds, if the video is as it was."""
     try:
         size, mtime, *values, times = row
-        if file_stamp(video) == (size, mtime):
-            return VideoInfo(*values, times=tuple(times))
+        info = VideoInfo(*values, times=tuple(map(float, times)))
+        numbers = [info.fps, info.height, info.width, info.start_s or 0.0, *info.times]
+        whole = type(info.n_frames) is int and len(info.times) in (0, info.n_frames)
+        if whole and info.n_frames > 0 and info.fps > 0 and all(map(math.isfinite, numbers)):
+            return info if file_stamp(video) == (size, mtime) else None
     except (TypeError, ValueError):
         pass
     return None

@@ -1,6 +1,7 @@
 """What a video source is: a config that lists its clips. The members are in `sources/`."""
 
 import abc
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -106,7 +107,7 @@ def check_folder(path: Path, what: str) -> None:
 def held_out(names: Sequence[str], fraction: float) -> set[str]:
     """Those of the names that are the split "val" where the data have no splits: a fraction of them, but
     at least one of two or more, by a hash of the name."""
-    ranked = sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))
+    ranked = sorted(names, key=lambda name: (zlib.crc32(os.fsencode(name)), name))
     count = round(fraction * len(names))
     return set(ranked[: max(count, 1) if fraction and len(names) > 1 else count])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from invact_vla.data.dataset import DatasetConfig
 from invact_vla.data.readers import open_dataset
@@ -127,6 +128,39 @@ def test_a_folder_of_pictures_and_something_else_is_no_video(tmp_path):
     assert list_videos(tmp_path) == [tmp_path / "a"]
     (tmp_path / "a/film.mp4").write_bytes(b"x")
     assert list_videos(tmp_path) == [tmp_path / "a/film.mp4"]
+
+
+def test_whatever_is_wrong_with_a_video_is_a_video_error(tmp_path):
+    """So that one of them is left out and counted, and does not end the labeling of the others."""
+    pointer = tmp_path / "a.mp4"
+    pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(VideoError, match=r"a\.mp4: .*git lfs pull"):
+        probe(pointer)
+    with pytest.raises(VideoError, match="File name too long"):
+        probe(tmp_path / ("x" * 300 + ".mp4"))
+    latin = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    write_clip(tmp_path / "b.mp4", 0).rename(latin)
+    with pytest.raises(VideoError, match=r"caf\?\.mp4 is not UTF-8 text: rename it"):
+        probe(latin)
+    torn = write_pictures(tmp_path / "torn", 0, frames=4)
+    (torn / "img_00002.jpg").write_bytes(b"\xff\xd8 junk")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(torn / "img_00004.jpg")
+    for wanted, said in (([1], r"img_00002\.jpg: no picture"), ([0, 3], "of different sizes")):
+        with pytest.raises(VideoError, match=said):
+            decode_frames(torn, wanted)
+    assert decode_frames(torn, [0, 2]).shape == (2, 32, 32, 3)
+    for link in (tmp_path / "nowhere", tmp_path):
+        (torn / "img_00003.jpg").unlink()
+        (torn / "img_00003.jpg").symlink_to(link)
+        with pytest.raises(VideoError, match="lacks picture 3 of 4"):
+            probe(torn)
+        assert file_stamp(torn) is None
+
+
+def test_pictures_of_16_bits(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.full((8, 8), 0x1234, np.uint16)).save(tmp_path / "a/1.png")
+    assert (decode_frames(tmp_path / "a", [0]) == 0x12).all()
 
 
 def test_the_key_of_pictures(tmp_path):

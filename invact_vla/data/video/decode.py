@@ -129,7 +129,11 @@ class Video:
     def _numbered(self, first: int | None) -> Iterator[tuple[int, Any]]:
         """(index, frame), from the key frame before frame `first`, or from the start if it is None.
 
-        Indices are told by time stamps, or counted where the stamps are not known."""
+        Indices are told by time stamps, or counted where the stamps are not known: AVI has none of its
+        own, and those that FFmpeg makes up are in the order of decoding."""
+        if self._container.format.name == "avi" and self._stream.codec_context.has_b_frames:
+            yield from enumerate(self._from_start())
+            return
         info = self.info if first is not None else self._info
         start_s = None if info is None else info.start_s
         if info is not None and start_s is None:

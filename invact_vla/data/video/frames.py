@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_json
+from invact_vla.core.limits import short
 from invact_vla.data import hdf5_file
 from invact_vla.data.video import decode
 from invact_vla.data.video.decode import Video, open_file
@@ -34,12 +36,20 @@ def open_video(path: Path, info: VideoInfo | None = None) -> Iterator[Video | Pi
     Raises VideoError for what is missing, damaged or none.
 
     info: what `probe` gave, if it is known: saves reading all packets of a file to number its frames."""
-    pictures = open_pictures(path)
-    if pictures is not None:
-        yield pictures
-        return
-    with open_file(path, info) as video:
-        yield video
+    try:
+        os.fsdecode(path).encode()  # label stores and reports keep names as text
+        pictures = open_pictures(path)
+        if pictures is not None:
+            yield pictures
+            return
+        with open_file(path, info) as video:
+            yield video
+    except VideoError:
+        raise
+    except UnicodeEncodeError as error:
+        raise VideoError(f"the name of {short(str(path))} is not UTF-8 text: rename it") from error
+    except (UserError, OSError) as error:  # a pointer, enormous frames, a picture that is torn
+        raise VideoError(f"cannot read {short(str(path))}: {short(error)}") from error
 
 
 def probe(path: Path) -> VideoInfo:
@@ -114,11 +124,14 @@ def _holds_pictures(folder: Path) -> bool:
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:
-    """(bytes, time of change in ns) of what a video is read from; None if it is not there."""
-    pictures = open_pictures(path)
-    if pictures is None:
-        return decode.file_stamp(path)
-    stats = [file.stat() for file in pictures.files]
+    """(bytes, time of change in ns) of what a video is read from; None if it is not there or torn."""
+    try:
+        pictures = open_pictures(path)
+        if pictures is None:
+            return decode.file_stamp(path)
+        stats = [file.stat() for file in pictures.files]
+    except (VideoError, OSError):
+        return None
     return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 

@@ -9,6 +9,7 @@ What the path cannot say stands behind it: `?fps=30`, and for demonstrations `ke
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ def _rate(path: Path, options: Mapping[str, str]) -> float | None:
 
 
 def _folder(folder: Path, fps: float) -> PictureVideo:
-    matches = (NUMBERED.match(path.name) for path in folder.iterdir())
+    with os.scandir(folder) as entries:  # a link that leads nowhere is no picture
+        matches = [NUMBERED.match(entry.name) for entry in entries if entry.is_file()]
     numbered = {int(m[1]): folder / m[0] for m in matches if m}
     files = tuple(numbered[number] for number in sorted(numbered))
     if not files:

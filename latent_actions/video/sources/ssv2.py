@@ -81,13 +81,12 @@ class Ssv2Source(SourceConfig):
 def _classes(path: Path) -> dict[str, int]:
     """{template without brackets: index of the class}."""
     classes = read_json(path)
-    try:
-        return {str(name): int(index) for name, index in classes.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    if not isinstance(classes, dict) or not all(str(n).isdecimal() for n in classes.values()):
         raise UserError(
             f"{path}: expected an object of classes and their numbers, as Something-Something V2 has, "
             f"got {classes!r:.80}"
-        ) from error
+        )
+    return {name: int(index) for name, index in classes.items()}
 
 
 def _entries(path: Path, split: Split) -> list[dict[str, Any]]:

@@ -84,10 +84,85 @@ def test_wrong_videos_are_explained(encoder, video, tmp_path):
     torn.write_bytes(b"not a video")
     with pytest.raises(UserError, match="cannot decode"):
         encoder.embed(torn)
-    with pytest.raises(ValueError, match="expected uint8"):
-        encoder.embed(video.astype(np.float32))
     with pytest.raises(ValueError, match="clip_s"):
         encoder.embed(video, clip_s=1.0)
+    path = tmp_path / "v.mp4"
+    write_video(path, video, fps=10)
+    for clip_s in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="clip_s must be positive"):
+            encoder.embed(path, clip_s=clip_s)
+    with pytest.raises(UserError, match="cut into clips of 1e-09 s: 4000000000 frames"):
+        encoder.embed(path, clip_s=1e-9)
+    with pytest.raises(ValueError, match="batch_size must be >= 1"):
+        encoder.embed(video, batch_size=0)
+
+
+def channels_first(frames):
+    return torch.from_numpy(frames).movedim(-1, -3)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        list, tuple, lambda v: [Image.fromarray(f) for f in v], torch.from_numpy, channels_first,
+        lambda v: [Image.fromarray(f).convert("RGBA") for f in v], lambda v: list(channels_first(v)),
+        lambda v: np.moveaxis(v, -1, 1), lambda v: v / 255, lambda v: (v / 255).astype(np.float16),
+        lambda v: channels_first(v) / 255, lambda v: (channels_first(v) / 255).bfloat16(),
+        lambda v: v[::-1][::-1], np.asfortranarray,
+    ],
+)  # fmt: skip
+def test_frames_in_any_usual_form(encoder, video, form):
+    np.testing.assert_array_equal(as_clips(form(video), 4, 16), as_clips(video, 4, 16))
+    np.testing.assert_array_equal(encoder.embed(form(video)), encoder.embed(video))
+
+
+def test_gray_pictures_and_those_of_16_bits(video):
+    gray = video[..., 0]
+    expected = as_clips(np.repeat(gray[..., None], 3, axis=-1), 4, 16)
+    for values in (gray, gray.astype(np.uint16) * 256 + 200):
+        found = as_clips([Image.fromarray(frame) for frame in values], 4, 16)
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="mode F has no known scale"):
+        as_clips([Image.fromarray(gray[0].astype(np.float32))], 4, 16)
+
+
+def test_lists_of_videos(encoder, video, tmp_path):
+    path = tmp_path / "v.mp4"
+    write_video(path, video, fps=10)
+    pictures = [Image.fromarray(frame) for frame in video]
+    found = encoder.embed([path, video, video[:5, :20], pictures])
+    expected = [encoder.embed(v)[0] for v in (path, video, video[:5, :20], video)]
+    np.testing.assert_array_equal(found, expected)
+    assert encoder.embed([path, str(path)], clip_s=0.5).shape == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (lambda v: v.astype(np.float32), r"float frames in \[0, 1\], got 0 to 254: divide by 255"),
+        (lambda v: (v / 255 - 0.5) / 0.25, r"float frames in \[0, 1\], got -2 to"),
+        (lambda v: np.full(v.shape, np.nan), r"float frames in \[0, 1\], got nan"),
+        (lambda v: v.astype(np.uint16), "got uint16"),
+        (lambda v: torch.from_numpy(v).long(), "got int64"),
+        (lambda v: v[..., 0], r"got uint8 \(10, 32, 48\)"),
+        (lambda v: np.concatenate([v, v[..., :1]], -1), r"got uint8 \(10, 32, 48, 4\)"),
+        (lambda v: v[0], r"got uint8 \(32, 48, 3\)"),
+        (lambda v: Image.fromarray(v[0]), r"got uint8 \(32, 48, 3\)"),
+        (lambda v: [], "got none"),
+        (lambda v: v[:0], "at least one frame"),
+        (lambda v: v[:, :0], "at least one pixel"),
+        (lambda v: [v[0], v[0, :9]], r"of one size, got \[\(9, 48, 3\), \(32, 48, 3\)\]"),
+        (lambda v: [v, v[0]], "got both in one list"),
+        (lambda v: [[1, 2], [3, 4]], "expected a list of frames"),
+        (lambda v: None, "got object"),
+        (lambda v: (frame for frame in v), "got object"),
+        (lambda v: v[None, :3], r"expected \(B, 4, H, W, 3\), got \(1, 3"),
+    ],
+)
+def test_what_are_no_frames_is_told_in_a_line(encoder, video, form, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        encoder.embed(form(video))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_card_is_written_by_training_and_travels(tmp_path):

@@ -1,6 +1,8 @@
 """Layouts as they arrive: copies of SSV2 in other containers, flat folders, links, single views."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,10 @@ def test_the_test_split_of_ssv2(tmp_path):
     ("name", "content", "said"),
     [
         ("labels", [], "expected an object of classes"),
-        ("labels", {"Pushing something away": "a"}, "expected an object of classes"),
+        *(
+            ("labels", {"Pushing something away": number}, "expected an object of classes")
+            for number in ("a", None, 1.7, True, -1, {"id": 0}, float("inf"))
+        ),
         (
             "train",
             [{"id": "0", "template": None, "label": "a"}],
@@ -100,6 +105,32 @@ def test_an_id_listed_twice_or_leading_elsewhere(tmp_path):
     assert dropped.counts == {"listed twice": 1, "videos missing": 1}
     with pytest.raises(UserError, match=r"1 of 4 videos .*no ../secret.webm"):
         source.clips("train")
+
+
+def test_label_files_that_begin_with_a_mark(tmp_path):
+    source = ssv2(tmp_path / "a")
+    clips = source.clips("train")
+    for path in (source.root / "labels").iterdir():
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert source.clips("train") == clips
+
+
+def test_a_few_broken_videos_of_any_kind_are_left_out(tmp_path):
+    root = tmp_path / "a"
+    for number in (1, 2, 3):
+        write_clip(root / f"{number}.mp4", number)
+    (root / "pointer.mp4").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (root / "zero.webm").write_bytes(b"")
+    (root / "loop.mp4").symlink_to(root / "loop.mp4")
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.mp4")).write_bytes(b"x")
+    (write_pictures(root / "gap", 0) / "img_00004.jpg").unlink()
+    source = FolderSource(root=root, held_out=0.0, max_skipped=0.7, workers=1)
+    for _ in range(2):  # the second time with the lengths of the good ones known
+        clips, dropped = source.index("train")
+        assert [clip.clip_id for clip in clips] == ["1", "2", "3"]
+        assert dropped.damaged == 5
+    with pytest.raises(UserError, match="5 of 8 videos"):
+        replace(source, max_skipped=0.5).clips("train")
 
 
 def test_a_flat_folder(tmp_path):

@@ -73,6 +73,13 @@ def test_times_of_a_variable_rate_are_kept(tmp_path):
         '{"version": 2, "videos": {"a.mp4": [BYTES, TIME]}}',
         '{"version": 2, "videos": {"a.mp4": 7}}',
         '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, 5]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, "4", 10.0, 32, 32, 0.0, []]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 0, 10.0, 32, 32, 0.0, []]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 0.0, 32, 32, 0.0, []]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, NaN, 32, 32, 0.0, []]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, null, 32, 0.0, []]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, "x", []]}}',
+        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, [0.0, 0.2]]}}',
     ],
 )
 def test_a_damaged_or_old_cache_is_made_anew(tmp_path, content):

@@ -26,7 +26,7 @@ from invact_vla.data.conventions import (
 from invact_vla.data.dataset import DatasetConfig
 from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.libero_hdf5 import Hdf5Dataset
-from invact_vla.data.stored_dataset import StoredDataset, picture_fault
+from invact_vla.data.stored_dataset import StoredDataset, action_fault, picture_fault
 
 SHOWN = 12  # tasks and findings printed; the rest is counted
 NO_OP_NORM = 1e-4  # of the deltas, as OpenVLA's filter has it
@@ -151,6 +151,9 @@ def _describe_actions(report: Report, dataset: StoredDataset, actions: np.ndarra
         spread = f"{low[i]:8.3f} to {high[i]:8.3f}, 98 % in {q01[i]:8.3f} to {q99[i]:8.3f}"
         constant = ", constant" if low[i] == high[i] else ""
         report.say("", f"{i} {name}".strip() + f": {spread}{constant}")
+    libero = dataset.has_gripper and dataset.config.action_range != "any"
+    if fault := action_fault(low, high, libero):
+        report.find(fault)
 
 
 def _describe_gripper(report: Report, dataset: StoredDataset, tracks: list[GripperTrack]) -> None:

@@ -37,6 +37,7 @@ STORED_ROTATION = {"opengl": "rotate180", "opencv": "none"}
 
 BINARY_TOLERANCE = 0.1  # a command this close to an end means that end
 FAR_FROM_UNIT = 1.5  # an action beyond this was not meant for [-1, 1]
+FAR_BELOW_UNIT = 0.1  # nor were actions that all stay below this
 WIDEST_GRIPPER = 0.2  # m; more than that are not fingers
 DECISIVE_FRACTION = 0.8  # of the times when the fingers moved after a command
 LEAST_CORRELATION = 0.6
@@ -135,8 +136,8 @@ def judge_gripper(tracks: Sequence[GripperTrack], option: str, source: str) -> G
         return Gripper(low, OPEN_VALUES[option], f"--data.gripper {option}")
     if option != "auto":
         raise UserError(f"{source}: no gripper convention {option!r}: expected one of {GRIPPERS}")
-    opens = _open_value_by_fingers(tracks, low)
-    if low == -1 and (highest < 0 or highest > 1 - BINARY_TOLERANCE):
+    opens = _open_value_by_fingers(tracks, low, source)
+    if low == -1:
         if opens == 1:
             raise UserError(
                 f"{found}, where LIBERO's -1 means open, but the fingers open after +1: say "
@@ -145,7 +146,7 @@ def judge_gripper(tracks: Sequence[GripperTrack], option: str, source: str) -> G
         return Gripper(-1, -1, "LIBERO's convention" + ("" if opens is None else ", fingers agree"))
     if opens is not None:
         return Gripper(low, opens, "the fingers move so")
-    denied = "open_is_zero" if low == -1 else "open_is_minus_one" if lowest != highest else ""
+    denied = "open_is_minus_one" if lowest != highest else ""
     listed = [f"{name} ({words})" for name, words in GRIPPER_WORDS.items() if name != denied]
     raise UserError(
         f"{found}, from which cannot be told what means open (LIBERO: -1 open, +1 closed): say "
@@ -154,11 +155,13 @@ def judge_gripper(tracks: Sequence[GripperTrack], option: str, source: str) -> G
 
 
 def _check_range(lowest: float, highest: float, source: str) -> None:
-    """Refuses what is neither in -1..1 nor spans it nor stays at one end."""
-    outside = lowest < -1 - BINARY_TOLERANCE or highest > 1 + BINARY_TOLERANCE
-    ends = [e for e in (-1, 1) if max(abs(lowest - e), abs(highest - e)) <= BINARY_TOLERANCE]
-    narrow = highest - lowest < 0.5 and not ends and not lowest == highest == 0
-    if outside or narrow:
+    """Refuses what spans neither -1..1 nor most of 0..1, nor stays at one end."""
+    near = lambda value, end: abs(value - end) <= BINARY_TOLERANCE
+    ends = any(near(lowest, end) and near(highest, end) for end in (-1, 1))
+    spans = near(lowest, -1) and near(highest, 1)
+    in_unit = lowest >= -BINARY_TOLERANCE and highest <= 1 + BINARY_TOLERANCE
+    unit = in_unit and highest - lowest >= 0.5
+    if not (ends or spans or unit or lowest == highest == 0):
         raise UserError(
             f"{source}: the last action dimension lies in [{lowest:g}, {highest:g}], expected a "
             "gripper in -1..1 or 0..1: rescale it, or say --data.gripper none if it is no gripper"
@@ -191,24 +194,35 @@ def finger_distance(state: np.ndarray | None) -> np.ndarray | None:
     return width if plausible and mirrored else None
 
 
-def _open_value_by_fingers(tracks: Sequence[GripperTrack], low: int) -> int | None:
+def _open_value_by_fingers(tracks: Sequence[GripperTrack], low: int, source: str) -> int | None:
     """Which end of the range opens the fingers: by how they move after a command changes, or, where
-    none ever does, by how they stay; None if that does not tell."""
+    none ever does, by how they stay; None if that does not tell. UserError where demonstrations
+    contradict each other."""
     votes: list[bool] = []  # whether the upper end opens
+    sides: dict[bool, list[str]] = {True: [], False: []}  # demonstrations of which all votes say so
     constant: list[bool] = []
     for track in tracks:
         if track.fingers is None:
             continue
-        high = track.commands > (low + 1) / 2
+        high, own = track.commands > (low + 1) / 2, []
         switches = np.flatnonzero(high[1:] != high[:-1]) + 1
         for start, stop in zip(switches, np.append(switches[1:], len(high)), strict=False):
             moved = track.fingers[min(stop, start + 10, len(high) - 1)] - track.fingers[start]
             if abs(moved) > 0.005:  # m
-                votes.append(bool((moved > 0) == high[start]))
+                own.append(bool((moved > 0) == high[start]))
+        votes += own
+        if len(own) > 1 and len(set(own)) == 1:
+            sides[own[0]].append(track.name)
         if not len(switches):
             last = float(np.median(track.fingers[len(high) // 2 :]))
             if last > 0.06 or last < 0.01:  # m: a Panda's hand wide open, or shut
                 constant.append(bool((last > 0.06) == high[0]))
+    if all(sides.values()):
+        name = min(sides.values(), key=len)[0]
+        raise UserError(
+            f"{source}, {name}: the fingers open where they close in other demonstrations: turn its gripper "
+            "actions round, or leave it out"
+        )
     decisive = votes if len(votes) >= 2 else constant
     fraction = float(np.mean(decisive)) if decisive else 0.5
     if max(fraction, 1 - fraction) < DECISIVE_FRACTION:

@@ -60,7 +60,7 @@ def choose_instruction(path: Path, stored: str | None) -> str | None:
 def text(value: Any) -> str:
     """A string of an HDF5 attribute or data set, which may be bytes or an array of one."""
     if hasattr(value, "shape") and value.shape in ((), (1,)):
-        value = value.reshape(-1)[0] if value.shape else value[()]
+        value = value.item()
     return (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip()
 
 
@@ -74,6 +74,6 @@ def _language(stored: Any) -> str | None:
         words = info.get("language_instruction")
         if words:  # a list of words as BDDL's parser gives it
             words = " ".join(map(str, words)) if isinstance(words, list) else str(words)
-            return words.strip()
+            return words.strip().strip('"')
         info = info.get("problem_info")
     return None

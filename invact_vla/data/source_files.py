@@ -141,6 +141,7 @@ def choose_cameras(
     found = {c: next((k for k in keys if k in known), "") for c, keys in usual.items()}
     if not found["agentview"]:
         hands = [k for k in known if any(w in k.lower() for w in ("wrist", "hand", "grip"))]
+        hands = [k for k in known if k in usual["wrist"]] or hands
         others = [k for k in known if k not in hands]
         views = {"agentview": others, "wrist": hands}
         found = {c: keys[0] if len(keys) == 1 else "" for c, keys in views.items()}

@@ -20,6 +20,7 @@ import numpy as np
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_json
 from invact_vla.data.conventions import (
+    FAR_BELOW_UNIT,
     FAR_FROM_UNIT,
     LIBERO_ACTION_DIM,
     Gripper,
@@ -168,6 +169,11 @@ class StoredDataset(RobotDataset):
         actions, state = self._checked_actions(place), self.stored_state(place)
         if state is not None:
             state = np.asarray(state, np.float32).reshape(len(state), -1)
+            if state.shape[1] != self.state_dim:
+                raise UserError(
+                    f"{where}: state of {state.shape[1]} numbers, expected {self.state_dim} as in the "
+                    "metadata or the first demonstration: repair or leave out this demonstration"
+                )
             check_finite(where, "state", state)
             check_lengths(where, {"actions": len(actions), "state": len(state)})
         check_action_range(where, actions, self.config.action_range, self.has_gripper)
@@ -244,6 +250,19 @@ def check_action_range(where: str, actions: np.ndarray, action_range: str, gripp
         )
 
 
+def action_fault(low: np.ndarray, high: np.ndarray, libero: bool) -> str | None:
+    """What is wrong with a data set's actions as LIBERO's, by the range (A,) of each number; None if
+    nothing, or if they are not meant for it."""
+    largest = np.abs([low, high])[:, :-1].max(initial=0)
+    if not libero or len(low) != LIBERO_ACTION_DIM or largest > FAR_BELOW_UNIT:
+        return None
+    return (
+        f"no delta of the actions is beyond {largest:.3g}, where LIBERO's fill [-1, 1]: if they are "
+        "meters and radians, divide them by the controller's scale (0.05 m and 0.5 rad) to roll out "
+        "there"
+    )
+
+
 def check_lengths(where: str, lengths: dict[str, int]) -> None:
     """UserError if the parts of a demonstration differ in length, or it has no step."""
     listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -258,22 +277,22 @@ def check_lengths(where: str, lengths: dict[str, int]) -> None:
 def to_uint8(where: str, frames: np.ndarray) -> np.ndarray:
     """Pictures as stored -> uint8 (T, H, W, 3).
 
-    Floats in 0..1 or in 0..255 are brought to uint8, channels that come first are put last; anything
-    else is a UserError. where: demonstration and camera."""
+    Floats in 0..1 (and a rounding error above) or in 0..255 are brought to uint8, channels that come
+    first are put last; anything else is a UserError. where: demonstration and camera."""
     if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:
         frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim != 4 or frames.shape[3] != 3:
+    if frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise UserError(
             f"{where}: pictures of shape {frames.shape}, expected (steps, height, width, 3)"
         )
     if np.issubdtype(frames.dtype, np.floating):
         low, high = float(frames.min()), float(frames.max())
-        if not (low >= 0 and high <= 255):  # NaN is neither
+        if not (low >= 0 and high <= 255 and not 1.001 < high < 2):  # NaN is neither
             raise UserError(
                 f"{where}: pictures in [{low:g}, {high:g}], expected uint8, or floats in 0..1 or "
                 "0..255: convert them"
             )
-        frames = np.round(frames * (255 if high <= 1 else 1)).astype(np.uint8)
+        frames = np.round(frames if high > 2 else np.minimum(frames, 1) * 255).astype(np.uint8)
     if frames.dtype != np.uint8:
         raise UserError(f"{where}: pictures of type {frames.dtype}, expected uint8 or floats")
     return np.ascontiguousarray(frames)
@@ -283,6 +302,8 @@ def picture_fault(frames: np.ndarray) -> str | None:
     """What is wrong with upright uint8 frames (T, H, W, 3) as a camera's pictures; None if nothing."""
     if frames.min() == frames.max():
         return f"all pictures are one color ({frames.flat[0]})"
+    if frames.max() <= 1:
+        return "all pictures are black, no value is above 1: floats in 0..1 made whole numbers?"
     if len(frames) > 2 and all(np.array_equal(frames[0], f) for f in frames[1:]):
         return "all pictures are the same one"
     return None

@@ -11,6 +11,7 @@ into the checkpoint, which then is a policy.
 Axis letters: T steps, B batch, V pictures of an example, S side of the model's images (px).
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from invact_vla.data.action_stats import ActionStats, Bounds, normalize
 from invact_vla.data.dataset import DatasetConfig, RobotDataset, long_enough, require
 from invact_vla.data.frame_cache import FrameCache
 from invact_vla.data.readers import open_dataset
+from invact_vla.data.stored_dataset import action_fault
 from invact_vla.openvla.adapters.adapter import attach, save_adapter
 from invact_vla.openvla.adapters.lora import LoraConfig, merge
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
@@ -45,6 +47,8 @@ from invact_vla.recipes.train import (
 )
 from invact_vla.training.distributed import main_process_first
 from invact_vla.training.loop import LoopConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,10 @@ def policy_task(config: PosttrainConfig, dataset: RobotDataset, start: VLACheckp
     require(dataset, cameras=config.cameras, state=config.proprio)
     training, held_out = split(dataset, config)
     statistics = dataset_statistics(dataset, training, config.action_bounds, config.action_rest)
+    ends = [np.array(statistics["action"][end]) for end in ("min", "max")]
+    libero = not dataset.action_mask[-1] and config.data.action_range != "any"
+    if fault := action_fault(*ends, libero):
+        logger.warning("%s: %s", config.demos, fault)
     policy = as_policy(
         start, head=config.head, chunk=config.chunk, cameras=config.cameras,
         proprio_dim=dataset.state_dim if config.proprio else 0, action_dim=dataset.action_dim,

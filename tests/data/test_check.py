@@ -54,6 +54,19 @@ def test_actions_times_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert code == 1 and "(and 1 more like it)" in text and "expected [-1, 1]" in text
 
 
+@pytest.mark.parametrize("scale", [0, 1 / 20])
+def test_actions_in_meters(
+    scale: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actions = demonstration()["actions"] * [*[scale] * 6, 1]
+    path = one_file(tmp_path, actions=actions)
+    code, text = check(path, capsys=capsys)
+    assert (
+        code == 1 and "no delta of the actions is beyond" in text and "meters and radians" in text
+    )
+    assert check(path, "--action_range", "any", capsys=capsys)[0] == 0
+
+
 def test_gripper_and_constant_dimension(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo = demonstration(fingers=False)
     demo["actions"][:, 6] = (1 - demo["actions"][:, 6]) / 2

@@ -80,18 +80,29 @@ def test_a_command_that_never_changes_is_told_by_how_the_fingers_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[0, 100.0], [0, 0.08], [-3, 0.5], [0.4, 0.4], [-1.0, 8.0], [0.0, 0.3]]
-)
-@pytest.mark.parametrize("option", ["auto", "open_is_one"])
+    "values",
+    [[0, 100.0], [0, 0.08], [-3, 0.5], [0.4, 0.4], [-1.0, 8.0], [0.0, 0.3], [-1.0, 0.0], [-0.5, 0.5],
+     [-0.7, 0.4], [-1.0, 0.5], [-0.9, -0.3]],
+)  # fmt: skip
+@pytest.mark.parametrize("option", ["auto", "open_is_one", "open_is_minus_one"])
 def test_no_gripper_range(values: list[float], option: str) -> None:
-    with pytest.raises(UserError, match=r"rescale it, or say --data\.gripper none"):
-        judge_gripper([track(values)], option, "x")
+    commands = np.repeat(values, 10)
+    fingers = np.repeat([0.08, 0.02], 10)
+    for one in (track(commands), track(commands, fingers), track(commands[::-1], fingers)):
+        with pytest.raises(UserError, match=r"rescale it, or say --data\.gripper none"):
+            judge_gripper([one], option, "x")
 
 
-@pytest.mark.parametrize("values", [[-1.0, 0.0], [-0.7, 0.4]])
-def test_half_a_range_is_not_guessed(values: list[float]) -> None:
-    with pytest.raises(UserError, match="cannot be told"):
-        judge_gripper([track(values)], "auto", "x")
+@pytest.mark.parametrize("stored", [COMMANDS, OPENED])
+def test_one_demonstration_that_is_turned_round_is_named(stored: np.ndarray) -> None:
+    turned = GripperTrack("demo_9", stored.max() + stored.min() - stored, FINGERS)
+    for others in (1, 2, 9):
+        tracks = [turned, *[track(stored, FINGERS)] * others]
+        with pytest.raises(UserError, match=r"demo_.: the fingers open where they close in other"):
+            judge_gripper(tracks, "auto", "x")
+        judge_gripper(tracks, "open_is_one", "x")  # asked for
+    with pytest.raises(UserError, match="demo_9: the fingers open"):
+        judge_gripper([*[track(stored, FINGERS)] * 9, turned], "auto", "x")
 
 
 def test_options_that_the_values_deny() -> None:

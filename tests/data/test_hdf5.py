@@ -102,6 +102,17 @@ def test_words(name: str, language: str | None, expected: str | None, tmp_path: 
         assert opened(path).episodes[0].instruction == expected
 
 
+@pytest.mark.parametrize(
+    "words", ["open the drawer", np.bytes_("open the drawer"), np.array(["open the drawer"], "O")]
+)
+@pytest.mark.parametrize("key", ["language_instruction", "instruction"])
+def test_words_in_an_attribute(key: str, words: object, tmp_path: Path) -> None:
+    path = write_hdf5(tmp_path / "demo1.hdf5", {"demo_0": demonstration()}, {key: words})
+    assert opened(path).episodes[0].instruction == "open the drawer"
+    path = write_hdf5(tmp_path / "demo1.hdf5", {"demo_0": demonstration()}, language='"lift it"')
+    assert opened(path).episodes[0].instruction == "lift it"
+
+
 def test_files_that_say_nothing_are_grouped_by_their_words(tmp_path: Path) -> None:
     for i in range(3):
         write_hdf5(tmp_path / f"demo{i}.hdf5", {"demo_0": demonstration(i)}, language="lift it now")
@@ -134,6 +145,9 @@ def test_opencv_is_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened(path).frames(0, "agentview"), stored)
     mirrored = opened(path, rotation="mirror").frames(0, "agentview")
     np.testing.assert_array_equal(mirrored, stored[:, :, ::-1])
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["macros_image_convention"] = np.bytes_("OpenCV")
+    np.testing.assert_array_equal(opened(path).frames(0, "agentview"), stored)
     with h5py.File(path, "a") as file:
         file["data"].attrs["macros_image_convention"] = "sideways"
     with pytest.raises(UserError, match=r"expected one of opengl, opencv: say --data\.rotation"):
@@ -201,9 +215,10 @@ def test_cameras_of_other_names(tmp_path: Path) -> None:
         require(dataset, ["agentview", "wrist"], state=False)
 
 
-@pytest.mark.parametrize("scale", [1.0, 255.0])
+@pytest.mark.parametrize("scale", [1.0, 1.0000002, 255.0])
 def test_float_pictures(scale: float, tmp_path: Path) -> None:
     frames = demonstration()["obs/agentview_rgb"]
+    frames[0, 0, 0, 0] = 255
     floats = (frames / 255 * scale).astype(np.float32)
     dataset = opened(one_file(tmp_path, **{"obs/agentview_rgb": floats}))
     np.testing.assert_array_equal(dataset.frames(0, "agentview"), frames[:, ::-1, ::-1])
@@ -214,6 +229,8 @@ def test_float_pictures(scale: float, tmp_path: Path) -> None:
     [
         (lambda f: f.astype(np.float32) - 128, "expected uint8, or floats"),
         (lambda f: f.astype(np.int32), "type int32"),
+        (lambda f: f / 240, "floats in 0..1 or 0..255: convert them"),
+        (lambda f: f[:, :0], "expected .steps, height, width, 3"),
         (lambda f: f[..., 0], "expected .steps, height, width, 3"),
         (lambda f: np.full(f.shape, np.nan), "expected uint8, or floats"),
         (lambda f: f[:-1], "unequal lengths .actions 12, agentview pictures 11"),
@@ -254,6 +271,17 @@ def test_bad_numbers(changes: dict[str, np.ndarray], message: str, tmp_path: Pat
         dataset.numbers(0)
 
 
+def test_a_state_of_another_width(tmp_path: Path) -> None:
+    demos = {
+        "demo_0": demonstration(),
+        "demo_1": {**demonstration(1), "obs/ee_ori": np.zeros((12, 4))},
+    }
+    dataset = opened(write_hdf5(tmp_path / NAME, demos))
+    dataset.numbers(0)
+    with pytest.raises(UserError, match="demo_1: state of 9 numbers, expected 8"):
+        dataset.numbers(1)
+
+
 def test_other_robots(tmp_path: Path) -> None:
     """Any number of actions and state; without a gripper none is looked for."""
     actions = np.random.default_rng(0).uniform(-90, 90, (12, 14))
@@ -263,6 +291,8 @@ def test_other_robots(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.numbers(0).actions, actions)
     dataset = opened(one_file(tmp_path, actions=actions[:, :7]), gripper="none", action_range="any")
     np.testing.assert_array_equal(dataset.numbers(0).actions, actions[:, :7])
+    with pytest.raises(UserError, match=r"actions of shape \(12, 0\), expected \(steps, numbers\)"):
+        opened(one_file(tmp_path, actions=actions[:, :0]))
 
 
 def test_shorter_than_the_chunk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -290,12 +320,15 @@ def test_constant_pictures_are_logged(tmp_path: Path, caplog: pytest.LogCaptureF
     dataset = opened(one_file(tmp_path, **{"obs/agentview_rgb": black}))
     dataset.frames(0, "agentview"), dataset.frames(1, "agentview")
     assert caplog.text.count("all pictures are one color (0)") == 1
+    cut = np.random.default_rng(0).random((12, SIZE, SIZE, 3)).round().astype(np.uint8)
+    opened(one_file(tmp_path, **{"obs/agentview_rgb": cut})).frames(0, "agentview")
+    assert "all pictures are black, no value is above 1" in caplog.text
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no demonstrations .*nowhere"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no demonstrations of a known format"):
+    with pytest.raises(UserError, match=r"a known format: expected an HDF5 file .*features\.json"):
         opened(tmp_path)
     path = tmp_path / NAME
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")

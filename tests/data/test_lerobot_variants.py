@@ -186,6 +186,89 @@ def test_words_in_an_index_without_a_name(name: str, folder: Path) -> None:
     same_as_ours(opened(folder), exact=False)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"task_index": [0, 1, 1], "task": ["open it", "close it", "turn it"]}, "task_index 1 is both"),
+        ({"task_index": [0, 1], "kind": ["k", "k"], "said": ["a", "b"]}, "a column of words"),
+        ({"task": ["open it", "close it"]}, "lacks task_index"),
+        ({"task_index": [0, 1], "task": [3, 4]}, "a column of words"),
+        ({"task_index": [0, 2], "task": ["open it", "close it"]}, "no words for episode 1"),
+    ],
+)  # fmt: skip
+def test_words_that_cannot_be_told(columns: dict, message: str, folder: Path) -> None:
+    pq.write_table(pa.table(columns), folder / TASKS)
+    change_table(folder / EPISODES, lambda t: t.drop_columns("tasks"))
+    with pytest.raises(UserError, match=message):
+        opened(folder)
+
+
+@pytest.mark.parametrize("task", [["open it"], 7, {"a": 1}, None, "turn it"])
+def test_words_of_version_2(task: object, tmp_path: Path) -> None:
+    """A list of words means the first; numbers, nothing, and two tasks of one index are none."""
+    folder = version_2(tmp_path / "v2", "image")
+    rows = [{"episode_index": i, "length": n} for i, n in enumerate(LENGTHS)]
+    (folder / "meta/episodes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tasks = [{"task_index": 0, "task": task}, {"task_index": 1, "task": "close it"}]
+    tasks += [{"task_index": 0, "task": "open it"}] * (task == "turn it")
+    (folder / "meta/tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
+    if isinstance(task, list):
+        assert [e.instruction for e in opened(folder).episodes] == [
+            "open it",
+            "close it",
+            "open it",
+        ]
+    else:
+        message = (
+            "is both 'turn it' and 'open it'" if task == "turn it" else "no words for episode 0"
+        )
+        with pytest.raises(UserError, match=message):
+            opened(folder)
+
+
+def change_column(folder: Path, file: str, name: str, values: list[Any]) -> None:
+    change_table(folder / file, lambda t: t.set_column(t.column_names.index(name), name, [values]))
+
+
+def test_episodes_that_are_listed_twice_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    change_column(folder, EPISODES, "episode_index", [0, 0, 2])
+    with pytest.raises(UserError, match="meta lists episode 0 twice"):
+        opened(folder)
+    change_table(folder / EPISODES, lambda t: t.slice(1))
+    with pytest.raises(UserError, match=r"meta lists 2 episodes, meta/info\.json counts 3"):
+        opened(folder)
+    version_2(tmp_path / "v2", "image")
+    path = tmp_path / "v2/meta/episodes.jsonl"
+    path.write_text(path.read_text() + "\n" + path.read_text().splitlines()[1])
+    with pytest.raises(UserError, match="meta lists episode 1 twice"):
+        opened(tmp_path / "v2")
+    path.unlink()
+    with pytest.raises(UserError, match=r"episodes\.jsonl: the data set is incomplete"):
+        opened(tmp_path / "v2")
+
+
+def test_rows_that_do_not_fit(folder: Path) -> None:
+    index = pq.read_table(folder / DATA).column("index").to_pylist()
+    change_column(folder, DATA, "index", [index[1], *index[1:]])
+    with pytest.raises(UserError, match="rows of episode 0 have the same index"):
+        opened(folder).numbers(0)
+    change_column(folder, DATA, "index", index)
+    change_info(folder, lambda i: i["features"]["observation.state"].update(shape=[6]))
+    with pytest.raises(UserError, match="state of 8 numbers, expected 6"):
+        opened(folder, gripper="open_is_minus_one").numbers(0)
+    state = [[0.0] * (5 if i == 2 else 8) for i in range(len(index))]
+    change_column(folder, DATA, "observation.state", state)
+    with pytest.raises(UserError, match=r"file-000\.parquet: observation\.state cannot be read"):
+        opened(folder).numbers(0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", None])
+def test_the_wrist_camera_is_not_taken_for_the_other(dtype: object, folder: Path) -> None:
+    change_info(folder, lambda i: i["features"][AGENTVIEW].update(dtype=dtype))
+    with pytest.raises(UserError, match="which of its pictures"):
+        opened(folder)
+
+
 @pytest.mark.parametrize("file", [DATA, TASKS, EPISODES])
 def test_pointers_of_git_lfs(file: str, folder: Path) -> None:
     (folder / file).unlink()
@@ -237,6 +320,9 @@ def test_fps(folder: Path) -> None:
     times = pa.array([0.0, 0.25, 0.5])
     change_table(folder / EPISODES, lambda t: t.drop_columns(key).append_column(key, times))
     with pytest.raises(UserError, match="lacks fps"):
+        opened(folder)
+    change_info(folder, lambda i: i.update(fps="20"))
+    with pytest.raises(UserError, match="has fps '20', expected a number"):
         opened(folder)
 
 

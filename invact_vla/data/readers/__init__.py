@@ -5,7 +5,7 @@ from pathlib import Path
 from invact_vla.core.errors import UserError
 from invact_vla.data.dataset import DatasetConfig
 from invact_vla.data.readers.lerobot import LeRobotDataset
-from invact_vla.data.readers.lerobot_meta import is_lerobot
+from invact_vla.data.readers.lerobot_meta import INFO, is_lerobot
 from invact_vla.data.readers.libero_hdf5 import Hdf5Dataset, hdf5_files
 from invact_vla.data.readers.rlds import RldsDataset, rlds_folders
 from invact_vla.data.stored_dataset import StoredDataset
@@ -26,4 +26,7 @@ def open_dataset(config: DatasetConfig) -> StoredDataset:
     for name, (reader, fits) in READERS.items():
         if name == config.format or (config.format == "auto" and fits(path)):
             return reader(config)
-    raise UserError(f"{path} holds no demonstrations of a known format")
+    raise UserError(
+        f"{path} holds no demonstrations of a known format: expected an HDF5 file (.hdf5, .h5) or a "
+        f"folder of them, a LeRobot folder ({INFO}) or an RLDS folder (features.json)"
+    )

@@ -14,7 +14,7 @@ import pyarrow as pa
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, short
 from invact_vla.data.dataset import DatasetConfig, EpisodeInfo
-from invact_vla.data.readers.lerobot_meta import LeRobotEpisode, LeRobotMeta
+from invact_vla.data.readers.lerobot_meta import INFO, LeRobotEpisode, LeRobotMeta
 from invact_vla.data.source_files import (
     check_file,
     choose_cameras,
@@ -67,7 +67,9 @@ class LeRobotDataset(StoredDataset):
                 return width
             case shape:
                 found = short(str(shape))
-                raise UserError(f"{self.folder}: {key} of shape {found}, expected [numbers]")
+                raise UserError(
+                    f"{self.folder}: {key} of shape {found}, expected [numbers]: correct {INFO}"
+                )
 
     def _info(self, episode: LeRobotEpisode) -> EpisodeInfo:
         words = self.config.instruction or episode.words or self._words_in_data(episode)
@@ -76,7 +78,7 @@ class LeRobotDataset(StoredDataset):
     def _words_in_data(self, episode: LeRobotEpisode) -> str:
         """By the task_index of its first row."""
         task: Any = None
-        tasks = _column(read_columns(episode.data, ["task_index"]), "task_index")
+        tasks = _column(episode.data, read_columns(episode.data, ["task_index"]), "task_index")
         if tasks is not None and episode.length:
             task = tasks[self._places(episode)[0]].item()
         if not self.meta.tasks.get(task):
@@ -108,11 +110,16 @@ class LeRobotDataset(StoredDataset):
         table, first, length = self._table(episode), episode.first_row, episode.length
         places = np.arange(table.num_rows)
         if first is not None:
-            indices = _column(table, "index")
+            indices = _column(episode.data, table, "index")
             if indices is None:
                 raise UserError(f"{episode.data} lacks the column index: fetch it again")
             places = np.flatnonzero((indices >= first) & (indices < first + length))
             places = places[np.argsort(indices[places], kind="stable")]
+            if not np.diff(indices[places]).all():
+                raise UserError(
+                    f"{episode.data}: rows of episode {episode.number} have the same index: fetch it "
+                    "again"
+                )
         if len(places) != length:
             count = length - len(places)
             excess = f"{count} are missing" if count > 0 else f"there are {-count} more"
@@ -125,7 +132,7 @@ class LeRobotDataset(StoredDataset):
     def _numbers(self, place: int, key: str) -> np.ndarray:
         episode = self.meta.episodes[place]
         table = self._table(episode)
-        values = _column(table, key)
+        values = _column(episode.data, table, key)
         if values is None:
             raise UserError(f"{episode.data} lacks {key}, it has {table.column_names}")
         return values[self._places(episode)]
@@ -174,7 +181,7 @@ def _read_cached(path: Path, columns: tuple[str, ...], _stamp: int) -> pa.Table:
     return read_columns(path, columns)
 
 
-def _column(table: pa.Table, name: str) -> np.ndarray | None:
+def _column(path: Path, table: pa.Table, name: str) -> np.ndarray | None:
     """A column of numbers as (N,) or (N, D)."""
     if name not in table.column_names:
         return None
@@ -185,9 +192,12 @@ def _column(table: pa.Table, name: str) -> np.ndarray | None:
         if listed:
             values = values.reshape(len(column), -1)
     except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"{name}: a column that cannot be read ({short(error)})") from error
+        raise UserError(
+            f"{path}: {name} cannot be read ({short(error)}), expected as many numbers in each row: "
+            "fetch it again"
+        ) from error
     if values.dtype.kind not in "biuf":
-        raise UserError(f"{name}: a column of {column.type}, expected numbers")
+        raise UserError(f"{path}: {name} is a column of {short(column.type)}, expected numbers")
     return values
 
 

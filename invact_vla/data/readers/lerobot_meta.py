@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.core.limits import inside, parse_json, read_text, short
-from invact_vla.data.source_files import MAX_STEPS, files_of, read_columns
+from invact_vla.data.source_files import MAX_STEPS, check_file, files_of, read_columns
 
 INFO = "meta/info.json"
 V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
@@ -28,6 +29,7 @@ V3_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 V3_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 MOST_INDEX = 1_000_000_000  # of chunks, files, tasks, rows and frames
+_TASK_COLUMNS = ("task", "__index_level_0__")
 _PADDING = re.compile(r"(0?\d?d)?")  # what a number in a pattern may be padded with
 
 
@@ -65,7 +67,26 @@ class LeRobotMeta:
             )
         episodes = self._episodes_v2() if major == "2" else self._episodes_v3()
         self.episodes = sorted(episodes, key=lambda e: e.number)
-        self.tasks: dict[int, str] = dict(self._tasks_v2() if major == "2" else self._tasks_v3())
+        self._check_episodes()
+        self.tasks: dict[int, str] = {}
+        for number, words in self._tasks_v2() if major == "2" else self._tasks_v3():
+            if self.tasks.setdefault(number, words) != words:
+                found = short(f"{self.tasks[number]!r} and {words!r}")
+                raise UserError(f"{folder}: task_index {number} is both {found}: repair meta/tasks")
+
+    def _check_episodes(self) -> None:
+        """UserError for episodes that are listed twice, or that are fewer or more than were counted."""
+        numbers, counted = [e.number for e in self.episodes], self.info.get("total_episodes")
+        twice = next((a for a, b in pairwise(numbers) if a == b), None)
+        if twice is not None:
+            raise UserError(
+                f"{self.folder}: meta lists episode {twice} twice: repair meta/episodes"
+            )
+        if type(counted) is int and counted != len(numbers):
+            raise UserError(
+                f"{self.folder}: meta lists {len(numbers)} episodes, {INFO} counts {counted}: fetch "
+                "meta again, or correct total_episodes"
+            )
 
     @property
     def camera_keys(self) -> list[str]:
@@ -112,14 +133,14 @@ class LeRobotMeta:
             ) from error
 
     def _json_lines(self, name: str) -> Iterator[dict[str, Any]]:
-        for line in read_text(inside(self.folder, name)).splitlines():
+        for line in read_text(check_file(inside(self.folder, name))).splitlines():
             if line.strip():
                 yield parse_json(line, str(self.folder / name))
 
     def _tasks_v2(self) -> Iterator[tuple[int, str]]:
         name = "meta/tasks.jsonl"
         for row in self._json_lines(name) if (self.folder / name).is_file() else ():
-            yield self._number(row, "task_index", name), str(row.get("task") or "")
+            yield self._number(row, "task_index", name), _words(row.get("task")) or ""
 
     def _episodes_v2(self) -> Iterator[LeRobotEpisode]:
         name = "meta/episodes.jsonl"
@@ -137,20 +158,22 @@ class LeRobotMeta:
 
     def _tasks_v3(self) -> Iterator[tuple[int, str]]:
         """Words by task_index. They may be a column `task`, or the index of a pandas frame without a
-        name, which parquet calls __index_level_0__: the column of strings is meant."""
+        name, which parquet calls __index_level_0__: the column of strings is meant, if there is one."""
         name = "meta/tasks.parquet"
         path = inside(self.folder, name)
         if not path.is_file():
             return
         table = read_columns(path)
         texts = [f.name for f in table.schema if "string" in str(f.type)]
-        texts.sort(key=lambda name: (name != "task", name != "__index_level_0__"))
-        if "task_index" not in table.column_names or not texts:
+        texts.sort(key=lambda name: (*_TASK_COLUMNS, name).index(name))
+        told = texts and (len(texts) == 1 or texts[0] in _TASK_COLUMNS)
+        if "task_index" not in table.column_names or not told:
             raise UserError(
-                f"{path} lacks task_index or a column of words, `task`: it has {table.column_names}"
+                f"{path} lacks task_index or a column of words, `task`: it has {table.column_names}: "
+                "rename or add them"
             )
         for row in table.select(["task_index", texts[0]]).to_pylist():
-            yield self._number(row, "task_index", name), str(row[texts[0]] or "")
+            yield self._number(row, "task_index", name), _words(row[texts[0]]) or ""
 
     def _episodes_v3(self) -> Iterator[LeRobotEpisode]:
         where = self.folder / "meta/episodes"
@@ -196,8 +219,10 @@ class LeRobotMeta:
         own = own if isinstance(own, dict) else {}
         fps = self.info.get("fps") or own.get("video.fps") or own.get("fps")
         if not isinstance(fps, int | float) or not 0 < fps <= 10_000:
+            fault = "lacks fps" if fps is None else f"has fps {short(repr(fps))}"
             raise UserError(
-                f"{self.folder / INFO} lacks fps, which says where an episode begins in a video"
+                f"{self.folder / INFO} {fault}, expected a number of 0..10000, which says where an "
+                "episode begins in a video: add it"
             )
         return float(fps)
 
@@ -209,5 +234,5 @@ def is_lerobot(folder: Path) -> bool:
 
 def _words(tasks: Any) -> str | None:
     """The first task of an episode, if it is in words."""
-    listed = [tasks] if isinstance(tasks, str) else tasks or []
+    listed = tasks if isinstance(tasks, list) else [tasks]
     return next((t.strip() or None for t in listed if isinstance(t, str)), None)

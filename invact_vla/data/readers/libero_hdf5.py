@@ -99,7 +99,7 @@ class Hdf5Dataset(StoredDataset):
             names = _demonstrations(path, data, self.config.action)
             attributes = {name: data.attrs[name] for name in data.attrs}
             self.file_attributes[path] = attributes
-            convention = text(attributes.get("macros_image_convention", "opengl"))
+            convention = text(attributes.get("macros_image_convention", "opengl")).lower()
             if convention not in STORED_ROTATION and self.config.rotation == "auto":
                 raise UserError(
                     f"{path}: macros_image_convention {convention!r}, expected one of "
@@ -119,8 +119,8 @@ class Hdf5Dataset(StoredDataset):
         shape = getattr(group[_action_key(group, self.config.action)], "shape", ())
         if not shape or shape[0] > MAX_STEPS:
             raise UserError(
-                f"{path}: {short(name)} claims actions of shape {short(str(shape))}, expected at most "
-                f"{MAX_STEPS} steps"
+                f"{path}: {short(name)} claims actions of shape {short(str(shape))}, expected (steps, "
+                f"numbers) with at most {MAX_STEPS} steps"
             )
         task = path.stem if says_a_task(path.stem.replace("_", " ")) else words
         prefix = f"{path.stem}/" if len(self.files) > 1 else ""
@@ -133,7 +133,7 @@ class Hdf5Dataset(StoredDataset):
         where = self.where(0)
         with self._group(0) as (group, obs):
             shape = group[_action_key(group, self.config.action)].shape
-            if len(shape) != 2:
+            if len(shape) != 2 or not shape[1]:
                 raise UserError(f"{where}: actions of shape {shape}, expected (steps, numbers)")
             self.action_dim = int(shape[1])
             dims = {key: getattr(obs[key], "ndim", 0) for key in sorted(obs)}

@@ -220,8 +220,8 @@ def _open_value_by_fingers(tracks: Sequence[GripperTrack], low: int, source: str
     if all(sides.values()):
         name = min(sides.values(), key=len)[0]
         raise UserError(
-            f"{source}, {name}: the fingers open where they close in other demonstrations: turn its gripper "
-            "actions round, or leave it out"
+            f"{source}, {name}: the fingers open where they close in other demonstrations: turn its "
+            "gripper actions round, or leave it out"
         )
     decisive = votes if len(votes) >= 2 else constant
     fraction = float(np.mean(decisive)) if decisive else 0.5

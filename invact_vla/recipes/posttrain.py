@@ -125,9 +125,9 @@ def policy_task(config: PosttrainConfig, dataset: RobotDataset, start: VLACheckp
     require(dataset, cameras=config.cameras, state=config.proprio)
     training, held_out = split(dataset, config)
     statistics = dataset_statistics(dataset, training, config.action_bounds, config.action_rest)
-    ends = [np.array(statistics["action"][end]) for end in ("min", "max")]
+    low, high = (np.array(statistics["action"][end]) for end in ("min", "max"))
     libero = not dataset.action_mask[-1] and config.data.action_range != "any"
-    if fault := action_fault(*ends, libero):
+    if fault := action_fault(low, high, libero):
         logger.warning("%s: %s", config.demos, fault)
     policy = as_policy(
         start, head=config.head, chunk=config.chunk, cameras=config.cameras,

@@ -6,13 +6,14 @@ one step: the old one waits as `.old-<name>` meanwhile, and `restore` puts it ba
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         restore(path)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Other processes that ask for the same path wait until the block ends, by a file beside it that is
+    locked meanwhile; they do not where no file may be written."""
+    lock = path.with_name(f".{path.name}.lock")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _locked(lock)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            lock.unlink(missing_ok=True)
+            fcntl.flock(
+                descriptor, fcntl.LOCK_UN
+            )  # children that were forked meanwhile have it too
+            os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor of the file, made and locked; None where it cannot be made."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+        except OSError:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # the one who had it has removed it
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)
 
 
 @contextmanager

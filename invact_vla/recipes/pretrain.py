@@ -32,6 +32,7 @@ from invact_vla.openvla.tokenizer import added_rows, collate
 from invact_vla.openvla.vocabulary import LatentTokens, give_latent_tokens
 from invact_vla.recipes.train import Examples, Task, TrainConfig, mean_metrics, train
 from invact_vla.training.distributed import main_process_first
+from invact_vla.untrusted.arrays import map_frames
 
 logger = logging.getLogger(__name__)
 
@@ -180,16 +181,21 @@ def most_frequent_codes(store: LabelStore) -> np.ndarray:
 def first_frames(
     store: LabelStore, videos: Path, processor: ImageProcessor, path: Path
 ) -> np.ndarray:
-    """uint8 (N, S, S, 3), memory-mapped: the first frame of each pair, prepared for the model."""
+    """uint8 (N, S, S, 3), memory-mapped: the first frame of each pair, prepared for the model; decoded
+    where a whole file of them is not there yet."""
+    shape = (len(store), processor.size, processor.size, 3)
     if path.exists():
-        return np.load(path, mmap_mode="r")
+        try:
+            return map_frames(path, shape)
+        except UserError as error:
+            logger.warning("decoded again: %s", error)
     rows: dict[str, list[int]] = {}
     for row, video in enumerate(store.path):
         rows.setdefault(video, []).append(row)
-    found, shape = find_videos(store, videos), (len(store), processor.size, processor.size, 3)
+    found = find_videos(store, videos)
     with atomic_file(path) as temporary:
         out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         for video, members in tqdm(rows.items(), "decode", unit="video", mininterval=5):
             out[members] = processor.prepare(decode_frames(found[video], store.frame[members]))
         out.flush()
-    return np.load(path, mmap_mode="r")
+    return map_frames(path, shape)

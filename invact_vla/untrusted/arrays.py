@@ -36,6 +36,17 @@ def read_npz(path: Path, name: str, limit: int = MAX_BYTES) -> np.ndarray:
         return value
 
 
+def map_frames(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 frames of a .npy file, memory-mapped, to be read. UserError for a missing or damaged file,
+    and for one of another shape."""
+    refuse_pointer(path)
+    with one_line(f"{path} is no array of frames {shape} ({{error}}): delete it, it is made again"):
+        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+        if (frames.dtype, frames.shape) != (np.uint8, shape):
+            raise ValueError(f"it holds {frames.dtype} {frames.shape}")
+        return frames
+
+
 @contextmanager
 def open_picture(where: str, source: bytes | Path) -> Iterator[Image.Image]:
     """A picture that is not decoded yet; whatever is wrong with it, also later in the block, is a

@@ -157,7 +157,9 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
     parts = shards(records, config.pairs.shard)
     paths = [folder / "shards" / f"{split}-{number:05d}.npz" for number in range(len(parts))]
     name = f"{identity} vectors {config.vectors}"
-    found = [_read_shard(path, name) for path in paths]
+    found = [
+        _read_shard(path, name, len(part), labeler) for path, part in zip(paths, parts, strict=True)
+    ]
     todo = [number for number, shard in enumerate(found) if shard is None]
     jobs = [(number, parts[number], _frames(config, folder, split, number)) for number in todo]
     bar = tqdm(total=len(records), desc=f"label {split}", unit="pair", mininterval=5)
@@ -188,15 +190,20 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
     return store
 
 
-def _read_shard(path: Path, identity: str) -> Shard | None:
-    """A finished shard; None if there is none, it is torn, or of other labels or pairs."""
+def _read_shard(path: Path, identity: str, pairs: int, labeler: Labeler) -> Shard | None:
+    """A finished shard of so many pairs; None if there is none, it is torn or empty, or of other labels
+    or pairs."""
     try:
         with np.load(path, allow_pickle=False) as saved:
-            if str(saved["identity"]) == identity:
-                return Shard(*(saved[field.name] for field in fields(Shard)))
-    except (OSError, ValueError, LookupError, EOFError, BadZipFile):
-        pass
-    return None
+            if str(saved["identity"]) != identity:
+                return None
+            shard = Shard(*(saved[field.name] for field in fields(Shard)))
+        codes = LatentLabels(shard.codes, labeler.codebook_size).codes
+        count = {len(shard.rows), len(shard.keys), len(shard.vectors), len(codes)}
+        whole = len(count) == 1 and min(count) and codes.shape[1] == labeler.code_length
+        return shard if whole and set(shard.rows.tolist()) <= set(range(pairs)) else None
+    except (OSError, ValueError, TypeError, LookupError, EOFError, BadZipFile):
+        return None
 
 
 ShardJob = tuple[int, list[PairRecord], Path]  # number, pairs, where its frames are decoded to

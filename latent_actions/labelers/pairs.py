@@ -306,10 +306,9 @@ def decoded_ahead(
 
     with ThreadPoolExecutor(1) as thread:
         coming = [thread.submit(decode, job) for job in jobs[:1]]
-        for following, (_, folder) in zip([*jobs[1:], None], jobs, strict=True):
+        for number, (_, folder) in enumerate(jobs, 1):
             store = coming.pop().result()
-            if following is not None:
-                coming.append(thread.submit(decode, following))
+            coming += [thread.submit(decode, job) for job in jobs[number : number + 1]]
             yield store
             if not keep:
                 shutil.rmtree(folder)

@@ -22,11 +22,12 @@ import numpy as np
 from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import atomic_folder, hash_json, read_json, write_json
+from invact_vla.core.files import alone, atomic_folder, hash_json, read_json, write_json
 from invact_vla.core.limits import short
 from invact_vla.data.video.display import Fit
 from invact_vla.data.video.frames import VideoError, decode_frames, file_stamp, open_video
 from invact_vla.data.video.video_info import VERSION, VideoInfo, clip_frames, pair_frames
+from invact_vla.untrusted.arrays import map_frames
 from latent_actions.video.probes import PROBES, probe_all
 from latent_actions.video.records import ClipRecord, Record, decode_record, encode_record
 from latent_actions.video.skip_report import Damage, damage_of
@@ -80,26 +81,28 @@ class FrameStore:
         here, with the same limits and the same report. One that turns out damaged later is a VideoError
         when it is read."""
         request = _request(records, folder, frames, size, fit)
-        if on_the_fly:
-            folder.mkdir(parents=True, exist_ok=True)
-            probed = probe_all([record.video for record in records], workers, folder / PROBES)
-            found = Damage()
-            for row, record in enumerate(records):
-                found.look(row, record, probed[record.video])
-            request["on_the_fly"] = True
-            _write_state(folder, records, request, found, max_skipped, index)
+        with alone(folder):
+            if on_the_fly:
+                folder.mkdir(parents=True, exist_ok=True)
+                probed = probe_all([record.video for record in records], workers, folder / PROBES)
+                found = Damage()
+                for row, record in enumerate(records):
+                    found.look(row, record, probed[record.video])
+                request["on_the_fly"] = True
+                _write_state(folder, records, request, found, max_skipped, index)
+                return cls.open(folder)
+            if (folder / "store.json").exists():
+                try:
+                    known = read_json(folder / "store.json")["request"]
+                    if {"times": request["times"], **known} == request:
+                        return cls.open(folder)
+                except (UserError, LookupError, TypeError) as error:
+                    logger.warning("%s is built again: %s", folder, short(error))
+            with atomic_folder(folder) as temporary:
+                found = _fill(records, temporary, frames, size, workers, fit)
+                kept = _write_state(temporary, records, request, found, max_skipped, index)
+                _drop_rows(temporary / "frames.npy", kept)
             return cls.open(folder)
-        if (folder / "store.json").exists():
-            try:
-                if read_json(folder / "store.json")["request"] == request:
-                    return cls.open(folder)
-            except (UserError, LookupError, TypeError) as error:
-                logger.warning("%s is built again: %s", folder, short(error))
-        with atomic_folder(folder) as temporary:
-            found = _fill(records, temporary, frames, size, workers, fit)
-            kept = _write_state(temporary, records, request, found, max_skipped, index)
-            _drop_rows(temporary / "frames.npy", kept)
-        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "FrameStore":
@@ -112,9 +115,8 @@ class FrameStore:
             if state["request"].get("on_the_fly"):
                 frames: Any = LazyFrames(records, state["request"], folder / PROBES)
             else:
-                frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
-            if len(frames) != len(records):
-                raise ValueError(f"{len(frames)} rows of frames for {len(records)} records")
+                count, size = state["request"]["frames"], state["request"]["size"]
+                frames = map_frames(folder / "frames.npy", (len(records), count, size, size, 3))
             return cls(folder, frames, records, state["skipped"])
         except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError) as error:
             raise UserError(
@@ -185,18 +187,20 @@ def _request(
     records: Sequence[Record], folder: Path, frames: int, size: int, fit: Fit
 ) -> dict[str, Any]:
     """What a store was built from: sizes, the records (but for which camera is best, which says nothing
-    of the frames), and the sizes in bytes of their videos."""
+    of the frames), and the sizes in bytes of their videos and when they changed."""
     if not records:
         raise UserError(f"no clips to decode into {folder}: check the source's path and split")
     decoded = [{k: v for k, v in encode_record(r).items() if k != "best"} for r in records]
     videos = sorted({record.video for record in records})
+    stamps = [file_stamp(path) or (-1, -1) for path in videos]
     return {
         "frames": frames,
         "size": size,
         "fit": fit,
         "decoding": VERSION,
         "records": hash_json(decoded),
-        "videos": hash_json([[str(path), (file_stamp(path) or (-1,))[0]] for path in videos]),
+        "videos": hash_json([[str(p), stamp[0]] for p, stamp in zip(videos, stamps, strict=True)]),
+        "times": hash_json([stamp[1] for stamp in stamps]),
     }
 
 

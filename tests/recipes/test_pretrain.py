@@ -10,12 +10,18 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json, write_json
 from invact_vla.core.schema import Observation
+from invact_vla.data.label_store import read_labels
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, load_weights, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config, with_latent_tokens
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.vocabulary import give_latent_tokens
 from invact_vla.recipes import posttrain, pretrain
-from invact_vla.recipes.pretrain import LatentExamples, PretrainConfig, most_frequent_codes
+from invact_vla.recipes.pretrain import (
+    LatentExamples,
+    PretrainConfig,
+    first_frames,
+    most_frequent_codes,
+)
 from invact_vla.recipes.train import Batches
 from invact_vla.training import sampling
 from invact_vla.training.distributed import RankInfo
@@ -189,6 +195,23 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path, clips, mon
     expected = weights_of(whole)
     assert all(torch.equal(t, expected[n]) for n, t in weights_of(again).items())
     assert read_json(again / "summary.json") == read_json(whole / "summary.json")
+
+
+def test_a_torn_file_of_frames_is_decoded_again(tmp_path, clips):
+    store = read_labels(clips / "train.parquet")
+    start = load_pretrained(tiny_folder(tmp_path / "start"))
+    path = tmp_path / "frames.npy"
+    whole = np.array(first_frames(store, clips, start.processor, path))
+    saved = path.read_bytes()
+    kept = path.stat().st_mtime_ns
+    first_frames(store, clips, start.processor, path)
+    assert path.stat().st_mtime_ns == kept
+    for content in (b"", saved[: len(saved) // 2], b"version https://git-lfs.github.com/spec/v1"):
+        path.write_bytes(content)
+        assert np.array_equal(first_frames(store, clips, start.processor, path), whole)
+    for other in (whole[:-1], whole[:, :8], whole.astype(np.float32), np.array([None])):
+        np.save(path, other)
+        assert np.array_equal(first_frames(store, clips, start.processor, path), whole)
 
 
 @pytest.mark.parametrize("augment", [True, False])

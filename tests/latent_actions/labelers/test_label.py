@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import draccus
 import numpy as np
@@ -231,6 +233,36 @@ def test_without_ray_a_cluster_is_refused(
     )
     with pytest.raises(UserError, match="--ray needs Ray: pip install"):
         label.main(config)
+
+
+def test_a_run_that_was_killed_after_its_last_shard(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to label; and whatever became of a shard meanwhile, the labels are the same."""
+    config = LabelConfig(
+        out=tmp_path / "labels", labeler=parts["lapa"], pairs=pairs(root), splits=("val",)
+    )
+    whole = label.main(replace(config, out=tmp_path / "whole"))
+    expected = hash_file(store_path(whole, "val"))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    changes: list[dict[str, Any]] = [
+        {}, {"codes": lambda c: c[:, :2]}, {"codes": lambda c: c[:1]}, {"codes": lambda c: c + 0.5},
+        {"codes": lambda c: c + 100}, {"rows": lambda r: r + 1000}, {"codes": lambda c: c[0, 0]},
+        dict.fromkeys(("rows", "keys", "codes", "vectors"), lambda values: values[:0]),
+    ]  # fmt: skip
+    for seed, change in enumerate(changes):
+        config = replace(config, overwrite=True, seed=seed)
+        with monkeypatch.context() as patch:
+            patch.setattr(label, "write_labels", stop)
+            with pytest.raises(KeyboardInterrupt):
+                label.main(config)
+        path = config.out / "shards/val-00000.npz"
+        with np.load(path) as saved:
+            np.savez(path, **{n: change.get(n, lambda v: v)(saved[n]) for n in saved.files})
+        assert hash_file(store_path(label.main(config), "val")) == expected
 
 
 def test_torn_shards_and_those_of_other_pairs_are_made_again(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,53 @@ def test_a_torn_store_is_built_again(videos, tmp_path):
         path.write_bytes(path.read_bytes()[:100] if content is None else content)
         again = FrameStore.build(records, tmp_path / "s", 2, 16, workers=1)
         assert (again.batch([0, 1, 2]) == expected).all(), name
+    for other in (
+        expected.astype(np.float32), expected.astype(np.int8), expected[:, :1], expected[:2],
+        expected[:, :, :8, :8], expected[..., :1], np.uint8(3), expected.reshape(-1),
+    ):  # fmt: skip
+        np.save(tmp_path / "s/frames.npy", other)
+        again = FrameStore.build(records, tmp_path / "s", 2, 16, workers=1)
+        assert again.frames.dtype == np.uint8 and (again.batch([0, 1, 2]) == expected).all()
+
+
+def test_a_video_of_equal_size_and_other_content_is_decoded_again(videos, tmp_path):
+    records, size = [clip(videos[0], 0)], videos[0].stat().st_size + 1000
+    for level in (8, 200):
+        write_video(videos[0], np.full((20, 32, 48, 3), level, np.uint8), 10)
+        content = videos[0].read_bytes()
+        videos[0].write_bytes(content + bytes(size - len(content)))
+        store = FrameStore.build(records, tmp_path / "s", 2, 16, workers=1)
+        assert abs(store[0].mean() - level) < 4
+
+
+def build_again_and_again(folder, records, level, told):
+    """What differs from the frames of gray `level` that these records have."""
+    try:
+        for _ in range(20):
+            store = FrameStore.build(records, folder, 2, 16, workers=1)
+            if store.records != records or abs(store.batch([0]).mean() - level) > 4:
+                told.put(f"frames of {store.batch([0]).mean()} for {level}")
+        told.put("")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        told.put(repr(error))
+
+
+def test_processes_with_other_clips_share_a_folder(tmp_path):
+    """One after the other: none gets the frames of another one's clips, and none ends."""
+    context, jobs = get_context("fork"), []
+    told = context.Queue()
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", np.full((9, 32, 32, 3), 80 * number, np.uint8), 10)
+        records = [clip(tmp_path / f"{number}.mp4", number, 0.0, 0.8)]
+        arguments = (tmp_path / "s", records, 80 * number, told)
+        jobs.append(context.Process(target=build_again_and_again, args=arguments))
+    for job in jobs:
+        job.start()
+    said = [told.get(timeout=120) for _ in jobs]
+    for job in jobs:
+        job.join()
+    assert said == ["", "", ""]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_tags_and_parts_outlive_the_store(videos, tmp_path):

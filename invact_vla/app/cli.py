@@ -76,7 +76,7 @@ bench train: invact_vla.openvla.bench.train.BenchTrainConfig:
 bench encoder: latent_actions.encoder.bench.BenchEncoderConfig: time of block commitment, ratios
 bench decode: latent_actions.video.bench_decode.BenchDecodeConfig:
     clips per second of the installed video decoders
-bench label: latent_actions.labelers.bench.BenchLabelConfig:
+bench label: latent_actions.labelers.laq.bench.BenchLabelConfig:
     clips per second of labeling, beside LAPA's public procedure
 bench vla: invact_vla.openvla.bench.action.BenchVlaConfig: time of an action, ratios
 bench rollout: libero_eval.bench.rollout.BenchRolloutConfig:

@@ -24,8 +24,8 @@ from invact_vla.core.errors import UserError
 from invact_vla.training.device import CPU
 from latent_actions.encoder.inputs.clips import ClipData, VideoClips, pair_views
 from latent_actions.encoder.losses import multi_positive_infonce
-from latent_actions.labelers.collapse import refuse_static
-from latent_actions.labelers.guarded import TrainingStep
+from latent_actions.labelers.guard.collapse import refuse_static
+from latent_actions.labelers.guard.guarded import TrainingStep
 from latent_actions.labelers.labeler import FrameSpec, Labeler, LabelerConfig, TrainingFrames, ends
 from latent_actions.labelers.lapo import LapoModel, LapoModelConfig, to_images
 from latent_actions.labelers.trained import (

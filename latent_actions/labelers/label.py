@@ -37,7 +37,7 @@ from invact_vla.data.video.frames import video_key
 from invact_vla.training.device import resolve_device, stage_device
 from invact_vla.training.ray_map import ray_map
 from latent_actions.labelers import LapaConfig
-from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
+from latent_actions.labelers.guard.codebook_usage import CodebookStats, codebook_stats
 from latent_actions.labelers.labeler import Labeler, LabelerConfig, TrainingPairs, VectorLabeler
 from latent_actions.labelers.pairs import (
     PairConfig,
@@ -67,7 +67,7 @@ class LabelConfig:
     out: Path = Path("runs/labels")  # folder of the run
     seed: int = 0  # recorded; the pairs have a seed of their own
     overwrite: bool = False  # replace a run with another config
-    labeler: LabelerConfig = field(default_factory=LapaConfig)  # invact, lapa, shuffled or random
+    labeler: LabelerConfig = field(default_factory=LapaConfig)  # what gives the codes
     pairs: PairConfig = field(default_factory=default_pairs)  # what to label
     splits: tuple[Split, ...] = ("train", "val")  # val measures code usage on held-out pairs
     fit_pairs: int = 4096  # train pairs, about, on which a missing quantizer is fitted

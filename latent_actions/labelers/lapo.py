@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from invact_vla.training.device import CPU
-from latent_actions.labelers.guarded import Prediction, TrainingStep
+from latent_actions.labelers.guard.guarded import Prediction, TrainingStep
 from latent_actions.labelers.labeler import (
     CODE_LENGTH,
     CODEBOOK_SIZE,

@@ -22,8 +22,8 @@ from invact_vla.training.distributed import rank_info
 from invact_vla.training.loop import LoopConfig, fit
 from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors
-from latent_actions.labelers.collapse import CollapseConfig, refuse_static
-from latent_actions.labelers.guarded import GuardedTask, after_step, guarded_loss, measure
+from latent_actions.labelers.guard.collapse import CollapseConfig, refuse_static
+from latent_actions.labelers.guard.guarded import GuardedTask, after_step, guarded_loss, measure
 from latent_actions.labelers.labeler import TrainingFrames, ends, full_batches, subfolder_or_self
 from latent_actions.labelers.laq.checkpoint import check_weights
 from latent_actions.labelers.vector_quantizers import settle

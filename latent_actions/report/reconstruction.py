@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.stats.bootstrap import resample
-from latent_actions.labelers.guarded import pair_errors
+from latent_actions.labelers.guard.guarded import pair_errors
 from latent_actions.labelers.labeler import Labeler, ends
 from latent_actions.labelers.lapa import LapaLabeller
 from latent_actions.labelers.lapo import LapoModel

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from invact_vla.stats.bootstrap import as_ids
-from latent_actions.labelers.codebook_usage import (
+from latent_actions.labelers.guard.codebook_usage import (
     CodebookStats,
     codebook_stats,
     entropy_nats,

@@ -18,8 +18,8 @@ from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.training.device import exact, place
 from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
-from latent_actions.labelers.collapse import CollapseConfig
-from latent_actions.labelers.guarded import after_step, guarded_loss
+from latent_actions.labelers.guard.collapse import CollapseConfig
+from latent_actions.labelers.guard.guarded import after_step, guarded_loss
 from latent_actions.labelers.lapa import LapaLabeller
 from latent_actions.labelers.laq.checkpoint import save_pretrained as save_laq
 from latent_actions.labelers.laq.model import LatentActionQuantizer

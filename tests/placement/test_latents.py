@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
-from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard
 from latent_actions.labelers.features import RandomFeatureConfig
-from latent_actions.labelers.guarded import GuardedTask, after_step, guarded_loss
+from latent_actions.labelers.guard.collapse import CollapseConfig, CollapseGuard
+from latent_actions.labelers.guard.guarded import GuardedTask, after_step, guarded_loss
 from latent_actions.labelers.invact import InvActLabeller
 from latent_actions.labelers.labeler import full_batches
 from latent_actions.labelers.lapa import BATCH, LapaLabeller

@@ -21,7 +21,7 @@ from invact_vla.data.video.video_io import write_video
 from invact_vla.html import media
 from invact_vla.html.charts import bar_chart
 from invact_vla.html.render import Html
-from latent_actions.labelers.codebook_usage import code_counts, codebook_stats
+from latent_actions.labelers.guard.codebook_usage import code_counts, codebook_stats
 from latent_actions.retrieval.metric import DIRECTION_NAMES
 
 SAMPLE_PX = 128

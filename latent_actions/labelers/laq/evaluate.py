@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from invact_vla.core.files import atomic_file
-from latent_actions.labelers.guarded import ModelReport, measure
+from latent_actions.labelers.guard.guarded import ModelReport, measure
 from latent_actions.labelers.laq.model import LatentActionQuantizer, to_video
 
 BATCH = 64

@@ -19,7 +19,7 @@ from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from latent_actions.labelers.guarded import Prediction
+from latent_actions.labelers.guard.guarded import Prediction
 from latent_actions.labelers.laq.blocks import GridView, RelativePositionBias, Transformer
 from latent_actions.labelers.laq.config import LaqConfig, delta_convolutions
 from latent_actions.labelers.vector_quantizers import (

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invact_vla.training.distributed import rank_info
-from latent_actions.labelers.collapse import CollapseConfig
-from latent_actions.labelers.guarded import GuardedTask, TrainingStep
+from latent_actions.labelers.guard.collapse import CollapseConfig
+from latent_actions.labelers.guard.guarded import GuardedTask, TrainingStep
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer, to_video
 

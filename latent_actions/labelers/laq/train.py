@@ -21,8 +21,8 @@ from invact_vla.core.run_folder import Run, open_run
 from invact_vla.training.device import Device, stage_device
 from invact_vla.training.distributed import init_distributed, main_process_first, run_on_main
 from invact_vla.training.loop import LoopConfig, fit
-from latent_actions.labelers.collapse import CollapseConfig, refuse_static
-from latent_actions.labelers.guarded import after_step, guarded_loss
+from latent_actions.labelers.guard.collapse import CollapseConfig, refuse_static
+from latent_actions.labelers.guard.guarded import after_step, guarded_loss
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.evaluate import evaluate, save_grid

@@ -13,9 +13,9 @@ from torch import Tensor
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_file, hash_json
 from invact_vla.training.device import CPU
-from latent_actions.labelers.collapse import pair_change
 from latent_actions.labelers.features import FeatureConfig, Features, vit_features
-from latent_actions.labelers.guarded import Prediction, TrainingStep
+from latent_actions.labelers.guard.collapse import pair_change
+from latent_actions.labelers.guard.guarded import Prediction, TrainingStep
 from latent_actions.labelers.labeler import (
     CODEBOOK_SIZE,
     DEFAULT_SIZE,

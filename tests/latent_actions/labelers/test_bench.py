@@ -7,7 +7,7 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.data.video.video_io import write_video
-from latent_actions.labelers.bench import (
+from latent_actions.labelers.laq.bench import (
     LAPA,
     OURS,
     BenchLabelConfig,

@@ -10,10 +10,10 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig
-from latent_actions.labelers.collapse import CollapseConfig, pair_change, refuse_static
 from latent_actions.labelers.cross_view import MvpLamConfig
 from latent_actions.labelers.features import RandomFeatureConfig
-from latent_actions.labelers.guarded import ModelReport
+from latent_actions.labelers.guard.collapse import CollapseConfig, pair_change, refuse_static
+from latent_actions.labelers.guard.guarded import ModelReport
 from latent_actions.labelers.labeler import LabelerConfig, TrainingFrames, TrainingPairs
 from latent_actions.labelers.lapo import LapoConfig, LapoModelConfig
 from latent_actions.labelers.laq.evaluate import evaluate

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
 from invact_vla.training.loop import LoopConfig, fit
-from latent_actions.labelers.codebook_usage import (
+from latent_actions.labelers.guard.codebook_usage import (
     code_counts,
     codebook_stats,
     entropy_nats,
     most_alike,
     pair_counts,
 )
-from latent_actions.labelers.collapse import CollapseConfig, CollapseGuard, diagnose, reseed
-from latent_actions.labelers.guarded import after_step, guarded_loss
+from latent_actions.labelers.guard.collapse import CollapseConfig, CollapseGuard, diagnose, reseed
+from latent_actions.labelers.guard.guarded import after_step, guarded_loss
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.task import LaqTask, batches
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from invact_vla.training.distributed import init_distributed, gather, rank_info
 from invact_vla.training.loop import fit
-from latent_actions.labelers.collapse import CollapseConfig
+from latent_actions.labelers.guard.collapse import CollapseConfig
 from latent_actions.labelers.laq.checkpoint import save_pretrained
-from latent_actions.labelers.guarded import after_step, guarded_loss
+from latent_actions.labelers.guard.guarded import after_step, guarded_loss
 from latent_actions.labelers.laq.task import LaqTask, batches
 from tests.latent_actions.labelers.test_codebook_usage import TINY, loop, moving_squares
 

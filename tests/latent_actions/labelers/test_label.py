@@ -21,7 +21,7 @@ from invact_vla.data.video.video_io import write_video
 from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.labelers import InvActConfig, LabelerConfig, LapaConfig, ShuffledConfig, label
-from latent_actions.labelers.collapse import CollapseConfig
+from latent_actions.labelers.guard.collapse import CollapseConfig
 from latent_actions.labelers.label import LabelConfig, store_path
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.train import LaqTrainConfig

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
-from latent_actions.labelers.codebook_usage import codebook_stats
+from latent_actions.labelers.guard.codebook_usage import codebook_stats
 from latent_actions.labelers.quantizers import (
     FiniteScalarQuantizerConfig,
     PCAQuantileQuantizerConfig,

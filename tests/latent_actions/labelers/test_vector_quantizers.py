@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from latent_actions.labelers.codebook_usage import codebook_stats
+from latent_actions.labelers.guard.codebook_usage import codebook_stats
 from latent_actions.labelers.vector_quantizers import (
     Ema,
     Fsq,

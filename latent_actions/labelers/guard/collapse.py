@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
 from invact_vla.training.distributed import gather
-from latent_actions.labelers.codebook_usage import (
+from latent_actions.labelers.guard.codebook_usage import (
     MAX_COPIED,
     MIN_PERPLEXITY,
     entropy_nats,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from invact_vla.training.device import exact
-from latent_actions.labelers.codebook_usage import CodebookStats, codebook_stats
-from latent_actions.labelers.collapse import (
+from latent_actions.labelers.guard.codebook_usage import CodebookStats, codebook_stats
+from latent_actions.labelers.guard.collapse import (
     STATIC_ADVICE,
     STATIC_CHANGE,
     CollapseConfig,

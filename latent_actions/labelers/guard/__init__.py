@@ -1,0 +1,1 @@
+"""Whether codes are used, watched while a model trains and judged after it."""

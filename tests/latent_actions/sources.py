@@ -25,6 +25,15 @@ from latent_actions.video.sources import (
 from tests.recipes.fixtures import write_demos
 
 FRAMES, FPS = 20, 10.0
+WITH_A_LINE = (
+    DemonstrationsSource, EgoExo4dKeystepSource, EgoExo4dSource, FolderSource, NtuSource,
+    PhyWorldSource, Ssv2Source,
+)  # fmt: skip
+OTHERS = [
+    name
+    for name, member in SourceConfig.get_known_choices().items()
+    if member.__module__.startswith("latent_actions.") and member not in WITH_A_LINE
+]
 SSV2_VIDEOS = "20bn-something-something-v2"
 
 
@@ -140,7 +149,8 @@ def lerobot(root: Path) -> DemonstrationsSource:
 
 
 def all_sources(folder: Path, tree: Path) -> dict[str, SourceConfig]:
-    """A source of every kind, with videos below `folder`. tree: of `latent_actions/conftest.py`."""
+    """A source of every kind, with videos below `folder`; one without a line gets those of `labeled`.
+    tree: of `latent_actions/conftest.py`."""
     return {
         "ssv2 webm": ssv2(folder / "webm"),
         "ssv2 mp4": ssv2(folder / "mp4", "MP4"),
@@ -154,4 +164,5 @@ def all_sources(folder: Path, tree: Path) -> dict[str, SourceConfig]:
         "phyworld": phyworld(folder / "phyworld"),
         "libero": libero(folder / "libero"),
         "lerobot": lerobot(folder / "lerobot"),
+        **{n: SourceConfig.get_choice_class(n)(root=folder / "labeled") for n in OTHERS},
     }

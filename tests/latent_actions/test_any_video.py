@@ -17,12 +17,12 @@ from latent_actions.labelers import RandomConfig, ShuffledConfig, label
 from latent_actions.labelers.label import LabelConfig, store_path
 from latent_actions.labelers.pairs import PairConfig
 from latent_actions.video.source import SourceConfig
-from tests.latent_actions.sources import all_sources, flat, ssv2
+from tests.latent_actions.sources import OTHERS, all_sources, flat, ssv2
 from tests.openvla.small import tiny_folder
 
 NAMES = (
     "ssv2 webm", "ssv2 mp4", "ssv2 pictures", "flat", "folder", "ntu", "egoexo4d", "ego only", "libero",
-    "lerobot", "keysteps", "phyworld",
+    "lerobot", "keysteps", "phyworld", *OTHERS,
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from invact_vla.core.errors import UserError
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained
-from invact_vla.openvla.config import OftHeadConfig, TextHeadConfig, TokensHeadConfig
+from invact_vla.openvla.config import HeadConfig
 from tests.odd_values import ODD_VALUES, changed
 from tests.openvla.small import debug_config, tiny_folder
 
@@ -62,7 +62,7 @@ def test_many_layers_are_compared_by_their_names(folder: Path, original: dict[st
     assert "missing key(s)" in refused(folder, {**original, "text_config": few})
 
 
-HEADS = {"tokens": TokensHeadConfig(), "oft": OftHeadConfig(), "text": TextHeadConfig()}
+HEADS = {name: kind() for name, kind in HeadConfig.get_known_choices().items()}
 
 
 @pytest.mark.parametrize("every", [313, pytest.param(11, marks=pytest.mark.slow)])

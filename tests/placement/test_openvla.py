@@ -35,8 +35,7 @@ from tests.openvla.small import (
 )
 
 HEADS = {
-    "tokens": TokensHeadConfig(),
-    "oft": OftHeadConfig(),
+    **{name: kind() for name, kind in HeadConfig.get_known_choices().items()},
     "oft_tokens": OftHeadConfig(output="tokens"),
     "oft_learned": OftHeadConfig(slots_per_action=1, learned_slots=True),
     "text": TextHeadConfig(steps=100),

@@ -19,7 +19,7 @@ from invact_vla.data.frame_cache import FrameCache
 from invact_vla.data.readers import open_dataset
 from invact_vla.openvla.adapters.lora import LoraConfig
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained
-from invact_vla.openvla.config import OftHeadConfig, TextHeadConfig, TokensHeadConfig
+from invact_vla.openvla.config import HeadConfig, OftHeadConfig, TextHeadConfig
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.recipes import export, posttrain, train
 from invact_vla.recipes.export import ExportConfig
@@ -31,7 +31,7 @@ from tests.openvla.small import tiny_folder
 from tests.recipes.fixtures import write_demos
 
 HEADS = {
-    "tokens": TokensHeadConfig(),
+    **{name: kind() for name, kind in HeadConfig.get_known_choices().items()},
     "oft": OftHeadConfig(slots_per_action=1, learned_slots=True),
     "published oft": OftHeadConfig(),
     "text": TextHeadConfig(steps=50),

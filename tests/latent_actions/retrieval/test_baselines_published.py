@@ -1,4 +1,4 @@
-"""Baselines with a published key layout: random weights of the right names load and embed."""
+"""Baselines with a published key layout, with random weights of the right names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -104,17 +104,6 @@ def clips(count: int = 3, frames: int = 5, size: int = 40) -> np.ndarray:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (count, frames, size, size, 3))
     return (noise * rng.uniform(0.2, 1, (count, 1, 1, 1, 1))).astype(np.uint8)
-
-
-@pytest.mark.parametrize("make", MEMBERS, ids=lambda make: make.__name__)
-def test_published_names_load_and_embed(make: Make, tmp_path: Path) -> None:
-    embed = load_baseline(make(tmp_path))
-    vectors = embed(clips())
-    assert vectors.shape == (3, MEMBERS[make]) and vectors.dtype == np.float32
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    # different clips differ, and the same clip is the same vector in any batch
-    assert np.abs(vectors[:2] - vectors[1:]).max(axis=1).min() > 1e-4
-    assert np.allclose(embed(clips()[1:2]), vectors[1:2], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -252,4 +252,4 @@ def test_missing_clips_are_explained(tmp_path):
 
 def test_the_registry_names_each_benchmark():
     names = {"atomic", "keystep", "scene_bias", "language", "chirality", "commitment"}
-    assert names | {"cross_place", "ntu", "ssv2", "phyworld"} == set(Benchmark.get_known_choices())
+    assert names | {"cross_place", "ntu", "ssv2", "phyworld"} <= set(Benchmark.get_known_choices())

@@ -22,6 +22,8 @@ _CREDENTIALS = re.compile(r"([a-zA-Z][\w+.-]*://|\bwss?:/?)\S*@")
 _LONGEST = 2000  # letters of a message
 _NO_VALUE = re.compile(r"Missing required field\(s\) (.*) for \w+")
 _BARE = re.compile(r"Couldn't instantiate class \w+ using the given arguments\.?")
+_NO_MEMBER = re.compile(r"Couldn't find a choice class for (.*) in <class '([\w.]+)'>", re.DOTALL)
+_NO_FIELD = re.compile(r"The fields? (.*) (?:are|is) not valid for (\w+)", re.DOTALL)
 _NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
 
 
@@ -98,9 +100,18 @@ def _cause(error: BaseException | None) -> str:
 def _about_types(text: str) -> str:
     """draccus' sentences about what is missing, in the words of the command line."""
     if match := _NO_TYPE.fullmatch(text):
-        module, _, name = match[1].rpartition(".")
-        known = ", ".join(getattr(importlib.import_module(module), name).get_known_choices())
+        name, known = match[1].rpartition(".")[2], _members(match[1])
         return f"{name}: its type is missing; give --NAME.type, one of {known}, with {match[2]}"
+    if match := _NO_MEMBER.search(text):
+        return _NO_MEMBER.sub(lambda m: f"no type {m[1]}: expected one of {_members(m[2])}", text)
+    if _NO_FIELD.search(text):
+        return f"{text}: leave them out, or give the --NAME.type that has them"
     if match := _NO_CHOICE.fullmatch(text):
         return f"{match[1]!r} is no choice: give --NAME.type and its options --NAME.option"
     return _NO_VALUE.sub(lambda match: f"missing {match[1]}: give --NAME VALUE", text)
+
+
+def _members(name: str) -> str:
+    """The names in a registry, by the full name of its class."""
+    module, _, kind = name.rpartition(".")
+    return ", ".join(getattr(importlib.import_module(module), kind).get_known_choices())

@@ -76,7 +76,7 @@ def _read_words(args: Sequence[str], every: list[Option], program: str) -> dict[
             words.append(rest.pop(0))
         if not words and found[-1] is bool:
             words = ["true"]
-        if not words:
+        if not words or (is_list and not any(word.strip() for word in words)):
             raise UserError(f"argument --{flag}: expected one argument")
         if is_list:
             items = _items_of_words(words, typing.get_args(found[0]) or (Any, ...))

@@ -84,7 +84,7 @@ def _roots(folder: Path) -> list[Path]:
 def refuse_pointer(path: Path) -> None:
     """UserError where there is no file, or what `git clone` without git-lfs leaves in its place."""
     if not path.is_file():
-        raise UserError(f"no file {path}")
+        raise UserError(f"no file {path}: correct the path, or fetch it")
     with open(path, "rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise UserError(
@@ -109,5 +109,5 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 def parse_json(text: str | bytes, where: str) -> Any:
     """JSON; what is none, is nested too deeply or has endless numbers is a UserError. where: for the
     message."""
-    with one_line(f"{where} is not valid JSON: {{error}}"):
+    with one_line(f"{where} is not valid JSON ({{error}}): correct it, or fetch it again"):
         return json.loads(text)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.limits import one_line, short
 
 Bounds = Literal["quantile", "minmax"]
 REST_ZONE = 0.02  # distance from rest, of the normalized range [-1, 1], that means rest
@@ -61,9 +62,11 @@ class ActionStats:
         return {**value, "invact": own} if own else value
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "ActionStats":
+    def from_json(cls, value: Any) -> "ActionStats":
         """Read the published layout. q01 and q99 must be there, or min and max where these are the
-        bounds; mask defaults to all true, and other absent numbers to NaN."""
+        bounds; mask defaults to all true, and other absent numbers to NaN. UserError for all else."""
+        if not isinstance(value, dict):
+            raise UserError(f"statistics are {short(repr(value))}, expected lists by name, as q01")
         own = value.get("invact", {})
         bounds = own.get("bounds", "quantile") if isinstance(own, dict) else own
         if bounds not in get_args(Bounds):
@@ -73,16 +76,24 @@ class ActionStats:
         if missing := needed - set(value):
             names = " and ".join(sorted(needed))
             raise UserError(f"action statistics lack {sorted(missing)}: expected {names} lists")
-        size = len(value["q01"])
-        nan = [float("nan")] * size
-        arrays = {n: np.asarray(value.get(n, nan), np.float64) for n in _FLOATS}
-        arrays["mask"] = np.asarray(value.get("mask", [True] * size), bool)
-        if "rest_fraction" in own:
-            arrays["rest_fraction"] = np.asarray(own["rest_fraction"], np.float64)
+        with one_line("action statistics that are no lists of numbers ({error}): fetch them again"):
+            size = len(value["q01"])
+            lists = {"mask": [True] * size, **value, **own}
+            absent = [float("nan")] * size
+            names = [*_FLOATS, "mask", *({"rest_fraction"} & own.keys())]
+            arrays = {n: np.asarray(lists.get(n, absent), np.float64) for n in names}
         shapes = {name: array.shape for name, array in arrays.items()}
         if set(shapes.values()) != {(size,)}:
             raise UserError(f"action statistics of unequal lengths: {shapes}")
-        return cls(**arrays, bounds=bounds)
+        mask = arrays.pop("mask")
+        stats = cls(**arrays, mask=mask == 1, bounds=bounds)
+        ordered = np.isfinite(stats.low) & np.isfinite(stats.high) & (stats.low <= stats.high)
+        if not np.isin(mask, (0, 1)).all() or not ordered[stats.mask].all():
+            raise UserError(
+                f"action statistics from {stats.low.tolist()} to {stats.high.tolist()} where "
+                f"{mask.tolist()}: expected finite bounds, the lower first, and a mask of true and false"
+            )
+        return stats
 
     @property
     def low(self) -> np.ndarray:

@@ -58,7 +58,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if _kind_of(path) != "zip":
-        raise UserError(f"{path} is a pickle of torch before 1.6: save it again with a newer torch")
+        raise UserError(
+            f"{path} is damaged, or a pickle of torch before 1.6: fetch it again, or save it again "
+            "with a newer torch"
+        )
     with _faults(path):
         value = _read_zip(path, copy=False)
     if not isinstance(value, dict) or not value:

@@ -24,7 +24,7 @@ DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
 
 def main() -> None:
     """Exit code 0 if some device renders. Without finalisers: those of broken drivers are noisy."""
-    chosen = os.environ.get(DEVICE_VARIABLE, "") if os.environ["MUJOCO_GL"] == "egl" else ""
+    chosen = os.environ.get(DEVICE_VARIABLE, "").strip() if os.environ["MUJOCO_GL"] == "egl" else ""
     for device in [chosen] if chosen else _devices():
         if _renders_on(device):
             sys.stdout.write(f"renders on device {device or 0}\n")

@@ -49,6 +49,8 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         if self.first_init < 0 or (self.episodes is not None and self.episodes < 1):
             raise ValueError("need first_init >= 0 and episodes >= 1")
+        if min(self.more.values(), default=1) < 1:
+            raise ValueError(f"`more` must give each task 1 init state or more, got {self.more}")
         if self.workers < 0 or self.max_errors < 1 or self.in_flight < 1:
             raise ValueError("need workers >= 0, max_errors >= 1 and in_flight >= 1")
         if self.inference not in ("worker", "central"):

@@ -119,6 +119,25 @@ def test_published_readers_decode_with_the_same_bounds_once_exported():
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"q01": None}, {"q01": "x"}, {"q01": 3}, {"q99": ["a"] * 7}, {"q99": [None] * 7}, {"mean": "x"},
+        {"q01": [float("nan")] * 7}, {"q99": [float("inf")] * 7}, {"q01": [9.0] * 7}, {"mask": None},
+        {"mask": ["a"] * 7}, {"mask": [None] * 7}, {"mask": [2] * 7}, {"q01": [[0.0] * 7]}, {"q01": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_statistics_that_are_none(change):
+    value = ActionStats.of(sample(), MASK).to_json()
+    with pytest.raises(UserError, match="action statistics"):
+        ActionStats.from_json({**value, **change})
+    for other in (None, [value], "x", 3):
+        with pytest.raises(UserError, match="expected lists by name"):
+            ActionStats.from_json(other)
+    assert ActionStats.from_json({**value, "mask": [int(m) for m in MASK]}).to_json() == value
+
+
 def test_unknown_bounds_and_lists_of_other_lengths_are_refused():
     value = ActionStats.of(turning(), MASK, "minmax", rest=True).to_json()
     with pytest.raises(UserError, match="bounds 'sigma'"):

@@ -92,6 +92,15 @@ def test_a_device_that_is_not_there_is_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_spaces_around_a_device_mean_nothing(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if gl._try("egl")[0] != 0:
+        pytest.skip("no EGL here")
+    environment.setenv(gl.DEVICE_VARIABLE, " 0 ")
+    assert gl.find(tmp_path) == gl.Answer(backend="egl", device=0)
+
+
 def test_probe_sets_the_environment(environment: pytest.MonkeyPatch) -> None:
     import os
 

@@ -43,6 +43,8 @@ def test_config_lists_episodes_and_names_deviations(tmp_path: Path) -> None:
         jobs_of(replace(config, first_init=60, episodes=1))
     with pytest.raises(UserError, match=r"task 4 .*asked for 0\.\.59"):
         jobs_of(replace(config, first_init=0, more={4: 60}))
+    with pytest.raises(ValueError, match="1 init state or more"):
+        replace(config, more={4: 0})
     assert len(jobs_of(replace(config, first_init=47, episodes=3))) == 6
     for bad in ({"tasks": (10,)}, {"tasks": (1, 1)}):
         with pytest.raises(UserError):

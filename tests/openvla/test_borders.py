@@ -77,6 +77,32 @@ def test_saving_does_not_replace_a_folder_of_other_things(tmp_path: Path) -> Non
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_tensor_in_two_shards_is_refused(folder: Path) -> None:
+    first, second = shard(folder)[:2]
+    name, tensor = next(iter(load_file(first).items()))
+    save_file({**load_file(second), name: tensor + 1}, second)
+    with pytest.raises(UserError, match=f"{second.name} holds {name}, which an earlier file"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_not_rolled_out(bad: float, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights[BIAS][0] = bad
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match=f"holds NaN or infinity in .*{BIAS}.*diverged"):
+        CheckpointConfig(folder=folder, device="cpu").load()
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"libero_10": 3}', '["a"]'])
+def test_statistics_that_are_no_object(text: str, folder: Path) -> None:
+    (folder / "dataset_statistics.json").write_text(text)
+    with pytest.raises(
+        UserError, match=r"dataset_statistics\.json: expected an object|norm_stats must be"
+    ):
+        load_pretrained(folder)
+
+
 def test_a_missing_shard_is_named(folder: Path) -> None:
     shards = shard(folder)
     shards[1].unlink()
@@ -128,6 +154,14 @@ def test_univla_is_known_by_its_words(folder: Path, where: str) -> None:
     (folder / where).write_text(json.dumps(value))
     with pytest.raises(UserError, match="UniVLA checkpoint: its tokenizer"):
         load_pretrained(folder)
+
+
+@pytest.mark.parametrize("place", ["adapter", "lora_adapter"])
+def test_a_folder_that_holds_an_adapter_alone(place: str, tmp_path: Path) -> None:
+    (tmp_path / place).mkdir()
+    (tmp_path / place / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=f"{place} is a LoRA adapter, not a whole"):
+        load_pretrained(tmp_path)
 
 
 def test_an_adapter_alone(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_folder
+from invact_vla.core.limits import some
 from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.config_file import config_to_json, read_config
 from invact_vla.openvla.checkpoints.folder import checkpoint_folder, is_checkpoint
@@ -130,7 +131,13 @@ def load_weights(
     earlier save."""
     weights = {n: t.to(device, dtype) for n, t in read_oft(folder).items()}
     for path in weight_files(folder):
-        weights.update(read_safetensors(path, device, dtype))
+        found = read_safetensors(path, device, dtype)
+        if twice := found.keys() & weights.keys():
+            raise UserError(
+                f"{path} holds {some(sorted(twice))}, which an earlier file of {folder} holds too: one "
+                "of them is of another save; fetch the folder again"
+            )
+        weights |= found
     return weights
 
 

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import read_json, read_object
+from invact_vla.core.files import read_object
 from invact_vla.core.limits import short, some
 from invact_vla.openvla.checkpoints.folder import checkpoint_folder
 from invact_vla.openvla.checkpoints.oft_files import oft_config
@@ -79,7 +79,7 @@ def read_config_file(folder: Path) -> OpenVLAConfig:
             raise UserError(f"{folder / 'towers.json'}: expected an object with a list `towers`")
         value = {**value, "towers": towers}
     if (folder / "dataset_statistics.json").is_file():
-        value = {**value, "norm_stats": read_json(folder / "dataset_statistics.json")}
+        value = {**value, "norm_stats": read_object(folder / "dataset_statistics.json")}
     config = config_from_json(value, str(folder / "config.json"))
     return config if "invact" in value else oft_config(config, folder)
 
@@ -89,6 +89,9 @@ def config_from_json(value: dict[str, Any], source: str) -> OpenVLAConfig:
     known = {f.name for f in fields(OpenVLAConfig)}
     try:
         plain = {k: v for k, v in value.items() if k in known and v is not None}
+        statistics = plain.get("norm_stats", {})
+        if not isinstance(statistics, dict) or not all(map(_is_object, statistics.values())):
+            raise ValueError("norm_stats must be objects by the names of data sets")
         if "use_fused_vision_backbone" not in plain:  # as the published configuration class decides
             name = str(plain.get("vision_backbone_id", ""))
             plain["use_fused_vision_backbone"] = name.startswith(("dinosiglip", "dinoclip"))
@@ -137,6 +140,10 @@ def with_latent_tokens(
         )
     ids = (*known, *free[: max(0, wanted)])
     return replace(config, invact=replace(config.invact, latent_token_ids=ids))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _tower(value: dict[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,9 @@ def checkpoint_folder(path: Path) -> Path:
             f"safetensors, or a run folder that holds {MODEL}/"
         )
     places = [place for place in (path, path / MODEL) if (place / "config.json").is_file()]
-    if not places and is_adapter(path / ADAPTER):
-        _refuse_adapter(path / ADAPTER)
+    for name in () if places else (ADAPTER, "lora_adapter"):  # ours, OpenVLA-OFT's
+        if is_adapter(path / name):
+            _refuse_adapter(path / name)
     if not places and (path / "provenance.json").is_file():
         raise UserError(
             f"the run {path} holds no {MODEL}/: run its stage to the end, or give another run"

@@ -93,7 +93,10 @@ def _locked(path: Path) -> int | None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A name beside `path` for what shall take its place; what is left there in the end is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{path.parent} is no folder, or below a file: give another") from error
     temporary = path.with_name(f".tmp{secrets.token_hex(4)}-{path.name}")
     try:
         with _full_disk_named(path):

@@ -157,7 +157,13 @@ def read_labels(path: Path, **expected: str | int) -> LabelStore:
     with _refused_as(path, "is not a label store", "invact latent label"):
         open_parquet(path)
         table = pq.read_table(path, columns=COLUMNS, read_dictionary=list(TEXTS), memory_map=True)
-        identity = _identity((table.schema.metadata or {})[METADATA_KEY], path)
+        metadata = table.schema.metadata or {}
+        if METADATA_KEY not in metadata:
+            raise ValueError(
+                "its metadata, which say what it holds, are gone: filter a store by pyarrow, as "
+                "table.filter(...) does, which keeps them"
+            )
+        identity = _identity(metadata[METADATA_KEY], path)
         store = _store(table, identity)
     for name, value in expected.items():
         if getattr(identity, name) != value:
@@ -201,20 +207,31 @@ def _store(table: pa.Table, identity: LabelIdentity) -> LabelStore:
     lengths: Any = pc.call_function("list_value_length", [column])
     if not np.all(lengths.to_numpy(zero_copy_only=False) == length):
         raise ValueError(f"rows with other than {length} codes")
-    codes = column.flatten().to_numpy().reshape(-1, length).astype(np.int64)
+    codes = _whole(column.flatten()).reshape(-1, length)
+    frames = {name: _whole(table[name]) for name in ("frame", "frame_end")}
+    if len(codes) and min(frame.min() for frame in frames.values()) < 0:
+        raise ValueError("frames below 0")
     return LabelStore(
         identity=identity,
         **{name: _texts(table[name]) for name in TEXTS},
-        frame=table["frame"].to_numpy(),
-        frame_end=table["frame_end"].to_numpy(),
+        **frames,
         labels=LatentLabels(codes, identity.codebook_size),
     )
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """The numbers of a column, int64; ValueError or pyarrow's error if one is missing or broken."""
+    if column.null_count:
+        raise ValueError("numbers that are missing")
+    return column.cast(pa.int64()).to_numpy()
 
 
 def _texts(column: pa.ChunkedArray) -> tuple[str, ...]:
     """The texts of a column; equal ones are one object, however often they come."""
     found: list[str] = []
     for chunk in column.chunks:
+        if chunk.null_count:
+            raise ValueError("texts that are missing")
         words = chunk.dictionary.to_pylist()
         if not all(isinstance(word, str) and len(word) <= MOST_LETTERS for word in words):
             raise ValueError(f"texts that are none, or longer than {MOST_LETTERS} letters")

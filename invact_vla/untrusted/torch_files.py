@@ -39,7 +39,7 @@ MAX_PICKLE = 64 << 20  # bytes of the pickle in an archive
 MAX_REPEATS = 16  # bytes of all tensors over those of the file: tied weights are there twice
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _OTHER_FORMATS = ("pytorch_model*.bin*", "*.bin", "checkpoints/*.pt", "*.pt", "*.pth", "*.gguf")
-_ZIP = b"PK\x03\x04"
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _MAGIC = 0x1950A86A20F9469CFC6C  # of bare pickles
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 _TYPES = {
@@ -164,10 +164,16 @@ def _kind_of(path: Path) -> str:
     """'zip' or 'pickle'; UserError for every other kind of file."""
     refuse_pointer(path)
     with open(path, "rb") as file:
-        if file.read(len(_ZIP)) == _ZIP:
-            return "zip"
-    if tarfile.is_tarfile(path):
+        head = file.read(len(_ZIP))
+    if head == _ZIP:
+        return "zip"
+    if head.strip(b"\0") and tarfile.is_tarfile(path):
         raise UserError(f"{path} is a tar file of torch before 0.1.10: save it again")
+    if not head.startswith(_PICKLE):
+        raise UserError(
+            f"{path} is not a whole weights file (it begins with {head!r}): it is empty, a web page or "
+            "of another format; download it again"
+        )
     return "pickle"
 
 

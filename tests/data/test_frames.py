@@ -157,6 +157,13 @@ def test_whatever_is_wrong_with_a_video_is_a_video_error(tmp_path):
         assert file_stamp(torn) is None
 
 
+def test_two_pictures_of_one_number(tmp_path):
+    folder = write_pictures(tmp_path / "a", 0, frames=3)
+    (folder / "img_00002.jpg").rename(folder / "1.jpg")
+    with pytest.raises(VideoError, match="two pictures of one number"):
+        probe(folder)
+
+
 def test_pictures_of_16_bits(tmp_path):
     (tmp_path / "a").mkdir()
     Image.fromarray(np.full((8, 8), 0x1234, np.uint16)).save(tmp_path / "a/1.png")

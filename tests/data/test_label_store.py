@@ -1,8 +1,12 @@
 """The label store: round trip, equal bytes, refusals."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from invact_vla.core.errors import UserError
@@ -83,6 +87,62 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     (tmp_path / "l.parquet").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="is not a label store"):
         read_labels(tmp_path / "l.parquet")
+
+
+def changed(table: pa.Table, name: str, change: Callable[[list], list], kind=None) -> pa.Table:
+    """A table with one column changed."""
+    column = pa.array(change(table[name].to_pylist()), kind)
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "kind", "said"),
+    [
+        (
+            "codes",
+            lambda c: [None, *c[1:]],
+            pa.list_(pa.int16(), 4),
+            "rows with other than 4 codes",
+        ),
+        ("codes", lambda c: [[0, None, 0, 0], *c[1:]], None, "numbers that are missing"),
+        ("codes", lambda c: [[0.5, 0.0, 0.0, 0.0], *c[1:]], None, "truncated"),
+        ("codes", lambda c: [[8, 0, 0, 0], *c[1:]], None, r"expected \[0, 8\)"),
+        ("frame", lambda f: [None, *f[1:]], None, "numbers that are missing"),
+        ("frame", lambda f: [-1, *f[1:]], None, "frames below 0"),
+        ("frame", lambda f: [0.5, *f[1:]], pa.float64(), "truncated"),
+        ("frame", lambda f: [float("nan"), *f[1:]], pa.float64(), "is not a label store"),
+        ("frame_end", lambda f: [2**63, *f[1:]], pa.uint64(), "not in range"),
+        ("text", lambda t: [None, *t[1:]], None, "texts that are missing"),
+        ("path", lambda p: list(range(len(p))), None, "is not a label store"),
+    ],
+)
+def test_odd_columns_are_refused(tmp_path, name, change, kind, said):
+    path = tmp_path / "l.parquet"
+    write_labels(path, make_store(5))
+    pq.write_table(changed(pq.read_table(path), name, change, kind), path)
+    with pytest.raises(UserError, match=said) as caught:
+        read_labels(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("codes", pa.list_(pa.int64())), ("codes", pa.large_list(pa.uint8())),
+        ("frame", pa.float64()), ("frame_end", pa.int32()), ("text", pa.large_string()),
+        ("path", pa.dictionary(pa.int32(), pa.string())),
+    ],
+)  # fmt: skip
+def test_a_store_that_another_tool_has_filtered(tmp_path, name, kind):
+    path, store = tmp_path / "l.parquet", make_store(20)
+    write_labels(path, store)
+    table = pq.read_table(path)
+    pq.write_table(changed(table, name, list, kind).filter(pc.field("frame") > 20), path)
+    kept = store.select(store.frame > 20)
+    assert 0 < len(kept) < 20 and rows(read_labels(path)) == rows(kept)
+    pq.write_table(table.replace_schema_metadata(None), path)
+    with pytest.raises(UserError, match=r"its metadata, .* are gone: filter a store by pyarrow"):
+        read_labels(path)
 
 
 def test_codes_out_of_range_are_refused():

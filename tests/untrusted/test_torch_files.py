@@ -98,6 +98,11 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "half.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match="git-lfs"):
         read_tensors(tmp_path / "half.pt")
+    for content in (b"", b"<!DOCTYPE html><html>Entry not found</html>", bytes(4096), whole[1:]):
+        (tmp_path / "half.pt").write_bytes(content)
+        for read in (read_tensors, read_research_pickle):
+            with pytest.raises(UserError, match=r"begins with b.*: it is empty, a web page"):
+                read(tmp_path / "half.pt")
 
 
 def test_there_is_no_other_door() -> None:

@@ -134,7 +134,10 @@ def _rate(path: Path, options: Mapping[str, str]) -> float | None:
 def _folder(folder: Path, fps: float) -> PictureVideo:
     with os.scandir(folder) as entries:  # a link that leads nowhere is no picture
         matches = [NUMBERED.match(entry.name) for entry in entries if entry.is_file()]
-    numbered = {int(m[1]): folder / m[0] for m in matches if m}
+    found = [(int(match[1]), folder / match[0]) for match in matches if match]
+    numbered = dict(found)
+    if len(numbered) != len(found):
+        raise VideoError(f"{folder} has two pictures of one number: leave one of each")
     files = tuple(numbered[number] for number in sorted(numbered))
     if not files:
         raise VideoError(f"no pictures in {folder}: expected img_00001.jpg and so on")

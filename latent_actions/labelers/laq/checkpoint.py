@@ -24,7 +24,7 @@ from latent_actions.labelers.laq.model import LatentActionQuantizer
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
-PICKLED = (".pt", ".pth")
+PICKLED = (".pt", ".pth", ".ckpt")
 
 
 def save_pretrained(model: LatentActionQuantizer, folder: Path) -> None:

@@ -79,13 +79,16 @@ class NtuSource(SourceConfig):
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         dropped, clips = SkipReport(), []
-        ignored = self._ignored()
+        ignored, known = self._ignored(), set()
         for path, numbers in self._files(dropped):
-            if numbers[4] > self.classes or numbers[4] == 0:
+            if tuple(numbers) in known:
+                dropped.add("listed twice", str(path))
+            elif numbers[4] > self.classes or numbers[4] == 0:
                 dropped.add(f"of classes beyond {self.classes}", path.name)
             elif path.name[:20].upper() in ignored:
                 dropped.add("with missing skeletons", path.name)
             elif self._is_train(numbers) == (split == "train"):
+                known.add(tuple(numbers))
                 clips.append(_clip(path, numbers, split))
         return self.whole_videos(clips, dropped), dropped
 
@@ -124,7 +127,7 @@ class NtuSource(SourceConfig):
                 f"no file {self.missing_skeletons}: expected the list of samples with missing "
                 "skeletons of github.com/shahroudy/NTURGB-D, or leave missing_skeletons out"
             )
-        return set(SAMPLE.findall(read_text(self.missing_skeletons)))
+        return set(SAMPLE.findall(read_text(self.missing_skeletons).upper()))
 
 
 def _clip(path: Path, numbers: list[int], split: Split) -> ClipRecord:

@@ -235,6 +235,16 @@ def test_without_ray_a_cluster_is_refused(
         label.main(config)
 
 
+def test_a_folder_of_frames_that_is_a_file(
+    parts: dict[str, LabelerConfig], root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "frames").write_text("x")
+    config = LabelConfig(out=tmp_path / "labels", labeler=parts["lapa"], pairs=pairs(root))
+    for place in (tmp_path / "frames", tmp_path / "frames/deep"):
+        with pytest.raises(UserError, match=f"{place} is no folder, or below a file"):
+            label.main(replace(config, frames_folder=place))
+
+
 def test_a_run_that_was_killed_after_its_last_shard(
     parts: dict[str, LabelerConfig], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

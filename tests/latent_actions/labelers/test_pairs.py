@@ -140,3 +140,12 @@ def test_a_dry_run_counts_and_writes_nothing(root, tmp_path, capsys):
 def test_options_are_checked(root, changes):
     with pytest.raises(ValueError, match="must be in"):
         config(root, **changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [*({"horizon_s": s} for s in (0.0, -1.0, float("nan"), float("inf"))), {"seed": -1}],
+)
+def test_impossible_options_are_refused(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must be"):
+        PairConfig(source=FolderSource(), **change)

@@ -187,6 +187,21 @@ def test_ntu_in_a_linked_folder_with_upper_case_suffixes(tmp_path):
         NtuSource(root=source.root).clips("test")
 
 
+def test_a_sample_of_ntu_that_is_there_twice(tmp_path):
+    """Copies of one recording are no views of it."""
+    source = ntu(tmp_path / "a")
+    clips = source.clips("train")
+    write_clip(source.root / "S001C002P001R001A007.mp4", 0)
+    write_clip(source.root / "copy/S001C001P001R001A007_rgb.avi", 0)
+    found, dropped = source.index("train")
+    assert [clip.clip_id for clip in found] == [clip.clip_id for clip in clips]
+    assert dropped.counts == {"listed twice": 2}
+    listed = tmp_path / "missing.txt"
+    listed.write_text("s001c001p001r001a007\n")
+    ignored = NtuSource(root=source.root, missing_skeletons=listed).clips("train")
+    assert [clip.clip_id for clip in ignored] == [clips[1].clip_id]
+
+
 def test_one_view_is_enough_for_labels(tree, tmp_path):
     source = ego_only(tree, tmp_path / "a")
     clips, dropped = source.index("train")

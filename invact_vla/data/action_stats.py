@@ -88,10 +88,13 @@ class ActionStats:
         mask = arrays.pop("mask")
         stats = cls(**arrays, mask=mask == 1, bounds=bounds)
         ordered = np.isfinite(stats.low) & np.isfinite(stats.high) & (stats.low <= stats.high)
-        if not np.isin(mask, (0, 1)).all() or not ordered[stats.mask].all():
+        if not np.isin(mask, (0, 1)).all():
+            raise UserError(f"action statistics with mask {mask.tolist()}: expected true and false")
+        if not ordered[stats.mask].all():
+            i = int(np.argmin(ordered | ~stats.mask))
             raise UserError(
-                f"action statistics from {stats.low.tolist()} to {stats.high.tolist()} where "
-                f"{mask.tolist()}: expected finite bounds, the lower first, and a mask of true and false"
+                f"action statistics whose number {i} goes from {stats.low[i]:g} to {stats.high[i]:g}: "
+                "expected finite bounds, the lower first"
             )
         return stats
 

@@ -1,9 +1,11 @@
 """From a command line to a checked config to a run, with errors a user can act on."""
 
+import dataclasses
 import importlib
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -45,12 +47,26 @@ def parse_config(
     from invact_vla.config.parser import parse
 
     try:
-        return parse(config_class, args, program)
+        config = parse(config_class, args, program)
+        _check_numbers(config, ())
+        return config
     except (
         DraccusException, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
         RecursionError, OSError,
     ) as error:  # fmt: skip
         raise UserError(" ".join(_cause(error).split())[:_LONGEST]) from error
+
+
+def _check_numbers(config: Any, names: tuple[str, ...]) -> None:
+    """ValueError for options that no stage can mean: numbers that are none, and seeds below 0."""
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), (*names, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value, path)
+        elif isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{'.'.join(path)} must be a number, got nan")
+        elif field.name == "seed" and isinstance(value, int) and value < 0:
+            raise ValueError(f"{'.'.join(path)} must be >= 0, got {value}")
 
 
 def _name_words(args: Sequence[str], config_class: type) -> list[str]:

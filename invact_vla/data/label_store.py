@@ -208,13 +208,14 @@ def _store(table: pa.Table, identity: LabelIdentity) -> LabelStore:
     if not np.all(lengths.to_numpy(zero_copy_only=False) == length):
         raise ValueError(f"rows with other than {length} codes")
     codes = _whole(column.flatten()).reshape(-1, length)
-    frames = {name: _whole(table[name]) for name in ("frame", "frame_end")}
-    if len(codes) and min(frame.min() for frame in frames.values()) < 0:
+    frame, frame_end = _whole(table["frame"]), _whole(table["frame_end"])
+    if (frame < 0).any():
         raise ValueError("frames below 0")
     return LabelStore(
         identity=identity,
         **{name: _texts(table[name]) for name in TEXTS},
-        **frames,
+        frame=frame,
+        frame_end=frame_end,
         labels=LatentLabels(codes, identity.codebook_size),
     )
 

@@ -63,8 +63,6 @@ class PairConfig:
     def __post_init__(self) -> None:
         if not 0 < self.horizon_s < math.inf:
             raise ValueError(f"horizon_s must be positive, got {self.horizon_s}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
         if not 0 <= self.horizon_jitter < 1:
             raise ValueError(f"horizon_jitter must be in [0, 1), got {self.horizon_jitter}")
         if not 0 <= self.noop_motion < 1 or not 0 <= self.max_noop_fraction <= 1:

@@ -13,6 +13,7 @@ import numpy as np
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import VideoError
+from invact_vla.data.video.pictures import MAX_FPS
 from latent_actions.video.probes import PROBES, Probed, probe_all
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport, damage_of
@@ -110,6 +111,12 @@ def held_out(names: Sequence[str], fraction: float) -> set[str]:
     ranked = sorted(names, key=lambda name: (zlib.crc32(os.fsencode(name)), name))
     count = round(fraction * len(names))
     return set(ranked[: max(count, 1) if fraction and len(names) > 1 else count])
+
+
+def check_rate(name: str, value: float | None) -> None:
+    """Raise a ValueError unless an option is a rate per second, or None."""
+    if value is not None and not 0 < value < MAX_FPS:
+        raise ValueError(f"{name} must be in (0, {MAX_FPS}), got {value}")
 
 
 def check_fraction(name: str, value: float) -> None:

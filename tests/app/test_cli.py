@@ -61,6 +61,8 @@ def test_words_after_a_command_are_what_it_names(capsys):
         (["ladder", "--jobs", "many"], "Couldn't parse 'many' into an int"),
         (["ladder", "--config_path", "nowhere.yaml"], "no config file nowhere.yaml"),
         (["libero", "fly"], "expected one of libero doctor, libero check"),
+        (["latent", "report", "a", "--seed", "-1"], "seed must be >= 0, got -1"),
+        (["latent", "train", "--loop.learning_rate", "nan"], "learning_rate must be a number"),
         (["encoder", "levels"], "missing `histogram`"),
         (["encoder", "levels", "nowhere.json"], "nowhere.json"),
     ],

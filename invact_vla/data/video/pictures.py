@@ -32,6 +32,7 @@ from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.video_info import VideoInfo
 
 NUMBERED = re.compile(r"^(?:img_?|frame_?)?(\d+)\.(?:jpe?g|png)$", re.I)
+MAX_FPS = 10_000
 PICTURES_FPS = 12.0  # of folders of pictures: the rate of Something-Something V2
 STEPS_FPS = 20.0  # of demonstrations that do not tell: LIBERO's control rate
 
@@ -126,7 +127,7 @@ def _rate(path: Path, options: Mapping[str, str]) -> float | None:
         rate = float(text)
     except ValueError:
         rate = math.nan
-    if not 0 < rate < 10_000:
+    if not 0 < rate < MAX_FPS:
         raise VideoError(f"{path}: expected ?fps= and frames per second, got {text!r:.40}")
     return rate
 

@@ -14,7 +14,7 @@ from invact_vla.data.readers import open_dataset
 from invact_vla.data.video.pictures import STEPS_FPS, with_options
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
-from latent_actions.video.source import SourceConfig, check_fraction, held_out
+from latent_actions.video.source import SourceConfig, check_fraction, check_rate, held_out
 
 
 @SourceConfig.register_subclass("demonstrations")
@@ -36,19 +36,13 @@ class DemonstrationsSource(SourceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fraction("held_out", self.held_out)
+        check_rate("fps", self.fps)
+        self._dataset_config()  # checks its options
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         if not self.root.exists():
             raise UserError(f"no folder or file {self.root}: expected demonstrations")
-        config = DatasetConfig(
-            path=self.root,
-            cameras={self.camera: self.key} if self.key else {},
-            action=self.action,
-            instruction=self.instruction,
-            rotation=self.rotation or "auto",
-            max_demos=self.max_demos,
-        )
-        dataset = open_dataset(config)
+        dataset = open_dataset(self._dataset_config())
         if self.camera not in dataset.cameras:
             raise UserError(
                 f"{self.root} has no camera {self.camera!r}, only {', '.join(dataset.cameras)}: say "
@@ -74,3 +68,13 @@ class DemonstrationsSource(SourceConfig):
             )
         val = held_out([clip.clip_id for clip in clips], self.held_out)
         return [clip for clip in clips if (clip.clip_id in val) == (split == "val")], SkipReport()
+
+    def _dataset_config(self) -> DatasetConfig:
+        return DatasetConfig(
+            path=self.root,
+            cameras={self.camera: self.key} if self.key else {},
+            action=self.action,
+            instruction=self.instruction,
+            rotation=self.rotation or "auto",
+            max_demos=self.max_demos,
+        )

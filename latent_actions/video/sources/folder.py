@@ -18,7 +18,13 @@ from invact_vla.data.video.frames import list_videos
 from invact_vla.data.video.pictures import PICTURES_FPS, at_rate
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
-from latent_actions.video.source import SourceConfig, check_folder, check_fraction, held_out
+from latent_actions.video.source import (
+    SourceConfig,
+    check_folder,
+    check_fraction,
+    check_rate,
+    held_out,
+)
 
 LAYOUT = "<split>/<scene>/<verb>/<name>[.<camera>].mp4 with split train, val or test"
 
@@ -40,6 +46,7 @@ class FolderSource(SourceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fraction("held_out", self.held_out)
+        check_rate("pictures_fps", self.pictures_fps)
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         base, videos = self._videos(split)

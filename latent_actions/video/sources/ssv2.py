@@ -19,7 +19,7 @@ from invact_vla.data.video.frames import list_videos
 from invact_vla.data.video.pictures import PICTURES_FPS, at_rate
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
-from latent_actions.video.source import SourceConfig, check_folder
+from latent_actions.video.source import SourceConfig, check_folder, check_rate
 
 VIDEOS = "20bn-something-something-v2"
 LABELS = "labels"
@@ -40,6 +40,10 @@ class Ssv2Source(SourceConfig):
 
     text: Literal["label", "template"] = "label"  # instruction: objects named, or "something"
     pictures_fps: float = PICTURES_FPS  # rate of folders of pictures, which do not tell
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate("pictures_fps", self.pictures_fps)
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         dropped, clips = SkipReport(), {}

@@ -135,17 +135,9 @@ def test_a_dry_run_counts_and_writes_nothing(root, tmp_path, capsys):
         {"horizon_jitter": -0.1},
         {"max_noop_fraction": 1.5},
         {"noop_motion": 1.0},
+        *({"horizon_s": seconds} for seconds in (0.0, -1.0, float("nan"), float("inf"))),
     ],
 )
 def test_options_are_checked(root, changes):
-    with pytest.raises(ValueError, match="must be in"):
+    with pytest.raises(ValueError, match="must be"):
         config(root, **changes)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [*({"horizon_s": s} for s in (0.0, -1.0, float("nan"), float("inf"))), {"seed": -1}],
-)
-def test_impossible_options_are_refused(change):
-    with pytest.raises(ValueError, match=f"{next(iter(change))} must be"):
-        PairConfig(source=FolderSource(), **change)

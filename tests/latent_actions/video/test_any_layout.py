@@ -14,7 +14,13 @@ from latent_actions.labelers.actions import ActionsConfig, pair_actions
 from latent_actions.labelers.pairs import PairConfig
 from latent_actions.video.index import build_index
 from latent_actions.video.source import held_out
-from latent_actions.video.sources import EgoExo4dSource, FolderSource, NtuSource, Ssv2Source
+from latent_actions.video.sources import (
+    DemonstrationsSource,
+    EgoExo4dSource,
+    FolderSource,
+    NtuSource,
+    Ssv2Source,
+)
 from tests.latent_actions.sources import (
     SSV2_VIDEOS,
     ego_only,
@@ -131,6 +137,24 @@ def test_a_few_broken_videos_of_any_kind_are_left_out(tmp_path):
         assert dropped.damaged == 5
     with pytest.raises(UserError, match="5 of 8 videos"):
         replace(source, max_skipped=0.5).clips("train")
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0, float("nan"), float("inf"), 1e6])
+def test_impossible_rates_are_refused(value):
+    for make in (
+        lambda: DemonstrationsSource(fps=value),
+        lambda: FolderSource(pictures_fps=value),
+        lambda: Ssv2Source(pictures_fps=value),
+    ):
+        with pytest.raises(ValueError, match=r"fps must be in \(0, 10000\), got"):
+            make()
+
+
+def test_impossible_options_of_demonstrations_are_refused():
+    with pytest.raises(ValueError, match=r"rotation must be one of .*, got '45'"):
+        DemonstrationsSource(rotation="45")
+    with pytest.raises(ValueError, match="max_demos must be at least 1, got 0"):
+        DemonstrationsSource(max_demos=0)
 
 
 def test_a_flat_folder(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 2  # of what a probe tells; what was kept under another version is made anew
+VERSION = 3  # of what a probe tells; what was kept under another version is made anew
 EARLY_S = 1e-6  # a time that is this little before a frame counts as the frame's: 0.1 + 0.2 s
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from invact_vla.data.video.frames import VideoError
-from invact_vla.data.video.video_info import VideoInfo
+from invact_vla.data.video.video_info import VERSION, VideoInfo
 from invact_vla.data.video.video_io import write_video
 from latent_actions.video import probes
 from latent_actions.video.probes import PROBES, probe_all
@@ -67,25 +67,26 @@ def test_times_of_a_variable_rate_are_kept(tmp_path):
         "",
         "{",
         "[]",
-        '{"videos": 3, "version": 2}',
+        '{"videos": 3, "version": VERSION}',
         '{"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32]}',  # of an older version
         '{"version": 1, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, []]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME]}}',
-        '{"version": 2, "videos": {"a.mp4": 7}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, 5]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, "4", 10.0, 32, 32, 0.0, []]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 0, 10.0, 32, 32, 0.0, []]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 0.0, 32, 32, 0.0, []]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, NaN, 32, 32, 0.0, []]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, null, 32, 0.0, []]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, "x", []]}}',
-        '{"version": 2, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, [0.0, 0.2]]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME]}}',
+        '{"version": VERSION, "videos": {"a.mp4": 7}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, 5]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, "4", 10.0, 32, 32, 0.0, []]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, 0, 10.0, 32, 32, 0.0, []]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, 4, 0.0, 32, 32, 0.0, []]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, 4, NaN, 32, 32, 0.0, []]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, null, 32, 0.0, []]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, "x", []]}}',
+        '{"version": VERSION, "videos": {"a.mp4": [BYTES, TIME, 4, 10.0, 32, 32, 0.0, [0.0, 0.2]]}}',
     ],
 )
 def test_a_damaged_or_old_cache_is_made_anew(tmp_path, content):
     video, cache = write(tmp_path / "a.mp4", 5), tmp_path / PROBES
     stat = video.stat()
     content = content.replace("BYTES", str(stat.st_size)).replace("TIME", str(stat.st_mtime_ns))
+    content = content.replace("VERSION", str(VERSION))
     cache.write_text(content)
     assert probe_all([video], cache=cache) == {video: VideoInfo(5, 10.0, 32, 32)}
     assert list(json.loads(cache.read_text())["videos"]) == ["a.mp4"]

@@ -26,6 +26,9 @@ _NO_VALUE = re.compile(r"Missing required field\(s\) (.*) for \w+")
 _BARE = re.compile(r"Couldn't instantiate class \w+ using the given arguments\.?")
 _NO_MEMBER = re.compile(r"Couldn't find a choice class for (.*) in <class '([\w.]+)'>", re.DOTALL)
 _NO_FIELD = re.compile(r"The fields? (.*) (?:are|is) not valid for (\w+)", re.DOTALL)
+_NO_ITEMS = re.compile(
+    r"Failed when parsing\s+value=(.*?)\s+into field .* of type (.*?)\.\s+Underlying .*", re.DOTALL
+)
 _NO_CHOICE = re.compile(r"Expected a dict for a choice class, got (.*)", re.DOTALL)
 
 
@@ -124,6 +127,7 @@ def _about_types(text: str) -> str:
         return f"{text}: leave them out, or give the --NAME.type that has them"
     if match := _NO_CHOICE.fullmatch(text):
         return f"{match[1]!r} is no choice: give --NAME.type and its options --NAME.option"
+    text = _NO_ITEMS.sub(r"expected \2, as '{NAME: VALUE}', got \1", text)
     return _NO_VALUE.sub(lambda match: f"missing {match[1]}: give --NAME VALUE", text)
 
 

@@ -46,6 +46,11 @@ class DataCheckConfig(DatasetConfig):
     chunk: int = 8  # actions per call that training will ask for; shorter demonstrations are named
     pictures: int | None = 12  # demonstrations whose pictures are looked at; null: all
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk < 1 or (self.pictures is not None and self.pictures < 1):
+            raise ValueError("chunk and pictures must be at least 1")
+
 
 @dataclass
 class Report:

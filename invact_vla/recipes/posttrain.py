@@ -80,6 +80,12 @@ class PosttrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         if self.chunk < 1 or self.held_out < 0 or self.workers < 0:
             raise ValueError("chunk must be at least 1, held_out and workers at least 0")
+        if self.data.path not in (DatasetConfig.path, self.demos):
+            raise ValueError(
+                f"give the demonstrations as --demos {self.data.path}, not as data.path"
+            )
+        if not self.dataset:
+            raise ValueError("dataset needs a name, such as libero_10")
         if self.max_demos is not None and self.max_demos < 1:
             raise ValueError(f"max_demos must be at least 1, got {self.max_demos}")
 

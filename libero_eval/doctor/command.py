@@ -7,7 +7,7 @@ Prints a line a check, failures last with what to do. Exit code 0, or 1 if a che
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import save_result
 from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import reader_of
 from libero_eval.doctor.checks import CHECKS
 from libero_eval.doctor.checks.setup import write_fingerprints
 from libero_eval.doctor.context import DiagnosticContext, options_of
@@ -89,6 +90,8 @@ def subject_of(config: DoctorConfig) -> DiagnosticContext:
         "frames": config.frames, "seconds": config.seconds, "seed": config.seed,
     }  # fmt: skip
     path = config.subject
+    if config.demos is not None:
+        reader_of(replace(config.data, path=config.demos))  # says what else it is
     if path is not None and path.suffix in (".yaml", ".yml"):
         arguments = ["--config_path", str(path), "--out", str(_NOWHERE)]
         rollout = parse_config(RolloutConfig, arguments, "invact libero rollout")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_json, hash_tree
 from invact_vla.core.limits import some
-from invact_vla.core.schema import ActionChunk, Policy
+from invact_vla.core.schema import LIBERO_ACTIONS, ActionChunk, Policy
 from libero_eval.env.protocol import Protocol
 from libero_eval.env.tasks import SUITES
 from libero_eval.policies.config import PolicyConfig
@@ -86,6 +86,11 @@ class CheckpointConfig(PolicyConfig):
 
         config = read_config(self.checkpoint_folder())
         protocol.check_cameras(config.invact.cameras)
+        if config.invact.action_dim != len(LIBERO_ACTIONS.names):
+            raise UserError(
+                f"{self.folder} answers with {config.invact.action_dim} numbers, LIBERO's robot takes "
+                f"{', '.join(LIBERO_ACTIONS.names)}: it was trained for another robot"
+            )
         if self.statistics is not None or not config.norm_stats:
             select_norm_stats(config.norm_stats, self.statistics)  # says what is missing
             return self

@@ -133,6 +133,7 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--choice.type", "nothing"], "no type 'nothing': expected one of list_option_test"),
         (["--choice", "list_option_test", "--choice.size", "4"], "give the --NAME.type that"),
         (["--pair", "3"], "Expected 2 items, got 1"),
+        (["--groups", "a"], "expected dict[str, tuple[Path, ...]], as '{NAME: VALUE}', got 'a'"),
         (["--kinds", "a", "c"], "c"),
         (["--seed", "1", "2"], "unrecognized arguments: 2"),
     ],

@@ -67,6 +67,14 @@ def test_actions_in_meters(
     assert check(path, "--action_range", "any", capsys=capsys)[0] == 0
 
 
+@pytest.mark.parametrize("words", [("--pictures", 0), ("--pictures", -1), ("--chunk", 0)])
+def test_counts_below_one(
+    words: tuple[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = check(one_file(tmp_path), *words, capsys=capsys)
+    assert code == 2 and "chunk and pictures must be at least 1" in text
+
+
 def test_gripper_and_constant_dimension(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo = demonstration(fingers=False)
     demo["actions"][:, 6] = (1 - demo["actions"][:, 6]) / 2

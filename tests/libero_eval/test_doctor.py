@@ -559,6 +559,13 @@ def test_heads_without_action_tokens_are_not_asked_for_them(tmp_path: Path) -> N
     assert tokens(found).status == "skip" and chunk(found).status == "skip"
 
 
+def test_demonstrations_that_are_none_are_no_fault_of_the_policy(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    for path in (tmp_path, tmp_path / "notes.txt", tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="no demonstrations"):
+            subject_of(DoctorConfig(demos=path))
+
+
 def test_subjects(tmp_path: Path) -> None:
     rollout = tmp_path / "rollout.yaml"
     rollout.write_text("policy: {type: noop}\nprotocol: libero_goal/oft\nmax_steps: 99\n")

@@ -149,6 +149,14 @@ def test_statistics_of_another_robot_are_refused(tmp_path: Path, keys: tuple[str
             config.for_protocol(own)
 
 
+def test_a_policy_of_another_robot_is_refused(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model", debug_config(action_dim=6))
+    with pytest.raises(
+        UserError, match=r"answers with 6 numbers, LIBERO's robot takes dx, .*gripper"
+    ):
+        CheckpointConfig(folder=folder).for_protocol(get_protocol("libero_10/openvla"))
+
+
 def test_one_set_of_statistics_for_all_of_libero(tmp_path: Path) -> None:
     config = with_keys(tmp_path / "model", "libero_4_suites")
     assert config.for_protocol(get_protocol("libero_10/openvla")) == config

@@ -290,3 +290,10 @@ def test_resident_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
 def test_too_few_demonstrations_are_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="4 demonstrations, 9 of them held out"):
         posttrain.main(config_of(home, tmp_path / "run", held_out=9))
+
+
+def test_demonstrations_have_one_place_to_be_named() -> None:
+    with pytest.raises(ValueError, match="as --demos elsewhere, not"):
+        PosttrainConfig(data=DatasetConfig(path=Path("elsewhere")))
+    with pytest.raises(ValueError, match="dataset needs a name"):
+        PosttrainConfig(dataset="")

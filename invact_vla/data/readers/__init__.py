@@ -20,12 +20,17 @@ READERS = {
 def open_dataset(config: DatasetConfig) -> StoredDataset:
     """A data set of the format that is named, or that the path looks like, without reading any
     pictures. Raises UserError for what is none."""
+    return reader_of(config)(config)
+
+
+def reader_of(config: DatasetConfig) -> type[StoredDataset]:
+    """What reads a data set; UserError where there is none of a known format."""
     path = Path(config.path)
     if not path.exists():
         raise UserError(f"no demonstrations {path}: make some with `invact libero demos`")
     for name, (reader, fits) in READERS.items():
         if name == config.format or (config.format == "auto" and fits(path)):
-            return reader(config)
+            return reader
     raise UserError(
         f"{path} holds no demonstrations of a known format: expected an HDF5 file (.hdf5, .h5) or a "
         f"folder of them, a LeRobot folder ({INFO}) or an RLDS folder (features.json)"

@@ -554,7 +554,7 @@ def test_a_strange_card(card: dict[str, Any], message: str) -> None:
         ([0.0] * 7, "without actions"),
     ],
 )
-def test_a_strange_respond(actions: object, message: str) -> None:
+def test_a_strange_response(actions: object, message: str) -> None:
     def response(asked: dict[str, Any]) -> dict[str, Any]:
         return CARD if asked["call"] == "hello" else {"actions": actions}
 

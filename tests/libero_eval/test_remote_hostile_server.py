@@ -268,6 +268,6 @@ def test_mistakes_on_the_command_line_do_not_print_it(
     assert "hunter2" not in out + err, re.sub("hunter2", "***", err)
 
 
-def test_an_answer_is_still_an_respond() -> None:
+def test_a_response_of_numbers_is_taken() -> None:
     chunk = ResponseReader("ws://x", 2).chunk({"actions": np.zeros((2, 7), np.float32)})
     assert isinstance(chunk, ActionChunk)

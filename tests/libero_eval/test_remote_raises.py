@@ -83,7 +83,7 @@ class Batched(PolicySource):
 
 
 @pytest.mark.parametrize("source", [EachEpisode(Raising), Batched()])
-def test_any_raise_is_an_respond(source: PolicySource, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_raise_is_a_response(source: PolicySource, caplog: pytest.LogCaptureFixture) -> None:
     with (
         serving(source, max_wait_ms=1) as url,
         greeted(url, "a") as one,

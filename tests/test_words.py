@@ -9,7 +9,6 @@ from tests.paths import REPOSITORY
 
 # old word -> the field's word. Whole words; `_` counts as a letter.
 OLD = {
-    r"labell(er|ers|ing|ed)": "labeler, labeling, labeled",
     r"h_s": "horizon_s",
     r"\w+_share": "_fraction, _prob or _ratio",
     r"(topk|hard|dead|noise|verb)_share\w*": "_fraction, _prob or _ratio",
@@ -32,14 +31,17 @@ OLD = {
     r"told apart|dearer|dearest|nearness": "distinguished, more expensive, min_distance",
     r"an? arm of|arms of|(compared|trained) arms?|--arm": "variant, policy_name",
 }
+# words, also as parts of identifiers, in any case
 BRITISH = (
+    r"labell(er|ers|ing|ed)",
     r"\w*(colour|neighbour|behaviour|favour)\w*",
-    r"(normal|initial|optim|quant|general|random|serial|summar|token|recogn|organ|visual)"
+    r"(de|re|un)?(normal|initial|optim|quant|general|random|serial|summar|token|recogn|organ|visual)"
     r"is(e|es|ed|ing|ation|ations|er|ers)",
     r"\w*(modell|travell)(ed|ing)", r"centre[sd]?", r"(kilo|centi|milli)?metres?", r"artefacts?",
     r"grey\w*", r"catalogue", r"fulfil",
 )  # fmt: skip
-SKIPPED = ("tests/test_words.py", "docs/log.md", "LICENSE", "docs/images/")
+SKIPPED = ("tests/test_words.py", "LICENSE", "docs/images/")
+BORDER = re.compile(r"_|(?<=[a-z0-9])(?=[A-Z])")  # between the words of an identifier
 
 
 def texts() -> list[str]:
@@ -50,13 +52,29 @@ def texts() -> list[str]:
     return [name for name in listed if not name.startswith(SKIPPED)]
 
 
-@pytest.mark.parametrize("old", [*OLD, *BRITISH])
+def lines_with(pattern: re.Pattern[str], skipped: tuple[str, ...], parts: bool) -> list[str]:
+    found = []
+    for name in texts():
+        if name.startswith(skipped):
+            continue
+        for number, line in enumerate((REPOSITORY / name).read_text().split("\n"), 1):
+            if pattern.search(BORDER.sub(" ", line) if parts else line):
+                found.append(f"{name}:{number}: {line.strip()[:80]}")
+    return found
+
+
+@pytest.mark.parametrize("old", OLD)
 def test_an_old_word_is_gone(old: str) -> None:
-    pattern = re.compile(rf"(?<!\w)(?:{old})(?!\w)")
-    found = [
-        f"{name}:{number}: {line.strip()[:80]}"
-        for name in texts()
-        for number, line in enumerate((REPOSITORY / name).read_text().split("\n"), 1)
-        if pattern.search(line)
-    ]
-    assert not found, f"write {OLD.get(old, 'American spelling')}:\n" + "\n".join(found)
+    found = lines_with(re.compile(rf"(?<!\w)(?:{old})(?!\w)"), ("docs/log.md",), parts=False)
+    assert not found, f"write {OLD[old]}:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("british", BRITISH)
+def test_spelling_is_american(british: str) -> None:
+    pattern = re.compile(rf"(?<!\w)(?:{british})(?!\w)", re.IGNORECASE)
+    found = lines_with(pattern, (), parts=True)
+    assert not found, "write American spelling:\n" + "\n".join(found)
+
+
+def test_parts_of_identifiers_are_words() -> None:
+    assert BORDER.sub(" ", "LapaLabeler.center_crop") == "Lapa Labeler.center crop"

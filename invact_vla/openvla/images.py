@@ -1,7 +1,7 @@
 """OpenVLA's image arithmetic without TensorFlow, agreeing with it to the last digit but a few.
 
 JPEG: TensorFlow decodes with libjpeg's fast integer transform, and Pillow does not; simplejpeg can.
-Lanczos3 and the bilinear crop are those of tf.image (half-pixel centers, antialiasing, renormalised
+Lanczos3 and the bilinear crop are those of tf.image (half-pixel centers, antialiasing, renormalized
 weights; crop_and_resize coordinates). Axis letters: B images, H W pixels, S side of the result.
 """
 

@@ -43,10 +43,10 @@ class ShuffledConfig(LabelerConfig):
         paths = sorted(Path(self.labels).glob("labels_*.parquet"))
         if not paths:
             raise UserError(f"no labels in {self.labels}: run `invact latent label` first")
-        return ShuffledLabeller([read_labels(path) for path in paths], self.seed)
+        return ShuffledLabeler([read_labels(path) for path in paths], self.seed)
 
 
-class ShuffledLabeller:
+class ShuffledLabeler:
     """Looks up the code that the permutation gave to a pair."""
 
     name = "shuffled"
@@ -89,10 +89,10 @@ class RandomConfig(LabelerConfig):
         return {}
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
-        return RandomLabeller(self)
+        return RandomLabeler(self)
 
 
-class RandomLabeller:
+class RandomLabeler:
     """Draws the codes of each pair from its own random stream."""
 
     name = "random"

@@ -65,10 +65,10 @@ class InvActConfig(LabelerConfig):
             self.quantizer, self.fitted, folder, training,
             lambda pairs: embed(model, pairs.frames, self.vector),
         )  # fmt: skip
-        return InvActLabeller(model, quantizer, hash_tree(encoder), self.vector)
+        return InvActLabeler(model, quantizer, hash_tree(encoder), self.vector)
 
 
-class InvActLabeller(EmbeddingLabeler):
+class InvActLabeler(EmbeddingLabeler):
     """An encoder and a fitted quantizer that label."""
 
     def __init__(

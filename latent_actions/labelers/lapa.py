@@ -49,7 +49,7 @@ class LapaConfig(LabelerConfig):
         return FrameSpec(config.image_size, config.fit, required=config.lapa_compat)
 
     def build(self, folder: Path, training: TrainingFrames, device: torch.device = CPU) -> Labeler:
-        return LapaLabeller(laq_path(self.laq), device, resolve_dtype(self.dtype, device))
+        return LapaLabeler(laq_path(self.laq), device, resolve_dtype(self.dtype, device))
 
 
 def laq_path(path: Path) -> Path:
@@ -57,7 +57,7 @@ def laq_path(path: Path) -> Path:
     return Path(path) if Path(path).is_file() else subfolder_or_self(path, MODEL_PART)
 
 
-class LapaLabeller:
+class LapaLabeler:
     """A loaded LAQ that labels."""
 
     name = "lapa"

@@ -7,7 +7,7 @@ import numpy as np
 from invact_vla.stats.bootstrap import resample
 from latent_actions.labelers.guard.guarded import pair_errors
 from latent_actions.labelers.labeler import Labeler, ends
-from latent_actions.labelers.lapa import LapaLabeller
+from latent_actions.labelers.lapa import LapaLabeler
 from latent_actions.labelers.lapo import LapoModel
 from latent_actions.labelers.laq.evaluate import frame_batches
 from latent_actions.labelers.trained import CodeLabeler
@@ -34,7 +34,7 @@ def reconstruct(
     frames = ends(pairs.frames)
     if len(frames) < 2:
         return "fewer than two pairs could be decoded"
-    if isinstance(labeler, LapaLabeller):
+    if isinstance(labeler, LapaLabeler):
         errors = pair_errors(labeler.model, frame_batches(frames, labeler.model.device), seed)[1]
     elif isinstance(labeler, CodeLabeler) and isinstance(labeler.model, LapoModel):
         batches = [{"frames": part} for part in frame_batches(frames, labeler.device)]

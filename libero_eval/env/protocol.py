@@ -31,7 +31,7 @@ class Protocol:
     rotate: bool  # frames turned by 180 degrees
     jpeg: bool  # JPEG round trip at quality 95 before resizing
     resize_px: int  # the policy's input
-    centre_crop: float  # share of the area kept, 1.0 for none
+    center_crop: float  # share of the area kept, 1.0 for none
     cameras: tuple[str, ...]
     # what the global NumPy generator is seeded with once a task, before the first reset (fixture
     # poses are drawn from it); with reseed before every reset, plus the episode's number
@@ -82,7 +82,7 @@ class Protocol:
 _BOTH = ("agentview", "wrist")
 _OPENVLA: dict[str, Any] = {
     "settle_steps": 10, "settle_action": SETTLE_ACTION, "trials": 50, "render_px": 256,
-    "rotate": True, "jpeg": True, "resize_px": 224, "centre_crop": 0.9, "cameras": ("agentview",),
+    "rotate": True, "jpeg": True, "resize_px": 224, "center_crop": 0.9, "cameras": ("agentview",),
     "reset_seed": 0,
     "source": "openvla/experiments/robot/libero/run_libero_eval.py at c8f03f4: env.seed(0), reset, "
     "set_init_state, 10 dummy steps with the gripper open, then at most max_steps policy steps",
@@ -101,7 +101,7 @@ _KINDS: dict[str, dict[str, Any]] = {
         "and images, longer horizons",
     },
     "lerobot": _OPENVLA | {
-        "trials": 10, "render_px": 360, "jpeg": False, "resize_px": 360, "centre_crop": 1.0,
+        "trials": 10, "render_px": 360, "jpeg": False, "resize_px": 360, "center_crop": 1.0,
         "cameras": _BOTH, "reset_seed": 1000, "reseed": True,
         "source": "huggingface/lerobot: src/lerobot/envs/libero.py at 0b2d0d3 (horizons, 10 settle "
         "steps, both cameras, seed given at every reset), envs/configs.py at 7427f31, v0.6.2 "
@@ -111,7 +111,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     },
     "libero": _OPENVLA | {
         "settle_steps": 5, "settle_action": (0.0,) * 7, "trials": 20, "render_px": 128,
-        "rotate": False, "jpeg": False, "resize_px": 128, "centre_crop": 1.0, "cameras": _BOTH,
+        "rotate": False, "jpeg": False, "resize_px": 128, "center_crop": 1.0, "cameras": _BOTH,
         "source": "LIBERO at 8f1084e, lifelong/evaluate.py: 5 zero-action steps, 600 steps, 20 "
         "episodes",
     },

@@ -31,7 +31,7 @@ from libero_eval.expert.hand import (
 
 HAND = (0.042, 0.105)  # half widths in x and y of the hand, fingers closing along y, and some air
 FINGERS = (0.014, 0.056)  # those of the open fingers near their tips
-OFF_CENTRE = 0.0165  # fingers 7.6 cm apart still go around a box of 4.2 cm
+OFF_CENTER = 0.0165  # fingers 7.6 cm apart still go around a box of 4.2 cm
 WIDE_OPEN = 0.07  # opening from which a grasp may be tried
 EMPTY = 0.003  # opening of fingers that closed on nothing
 NEAR = 0.035  # an object this near to its place in the hand counts as in the hand
@@ -108,7 +108,7 @@ class Neighbor:
     part: tuple[float, float] = (
         HAND  # half widths of what it would stop, m: only fingers if it is low
     )
-    room: float = OFF_CENTRE  # how far off center the object can still be grasped, m
+    room: float = OFF_CENTER  # how far off center the object can still be grasped, m
 
     def side(self, sim: LiberoSim, grasp: np.ndarray) -> float:
         """How far beside the grasp, along x, the hand must come down; 0 if this is not in its way.

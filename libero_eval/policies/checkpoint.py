@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_json, hash_tree
-from invact_vla.core.limits import some
 from invact_vla.core.schema import LIBERO_ACTIONS, ActionChunk, Policy
 from libero_eval.env.protocol import Protocol
 from libero_eval.env.tasks import SUITES
@@ -43,13 +42,6 @@ class CheckpointConfig(PolicyConfig):
         policy = OpenVLAPolicy.from_pretrained(
             folder, self.statistics, device=self.device, dtype=self.dtype, quantize=self.quantize
         )
-        tensors = policy.pretrained.model.state_dict().items()
-        bad = [n for n, t in tensors if not torch.isfinite(t.sum(dtype=torch.float32))]
-        if bad:
-            raise UserError(
-                f"{folder} holds NaN or infinity in {some(bad)}: its training diverged, or it is "
-                "damaged; give an earlier checkpoint"
-            )
         if self.published_pictures:
             processor = policy.pretrained.processor.published()
             policy.pretrained = replace(policy.pretrained, processor=processor)

@@ -20,7 +20,7 @@ from invact_vla.training.loop import LoopConfig, fit
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.labelers.guard.collapse import CollapseConfig
 from latent_actions.labelers.guard.guarded import after_step, guarded_loss
-from latent_actions.labelers.lapa import LapaLabeller
+from latent_actions.labelers.lapa import LapaLabeler
 from latent_actions.labelers.laq.checkpoint import save_pretrained as save_laq
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.laq.task import LaqTask, batches
@@ -66,7 +66,7 @@ def test_bf16_weights_are_read_to_the_gpu(tmp_path: Path) -> None:
 
 
 def laq_codes(folder: Path, device: str, frames: np.ndarray) -> np.ndarray:
-    return LapaLabeller(folder, torch.device(device)).codes(frames)
+    return LapaLabeler(folder, torch.device(device)).codes(frames)
 
 
 @needs_gpu

@@ -22,7 +22,7 @@ from libero_eval.rollout.runner import EpisodeRunnerFactory
 
 PROTOCOL = Protocol(
     suite="libero_10", name="point", max_steps=12, settle_steps=0, settle_action=(0.0,) * 7,
-    trials=4, render_px=32, rotate=True, jpeg=False, resize_px=32, centre_crop=1.0,
+    trials=4, render_px=32, rotate=True, jpeg=False, resize_px=32, center_crop=1.0,
     cameras=("agentview",), reset_seed=0, source="tests",
 )  # fmt: skip
 LABELS = RunLabels(

@@ -236,7 +236,7 @@ def test_conventions() -> None:
     assert demo.ee_pos is not None
     absolute = np.concatenate([demo.ee_pos, demo.executed[:, 3:]], axis=1)
     for wrong, word in (
-        (inverted, "inverted gripper"), (absolute, "absolute"), (demo.executed * 3, "unnormalised"),
+        (inverted, "inverted gripper"), (absolute, "absolute"), (demo.executed * 3, "unnormalized"),
     ):  # fmt: skip
         examined = context(demos=replace(demos(), demos=(replace(demo, executed=wrong),)))
         finding = conventions(examined)

@@ -12,7 +12,7 @@ from libero_eval.env.tasks import SUITES
 def test_default_is_libero_10_as_openvla_evaluates_it() -> None:
     p = get_protocol(DEFAULT_PROTOCOL)
     assert (p.suite, p.max_steps, p.settle_steps, p.trials) == ("libero_10", 520, 10, 50)
-    assert (p.render_px, p.resize_px, p.centre_crop) == (256, 224, 0.9)
+    assert (p.render_px, p.resize_px, p.center_crop) == (256, 224, 0.9)
     assert p.rotate and p.jpeg and p.settle_action == (0, 0, 0, 0, 0, 0, -1)
 
 
@@ -78,7 +78,7 @@ def test_contract(key: str) -> None:
     assert p.key == key and p.suite in SUITES
     assert p.max_steps > 0 and p.settle_steps >= 0 and len(p.settle_action) == 7
     assert 1 <= p.trials <= 50, "LIBERO has 50 init states"
-    assert p.render_px > 0 and p.resize_px > 0 and 0 < p.centre_crop <= 1
+    assert p.render_px > 0 and p.resize_px > 0 and 0 < p.center_crop <= 1
     assert p.cameras and set(p.cameras) <= {"agentview", "wrist"}
     others = {row.source for row in PROTOCOLS.values() if row.name != p.name}
     assert p.source and p.source not in others

@@ -16,6 +16,7 @@ from invact_vla.openvla.checkpoints import checkpoint
 from invact_vla.openvla.checkpoints.checkpoint import load_pretrained, save_pretrained
 from invact_vla.openvla.checkpoints.config_file import read_config
 from invact_vla.openvla.config import OftHeadConfig
+from invact_vla.openvla.inference.int8 import Quantize
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.openvla.model import build_model
 from libero_eval.policies import CheckpointConfig
@@ -85,13 +86,23 @@ def test_a_tensor_in_two_shards_is_refused(folder: Path) -> None:
         load_pretrained(folder)
 
 
+@pytest.mark.parametrize("quantize", ["none", "int8"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_weights_of_a_training_that_diverged_are_not_rolled_out(bad: float, folder: Path) -> None:
+def test_weights_of_a_training_that_diverged_are_not_rolled_out(
+    bad: float, quantize: Quantize, folder: Path
+) -> None:
     weights = load_file(folder / "model.safetensors")
     weights[BIAS][0] = bad
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(UserError, match=f"holds NaN or infinity in .*{BIAS}.*diverged"):
-        CheckpointConfig(folder=folder, device="cpu").load()
+        CheckpointConfig(folder=folder, device="cpu", quantize=quantize).load()
+
+
+@pytest.mark.parametrize("dtype, quantize", [("fp32", "int8"), ("bf16", "none")])
+def test_weights_that_are_made_ready_for_inference_load(
+    dtype: str, quantize: Quantize, folder: Path
+) -> None:
+    CheckpointConfig(folder=folder, device="cpu", dtype=dtype, quantize=quantize).load()
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '{"libero_10": 3}', '["a"]'])

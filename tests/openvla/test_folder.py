@@ -174,7 +174,7 @@ def test_tokenizer_of_another_model(folder: Path, tmp_path: Path) -> None:
         load_pretrained(tmp_path / "vla")
 
 
-def test_processor_keeps_serialised_statistics(tmp_path: Path) -> None:
+def test_processor_keeps_serialized_statistics(tmp_path: Path) -> None:
     """Published folders carry bfloat16-rounded statistics, which win over `means` and `stds`."""
     ImageProcessor(size=224).save(tmp_path)
     value = json.loads((tmp_path / "preprocessor_config.json").read_text())

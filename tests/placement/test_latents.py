@@ -11,9 +11,9 @@ from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
 from latent_actions.labelers.features import RandomFeatureConfig
 from latent_actions.labelers.guard.collapse import CollapseConfig, CollapseGuard
 from latent_actions.labelers.guard.guarded import GuardedTask, after_step, guarded_loss
-from latent_actions.labelers.invact import InvActLabeller
+from latent_actions.labelers.invact import InvActLabeler
 from latent_actions.labelers.labeler import full_batches
-from latent_actions.labelers.lapa import BATCH, LapaLabeller
+from latent_actions.labelers.lapa import BATCH, LapaLabeler
 from latent_actions.labelers.lapo import LapoModel, LapoModelConfig
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.evaluate import evaluate, save_grid
@@ -81,7 +81,7 @@ def test_evaluation_and_pictures(lapa_compat: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [16, 24])
 def test_codes_of_the_lapa_labeler(size: int) -> None:
     with fake_cuda():
-        labeler = LapaLabeller.__new__(LapaLabeller)
+        labeler = LapaLabeler.__new__(LapaLabeler)
         labeler.model, labeler.code_length = build(lambda: LatentActionQuantizer(TINY)), 4
         codes = labeler.codes(np.zeros((70, 3, size, size, 3), np.uint8))
         assert codes.shape == (70, 4) and codes.dtype == np.int64
@@ -91,7 +91,7 @@ def test_codes_of_the_invact_labeler() -> None:
     shape = EncoderConfig(frames=4, size=16, width=16, depth=3, heads=2, embedding=8)
     quantizer = ProductQuantizerConfig().fit(np.random.default_rng(0).normal(size=(50, 8)))
     with fake_cuda():
-        labeler = InvActLabeller(build(lambda: InvActEncoder(shape)), quantizer, "h")
+        labeler = InvActLabeler(build(lambda: InvActEncoder(shape)), quantizer, "h")
         assert labeler.codes(np.zeros((70, 4, 16, 16, 3), np.uint8)).shape == (70, 4)
 
 

@@ -100,7 +100,7 @@ def _models(config: VerifyConfig, folder: Path) -> Iterator[tuple[str, OpenVLA]]
 
 def compute(model: OpenVLA, inputs: Tensors, expected: Tensors) -> Tensors:
     """Our values for the recorded tensors, by name. `expected` says what to compute; its
-    values only give the ids to detokenise, the count of ids and the choice of statistics."""
+    values only give the ids to detokenize, the count of ids and the choice of statistics."""
     computed: Tensors = {}
     with torch.inference_mode():
         for function, names in GROUPS.items():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.limits import some
 from invact_vla.core.schema import ActionChunk, Observation
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
 from invact_vla.data.conventions import rotate, to_libero_action
@@ -48,9 +49,17 @@ class OpenVLAPolicy:
         device: Device = "auto", dtype: str | torch.dtype = "auto", quantize: Quantize = "none",
     ) -> "OpenVLAPolicy":  # fmt: skip
         """Load a folder. key: which statistics, needed only when the folder has several. device and
-        dtype: as in training/device.py. quantize: "int8" for the language model's weights (int8.py)."""
+        dtype: as in training/device.py. quantize: "int8" for the language model's weights (int8.py).
+        Raises UserError for weights that are no numbers."""
         device = resolve_device(device)
         pretrained = load_pretrained(folder, attention, resolve_dtype(dtype, device), device)
+        tensors = pretrained.model.state_dict().items()
+        bad = [n for n, t in tensors if not torch.isfinite(t.sum(dtype=torch.float32))]
+        if bad:
+            raise UserError(
+                f"{folder} holds NaN or infinity in {some(bad)}: its training diverged, or it is "
+                "damaged; give an earlier checkpoint"
+            )
         quantize_model(pretrained.model, quantize)
         return cls(pretrained, key)
 

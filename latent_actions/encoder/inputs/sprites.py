@@ -112,7 +112,7 @@ def _make_scene(rng: np.random.Generator) -> _Scene:
 
 
 def _paths(rng: np.random.Generator, motion: int, config: SpriteConfig, frames: int) -> np.ndarray:
-    """Centres of the two sprites over time, (T, 2 sprites, 2). One sprite stands still in
+    """Centers of the two sprites over time, (T, 2 sprites, 2). One sprite stands still in
     one-sprite motions.
     """
     t, far = np.linspace(-1, 1, frames), config.travel * rng.uniform(0.8, 1.2)

@@ -33,7 +33,7 @@ from invact_vla.core.machine import device_name
 from invact_vla.core.timing import Ratio, take_turns
 from invact_vla.data.video.frames import decode_all, probe
 from invact_vla.training.device import resolve_device, resolve_dtype
-from latent_actions.labelers.lapa import LapaLabeller, laq_path
+from latent_actions.labelers.lapa import LapaLabeler, laq_path
 from latent_actions.labelers.laq.blocks import GridView, PositionGenerator
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
@@ -145,7 +145,7 @@ def measure(config: BenchLabelConfig) -> dict[str, Any]:
 
 
 def this_project(
-    labeler: LapaLabeller, records: list[PairRecord], folder: Path, workers: int
+    labeler: LapaLabeler, records: list[PairRecord], folder: Path, workers: int
 ) -> np.ndarray:
     """Codes int64 (N, K) of pairs, as `invact latent label` makes them: each shard is decoded while the
     one before is labeled. Shards are small, so that few clips are as many shards as a long run has."""
@@ -221,12 +221,12 @@ def _bias_of_all_offsets(model: LatentActionQuantizer) -> Tensor:
     return rearrange(bias, "i j e -> e i j")
 
 
-def _labeler(config: BenchLabelConfig, folder: Path, device: torch.device) -> LapaLabeller:
+def _labeler(config: BenchLabelConfig, folder: Path, device: torch.device) -> LapaLabeler:
     if config.laq is not None:
-        return LapaLabeller(laq_path(config.laq), device, resolve_dtype(config.dtype, device))
+        return LapaLabeler(laq_path(config.laq), device, resolve_dtype(config.dtype, device))
     torch.manual_seed(0)
     save_pretrained(LatentActionQuantizer(config.model), folder / "laq")
-    return LapaLabeller(folder / "laq", device, resolve_dtype(config.dtype, device))
+    return LapaLabeler(folder / "laq", device, resolve_dtype(config.dtype, device))
 
 
 def _pairs(config: BenchLabelConfig, folder: Path) -> list[PairRecord]:

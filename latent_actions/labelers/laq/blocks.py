@@ -62,16 +62,16 @@ class Attention(nn.Module):
     """Cosine attention with learned per-dimension scales of queries and keys.
 
     null_pairs: learned key/value pairs put before the keys (they let a query attend to nothing).
-    normalise_kv: keys and values of self-attention see the normalized stream too; the published
+    normalize_kv: keys and values of self-attention see the normalized stream too; the published
     code normalizes only the queries' input. causal: token i sees tokens <= i."""
 
     def __init__(
-        self, *, dim: int, dim_head: int, heads: int, null_pairs: int, normalise_kv: bool,
+        self, *, dim: int, dim_head: int, heads: int, null_pairs: int, normalize_kv: bool,
         causal: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         inner = dim_head * heads
-        self.heads, self.normalise_kv, self.causal = heads, normalise_kv, causal
+        self.heads, self.normalize_kv, self.causal = heads, normalize_kv, causal
         null_kv = torch.randn(heads, 2 * null_pairs, dim_head)
         self.null_kv = nn.Parameter(null_kv, requires_grad=null_pairs > 0)
         self.q_scale = nn.Parameter(torch.ones(dim_head))
@@ -87,7 +87,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x: (B, N, D); bias: (E, N, N) added to the logits; context: (B, M, D), None for self."""
         queries = self.norm(x)
-        source = queries if self.normalise_kv else x
+        source = queries if self.normalize_kv else x
         if context is not None:
             source = self.context_norm(context)
         q = rearrange(self.to_q(queries), "b n (e d) -> b e n d", e=self.heads)
@@ -179,18 +179,18 @@ class Transformer(nn.Module):
     """Layers of PEG, self-attention, cross-attention if `cross`, feed-forward, all residual."""
 
     def __init__(
-        self, *, dim: int, depth: int, dim_head: int, heads: int, cross: bool, normalise_kv: bool,
+        self, *, dim: int, depth: int, dim_head: int, heads: int, cross: bool, normalize_kv: bool,
         causal: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         shape = {"dim": dim, "dim_head": dim_head, "heads": heads}
         self.layers = nn.ModuleList()
         for _ in range(depth):
-            attend = Attention(**shape, null_pairs=0, normalise_kv=normalise_kv, causal=causal)
+            attend = Attention(**shape, null_pairs=0, normalize_kv=normalize_kv, causal=causal)
             attend.context_norm.requires_grad_(False)  # never used; the key is published
             parts = [PositionGenerator(dim), attend, None, feed_forward(dim)]
             if cross:
-                parts[2] = Attention(**shape, null_pairs=2, normalise_kv=True, causal=False)
+                parts[2] = Attention(**shape, null_pairs=2, normalize_kv=True, causal=False)
             self.layers.append(nn.ModuleList(parts))
         self.norm_out = GainNorm(dim)
 

@@ -152,7 +152,7 @@ class LatentActionQuantizer(nn.Module):
         def stack(depth: int, cross: bool = False, causal: bool = False) -> Transformer:
             return Transformer(
                 dim=dim, depth=depth, dim_head=config.dim_head, heads=config.heads, cross=cross,
-                normalise_kv=mended, causal=causal,
+                normalize_kv=mended, causal=causal,
             )  # fmt: skip
 
         self.enc_spatial_transformer = stack(config.spatial_depth)

@@ -10,10 +10,10 @@ import numpy as np
 def kmeans(
     points: np.ndarray, centers: int, rng: np.random.Generator, restarts: int = 4, steps: int = 50
 ) -> np.ndarray:
-    """Centres (C, D) float64 of points (N, D), the best of some restarts; N >= C.
+    """Centers (C, D) float64 of points (N, D), the best of some restarts; N >= C.
 
     A center that loses all its points moves to the point farthest from its center, so all C are
-    used whenever the points have C distinct values. Centres are ordered by their first coordinate.
+    used whenever the points have C distinct values. Centers are ordered by their first coordinate.
     """
     points = np.asarray(points, np.float64)
     if len(points) < centers:

@@ -28,7 +28,7 @@ def conventions(context: DiagnosticContext) -> Finding:
     )
     largest = max(float(np.abs(d.executed).max()) for d in demos)
     if largest > 1 + 1e-6 or not np.isfinite(largest):
-        remedy = "unnormalised or absolute actions: convert them to LIBERO's OSC_POSE deltas"
+        remedy = "unnormalized or absolute actions: convert them to LIBERO's OSC_POSE deltas"
         return fail(f"values up to {largest:.3g}", remedy)
     hands, closings = [], []
     for demo in demos:

@@ -16,7 +16,7 @@ from invact_vla.data.video.video_io import write_video
 from latent_actions.labelers import LapaConfig, RandomConfig, label
 from latent_actions.labelers.export import ExportConfig, main
 from latent_actions.labelers.label import LabelConfig, store_path
-from latent_actions.labelers.lapa import LapaLabeller
+from latent_actions.labelers.lapa import LapaLabeler
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
@@ -64,7 +64,7 @@ def store(run: Path) -> LabelStore:
 def test_vectors_belong_to_their_codes(run, store):
     vectors = read_vectors(run / "vectors_train.parquet", store)
     assert vectors.shape == (12, 12) and vectors.dtype == np.float32
-    model = LapaLabeller(run.parent / "laq").model
+    model = LapaLabeler(run.parent / "laq").model
     with torch.no_grad():
         codes = model.vq.look_up(torch.from_numpy(vectors.reshape(12, 4, 3)))
     assert (codes.numpy() == store.labels.codes).all()

@@ -143,7 +143,7 @@ def test_position_generator_equals_the_3d_convolution(frames: int) -> None:
 def test_attention_over_two_tokens_equals_the_general_one(causal: bool) -> None:
     torch.manual_seed(0)
     attention = Attention(
-        dim=8, dim_head=4, heads=2, null_pairs=0, normalise_kv=True, causal=causal
+        dim=8, dim_head=4, heads=2, null_pairs=0, normalize_kv=True, causal=causal
     )
     tokens = torch.randn(3, 2, 8)
     short = attention(tokens)

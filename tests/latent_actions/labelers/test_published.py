@@ -15,7 +15,7 @@ from invact_vla.data.video.frames import decode_frames
 from invact_vla.data.video.video_io import write_video
 from latent_actions.labelers import LapaConfig, verify
 from latent_actions.labelers.labeler import FrameSpec
-from latent_actions.labelers.lapa import LapaLabeller
+from latent_actions.labelers.lapa import LapaLabeler
 from latent_actions.labelers.laq.checkpoint import from_pretrained, stored_config
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
@@ -54,8 +54,8 @@ def test_the_pt_file_gives_the_codes_of_the_folder(tmp_path: Path) -> None:
     path = golden_pt(tmp_path, "module.")
     spec = LapaConfig(laq=path).frame_spec()
     assert spec == FrameSpec(64, "squash", required=True)
-    codes = LapaLabeller(path).codes(frames)
-    assert np.array_equal(codes, LapaLabeller(GOLDEN / "lapa_laq_tiny").codes(frames))
+    codes = LapaLabeler(path).codes(frames)
+    assert np.array_equal(codes, LapaLabeler(GOLDEN / "lapa_laq_tiny").codes(frames))
     path.write_bytes(b"\0" * path.stat().st_size)  # what was read is no view of the file
     assert len(np.unique(codes, axis=0)) > 1
 
@@ -111,7 +111,7 @@ def test_codes_of_a_wide_video_are_those_of_the_published_procedure(tmp_path: Pa
     from torchvision import transforms
 
     assert GOLDEN is not None
-    labeler = LapaLabeller(GOLDEN / "lapa_laq_tiny")
+    labeler = LapaLabeler(GOLDEN / "lapa_laq_tiny")
     resize = transforms.Compose([transforms.Resize((64, 64)), transforms.ToTensor()])
     agree = 0
     for number in range(8):

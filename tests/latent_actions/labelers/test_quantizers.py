@@ -169,7 +169,7 @@ def test_principal_axes_are_orthonormal_and_ordered() -> None:
     assert np.all(np.diff(variance) <= 0)
 
 
-def test_kmeans_finds_separate_clusters_and_uses_all_centres() -> None:
+def test_kmeans_finds_separate_clusters_and_uses_all_centers() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(8, 3)) * 20
     points = (truth[:, None] + rng.normal(size=(8, 30, 3))).reshape(-1, 3)

@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SLOWEST ?= 5
+WORKERS ?= 2
 
 .PHONY: demo test test-slow test-stress check fix bench gpu clean help
 
@@ -13,8 +14,8 @@ help:           ## this list
 demo: $(READY)  ## set up and run the whole comparison in miniature; ends with the path of the report
 	@$(BIN)/invact demo
 
-test: $(READY)  ## set up and run the fast tests
-	@$(BIN)/python -m pytest -m "not slow" --durations=$(SLOWEST)
+test: $(READY)  ## set up and run the fast tests, in two processes (WORKERS=1: in order)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --durations=$(SLOWEST)
 
 test-slow: $(READY)  ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not stress" --durations=$(SLOWEST)

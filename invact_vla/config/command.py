@@ -127,7 +127,9 @@ def _about_types(text: str) -> str:
         return f"{text}: leave them out, or give the --NAME.type that has them"
     if match := _NO_CHOICE.fullmatch(text):
         return f"{match[1]!r} is no choice: give --NAME.type and its options --NAME.option"
-    text = _NO_ITEMS.sub(r"expected \2, as '{NAME: VALUE}', got \1", text)
+    if match := _NO_ITEMS.search(text):
+        kind = match[2].replace("pathlib.", "")
+        text = _NO_ITEMS.sub(lambda m: f"expected {kind}, as '{{NAME: VALUE}}', got {m[1]}", text)
     return _NO_VALUE.sub(lambda match: f"missing {match[1]}: give --NAME VALUE", text)
 
 

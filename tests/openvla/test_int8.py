@@ -24,12 +24,11 @@ def layer_of(bias: bool = True, seed: int = 0) -> nn.Linear:
     return nn.Linear(96, 40, bias=bias)
 
 
-@pytest.fixture(params=["vnni", "without"])
+@pytest.fixture(params=[0, 64, 128], ids=["amx", "without", "vnni"])
 def _levels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "without":
-        monkeypatch.setattr(int8, "zero_point", lambda: 64)
-    elif zero_point() != 0:
+    if request.param == 128 and zero_point() == 64:
         pytest.skip("this processor has no VNNI")
+    monkeypatch.setattr(int8, "zero_point", lambda: request.param)
 
 
 @torch.inference_mode()

@@ -89,9 +89,19 @@ def read_safetensors(
     path: Path, device: torch.device = CPU, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
     """All tensors of one safetensors file; a missing or damaged one is a UserError. Each is changed to
-    `dtype` as it comes, so that a file in another number format is never held twice."""
+    `dtype` as it comes, so that a file in another number format is never held twice; whole numbers,
+    whose scale nobody knows, are a UserError then."""
+    found = {}
     with _opened(Path(path), device) as file:
-        return {name: file.get_tensor(name).to(dtype=dtype) for name in list(file.keys())}
+        for name in list(file.keys()):
+            tensor = file.get_tensor(name)
+            if dtype is not None and not tensor.is_floating_point():
+                raise UserError(
+                    f"{path} holds {short(name)} as {tensor.dtype}, expected floating-point weights: "
+                    "these were quantized, give those from before"
+                )
+            found[name] = tensor.to(dtype=dtype)
+    return found
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:

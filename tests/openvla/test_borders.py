@@ -86,6 +86,15 @@ def test_a_tensor_in_two_shards_is_refused(folder: Path) -> None:
         load_pretrained(folder)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_quantized_weights_are_no_weights(kind: torch.dtype, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights[BIAS] = weights[BIAS].to(kind)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match=f"holds {BIAS} as {kind}, expected floating-point"):
+        load_pretrained(folder)
+
+
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_of_a_training_that_diverged_are_not_rolled_out(

@@ -70,7 +70,12 @@ ROWS = (
     ("latent_actions.encoder", "libero_eval.executors", "libero_eval.perturbations"),
     ("latent_actions.labelers", "libero_eval.expert"),
     ("latent_actions.retrieval", "libero_eval.policies"),
-    ("latent_actions.train_encoder", "latent_actions.report", "libero_eval.rollout"),
+    (
+        "latent_actions.train_encoder",
+        "latent_actions.report",
+        "libero_eval.rollout",
+        "libero_eval.demos",
+    ),
     ("libero_eval.doctor", "libero_eval.report", "libero_eval.bench"),
     ("invact_vla.app",),
 )

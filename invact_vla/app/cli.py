@@ -61,7 +61,7 @@ vla verify: invact_vla.openvla.checkpoints.verify.VerifyConfig:
     check an OpenVLA checkpoint or adapter against stored reference outputs
 libero doctor: libero_eval.doctor.command.DoctorConfig: check a checkpoint before a rollout
 libero check: libero_eval.env.assets.check.CheckConfig: load, settle and render all LIBERO tasks
-libero demos: libero_eval.expert.demos.DemosConfig: write scripted demonstrations as LIBERO HDF5
+libero demos: libero_eval.demos.command.DemosConfig: write scripted demonstrations as LIBERO HDF5
 libero demonstrate: libero_eval.rollout.expert_rates.DemonstrateConfig: success of the expert
 libero rollout: libero_eval.rollout.command.RolloutConfig: roll a policy out in LIBERO
 libero serve: libero_eval.rollout.serve.ServeConfig: serve a policy to rollouts elsewhere

@@ -23,7 +23,7 @@ from invact_vla.data.conventions import (
     judge_gripper,
     needed_rotation,
 )
-from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.dataset import DatasetConfig, EpisodeNumbers
 from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.libero_hdf5 import Hdf5Dataset
 from invact_vla.data.stored_dataset import StoredDataset, action_fault, picture_fault
@@ -96,7 +96,7 @@ def check(dataset: StoredDataset, chunk: int, pictures: int | None) -> Report:
     """Look at all numbers, and at the pictures of some demonstrations (None: of all)."""
     report = Report()
     _describe(report, dataset, chunk)
-    tracks, actions, still = [], [], 0
+    tracks, actions, in_turns, still = [], [], [], 0
     for place in tqdm(dataset.places, "numbers", unit="demo", mininterval=5):
         try:
             numbers = dataset.checked_numbers(place)
@@ -105,9 +105,13 @@ def check(dataset: StoredDataset, chunk: int, pictures: int | None) -> Report:
             continue
         actions.append(numbers.actions)
         still += _no_ops(numbers.actions)
-        name, fingers = dataset.all_episodes[place].name, finger_distance(numbers.state)
+        alone = numbers.executed is None
+        name = dataset.all_episodes[place].name
+        fingers = finger_distance(numbers.state) if alone else None
         tracks.append(GripperTrack(name, numbers.actions[:, -1], fingers))
+        in_turns += [] if alone else [numbers]
     if actions:
+        _describe_turns(report, in_turns, chunk)
         _describe_actions(report, dataset, np.concatenate(actions))
         _describe_gripper(report, dataset, tracks)
         _describe_variant(report, dataset, still / sum(map(len, actions)))
@@ -144,6 +148,18 @@ def _describe(report: Report, dataset: StoredDataset, chunk: int) -> None:
         )
     size = dataset.state_dim
     report.say("state", f"{size} numbers" if size else f"none ({dataset.lacking_state})")
+
+
+def _describe_turns(report: Report, in_turns: list[EpisodeNumbers], chunk: int) -> None:
+    """Demonstrations in which a policy took turns with whoever is learned from."""
+    if not in_turns:
+        return
+    executed = np.concatenate([n.executed for n in in_turns if n.executed is not None])
+    chunks = sum(len(n.starts(chunk)) for n in in_turns)
+    words = f"a policy acted in {1 - executed.mean():.0%} of the steps of {len(in_turns)} demonstrations"
+    report.say("turns", f"{words}; {chunks} chunks of {chunk} steps to learn from")
+    if not chunks:
+        report.find(f"no chunk of {chunk} steps to learn from: take longer turns")
 
 
 def _describe_actions(report: Report, dataset: StoredDataset, actions: np.ndarray) -> None:

@@ -74,10 +74,21 @@ class EpisodeNumbers:
     """The numbers of one demonstration, in training convention (see `conventions.py`).
 
     actions: float64 (T, A), gripper 1 open and 0 closed where there is one. state: float32 (T, S), or
-    None for data without one."""
+    None for data without one. executed: bool (T,), whether this action was executed, not that of a
+    policy which took turns with whoever is learned from; None: all were."""
 
     actions: np.ndarray
     state: np.ndarray | None
+    executed: np.ndarray | None = None
+
+    def starts(self, chunk: int) -> np.ndarray:
+        """Steps, int (N,), from which a chunk of actions can be learned: it is whole, and all but its
+        last were executed, so that each is the answer to what the ones before it led to."""
+        steps = np.arange(max(len(self.actions) - chunk + 1, 0))
+        if self.executed is None:
+            return steps
+        count = np.concatenate([[0], np.cumsum(self.executed)])
+        return steps[count[steps + chunk - 1] - count[steps] == chunk - 1]
 
 
 class RobotDataset(ABC):

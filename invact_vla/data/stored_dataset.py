@@ -11,6 +11,7 @@ import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ class StoredDataset(RobotDataset):
     @abstractmethod
     def stored_frames(self, place: int, camera: str) -> np.ndarray:
         """(T, H, W, 3) as stored, of any number type."""
+
+    def stored_executed(self, place: int) -> np.ndarray | None:
+        """(T,) whether the stored action was executed, or None where all were."""
+        return None
 
     def stored_rotation(self, place: int) -> str:
         """What makes the pictures upright, one of ROTATIONS."""
@@ -145,6 +150,8 @@ class StoredDataset(RobotDataset):
         fingers = finger_distance(self.stored_state(place))
         if fingers is not None and len(fingers) != len(commands):
             fingers = None
+        if self.stored_executed(place) is not None:
+            fingers = None  # they followed another's commands too
         return GripperTrack(self.all_episodes[place].name, commands, fingers)
 
     def _checked_actions(self, place: int) -> np.ndarray:
@@ -177,14 +184,20 @@ class StoredDataset(RobotDataset):
             check_finite(where, "state", state)
             check_lengths(where, {"actions": len(actions), "state": len(state)})
         check_action_range(where, actions, self.config.action_range, self.has_gripper)
-        return EpisodeNumbers(actions, state)
+        executed = self.stored_executed(place)
+        if executed is not None:
+            if executed.ndim != 1 or not np.isin(executed, (0, 1)).all():
+                raise UserError(f"{where}: interventions that are not one 0 or 1 a step")
+            check_lengths(where, {"actions": len(actions), "interventions": len(executed)})
+            executed = executed.astype(bool)
+        return EpisodeNumbers(actions, state, executed)
 
     def numbers(self, index: int) -> EpisodeNumbers:
         stored = self.checked_numbers(self.places[index])
         actions = stored.actions.copy()
         if self.gripper is not None:
             actions[:, -1] = self.gripper.to_training(actions[:, -1])
-        return EpisodeNumbers(actions, stored.state)
+        return replace(stored, actions=actions)
 
     def frames(self, index: int, camera: str) -> np.ndarray:
         if camera not in self.camera_keys:

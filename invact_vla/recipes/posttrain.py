@@ -181,7 +181,7 @@ ReadFrames = Callable[[np.ndarray, np.ndarray], np.ndarray]  # episodes, steps -
 
 
 class RobotExamples(Examples):
-    """Every step of every chosen episode that has a whole chunk ahead, normalized by the policy's
+    """Every step of every chosen episode from which a chunk can be learned, normalized by the policy's
     statistics: pictures, instruction and state in, a chunk of actions out. Numbers are held in memory
     (some 60 bytes per step), frames are read from the frame cache."""
 
@@ -192,8 +192,15 @@ class RobotExamples(Examples):
         own, (statistics,) = policy.config.invact, policy.config.norm_stats.values()
         self._head, self._processor, self._frames = head, policy.processor, frames
         self.images, self._chunk = len(own.cameras), own.chunk
+        known = [(i, dataset.numbers(i)) for i in episodes]
+        known = [(i, n) for i, n in known if len(n.starts(self._chunk))]
+        if not known:
+            raise UserError(
+                f"in no demonstration did the expert act for {self._chunk - 1} steps in a row: lower "
+                "--chunk, or make some with longer turns or without a policy"
+            )
+        episodes, numbers = [i for i, _ in known], [n for _, n in known]
         self.episodes = np.asarray(episodes)
-        numbers = [dataset.numbers(i) for i in episodes]
         lengths = np.array([len(n.actions) for n in numbers])
         stats = ActionStats.from_json(statistics["action"])
         self._actions = np.concatenate([normalize(n.actions, stats) for n in numbers], dtype="f4")
@@ -204,10 +211,10 @@ class RobotExamples(Examples):
             self._state = torch.from_numpy(np.concatenate(states, dtype="f4"))
         self._instructions = [dataset.episodes[i].instruction for i in episodes]
         self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # row of each episode's step 0
-        starts = np.maximum(lengths - self._chunk + 1, 0)
-        self._episode = np.repeat(np.arange(len(episodes)), starts)  # of each example
-        ends = np.cumsum(starts)
-        self._step = np.arange(ends[-1]) - np.repeat(ends - starts, starts)
+        starts = [n.starts(self._chunk) for n in numbers]
+        self._sizes = np.array([len(s) for s in starts])
+        self._episode = np.repeat(np.arange(len(episodes)), self._sizes)  # of each example
+        self._step = np.concatenate(starts)
 
     def __len__(self) -> int:
         return len(self._step)
@@ -228,11 +235,9 @@ class RobotExamples(Examples):
 
     def other_episode(self, rows: np.ndarray) -> np.ndarray:
         """For each example one at about the same step of the next episode (of any task)."""
-        count = len(self.episodes)
-        other = (self._episode[rows] + 1) % count
-        sizes = np.bincount(self._episode, minlength=count)
-        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        return first[other] + np.minimum(self._step[rows], sizes[other] - 1)
+        first = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
+        other = (self._episode[rows] + 1) % len(self.episodes)
+        return first[other] + np.minimum(rows - first[self._episode[rows]], self._sizes[other] - 1)
 
     def evaluate(self, head: ActionHead, model: OpenVLA) -> dict[str, float]:
         """Loss and metrics, and the same with another episode's pictures: a policy that looks gets

@@ -21,8 +21,8 @@ from invact_vla.data.dataset import DatasetConfig, RobotDataset
 from invact_vla.data.hdf5_file import open_hdf5, read_array
 from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
 from invact_vla.data.readers import open_dataset
+from libero_eval.demos.recording import DATASET_NAMES
 from libero_eval.env.tasks import find_task, task_names
-from libero_eval.expert.recording import DATASET_NAMES
 
 if TYPE_CHECKING:
     from libero_eval.env.sim import LiberoSim
@@ -238,7 +238,7 @@ def restore(sim: "LiberoSim", demo: Demonstration, state: np.ndarray, settle: bo
 
 def make_demonstrations(out: Path, suite: str, pack: Any, image_size: int) -> Path:
     """Have the scripted expert make one demonstration of each of two tasks; the folder."""
-    from libero_eval.expert.demos import DemosConfig, main
+    from libero_eval.demos.command import DemosConfig, main
     from libero_eval.expert.recipes import RECIPES
 
     tasks = tuple(sorted(task for s, task in RECIPES if s == suite)[:2])

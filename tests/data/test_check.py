@@ -31,6 +31,22 @@ def test_nothing_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert words in text, words
 
 
+def test_turns_with_a_policy_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fingers followed the policy there: they say nothing of the expert's commands."""
+    arrays = demonstration()
+    opposite = {**arrays, "expert_actions": arrays["actions"] * [1, 1, 1, 1, 1, 1, -1]}
+    opposite["interventions"] = np.array([0] * 4 + [1] * 8, np.uint8)
+    path = write_hdf5(tmp_path / NAME, {"demo_0": arrays, "demo_1": opposite})
+    code, text = check(path, "--chunk", 5, capsys=capsys)
+    assert code == 0, text
+    assert "a policy acted in 33% of the steps of 1 demonstrations; 4 chunks of 5 steps" in text
+    del opposite["interventions"]
+    write_hdf5(path, {"demo_0": opposite})
+    assert "the fingers open after +1" in check(path, capsys=capsys)[1]
+
+
 def test_everything_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nan, still = demonstration(1), demonstration(2)
     nan["actions"][3, 2] = np.nan

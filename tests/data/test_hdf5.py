@@ -1,6 +1,7 @@
 """LIBERO's HDF5 files and their relatives: what is read, and what each bad one is told."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invact_vla.core.errors import UserError
-from invact_vla.data.dataset import DatasetConfig, EpisodeInfo, long_enough, require
+from invact_vla.data.dataset import (
+    DatasetConfig,
+    EpisodeInfo,
+    EpisodeNumbers,
+    long_enough,
+    require,
+)
 from invact_vla.data.instructions import choose_instruction, says_a_task
 from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.libero_hdf5 import natural_order
@@ -56,6 +63,32 @@ def test_expert_actions_are_learned_from(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.numbers(0).actions[:, :6], expert[:, :6])
     dataset = opened(tmp_path, action="actions")
     assert not np.array_equal(dataset.numbers(0).actions[:, :6], expert[:, :6])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(min_value=1, max_value=8))
+def test_chunks_of_the_experts_alone(executed: list[bool], chunk: int) -> None:
+    numbers = EpisodeNumbers(np.zeros((len(executed), 7)), None, np.array(executed))
+    whole = range(len(executed) - chunk + 1)
+    assert numbers.starts(chunk).tolist() == [s for s in whole if all(executed[s : s + chunk - 1])]
+    assert replace(numbers, executed=None).starts(chunk).tolist() == list(whole)
+
+
+def test_interventions_are_read_where_the_experts_actions_are(tmp_path: Path) -> None:
+    turns = np.arange(12) % 3 > 0
+    arrays = {"expert_actions": demonstration(1)["actions"], "interventions": turns.astype("u1")}
+    path = one_file(tmp_path, **arrays)
+    np.testing.assert_array_equal(open_dataset(DatasetConfig(path=path)).numbers(0).executed, turns)
+    chosen = DatasetConfig(path=path, action="actions")
+    assert open_dataset(chosen).numbers(0).executed is None, "what was executed, was executed"
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones(11, "u1"), np.ones((12, 1), "u1"), np.full(12, np.nan), np.full(12, 2)]
+)
+def test_bad_interventions(bad: np.ndarray, tmp_path: Path) -> None:
+    path = one_file(tmp_path, expert_actions=demonstration(1)["actions"], interventions=bad)
+    with pytest.raises(UserError, match="interventions"):
+        open_dataset(DatasetConfig(path=path)).numbers(0)
 
 
 def test_groups_of_any_name_beside_others(tmp_path: Path) -> None:

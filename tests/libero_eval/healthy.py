@@ -19,10 +19,10 @@ from invact_vla.openvla.tokenizer import prompt_of
 from invact_vla.recipes import posttrain
 from invact_vla.recipes.train import Batches
 from invact_vla.training.loop import LoopConfig, fit
+from libero_eval.demos.command import DemosConfig
+from libero_eval.demos.command import main as make_demos
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.tasks import instruction, task_name
-from libero_eval.expert.demos import DemosConfig
-from libero_eval.expert.demos import main as make_demos
 from tests.paths import REPOSITORY
 
 TASKS = (0, 1)

@@ -19,11 +19,15 @@ import h5py
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import hash_file
+from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.readers import open_dataset
+from libero_eval.demos import command as demos
+from libero_eval.demos.command import Attempt, DemosConfig, main
+from libero_eval.demos.recording import add_noise
 from libero_eval.env.assets.pack import ProceduralPack
+from libero_eval.env.protocol import Protocol
 from libero_eval.env.sim import LiberoSim
-from libero_eval.expert import demos
-from libero_eval.expert.demos import Attempt, DemosConfig, main
-from libero_eval.expert.recording import add_noise
+from libero_eval.policies import NOOP_ACTION, NoopConfig
 from tests.data.demos import whole
 from tests.paths import REPOSITORY
 
@@ -129,9 +133,42 @@ def test_noise_is_seeded_and_bounded() -> None:
     assert add_noise(action, np.random.default_rng(0), 0.0, 5.0) is action
 
 
+def test_turns_with_a_policy(tmp_path: Path) -> None:
+    """Its actions are executed and the expert's stored beside them; learned are only whole chunks of
+    the expert's, also where a policy alone would never end."""
+    turns = {"policy": NoopConfig(), "policy_prob": 0.25, "turn_steps": 10, "n_per_task": 1}
+    run = main(config(tmp_path / "run", max_steps=600, **turns))
+    with h5py.File(run / NAME, "r") as file:
+        demo = file["data/demo_0"]
+        experts = demo["interventions"][()].astype(bool)
+        executed, wanted = demo["actions"][()], demo["expert_actions"][()]
+    assert 0.6 < experts.mean() < 0.9, "a quarter of the turns is the policy's"
+    changes = np.flatnonzero(np.diff(experts)) + 1
+    assert len(changes) > 4 and not (changes % 10).any(), "whole turns"
+    np.testing.assert_array_equal(executed[~experts], np.tile(NOOP_ACTION, ((~experts).sum(), 1)))
+    assert np.any(executed[experts] != wanted[experts], axis=1).mean() < 0.5, "noise alone"
+    numbers = open_dataset(DatasetConfig(path=run / NAME)).numbers(0)
+    np.testing.assert_allclose(numbers.actions[:, :6], wanted[:, :6])
+    assert all(experts[s : s + 7].all() for s in numbers.starts(8)) and len(numbers.starts(8))
+    again = main(config(tmp_path / "again", max_steps=600, **turns))
+    assert hash_file(again / NAME) == hash_file(run / NAME)
+
+
+def test_a_policy_that_reads_more_than_is_shown_is_refused(tmp_path: Path) -> None:
+    class Reads(NoopConfig):
+        def for_protocol(self, protocol: Protocol) -> NoopConfig:
+            protocol.check_cameras(("agentview", "wrist"))
+            return self
+
+    with pytest.raises(UserError, match="say --wrist true"):
+        main(config(tmp_path / "run", policy=Reads()))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"init": "demos"}, {"noise_prob": 1.5}, {"n_per_task": 0},
+    [{"init": "demos"}, {"noise_prob": 1.5}, {"n_per_task": 0}, {"policy_prob": 1.0},
+     {"turn_steps": 0}, {"policy": NoopConfig(), "lerobot": True},
      {"init": "init_states", "n_per_task": 51}],
 )  # fmt: skip
 def test_config_is_checked(changes: dict[str, object]) -> None:

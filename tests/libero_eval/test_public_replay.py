@@ -20,12 +20,12 @@ if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 import h5py
 
+from libero_eval.demos.command import DemosConfig, main
+from libero_eval.demos.recording import model_xml
 from libero_eval.env import gl, libero_home
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.sim import LiberoSim
 from libero_eval.env.tasks import bddl_file
-from libero_eval.expert.demos import DemosConfig, main
-from libero_eval.expert.recording import model_xml
 
 SETTLE = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
 SUITE = "libero_10"

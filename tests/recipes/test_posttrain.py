@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -290,6 +291,26 @@ def test_resident_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
 def test_too_few_demonstrations_are_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="4 demonstrations, 9 of them held out"):
         posttrain.main(config_of(home, tmp_path / "run", held_out=9))
+
+
+def test_only_what_the_expert_did_is_learned_from(home: Path, tmp_path: Path) -> None:
+    """Where a policy took turns; a demonstration without a whole chunk of the expert's is left out."""
+    shutil.copytree(home / "demos", tmp_path / "demos")
+    (path,) = (tmp_path / "demos").glob("*.hdf5")
+    with h5py.File(path, "a") as file:
+        for index, name in enumerate(sorted(file["data"])):
+            group = file["data"][name]
+            turns = np.zeros(len(group["actions"]), np.uint8)
+            turns[2:5] = index != 1
+            group["expert_actions"], group["interventions"] = group["actions"][()], turns
+    dataset = open_dataset(DatasetConfig(path=path))
+    config = config_of(home, tmp_path / "run", demos=path, chunk=3)
+    examples = posttrain.policy_task(config, dataset, load_pretrained(config.model)).training
+    assert isinstance(examples, posttrain.RobotExamples)
+    assert examples.episodes.tolist() == [0, 2] and examples._step.tolist() == [2, 3] * 2
+    np.testing.assert_array_equal(examples.other_episode(np.arange(4)), [2, 3, 0, 1])
+    with pytest.raises(UserError, match="act for 4 steps in a row"):
+        posttrain.policy_task(replace(config, chunk=5), dataset, load_pretrained(config.model))
 
 
 def test_demonstrations_have_one_place_to_be_named() -> None:

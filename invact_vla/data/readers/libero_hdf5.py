@@ -4,8 +4,9 @@ Layout (LIBERO, robomimic): `data/<demonstration>/actions` (T, 7) in LIBERO's co
 close), `data/<demonstration>/obs/{agentview_rgb, eye_in_hand_rgb, ee_pos, ee_ori, gripper_states}`,
 images as the simulator returns them, that is turned by 180 degrees, unless the file's
 `macros_image_convention` says opencv. Where a file also holds `expert_actions` (those that were chosen
-before noise disturbed them, as `invact libero demos` writes), these are learned from. Files that
-OpenVLA's replay has regenerated have the same layout.
+before noise disturbed them, as `invact libero demos` writes), these are learned from; with
+`interventions` (T,), where it is 0 a policy acted in their place. Files that OpenVLA's replay has
+regenerated have the same layout.
 """
 
 import logging
@@ -123,7 +124,8 @@ class Hdf5Dataset(StoredDataset):
                 f"numbers) with at most {MAX_STEPS} steps"
             )
         task = path.stem if says_a_task(path.stem.replace("_", " ")) else words
-        prefix = f"{path.stem}/" if len(self.files) > 1 else ""
+        root = Path(self.config.path)
+        prefix = f"{path.relative_to(root).with_suffix('')}/" if len(self.files) > 1 else ""
         return EpisodeInfo(prefix + name, task, words, int(shape[0]))
 
     def _look_at_first(self) -> None:
@@ -190,6 +192,12 @@ class Hdf5Dataset(StoredDataset):
         lengths = {key: len(part) for key, part in zip(self._state_keys, parts, strict=True)}
         check_lengths(self.where(place), lengths)
         return np.concatenate(parts, axis=1)
+
+    def stored_executed(self, place: int) -> np.ndarray | None:
+        with self._group(place) as (group, _):
+            key = "interventions"
+            own = _action_key(group, self.config.action) == ACTION_KEYS[0]
+            return read_array(group[key]) if own and key in group else None
 
     def stored_frames(self, place: int, camera: str) -> np.ndarray:
         with self._group(place) as (_, obs):

@@ -16,6 +16,7 @@ import numpy as np
 from invact_vla.core.files import atomic_file
 from invact_vla.core.schema import Policy
 from libero_eval.env import scene
+from libero_eval.policy_source import PolicySource
 
 if TYPE_CHECKING:
     from libero_eval.env.sim import LiberoSim
@@ -67,17 +68,52 @@ def add_noise(
     return noisy
 
 
+class Turns:
+    """A policy and the expert in turns of equal length, drawn one by one (Ross et al. 2011, DAgger: the
+    expert's answers to what the learner meets; whole turns, as of a person who takes over)."""
+
+    def __init__(
+        self, sim: "LiberoSim", source: PolicySource, policy: Policy, rng: np.random.Generator,
+        share: float, steps: int,
+    ) -> None:  # fmt: skip
+        """policy: opened by source. share: of the turns, the policy's. steps: of a turn."""
+        self._sim, self._source, self._policy, self._rng = sim, source, policy, rng
+        self._share, self._steps = share, steps
+        self._left, self._is_policys = 0, False
+        self._chunk: list[np.ndarray] = []
+        policy.reset(int(rng.integers(2**31)))
+
+    def __call__(self) -> np.ndarray | None:
+        """The policy's next action, float64 (7,), or None where it is the expert's turn."""
+        if not self._left:
+            self._left, self._is_policys = self._steps, self._rng.random() < self._share
+            self._chunk = []
+        self._left -= 1
+        if not self._is_policys:
+            return None
+        if not self._chunk:
+            seen = self._sim.observation(self._policy.needs)
+            (chunk,) = self._source.act([(self._policy, seen)])
+            self._chunk = list(chunk.values)
+        return self._chunk.pop(0).astype(np.float64)
+
+
 def play(
     sim: "LiberoSim", policy: Policy, rng: np.random.Generator, share: float, scale: float,
-    max_steps: int,
+    max_steps: int, turns: Turns | None = None,
 ) -> Recording | None:  # fmt: skip
-    """Let a scripted policy act from the present state; None if it does not end in success."""
+    """Let a scripted policy act from the present state; None if it does not end in success.
+
+    share, scale: see `add_noise`. turns: with another policy, whose steps are not disturbed."""
     policy.reset(0)
     recording = Recording(model_xml(sim), scene.fixture_poses(sim.env))
     for _ in range(max_steps):
         expert = policy.act(sim.observation(())).values[0].astype(np.float64)
-        action = add_noise(expert, rng, share, scale)
+        others = None if turns is None else turns()
+        action = add_noise(expert, rng, share, scale) if others is None else others
         recording.add(sim, action, expert)
+        if turns is not None:
+            recording.rows["interventions"].append(np.array(others is None, np.uint8))
         if sim.step(action):
             return recording
     return None
@@ -109,8 +145,9 @@ def write_demonstration(path: Path, recording: Recording, attributes: dict[str, 
     and dones (T,) uint8 with a 1 at the end, obs/{agentview_rgb, eye_in_hand_rgb} (T, H, W, 3)
     uint8, obs/{ee_pos, ee_ori, ee_states, gripper_states, joint_states} float64. Attributes:
     num_samples, init_state, model_file and those given. Beyond LIBERO's layout: expert_actions, the
-    actions before noise (Laskey et al. 2017, DART: what to learn from), and the attribute
-    fixture_poses (F, 7), which `model_file` holds to six digits.
+    actions before noise (Laskey et al. 2017, DART: what to learn from); where it took turns with a
+    policy, interventions (T,) uint8, 1 where the expert acted; and the attribute fixture_poses (F, 7),
+    which `model_file` holds to six digits.
     """
     import h5py
 

@@ -12,7 +12,8 @@ interruption changes a byte of it.
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,22 @@ from invact_vla.core.run_folder import open_run
 from invact_vla.data.dataset import DatasetConfig, whole_episodes
 from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_writer import write_lerobot
+from libero_eval.demos.recording import (
+    Turns,
+    merge_demonstrations,
+    play,
+    replays,
+    write_demonstration,
+)
 from libero_eval.env import gl
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
+from libero_eval.env.protocol import get_protocol
 from libero_eval.env.tasks import bddl_file, problem_name, task_instruction, task_name, task_names
 from libero_eval.executors import OneByOne, run_all
 from libero_eval.expert import RECIPES, Expert
 from libero_eval.expert.hand import PLAIN, random_style
 from libero_eval.expert.recipes import recipe
-from libero_eval.expert.recording import merge_demonstrations, play, replays, write_demonstration
+from libero_eval.policies import PolicyConfig
 
 if TYPE_CHECKING:
     from libero_eval.env.sim import LiberoSim
@@ -59,6 +68,11 @@ class DemosConfig:
     styles: bool = False  # draw pace, height and approach of the hand for each demonstration
     noise_prob: float = 0.0  # share of steps whose executed action is disturbed
     noise_scale: float = 0.3  # spread of that noise, in units of the action
+    # a policy that takes turns with the expert, whose answers to what it meets can be learned from
+    # (DAgger); none given: the expert alone
+    policy: PolicyConfig | None = None
+    policy_prob: float = 0.6  # probability that a turn is the policy's
+    turn_steps: int = 24  # steps of a turn
     max_steps: int = 400  # an attempt that takes longer is skipped
     max_attempts: int = 4  # attempts a wanted demonstration before giving up
     verify: bool = True  # keep only demonstrations whose replay reaches the goal
@@ -70,7 +84,11 @@ class DemosConfig:
             raise ValueError(f"init must be random or init_states, got {self.init!r}")
         if not 0 <= self.noise_prob <= 1 or self.noise_scale < 0:
             raise ValueError("need noise_prob in [0, 1] and noise_scale >= 0")
-        for name in ("n_per_task", "image_size", "max_steps", "max_attempts"):
+        if not 0 <= self.policy_prob < 1:
+            raise ValueError(f"policy_prob must be in [0, 1), got {self.policy_prob}")
+        if self.policy is not None and self.lerobot:
+            raise ValueError("lerobot has no place for whose turn it was: leave it, or the policy")
+        for name in ("n_per_task", "image_size", "max_steps", "max_attempts", "turn_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.workers < 0 or self.first_init < 0:
@@ -108,6 +126,7 @@ class AttemptRunner:
     def __init__(self, config: DemosConfig, assets: Path, parts: Path) -> None:
         gl.probe()
         self._config, self._assets, self._parts = config, assets, parts
+        self._source = None if config.policy is None else config.policy.load()
         self._sim: LiberoSim | None = None
 
     def __call__(self, attempt: Attempt) -> tuple[Attempt, bool]:
@@ -123,8 +142,9 @@ class AttemptRunner:
             sim.reset(config.first_init + attempt.number)
             where = {"init_index": config.first_init + attempt.number}
         style = random_style(rng) if config.styles else PLAIN
-        policy = Expert(sim, style)
-        recording = play(sim, policy, rng, config.noise_prob, config.noise_scale, config.max_steps)
+        noise = config.noise_prob, config.noise_scale
+        with self._turns(sim, attempt) as turns:
+            recording = play(sim, Expert(sim, style), rng, *noise, config.max_steps, turns)
         reason = "not solved" if recording is None else ""
         if recording is not None and config.verify and not replays(sim, recording):
             reason = "not solved by replay"
@@ -134,6 +154,19 @@ class AttemptRunner:
         attributes = {"attempt": attempt.number, **where, **asdict(style)}
         write_demonstration(attempt.part(parts), recording, attributes)
         return attempt, True
+
+    @contextmanager
+    def _turns(self, sim: "LiberoSim", attempt: Attempt) -> Iterator[Turns | None]:
+        """With the policy, opened for one attempt, if there is one."""
+        if self._source is None:
+            yield None
+            return
+        config, policy = self._config, self._source.open(sim)
+        rng = np.random.default_rng([config.seed, attempt.task_id, attempt.number, 1])
+        try:
+            yield Turns(sim, self._source, policy, rng, config.policy_prob, config.turn_steps)
+        finally:
+            self._source.release(policy)
 
     def _simulator(self, task_id: int) -> "LiberoSim":
         from libero_eval.env.sim import LiberoSim
@@ -158,7 +191,12 @@ def main(config: DemosConfig) -> Path:
     for task in tasks:
         recipe(config.suite, task)
     assets = config.assets.build()
-    run = open_run(config.out, config, {"assets": assets}, config.overwrite, config.seed)
+    inputs: dict[str, Path] = {"assets": assets}
+    if config.policy is not None:
+        policy = _checked(config.policy, config)
+        config = replace(config, policy=policy)
+        inputs |= policy.parents()
+    run = open_run(config.out, config, inputs, config.overwrite, config.seed)
     if run.finished:
         return run.folder
     gl.probe()
@@ -182,6 +220,21 @@ def main(config: DemosConfig) -> Path:
     shutil.rmtree(parts, ignore_errors=True)
     run.finish({"pack": config.assets.name, "tasks": rows})
     return run.folder
+
+
+def _checked(policy: PolicyConfig, config: DemosConfig) -> PolicyConfig:
+    """The policy as it acts in the suite; UserError if it was made for another one, or reads a camera
+    that is not recorded."""
+    protocol = get_protocol(f"{config.suite}/oft")
+    checked = policy.for_protocol(protocol)
+    if not config.wrist:
+        try:
+            policy.for_protocol(replace(protocol, cameras=("agentview",)))
+        except UserError as error:
+            raise UserError(
+                "the policy reads the wrist camera, which is not recorded: say --wrist true"
+            ) from error
+    return checked
 
 
 def _runner(

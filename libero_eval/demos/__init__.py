@@ -1,0 +1,1 @@
+"""Demonstrations: the scripted expert plays, alone or in turns with a policy, and is recorded."""

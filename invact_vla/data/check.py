@@ -156,8 +156,11 @@ def _describe_turns(report: Report, in_turns: list[EpisodeNumbers], chunk: int) 
         return
     executed = np.concatenate([n.executed for n in in_turns if n.executed is not None])
     chunks = sum(len(n.starts(chunk)) for n in in_turns)
-    words = f"a policy acted in {1 - executed.mean():.0%} of the steps of {len(in_turns)} demonstrations"
-    report.say("turns", f"{words}; {chunks} chunks of {chunk} steps to learn from")
+    report.say(
+        "turns",
+        f"in {len(in_turns)} of the demonstrations, where a policy acted in {1 - executed.mean():.0%} "
+        f"of the steps; {chunks} chunks of {chunk} steps to learn from",
+    )
     if not chunks:
         report.find(f"no chunk of {chunk} steps to learn from: take longer turns")
 

@@ -28,6 +28,7 @@ from invact_vla.data.dataset import DatasetConfig, whole_episodes
 from invact_vla.data.readers import open_dataset
 from invact_vla.data.readers.lerobot_writer import write_lerobot
 from libero_eval.demos.recording import (
+    Recording,
     Turns,
     merge_demonstrations,
     play,
@@ -66,7 +67,7 @@ class DemosConfig:
     init: str = "random"  # "random" layouts from the BDDL regions, or LIBERO's "init_states"
     first_init: int = 0  # first init state, when init is init_states
     styles: bool = False  # draw pace, height and approach of the hand for each demonstration
-    noise_prob: float = 0.0  # share of steps whose executed action is disturbed
+    noise_prob: float = 0.0  # probability that the action executed in a step is disturbed
     noise_scale: float = 0.3  # spread of that noise, in units of the action
     # a policy that takes turns with the expert, whose answers to what it meets can be learned from
     # (DAgger); none given: the expert alone
@@ -145,15 +146,21 @@ class AttemptRunner:
         noise = config.noise_prob, config.noise_scale
         with self._turns(sim, attempt) as turns:
             recording = play(sim, Expert(sim, style), rng, *noise, config.max_steps, turns)
-        reason = "not solved" if recording is None else ""
-        if recording is not None and config.verify and not replays(sim, recording):
-            reason = "not solved by replay"
+        reason = "not solved" if recording is None else self._fault(sim, recording)
         if recording is None or reason:
             write_json(attempt.failure(parts), {"reason": reason, **where})
             return attempt, False
         attributes = {"attempt": attempt.number, **where, **asdict(style)}
         write_demonstration(attempt.part(parts), recording, attributes)
         return attempt, True
+
+    def _fault(self, sim: "LiberoSim", recording: Recording) -> str:
+        """Why a success is no demonstration; empty if it is one."""
+        if self._source is not None and not any(recording.rows["interventions"]):
+            return "the policy had every turn"
+        if self._config.verify and not replays(sim, recording):
+            return "not solved by replay"
+        return ""
 
     @contextmanager
     def _turns(self, sim: "LiberoSim", attempt: Attempt) -> Iterator[Turns | None]:

@@ -57,11 +57,11 @@ class Recording:
 
 
 def add_noise(
-    action: np.ndarray, rng: np.random.Generator, share: float, scale: float
+    action: np.ndarray, rng: np.random.Generator, prob: float, scale: float
 ) -> np.ndarray:
-    """In a share of the steps, disturb the three translations by normal noise; (7,) in [-1, 1]."""
+    """With that probability, disturb the three translations by normal noise; (7,) in [-1, 1]."""
     draw, noise = rng.random(), rng.normal(size=3) * scale
-    if draw >= share:
+    if draw >= prob:
         return action
     noisy = action.copy()
     noisy[:3] = np.clip(noisy[:3] + noise, -1.0, 1.0)
@@ -74,11 +74,11 @@ class Turns:
 
     def __init__(
         self, sim: "LiberoSim", source: PolicySource, policy: Policy, rng: np.random.Generator,
-        share: float, steps: int,
+        prob: float, steps: int,
     ) -> None:  # fmt: skip
-        """policy: opened by source. share: of the turns, the policy's. steps: of a turn."""
+        """policy: opened by source. prob: that a turn is the policy's. steps: of a turn."""
         self._sim, self._source, self._policy, self._rng = sim, source, policy, rng
-        self._share, self._steps = share, steps
+        self._prob, self._steps = prob, steps
         self._left, self._is_policys = 0, False
         self._chunk: list[np.ndarray] = []
         policy.reset(int(rng.integers(2**31)))
@@ -86,7 +86,7 @@ class Turns:
     def __call__(self) -> np.ndarray | None:
         """The policy's next action, float64 (7,), or None where it is the expert's turn."""
         if not self._left:
-            self._left, self._is_policys = self._steps, self._rng.random() < self._share
+            self._left, self._is_policys = self._steps, self._rng.random() < self._prob
             self._chunk = []
         self._left -= 1
         if not self._is_policys:
@@ -99,18 +99,18 @@ class Turns:
 
 
 def play(
-    sim: "LiberoSim", policy: Policy, rng: np.random.Generator, share: float, scale: float,
+    sim: "LiberoSim", policy: Policy, rng: np.random.Generator, prob: float, scale: float,
     max_steps: int, turns: Turns | None = None,
 ) -> Recording | None:  # fmt: skip
     """Let a scripted policy act from the present state; None if it does not end in success.
 
-    share, scale: see `add_noise`. turns: with another policy, whose steps are not disturbed."""
+    prob, scale: see `add_noise`. turns: with another policy, whose steps are not disturbed."""
     policy.reset(0)
     recording = Recording(model_xml(sim), scene.fixture_poses(sim.env))
     for _ in range(max_steps):
         expert = policy.act(sim.observation(())).values[0].astype(np.float64)
         others = None if turns is None else turns()
-        action = add_noise(expert, rng, share, scale) if others is None else others
+        action = add_noise(expert, rng, prob, scale) if others is None else others
         recording.add(sim, action, expert)
         if turns is not None:
             recording.rows["interventions"].append(np.array(others is None, np.uint8))

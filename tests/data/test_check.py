@@ -41,7 +41,10 @@ def test_turns_with_a_policy_are_counted(
     path = write_hdf5(tmp_path / NAME, {"demo_0": arrays, "demo_1": opposite})
     code, text = check(path, "--chunk", 5, capsys=capsys)
     assert code == 0, text
-    assert "a policy acted in 33% of the steps of 1 demonstrations; 4 chunks of 5 steps" in text
+    assert (
+        "in 1 of the demonstrations, where a policy acted in 33% of the steps; 4 chunks of 5"
+        in text
+    )
     del opposite["interventions"]
     write_hdf5(path, {"demo_0": opposite})
     assert "the fingers open after +1" in check(path, capsys=capsys)[1]

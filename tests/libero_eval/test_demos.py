@@ -27,7 +27,7 @@ from libero_eval.demos.recording import add_noise
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.protocol import Protocol
 from libero_eval.env.sim import LiberoSim
-from libero_eval.policies import NOOP_ACTION, NoopConfig
+from libero_eval.policies import NOOP_ACTION, DemonstratorConfig, NoopConfig
 from tests.data.demos import whole
 from tests.paths import REPOSITORY
 
@@ -152,6 +152,13 @@ def test_turns_with_a_policy(tmp_path: Path) -> None:
     assert all(experts[s : s + 7].all() for s in numbers.starts(8)) and len(numbers.starts(8))
     again = main(config(tmp_path / "again", max_steps=600, **turns))
     assert hash_file(again / NAME) == hash_file(run / NAME)
+
+
+def test_nothing_to_learn_from_is_no_demonstration(tmp_path: Path) -> None:
+    """A success in which the policy had every turn."""
+    turns = {"policy": DemonstratorConfig(), "policy_prob": 0.99, "turn_steps": 400}
+    with pytest.raises(UserError, match=r"0 of 1 demo.*the policy had every turn"):
+        main(config(tmp_path / "run", n_per_task=1, max_attempts=1, **turns))
 
 
 def test_a_policy_that_reads_more_than_is_shown_is_refused(tmp_path: Path) -> None:

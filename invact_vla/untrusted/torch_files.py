@@ -9,6 +9,7 @@ Refused are archives that hold code and tar files always, bare pickles unless as
 
 import io
 import math
+import re
 import struct
 import tarfile
 import zipfile
@@ -48,6 +49,8 @@ _TYPES = {
     "Byte": torch.uint8, "Bool": torch.bool, "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
 }  # fmt: skip
+
+_WRAPPERS = re.compile(r"(module\.|_orig_mod\.)+")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -159,8 +162,15 @@ def _opened(path: Path, device: torch.device) -> Iterator[Any]:
 
 
 def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the `module.` of DistributedDataParallel."""
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    """Names without the `module.` of DistributedDataParallel and the `_orig_mod.` of torch.compile, one
+    in the other or twice. UserError if two names become one."""
+    bare = [_WRAPPERS.sub("", name) for name in state]
+    if len(set(bare)) < len(bare):
+        twice = [name for name, rest in zip(state, bare, strict=True) if bare.count(rest) > 1]
+        raise UserError(
+            f"without their prefixes two weights are of one name: {some(twice)}; save one model"
+        )
+    return dict(zip(bare, state.values(), strict=True))
 
 
 def _faults(path: Path) -> AbstractContextManager[None]:

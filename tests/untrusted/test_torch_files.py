@@ -44,6 +44,17 @@ def test_names_lose_the_prefix_of_ddp(tmp_path: Path) -> None:
     assert torch.equal(found["fc.weight"], torch.arange(3.0))
 
 
+def test_names_lose_prefixes_however_often_but_never_a_weight(tmp_path: Path) -> None:
+    ones, zeros = torch.ones(2), torch.zeros(2)
+    torch.save({"module.module.a": ones, "module._orig_mod.b": zeros}, tmp_path / "twice.pt")
+    found = read_tensors(tmp_path / "twice.pt")
+    assert list(found) == ["a", "b"] and torch.equal(found["a"], ones)
+    for other in ("a", "module.module.a"):
+        torch.save({"module.a": ones, other: zeros}, tmp_path / "both.pt")
+        with pytest.raises(UserError, match="two weights are of one name: module"):
+            read_tensors(tmp_path / "both.pt")
+
+
 @pytest.mark.filterwarnings("ignore:.*jit")
 def test_torchscript_is_refused(script: Path) -> None:
     for read in (read_tensors, read_research_pickle):

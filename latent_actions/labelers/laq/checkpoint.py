@@ -99,12 +99,15 @@ def _config(file: Path, lapa_compat: bool | None) -> LaqConfig:
 
 
 def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Path | str) -> None:
-    """Compare names and shapes; the first few differences go into the UserError."""
+    """Compare names, shapes and whether numbers are whole (quantized weights, whose scale nobody knows);
+    the first few differences go into the UserError."""
     problems = [f"missing {k}" for k in expected if k not in came]
     problems += [f"unexpected {k}" for k in came if k not in expected]
     for key in expected.keys() & came.keys():
         if expected[key].shape != came[key].shape:
             problems.append(f"{key} is {tuple(came[key].shape)}, not {tuple(expected[key].shape)}")
+        elif expected[key].is_floating_point() != came[key].is_floating_point():
+            problems.append(f"{key} holds {came[key].dtype}, not {expected[key].dtype}")
     if problems:
         found = f"{len(problems)} differences): {some(sorted(problems))}"
         raise UserError(f"{path} does not fit its config.json ({found}")

@@ -226,6 +226,15 @@ def test_loading_is_strict(tmp_path: Path) -> None:
         from_pretrained(tmp_path)
 
 
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    save_pretrained(make(tiny()), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["vq.codebooks"] = weights["vq.codebooks"].mul(100).to(torch.int8)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"vq.codebooks holds torch.int8, not torch.float32"):
+        from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

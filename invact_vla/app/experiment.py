@@ -72,7 +72,8 @@ class ExperimentConfig:
 def repeated(stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
     """Stages with `seeds` written out, a stage a seed; ValueError if a name comes up twice.
 
-    A reference to a repeated stage becomes one to each of its repetitions, "{a_0}, {a_1}".
+    A reference to a repeated stage becomes one to each of its repetitions, "{a_0}, {a_1}"; in another
+    repeated stage "{a_seed}" is the repetition of its own seed.
     """
 
     def written_out(match: re.Match[str]) -> str:
@@ -86,7 +87,10 @@ def repeated(stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
             own = name if seed is None else f"{name}_{seed}"
             if own in found:
                 raise ValueError(f"two stages are called {own}: rename one, or give a seed once")
-            given = settings if seed is None else {**settings, "seed": str(seed)}
+            given = settings
+            if seed is not None:
+                given = {k: v.replace("_seed}", f"_{seed}}}") for k, v in settings.items()}
+                given["seed"] = str(seed)
             found[own] = replace(stage, settings=given, seeds=())
     return found
 

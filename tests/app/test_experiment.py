@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,16 +99,32 @@ def test_repetitions_have_names_of_their_own():
         ExperimentConfig(stages=stages)
 
 
-def test_every_stage_of_the_retrieval_experiment_parses():
+def test_a_repetition_takes_the_one_of_its_own_seed():
+    stages = {
+        "train": StageSpec(command="t", seeds=(0, 2)),
+        "label": StageSpec(command="l", settings={"from": "{train_seed}"}, seeds=(2, 0)),
+    }
+    found = ExperimentConfig(stages=stages).stages
+    assert [found[f"label_{seed}"].settings["from"] for seed in (0, 2)] == [
+        "{train_0}",
+        "{train_2}",
+    ]
+    with pytest.raises(ValueError, match=r"needs .*train_1"):
+        ExperimentConfig(stages={**stages, "label": replace(stages["label"], seeds=(1,))})
+
+
+@pytest.mark.parametrize("experiment_name", ["labels", "retrieval"])
+def test_every_stage_of_an_experiment_parses(experiment_name):
     """Settings and configs of each stage make a config; comparisons get three seeds of all variants."""
-    path = REPOSITORY / "configs" / "ladder" / "retrieval.yaml"
+    path = REPOSITORY / "configs" / "ladder" / f"{experiment_name}.yaml"
     experiment = parse_config(ExperimentConfig, ["--config_path", str(path)])
+    root = Path("runs") / experiment_name
     scheduler = Scheduler(experiment)
     for name, stage in experiment.stages.items():
         module, config_name, _ = COMMANDS[stage.command]
         words = scheduler._command(name)[3 + len(stage.command.split()) :]
         config = parse_config(getattr(importlib.import_module(module), str(config_name)), words)
-        assert config.out == Path("runs/retrieval") / name
+        assert config.out == root / name
         if stage.command == "encoder compare":
             seeds = {
                 variant: len(runs)

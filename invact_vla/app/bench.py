@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from invact_vla.core.machine import multiplies_bf16
 from invact_vla.core.timing import take_turns
 from invact_vla.openvla.attention import AttentionImpl
 from invact_vla.openvla.checkpoints.config_file import load_model_config
@@ -39,6 +40,9 @@ def main(config: BenchConfig) -> int:
     size = load_model_config(config.model)
     size = replace(size, invact=replace(size.invact, proprio_dim=0))
     for dtype in (torch.bfloat16, torch.float32):
+        if dtype == torch.bfloat16 and not multiplies_bf16("cpu"):
+            print("training step, bfloat16: left out, this CPU has no such products")
+            continue
         steps = {
             kind: training_step(build_model(size, 0, kind), config.batch_size, dtype)
             for kind in ATTENTION

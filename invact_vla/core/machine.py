@@ -81,13 +81,15 @@ def device_name(device: "torch.device") -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """One device. memory_gb: 1e9 bytes; tflops: peak, bf16; bandwidth_gbs: of its memory."""
+    """One device. memory_gb: 1e9 bytes; tflops: peak, bf16 (fp32 without `has_bf16`); bandwidth_gbs: of
+    its memory; has_bf16: whether it multiplies bfloat16."""
 
     name: str
     kind: Literal["cuda", "cpu"]
     memory_gb: float
     tflops: float
     bandwidth_gbs: float
+    has_bf16: bool = True
 
 
 MACHINES = {
@@ -115,11 +117,23 @@ def this_machine() -> Machine:
         memory = properties.total_memory / 1e9
         return Machine(properties.name, "cuda", round(memory, 1), like.tflops, like.bandwidth_gbs)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    a = torch.ones(1024, 1024, dtype=torch.bfloat16)
+    has_bf16 = multiplies_bf16("cpu")
+    a = torch.ones(1024, 1024, dtype=torch.bfloat16 if has_bf16 else torch.float32)
     torch.mm(a, a)
     count, start = 0, time.perf_counter()
     while (seconds := time.perf_counter() - start) < 0.3:
         torch.mm(a, a)
         count += 1
     tflops = count * 2 * 1024**3 / seconds / 1e12
-    return Machine("this CPU", "cpu", round(memory, 1), round(tflops, 3), 20)
+    return Machine("this CPU", "cpu", round(memory, 1), round(tflops, 3), 20, has_bf16)
+
+
+def multiplies_bf16(device_type: str) -> bool:
+    """Whether a kind of device has bfloat16 products; a CPU without them (x86 before AVX-512) emulates
+    each, some fifty times slower than in float32."""
+    import torch
+
+    if device_type != "cpu":
+        return True
+    asks = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return asks is not None and bool(asks())

@@ -167,7 +167,8 @@ def _plan_training(
 ) -> StagePlan:
     lora = stage == "lora"
     dtype = config.dtype if lora else "fp32"
-    compute: Compute = "autocast" if (dtype, config.precision) == ("fp32", "bf16") else dtype
+    precision = config.precision if machine.has_bf16 else "fp32"  # as the training loop does
+    compute: Compute = "autocast" if (dtype, precision) == ("fp32", "bf16") else dtype
     adapted = find_targets(footprint.model, config.lora) if lora else []
     adapters = footprint.lora_parameters(config.lora.rank, adapted)
     trained = adapters + footprint.extra_parameters if lora else footprint.trained

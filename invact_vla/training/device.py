@@ -8,21 +8,28 @@ it is made, up to rounding. Bit for bit the same are only runs on the same devic
 """
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from invact_vla.core.errors import UserError
+from invact_vla.core.machine import multiplies_bf16
 from invact_vla.core.run_folder import Run
 from invact_vla.training.distributed import is_main, rank_info
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Device = str | torch.device
+Precision = Literal["fp32", "bf16"]  # of the products under fp32 weights
 CPU = torch.device("cpu")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+EMULATED = (
+    "this CPU has no bfloat16 products and takes some 50 times as long as in fp32 to emulate one"
+)
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -53,7 +60,18 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in DTYPES:
         raise UserError(f"unknown dtype {name!r}: expected auto, {', '.join(DTYPES)}")
+    if name == "bf16" and not multiplies_bf16(device.type):
+        logger.warning("%s: dtype fp32 is the faster one here", EMULATED)
     return DTYPES[name]
+
+
+def usable_precision(precision: Precision, device: torch.device) -> Precision:
+    """`precision` (fp32 or bf16 autocast), or fp32 in place of a bf16 that the device would emulate."""
+    if precision != "bf16" or multiplies_bf16(device.type):
+        return precision
+    if is_main():
+        logger.warning("%s: training in fp32 instead, the same up to rounding", EMULATED)
+    return "fp32"
 
 
 def stage_device(run: Run, name: Device) -> torch.device:

@@ -12,7 +12,7 @@ gradients accumulate: the recipe's batch is the same on any number and size of d
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
 from invact_vla.training.checkpoint import TrainState
-from invact_vla.training.device import Device, place, resolve_device
+from invact_vla.training.device import Device, Precision, place, resolve_device, usable_precision
 from invact_vla.training.distributed import is_main, rank_info, sum_over_processes
 from invact_vla.training.metrics_log import MetricsLog, check_finite
+from invact_vla.training.optimizers import build_optimizer
 from invact_vla.training.sampling import Prefetched
 
 LossFn = Callable[[nn.Module, Any, int], tuple[Tensor, Mapping[str, float | Tensor]]]
@@ -44,7 +45,8 @@ class LoopConfig:
     beta1: float = 0.9  # AdamW
     beta2: float = 0.95  # AdamW
     gradient_clip: float = 1.0  # largest gradient norm
-    precision: Literal["fp32", "bf16"] = "fp32"  # autocast of the forward pass
+    # autocast of the forward pass; a CPU without bfloat16 products takes fp32 for bf16, and says so
+    precision: Precision = "fp32"
     ema: float = 0.0  # decay of the exponential moving average of weights that is kept; 0: off
     micro_batch: int | None = None  # samples per pass and process, the rest accumulates; null: all
     checkpoint_every: int = 200  # steps between checkpoints
@@ -92,6 +94,7 @@ def fit(
     naming the step and the metrics that broke; the last checkpoint stays.
     """
     torch.set_num_threads(config.threads)
+    config = replace(config, precision=usable_precision(config.precision, resolve_device(device)))
     accelerator = _accelerator(resolve_device(device), config)
     betas = config.beta1, config.beta2
     optimizer = build_optimizer(
@@ -199,62 +202,3 @@ def _accelerator(device: torch.device, config: LoopConfig):
     AcceleratorState._reset_state(reset_partial_state=True)
     with patch_environment(ACCELERATE_TORCH_DEVICE=device):
         return Accelerator(**options)
-
-
-_NO_MUON = ("embed", "lm_head", "token", "latent", "slots")  # tables and single vectors
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and convolutions; none for vectors (norms, biases, tokens)."""
-    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            spared = parameter.ndim < 2 or name.endswith(("token", "tokens", "embed"))
-            parts[not spared].append(parameter)
-    return [{"params": parts[d], "weight_decay": weight_decay * d} for d in (True, False)]
-
-
-def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The trained 2-d weights between hidden layers, which Muon is made for."""
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2]
-    return [p for n, p in named if not any(word in n for word in _NO_MUON)]
-
-
-def build_optimizer(
-    model: nn.Module, kind: str, learning_rate: float, weight_decay: float,
-    betas: tuple[float, float],
-) -> torch.optim.Optimizer:  # fmt: skip
-    """kind: adamw, or muon for inner matrices with AdamW for the rest (torch.optim.Muon;
-    kellerjordan.github.io/posts/muon), its rate scaled to the step size of AdamW, so that both take the
-    same learning rates (arxiv.org/abs/2502.16982)."""
-    groups = parameter_groups(model, weight_decay)
-    if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, foreach=True)
-    return MuonWithAdamW(hidden_matrices(model), groups, learning_rate, weight_decay, betas)
-
-
-class MuonWithAdamW(torch.optim.Optimizer):
-    """One optimizer to the loop: groups, state and step of both."""
-
-    def __init__(
-        self, matrices: list[nn.Parameter], groups: list[dict[str, Any]], learning_rate: float,
-        weight_decay: float, betas: tuple[float, float],
-    ) -> None:  # fmt: skip
-        inside = {id(p) for p in matrices}
-        rest = [{**g, "params": [p for p in g["params"] if id(p) not in inside]} for g in groups]
-        rest = [g for g in rest if g["params"]]
-        muon = {"weight_decay": weight_decay, "adjust_lr_fn": "match_rms_adamw"}
-        self._parts = [
-            torch.optim.Muon(matrices, lr=learning_rate, **muon),  # type: ignore[arg-type]
-            torch.optim.AdamW(rest, lr=learning_rate, betas=betas, foreach=True),
-        ]
-        super().__init__([{"params": matrices}, *rest], {"lr": learning_rate})
-        self.param_groups = [group for part in self._parts for group in part.param_groups]
-        for part in self._parts:
-            part.state = self.state
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step of both."""
-        for part in self._parts:
-            part.step()

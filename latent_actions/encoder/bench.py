@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from invact_vla.core.machine import multiplies_bf16
 from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, Timing, take_turns
 from latent_actions.encoder.attention import Kernel
@@ -59,7 +60,7 @@ def main(config: BenchEncoderConfig) -> int:
     """Measure and print; returns 0."""
     torch.set_num_threads(1)
     before = os.getloadavg()[0]
-    found = {name: measure_training(config, name) for name in KERNELS}
+    found = {name: measure_training(config, name) for name in measured()}
     speed = measure_embedding(config)
     load = [before, os.getloadavg()[0]]
     print("\n".join([*report_training(config, found), *report_embedding(config, speed)]))
@@ -70,6 +71,14 @@ def main(config: BenchEncoderConfig) -> int:
         numbers = {"load": load, "embedding": plain.pop("embedding"), "training": plain}
         save_result(config.out, config, "bench.json", numbers)
     return 0
+
+
+def measured() -> list[Precision]:
+    """fp32, and bf16 if this CPU has its products."""
+    if multiplies_bf16("cpu"):
+        return ["fp32", "bf16"]
+    logger.warning("this CPU has no bfloat16 products: bf16 is left out")
+    return ["fp32"]
 
 
 def measure_training(config: BenchEncoderConfig, precision: Precision) -> dict[str, Timing]:
@@ -114,7 +123,7 @@ def measure_embedding(config: BenchEncoderConfig) -> dict[str, Timing]:
     frames = _clips(config.embed, config.embed_batch)
     alike = replace(config.embed, stem="linear", streams=("rgb",))
     steps: dict[str, Step] = {}
-    for precision in KERNELS:
+    for precision in measured():
         steps[f"{precision} {REFERENCE}"] = vjepa2(config.embed, precision, frames)
         shapes = {"InvAct": config.embed, "InvAct, linear stem of rgb": alike}
         for name, shape in shapes.items():

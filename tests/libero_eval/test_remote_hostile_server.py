@@ -184,9 +184,9 @@ def test_what_is_shown_is_short() -> None:
         "x" * 10**6, b"x" * 10**6, ["x" * 1000] * 200, {"x" * 1000: 1}, np.zeros((7,) * 8, np.uint8),
         msgpack.ExtType(1, b"x" * 10**6), [[[[[[1]]]]]], "\x1b[2J\n",
     ):  # fmt: skip
-        started = time.perf_counter()
+        started = time.process_time()
         text = shown(value)
-        assert len(text) <= 220 and text.isprintable() and time.perf_counter() - started < 0.1
+        assert len(text) <= 220 and text.isprintable() and time.process_time() - started < 0.1
     assert one_line("a\n b\tc") == "a b c" and one_line("x" * 300).endswith("...")
 
 

@@ -77,13 +77,13 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_for_little(name: str) -> None:
     peak_mb()
-    before, started = peak_mb(), time.perf_counter()
+    before, started = peak_mb(), time.process_time()
     try:
         messages.decode(BOMBS[name])
         assert name == "a key", "long but harmless"
     except WireError as error:
         assert len(str(error)) < 400
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert peak_mb() - before < 100
 
 

@@ -26,8 +26,8 @@ def layer_of(bias: bool = True, seed: int = 0) -> nn.Linear:
 
 @pytest.fixture(params=[0, 64, 128], ids=["amx", "without", "vnni"])
 def _levels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == 128 and zero_point() == 64:
-        pytest.skip("this processor has no VNNI")
+    if request.param != 64 and zero_point() == 64:
+        pytest.skip("this processor has neither AMX nor VNNI and sums pairs of products in int16")
     monkeypatch.setattr(int8, "zero_point", lambda: request.param)
 
 

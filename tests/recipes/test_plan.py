@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from invact_vla.app.cli import main as cli
+from invact_vla.core import machine
 from invact_vla.core.errors import UserError
 from invact_vla.core.machine import MACHINES
 from invact_vla.openvla.adapters.lora import LoraConfig
@@ -135,6 +136,21 @@ def test_mistakes_are_named(words: list[str], said: str, capsys: pytest.CaptureF
         cli(["vla", "plan", *words])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_machine_without_bfloat16_is_planned_as_it_trains(
+    published: Footprint, monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
+    monkeypatch.setattr(machine, "multiplies_bf16", lambda device_type: has_bf16)
+    config = replace(PLANS, device="here", memory_gb=1000.0)
+    here = plan.machine_of(config)
+    assert here.kind == "cuda" or here.has_bf16 == has_bf16
+    totals = [
+        plan_stage("posttrain", config, published, m).total
+        for m in (here, replace(here, has_bf16=False))
+    ]
+    assert (totals[0] < totals[1]) == here.has_bf16
 
 
 def test_machines_are_known_by_name() -> None:

@@ -86,6 +86,15 @@ def test_dtypes() -> None:
         resolve_dtype("float32", cpu)
 
 
+def test_an_emulated_dtype_is_obeyed_with_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has_products in (True, False):
+        monkeypatch.setattr(devices, "multiplies_bf16", lambda kind, has=has_products: has)
+        assert resolve_dtype("bf16", torch.device("cpu")) is torch.bfloat16
+        assert ("dtype fp32 is the faster one" in caplog.text) != has_products
+
+
 def test_exact_restores_what_it_changes() -> None:
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
     with exact():

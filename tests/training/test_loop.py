@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from invact_vla.core.errors import UserError
-from invact_vla.training.loop import LoopConfig, fit, learning_rate_at, parameter_groups
+from invact_vla.training import device as devices
+from invact_vla.training.loop import LoopConfig, fit, learning_rate_at
+from invact_vla.training.optimizers import parameter_groups
 
 
 def batch_at(step: int) -> torch.Tensor:
@@ -47,6 +49,16 @@ def test_resume_is_exact(tmp_path, options, stop_at):
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("has_products", [True, False])
+def test_bf16_is_fp32_where_a_cpu_would_emulate_it(tmp_path, caplog, monkeypatch, has_products):
+    monkeypatch.setattr(devices, "multiplies_bf16", lambda device_type: has_products)
+    trained = {p: train(tmp_path / p, steps=5, precision=p) for p in ("fp32", "bf16")}
+    exact, other = (model.state_dict().values() for model in trained.values())
+    equal = all(torch.equal(a, b) for a, b in zip(exact, other, strict=True))
+    assert equal != has_products
+    assert ("training in fp32 instead" in caplog.text) != has_products
 
 
 def test_a_resume_point_that_lies_aside_is_found(tmp_path):

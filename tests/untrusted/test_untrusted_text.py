@@ -67,10 +67,10 @@ def test_yaml(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     (tmp_path / "x").write_text("text: stolen")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError) as error:
         parse_config(Options, ["--config_path", str(path)])
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert "\n" not in str(error.value) and len(str(error.value)) < 1500
     assert "stolen" not in str(error.value)
 

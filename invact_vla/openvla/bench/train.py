@@ -1,7 +1,7 @@
 """`invact bench train`: time of a training step, beside a plain PyTorch loop over the same modules.
 
-- plain: bf16 autocast, `scaled_dot_product_attention` in towers and language model and convolutions for
-  patches, as timm and transformers choose, AdamW
+- plain: bf16 autocast (fp32 on a CPU without such products), `scaled_dot_product_attention` in towers
+  and language model and convolutions for patches, as timm and transformers choose, AdamW
 - ours: the same weights and batch, with the attention and patch embedding that this package chooses
 
 Both run OFT's head on random pictures; the sides take turns, so that the load of the machine hits both,
@@ -20,7 +20,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from invact_vla.core.machine import device_name
+from invact_vla.core.machine import device_name, multiplies_bf16
 from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, take_turns
 from invact_vla.openvla import vision_backbones
@@ -29,7 +29,7 @@ from invact_vla.openvla.config import OftHeadConfig, OpenVLAConfig
 from invact_vla.openvla.model import OpenVLA, build_model
 from invact_vla.openvla.random_model import random_inputs
 from invact_vla.training.device import place, resolve_device
-from invact_vla.training.loop import build_optimizer
+from invact_vla.training.optimizers import build_optimizer
 
 PLAIN, OURS = "plain", "ours"
 PROMPT_IDS, THREADS = 27, 1  # length of a prompt; torch threads
@@ -60,7 +60,7 @@ def main(config: BenchTrainConfig) -> int:
         print(f"{name:6} {found['samples_per_s'][name]:8.1f} samples/s")
     print(
         f"ours is {faster['median']:.2f} [{faster['low']:.2f}, {faster['high']:.2f}] times faster; "
-        f"losses differ by at most {found['loss_difference']:.1e}; {found['name']}"
+        f"losses differ by at most {found['loss_difference']:.1e}; {found['precision']}, {found['name']}"
     )
     if config.out is not None:
         save_result(config.out, config, "bench.json", found)
@@ -84,10 +84,12 @@ def measure(config: BenchTrainConfig) -> dict[str, Any]:
     timings = take_turns(sides, config.rounds, device, "bench")
     clock = {name: timing.clock for name, timing in timings.items()}
     pairs = zip(losses[PLAIN], losses[OURS], strict=True)
+    precision = "bf16" if multiplies_bf16(device.type) else "fp32"
     return {
         "model": str(config.model), "parameters": sum(p.numel() for p in ours.parameters()),
         "batch_size": config.batch_size, "rounds": config.rounds, "threads": THREADS,
-        "name": device_name(device), "torch": torch.__version__, "seconds": clock,
+        "name": device_name(device), "precision": precision,
+        "torch": torch.__version__, "seconds": clock,
         "samples_per_s": {n: config.batch_size / median(v) for n, v in clock.items()},
         "faster": asdict(Ratio.of(clock[OURS], clock[PLAIN])),
         "loss_difference": max(abs(a - b) for a, b in pairs),
@@ -121,7 +123,7 @@ def stepper(
     device = next(model.parameters()).device.type
 
     def step(number: int) -> None:
-        with how(), torch.autocast(device, torch.bfloat16):
+        with how(), torch.autocast(device, torch.bfloat16, multiplies_bf16(device)):
             loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

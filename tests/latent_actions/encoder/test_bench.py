@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from latent_actions.encoder import bench
 from latent_actions.encoder.bench import BenchEncoderConfig, main, training_step, vjepa2
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
@@ -15,7 +16,20 @@ SMALL = EncoderConfig(
 )
 
 
-def test_the_report_names_every_side(tmp_path, capsys):
+@pytest.fixture
+def bf16(monkeypatch):
+    """As on a CPU that has bfloat16 products."""
+    monkeypatch.setattr(bench, "multiplies_bf16", lambda device_type: True)
+
+
+def test_without_bfloat16_products_fp32_alone_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "multiplies_bf16", lambda device_type: False)
+    assert main(BenchEncoderConfig(train=SMALL, embed=SMALL, embed_batch=3, repeats=1)) == 0
+    printed = capsys.readouterr().out
+    assert "fp32 InvAct" in printed and "bf16" not in printed
+
+
+def test_the_report_names_every_side(tmp_path, capsys, bf16):
     out = tmp_path / "bench"
     config = BenchEncoderConfig(train=SMALL, embed=SMALL, embed_batch=3, repeats=2, out=out)
     assert main(config) == 0

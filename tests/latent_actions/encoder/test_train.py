@@ -11,6 +11,7 @@ from PIL import Image
 
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
+from invact_vla.training import device as devices
 from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import batches
@@ -111,8 +112,9 @@ def test_diagnostics_of_the_routing_are_logged(run):
     assert sum(shares) == pytest.approx(1, abs=1e-5)
 
 
-def test_gradient_checkpointing_and_bf16(tmp_path):
+def test_gradient_checkpointing_and_bf16(tmp_path, monkeypatch):
     """Recomputed blocks give the same weights, noise included; bf16 stays close to fp32."""
+    monkeypatch.setattr(devices, "multiplies_bf16", lambda device_type: True)
     options = ("--routing.hard_after", "0.3")
     config = debug(tmp_path, *options)
     table = config.data.table(config.model.frames, tmp_path, 1)

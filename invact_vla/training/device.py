@@ -61,7 +61,7 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UserError(f"unknown dtype {name!r}: expected auto, {', '.join(DTYPES)}")
     if name == "bf16" and not multiplies_bf16(device.type):
-        logger.warning("%s: dtype fp32 is the faster one here", EMULATED)
+        logger.warning("dtype fp32 is the faster one here: %s", EMULATED)
     return DTYPES[name]
 
 
@@ -70,7 +70,7 @@ def usable_precision(precision: Precision, device: torch.device) -> Precision:
     if precision != "bf16" or multiplies_bf16(device.type):
         return precision
     if is_main():
-        logger.warning("%s: training in fp32 instead, the same up to rounding", EMULATED)
+        logger.warning("training in fp32 instead of bf16, the same up to rounding: %s", EMULATED)
     return "fp32"
 
 

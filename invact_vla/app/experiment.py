@@ -24,6 +24,7 @@ from invact_vla.core.limits import inside, short
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STATUS_EVERY_S = 20.0
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # as of a bar that goes up a line
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
@@ -194,7 +195,8 @@ class Scheduler:
 
     def _progress(self, name: str) -> str:
         """The last thing a stage said, cut to a status line."""
-        lines = re.split(r"[\r\n]+", self._log(name).read_text(errors="replace").strip())
+        text = _TERMINAL_CODE.sub("", self._log(name).read_text(errors="replace"))
+        lines = re.split(r"[\r\n]+", text.strip())
         return lines[-1].strip()[:100]
 
     def _mark(self, name: str) -> Path:

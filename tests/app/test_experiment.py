@@ -66,6 +66,13 @@ def test_a_failing_stage_is_named_and_what_finished_is_kept(tmp_path, capsys):
     assert read_json(tmp_path / "root/done.json") and not (tmp_path / "report").exists()
 
 
+def test_what_a_stage_said_last_is_shown_without_codes_for_a_terminal(tmp_path):
+    scheduler = Scripted(make(tmp_path))
+    scheduler._log("root").parent.mkdir()
+    scheduler._log("root").write_text("one\rdecode: 5/7\n\x1b[A\r  \x1b[0;1m\n")
+    assert scheduler._progress("root") == "decode: 5/7"
+
+
 def test_unknown_inputs_are_refused():
     with pytest.raises(ValueError, match="needs"):
         ExperimentConfig(stages={"a": StageSpec(command="x", settings={"from": "{b}"})})

@@ -1,11 +1,14 @@
 """Sides of a comparison that take turns, so that the load of the machine hits all alike."""
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -14,8 +17,8 @@ LEVEL = 0.95  # of the interval of a median
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each round by the clock, and of the processor (all threads): the latter depend less
-    on what else runs, and say nothing of a GPU."""
+    """Seconds of each round by the clock, and of the processor (all threads, and processes that were
+    started): the latter depend less on what else runs, and say nothing of a GPU."""
 
     clock: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
@@ -63,13 +66,24 @@ def take_turns(
         first = number % len(names)
         for name in names[first:] + names[:first]:
             synchronize(device)
-            clock, processor = time.perf_counter(), time.process_time()
+            clock, processor = time.perf_counter(), processor_seconds()
             sides[name](number)
             synchronize(device)
             if number >= 0:
                 timings[name].clock.append(time.perf_counter() - clock)
-                timings[name].processor.append(time.process_time() - processor)
+                timings[name].processor.append(processor_seconds() - processor)
     return timings
+
+
+def processor_seconds() -> float:
+    """Of this process and of all that it started, whether they run or have ended."""
+    ended = os.times()
+    seconds = time.process_time() + ended.children_user + ended.children_system
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used = child.cpu_times()
+            seconds += used.user + used.system
+    return seconds
 
 
 def synchronize(device: torch.device) -> None:

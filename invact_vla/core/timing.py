@@ -66,19 +66,21 @@ def take_turns(
         first = number % len(names)
         for name in names[first:] + names[:first]:
             synchronize(device)
-            clock, processor = time.perf_counter(), processor_seconds()
+            others = started_seconds()  # first and last: looking for processes takes milliseconds
+            own, clock = time.process_time(), time.perf_counter()
             sides[name](number)
             synchronize(device)
+            clock, own = time.perf_counter() - clock, time.process_time() - own
             if number >= 0:
-                timings[name].clock.append(time.perf_counter() - clock)
-                timings[name].processor.append(processor_seconds() - processor)
+                timings[name].clock.append(clock)
+                timings[name].processor.append(own + started_seconds() - others)
     return timings
 
 
-def processor_seconds() -> float:
-    """Of this process and of all that it started, whether they run or have ended."""
+def started_seconds() -> float:
+    """Of the processor, by all processes that this one started, whether they run or have ended."""
     ended = os.times()
-    seconds = time.process_time() + ended.children_user + ended.children_system
+    seconds = ended.children_user + ended.children_system
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             used = child.cpu_times()

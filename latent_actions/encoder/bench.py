@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from invact_vla.core.machine import multiplies_bf16
 from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, Timing, take_turns
+from invact_vla.training.device import Precision
 from latent_actions.encoder.attention import Kernel
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
@@ -31,7 +31,6 @@ from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.routing import Routing
 
 logger = logging.getLogger(__name__)
-Precision = Literal["fp32", "bf16"]
 KERNELS: dict[Precision, Kernel] = {"fp32": "sdpa", "bf16": "matmul"}  # the faster one on a CPU
 REFERENCE = "V-JEPA 2 class"
 CPU = torch.device("cpu")

@@ -6,21 +6,21 @@ import time
 
 import torch
 
-from invact_vla.core.timing import processor_seconds, take_turns
+from invact_vla.core.timing import started_seconds, take_turns
 
 BURN = "import time\nwhile time.process_time() < {}: pass\nprint('done', flush=True)\ninput()"
 
 
 def test_processes_that_run_or_have_ended_are_counted() -> None:
-    before = processor_seconds()
+    before = started_seconds()
     code = BURN.format(0.4)
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == "done\n"
-        running = processor_seconds() - before
+        running = started_seconds() - before
         child.communicate("\n")
-    ended = processor_seconds() - before
+    ended = started_seconds() - before
     assert running > 0.35 and ended > 0.35
 
 

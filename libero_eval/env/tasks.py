@@ -4,7 +4,7 @@ A suite is one of LIBERO's, read from the wheel without importing LIBERO's bench
 would load torch; or a folder of one's own tasks: BDDL files, and init states where there are any.
 
     FOLDER/<task>.bddl              or FOLDER/bddl_files/<task>.bddl
-    FOLDER/<task>.pruned_init       or .npy, beside it or in FOLDER/init_files/; may be missing
+    FOLDER/<task>.pruned_init       or .init or .npy, beside it or in FOLDER/init_files/; may be missing
 
 Own tasks are numbered in alphabetical order. Their words are the BDDL's own `:language`, which is what
 LIBERO's recorder writes into demonstrations too, or the file's name where there is none; a file that
@@ -15,6 +15,7 @@ the random layout of seed i, drawn from the regions of the BDDL.
 import ast
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from invact_vla.core.errors import UserError
@@ -24,7 +25,7 @@ from libero_eval.env.libero_home import benchmark_root
 
 SUITES = ("libero_10", "libero_spatial", "libero_object", "libero_goal", "libero_90")
 BDDL_FOLDERS, INIT_FOLDERS = (".", "bddl_files"), (".", "bddl_files", "init_files")
-INIT_ENDINGS = (".pruned_init", ".npy")
+INIT_ENDINGS = (".pruned_init", ".init", ".npy")
 _LANGUAGE = re.compile(r"\(\s*:language\s+([^()]*)\)")
 _PROBLEM = re.compile(r"\(\s*define\s*\(\s*problem\s+([^\s()]+)\s*\)")
 _COMMENT = re.compile(r";[^\n]*")
@@ -89,6 +90,14 @@ def task_name(suite: str, task_id: int) -> str:
     if not 0 <= task_id < len(names):
         raise UserError(f"{suite} has tasks 0..{len(names) - 1}, got task {task_id}")
     return names[task_id]
+
+
+def check_tasks(suite: str, tasks: Sequence[int]) -> None:
+    """Raise UserError for a task that the suite does not have, and for one that is given twice."""
+    for task in tasks:
+        task_name(suite, task)
+    if len(set(tasks)) < len(tasks):
+        raise UserError(f"tasks are listed twice: {', '.join(map(str, tasks))}")
 
 
 def find_task(suite: str, *names: str) -> int | None:
@@ -159,8 +168,18 @@ def init_file(suite: str, task: str) -> Path | None:
     """The file of a task's init states; None for an own task without."""
     if not is_own(suite):
         return _existing(benchmark_root() / "init_files" / suite / f"{task}.pruned_init")
-    places = (Path(suite) / name / f"{task}{end}" for name in INIT_FOLDERS for end in INIT_ENDINGS)
-    return next((path for path in places if path.is_file()), None)
+    places = [Path(suite) / name for name in INIT_FOLDERS]
+    named = (place / f"{task}{end}" for place in places for end in INIT_ENDINGS)
+    found = next((path for path in named if path.is_file()), None)
+    others = (path for place in places for end in INIT_ENDINGS for path in place.glob(f"*{end}"))
+    tasks = own_files(suite)
+    stranger = next((path for path in others if path.stem not in tasks), None)
+    if found is None and stranger is not None:
+        raise UserError(
+            f"{task} has no init states, and {stranger} belongs to no task: name it as the .bddl file "
+            "is named, or remove it to have random layouts"
+        )
+    return found
 
 
 def _existing(path: Path) -> Path:

@@ -65,6 +65,21 @@ def test_layout_of_libero(tmp_path: Path) -> None:
     assert found is not None and expected is not None and np.array_equal(found, expected)
 
 
+def test_init_states_of_another_name_are_not_passed_over(tmp_path: Path) -> None:
+    write_task(tmp_path, "put_the_cup")
+    assert init_states(str(tmp_path), 0) is None, "random layouts, where there are no files at all"
+    source = init_file("libero_10", NAME)
+    assert source is not None
+    other = tmp_path / "init_files" / "put_cup.pruned_init"
+    other.parent.mkdir()
+    other.write_bytes(source.read_bytes())
+    with pytest.raises(UserError, match=r"put_the_cup has no init states.*put_cup\.pruned_init"):
+        get_protocol(str(tmp_path)).hash  # noqa: B018
+    other.rename(other.with_name("put_the_cup.init"))
+    states = init_states(str(tmp_path), 0)
+    assert states is not None and len(states) == 50
+
+
 def test_protocols(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = get_protocol(f"{suite}/oft")
     assert protocol.key == "mine/oft" and protocol.max_steps == 520

@@ -58,8 +58,8 @@ class ExperimentConfig:
     product: str = "report/report.html"  # what to look at in the end, inside `out`
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ValueError("an experiment needs at least one stage")
+        if not self.stages or self.jobs < 1:
+            raise ValueError("an experiment needs at least one stage, and jobs of at least 1")
         object.__setattr__(self, "stages", repeated(self.stages))
         inside(self.out, self.product)
         for name, stage in self.stages.items():
@@ -116,6 +116,7 @@ def main(config: ExperimentConfig) -> Path:
     with closing(lock_folder(config.out)):
         Scheduler(config).run()
     product = config.out / config.product
+    product = product if product.exists() else config.out
     print(f"done in {time.monotonic() - started:.0f} s: {product.resolve()}")
     return product
 
@@ -146,7 +147,7 @@ class Scheduler:
                 process.terminate()
 
     def _start_what_can_start(self) -> None:
-        free = max(1, self.config.jobs) - sum(self._cores(n) for n in self.running)
+        free = self.config.jobs - sum(self._cores(n) for n in self.running)
         for name in list(self.waiting):
             if not self.config.stages[name].needs <= self.finished:
                 continue

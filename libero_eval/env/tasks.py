@@ -28,6 +28,12 @@ BDDL_FOLDERS, INIT_FOLDERS = (".", "bddl_files"), (".", "bddl_files", "init_file
 INIT_ENDINGS = (".pruned_init", ".init", ".npy")
 _LANGUAGE = re.compile(r"\(\s*:language\s+([^()]*)\)")
 _PROBLEM = re.compile(r"\(\s*define\s*\(\s*problem\s+([^\s()]+)\s*\)")
+_PART = re.compile(r"\(\s*:([\w-]*)")
+# LIBERO's parser passes over others, and where it finds no goal it takes it for reached
+_PARTS = {
+    "domain", "requirements", "objects", "obj_of_interest", "fixtures", "regions", "target", "ranges",
+    "yaw_rotation", "rgba", "scene_properties", "floor", "wall", "language", "init", "goal",
+}  # fmt: skip
 _COMMENT = re.compile(r";[^\n]*")
 
 
@@ -93,9 +99,12 @@ def task_name(suite: str, task_id: int) -> str:
 
 
 def check_tasks(suite: str, tasks: Sequence[int]) -> None:
-    """Raise UserError for a task that the suite does not have, and for one that is given twice."""
+    """Raise UserError for a task that the suite does not have, for one that is given twice, and for a
+    file that is none."""
     for task in tasks:
-        task_name(suite, task)
+        name = task_name(suite, task)
+        if is_own(suite):
+            problem_name(bddl_file(suite, name))
     if len(set(tasks)) < len(tasks):
         raise UserError(f"tasks are listed twice: {', '.join(map(str, tasks))}")
 
@@ -137,11 +146,15 @@ def task_instruction(suite: str, task_id: int) -> str:
 def problem_name(path: Path) -> str:
     """The problem class that a BDDL file names. Raises UserError for a file that is no BDDL."""
     text = _text(path)
-    found = _PROBLEM.search(text)
-    if found is None or text.count("(") != text.count(")"):
-        what = "no (define (problem NAME)" if found is None else "unbalanced parentheses"
-        raise UserError(f"{path} is no BDDL file of LIBERO's kind: {what}")
-    return found[1]
+    found, parts = _PROBLEM.search(text), {name.lower() for name in _PART.findall(text)}
+    if found is not None and text.count("(") == text.count(")") and "goal" in parts <= _PARTS:
+        return found[1]
+    what = "unbalanced parentheses" if "goal" in parts else "no (:goal ...)"
+    if found is None:
+        what = "no (define (problem NAME)"
+    elif parts - _PARTS:
+        what = f"unknown part (:{min(parts - _PARTS)} ...)"
+    raise UserError(f"{path} is no BDDL file of LIBERO's kind: {what}")
 
 
 def _text(path: Path) -> str:

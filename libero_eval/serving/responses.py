@@ -113,9 +113,8 @@ def never_closes(
     if lowest >= OPEN_BELOW or highest > -OPEN_BELOW or still < least:
         return None
     return (
-        f"a gripper that is never positive in {count} actions, and near 0 in {still}: LIBERO's is -1 "
-        "open, +1 close, and 0 moves nothing; where 0 means closed, send 2 * gripper + 1, where it "
-        "means open, -1 - 2 * gripper"
+        f"a gripper never positive in {count} actions, near 0 in {still}: LIBERO's is -1 open, +1 "
+        "close; where 0 means closed, send 2 * gripper + 1, where open, -1 - 2 * gripper"
     )
 
 

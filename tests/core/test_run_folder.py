@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match=r"cannot make .*new \(Read-only file system\)"):
-        open_run(tmp_path / "new", Config())
+        open_run(tmp_path / "new", Config(out=tmp_path / "new"))
 
 
 def test_left_overs_of_a_killed_run_are_removed(tmp_path):

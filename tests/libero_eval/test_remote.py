@@ -416,6 +416,11 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         serve_policy(ServeConfig(policy=SelftestConfig()), print)
 
 
+def test_a_host_that_is_none() -> None:
+    with pytest.raises(UserError, match=r"cannot listen at no host:0: .*--host"):
+        serve_policy(ServeConfig(policy=SelftestConfig(), host="no host", port=0), print)
+
+
 def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

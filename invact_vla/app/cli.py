@@ -4,6 +4,7 @@ Stages are imported only when they are called, so `invact --help` is quick and l
 simulator.
 """
 
+import functools
 import importlib
 import re
 import sys
@@ -154,6 +155,7 @@ def maker_of(path: Path) -> str | None:
     return None if (out / "done.json").exists() else command
 
 
+@functools.cache
 def makers() -> list[tuple[Path, str]]:
     """(run folder, command) of every config that names its run folder."""
     found = []

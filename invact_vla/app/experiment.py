@@ -15,12 +15,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.files import hash_json, read_json, write_json
+from invact_vla.core.files import hash_json, make_folder, read_json, write_json
 from invact_vla.core.limits import inside, short
+from invact_vla.core.run_folder import lock_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STATUS_EVERY_S = 20.0
@@ -55,6 +58,8 @@ class ExperimentConfig:
     product: str = "report/report.html"  # what to look at in the end, inside `out`
 
     def __post_init__(self) -> None:
+        if not self.stages or self.jobs < 1:
+            raise ValueError("an experiment needs at least one stage, and jobs of at least 1")
         object.__setattr__(self, "stages", repeated(self.stages))
         inside(self.out, self.product)
         for name, stage in self.stages.items():
@@ -68,6 +73,11 @@ class ExperimentConfig:
                 raise ValueError(f"stage {name} needs {sorted(unknown)}, which are not stages")
             if not stage.cores >= 1:
                 raise ValueError(f"stage {name}: cores must be at least 1")
+        try:
+            TopologicalSorter({name: stage.needs for name, stage in self.stages.items()}).prepare()
+        except CycleError as error:
+            waiting = " -> ".join(error.args[1])
+            raise ValueError(f"stages wait for each other: {waiting}; none could begin") from None
 
 
 def repeated(stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
@@ -99,9 +109,14 @@ def repeated(stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
 def main(config: ExperimentConfig) -> Path:
     """Run what is not finished; returns and prints the path of the product."""
     started = time.monotonic()
-    config.out.mkdir(parents=True, exist_ok=True)
-    Scheduler(config).run()
+    for stage in config.stages.values():  # not after the hours of the stages before it
+        if stage.config is not None:
+            find_config(stage.config)
+    make_folder(config.out)
+    with closing(lock_folder(config.out)):
+        Scheduler(config).run()
     product = config.out / config.product
+    product = product if product.exists() else config.out
     print(f"done in {time.monotonic() - started:.0f} s: {product.resolve()}")
     return product
 
@@ -132,7 +147,7 @@ class Scheduler:
                 process.terminate()
 
     def _start_what_can_start(self) -> None:
-        free = max(1, self.config.jobs) - sum(self._cores(n) for n in self.running)
+        free = self.config.jobs - sum(self._cores(n) for n in self.running)
         for name in list(self.waiting):
             if not self.config.stages[name].needs <= self.finished:
                 continue

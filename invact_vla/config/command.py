@@ -108,12 +108,19 @@ def _cause(error: BaseException | None) -> str:
     """The message of an exception and of what led to it, each said once."""
     parts: list[str] = []
     while error is not None:
-        text = _about_types(str(error).strip())
+        text = _about_types(_said(error).strip())
         says_nothing = _BARE.fullmatch(text) and error.__cause__ is not None
         if text and not says_nothing and not any(text in known for known in parts):
             parts.append(text)
         error = error.__cause__
     return "; because: ".join(parts)
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says; draccus' own cannot where a number is a name on the way to a value."""
+    if path := getattr(error, "key_path", ()):
+        return f"`{'.'.join(map(str, path))}`: {getattr(error, 'message', '')}"
+    return str(error)
 
 
 def _about_types(text: str) -> str:

@@ -29,7 +29,7 @@ import draccus
 from draccus.parsers import decoding
 from draccus.utils import DecodingError
 
-from invact_vla.config.options import Option, members_of, options
+from invact_vla.config.options import Option, members_of, options, without_none
 from invact_vla.config.yaml_text import parse_yaml, read_yaml
 from invact_vla.core.errors import UserError
 
@@ -49,10 +49,10 @@ def parse(config_class: type, args: Sequence[str], program: str) -> Any:
     config = {} if path is None else _config(Path(path))
     # types first: the options of another member of a registry go with it
     for flag, text in sorted(given.items(), key=lambda item: not item[0].endswith(".type")):
-        value = "" if text == "" else parse_yaml(text, f"--{flag}")
-        _put(config, flag, value, known)
+        _put(config, flag, _value(text, flag, known), known)
     for option in known.values():
         _fill(config, option)
+    _check_given(config, config_class)
     return decoding.decode(config_class, config)
 
 
@@ -103,6 +103,40 @@ def _config(path: Path) -> dict[Any, Any]:
     if not isinstance(config, dict | None):
         raise UserError(f"{path}: expected names and values, got {type(config).__name__}")
     return config or {}
+
+
+def _value(text: str, flag: str, known: dict[str, Option]) -> Any:
+    """What a text means: names and paths stay as they are typed, 007 and "#1" among them."""
+    option = known.get(flag)
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if option is not None and option.kind in (str, Path) and not is_quoted:
+        hint = typing.get_type_hints(option.owner)[option.field]
+        return None if text in ("null", "~") and _may_be_none(hint) else text
+    return "" if text == "" else parse_yaml(text, f"--{flag}")
+
+
+def _check_given(value: Any, hint: Any, name: str = "") -> None:
+    """UserError for null where a value is needed, and for true and false where a number is: draccus
+    takes the one as it is, the other for 1 and 0."""
+    kind = without_none(hint)
+    if value is None and not _may_be_none(hint):
+        raise UserError(f"`{name}`: expected a value, got null; give one, or leave it out")
+    if isinstance(value, bool) and kind in _NUMBERS:
+        raise UserError(f"`{name}`: expected a number, got {str(value).lower()}")
+    if not isinstance(value, dict):
+        return
+    if choices := members_of(kind):
+        kind = choices.get(value.get("type", kind.default_choice_name()), kind)
+    hints = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+    if typing.get_origin(kind) is dict:
+        hints = dict.fromkeys(value, typing.get_args(kind)[1])
+    for part in value:
+        if part in hints:
+            _check_given(value[part], hints[part], f"{name}.{part}" if name else part)
+
+
+def _may_be_none(hint: Any) -> bool:
+    return hint is Any or type(None) in typing.get_args(hint)
 
 
 def _put(config: dict[Any, Any], flag: str, value: Any, known: dict[str, Option]) -> None:

@@ -1,4 +1,5 @@
-"""YAML of bounded cost: plain values only, no tag of another kind, nothing included, no alias bomb."""
+"""YAML of bounded cost: plain values only, no tag of another kind, nothing included, no alias bomb. And
+no name twice in a mapping, of which YAML would drop the first."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,17 @@ MAX_DIGITS = 100  # of a number; YAML's numbers of base 60 cost the square of th
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with numbers of bounded length."""
+    """SafeLoader with numbers of bounded length, and names that are given once."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for name, _ in node.value:
+            if (name.tag, str(name.value)) in seen:
+                problem = f"{short(str(name.value))!r} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=name.start_mark)
+            seen.add((name.tag, str(name.value)))
+        return node
 
     def construct_number(self, node: Any) -> Any:
         if len(node.value) > MAX_DIGITS:

@@ -93,10 +93,7 @@ def _locked(path: Path) -> int | None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A name beside `path` for what shall take its place; what is left there in the end is removed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{path.parent} is no folder, or below a file: give another") from error
+    make_folder(path.parent)
     temporary = path.with_name(f".tmp{secrets.token_hex(4)}-{path.name}")
     try:
         with _full_disk_named(path):
@@ -104,6 +101,16 @@ def _beside(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         remove(temporary)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where it is not there; UserError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{path} is no folder, or below a file: give another") from error
+    except OSError as error:
+        raise UserError(f"cannot make {path} ({error.strerror}): give another folder") from error
 
 
 def restore(path: Path) -> None:

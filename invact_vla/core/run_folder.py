@@ -159,7 +159,7 @@ def open_run(
     key = files.hash_json({"config": _hashed_part(resolved, inputs or {}), "inputs": input_keys})
     if _check(folder, key, text, overwrite) and (folder / DONE).exists():
         return Run(folder, key, True)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     lock = lock_folder(folder)
     files.mend(folder)
     known = _check(folder, key, text, overwrite)  # another process may have been here meanwhile

@@ -38,7 +38,14 @@ from libero_eval.demos.recording import (
 from libero_eval.env import gl
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.protocol import get_protocol
-from libero_eval.env.tasks import bddl_file, problem_name, task_instruction, task_name, task_names
+from libero_eval.env.tasks import (
+    bddl_file,
+    check_tasks,
+    problem_name,
+    task_instruction,
+    task_name,
+    task_names,
+)
 from libero_eval.executors import OneByOne, run_all
 from libero_eval.expert import RECIPES, Expert
 from libero_eval.expert.hand import PLAIN, random_style
@@ -195,6 +202,7 @@ def main(config: DemosConfig) -> Path:
     if not tasks:
         task_names(config.suite)  # says if there is no such suite
         raise UserError(f"no expert for any task of {config.suite}: nothing to make")
+    check_tasks(config.suite, tasks)
     for task in tasks:
         recipe(config.suite, task)
     assets = config.assets.build()

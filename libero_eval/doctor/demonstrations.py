@@ -86,10 +86,17 @@ class Demonstrations:
 def _gathered(
     demos: list[Demonstration], actions: list[np.ndarray], scripted: bool = False
 ) -> Demonstrations:
+    """UserError for numbers that are not finite, which would make every comparison say yes."""
+    together = np.concatenate(actions)
+    for demo in demos:
+        parts = demo.actions, demo.executed, demo.fingers, demo.ee_pos, demo.robot, demo.states
+        if not all(part is None or np.isfinite(part).all() for part in parts):
+            raise UserError(f"{demo.name} holds NaN or infinity: repair it, or leave it out")
+    if not np.isfinite(together).all():
+        raise UserError("demonstrations hold NaN or infinity: `invact data check` says where")
     return Demonstrations(
-        demos=tuple(demos), all_actions=np.concatenate(actions), longest=max(map(len, actions)),
-        scripted=scripted,
-    )  # fmt: skip
+        demos=tuple(demos), all_actions=together, longest=max(map(len, actions)), scripted=scripted
+    )
 
 
 def _spread(length: int) -> np.ndarray:

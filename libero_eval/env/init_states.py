@@ -28,13 +28,13 @@ def init_states(suite: str, task_id: int) -> np.ndarray | None:
     return None if path is None else read_init_states(path)
 
 
-def check_range(suite: str, task_id: int, first: int, count: int) -> None:
-    """Raise UserError unless the init states first .. first + count - 1 exist."""
+def check_range(suite: str, task_id: int, first: int, count: int, option: str = "episodes") -> None:
+    """Raise UserError unless the init states first .. first + count - 1 exist. option: says how many."""
     states = init_states(suite, task_id)
     if states is None or first + count <= len(states):
         return
     left = len(states) - first
-    remedy = f"give --episodes {left}" if left > 0 else "lower --first_init"
+    remedy = f"give --{option} {left}" if left > 0 else "lower --first_init"
     raise UserError(
         f"task {task_id} ({task_name(suite, task_id)}) has {len(states)} init states, "
         f"0..{len(states) - 1}; asked for {first}..{first + count - 1}: {remedy}"

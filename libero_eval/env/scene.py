@@ -13,7 +13,7 @@ import io
 import logging
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +97,7 @@ def build_env(
                 has_offscreen_renderer=False, control_freq=CONTROL_HZ, horizon=1000, hard_reset=True,
                 camera_names=["agentview"],
             )  # fmt: skip
+        _check_goal(env)
     except Exception as error:
         if not is_own(suite):
             raise
@@ -107,6 +108,18 @@ def build_env(
     env._observables = {}
     env.property_samplers = list(env.object_property_initializers)
     return env
+
+
+def _check_goal(env: Any) -> None:
+    """ValueError for a goal that is empty, which LIBERO takes for reached, or cannot be evaluated."""
+    goal = env.parsed_problem["goal_state"]
+    if not goal:
+        raise ValueError("its goal is empty: every episode would be a success")
+    for predicate in goal:
+        with suppress(Exception):
+            if env._eval_predicate(predicate) is not None:
+                continue
+        raise ValueError(f"its goal cannot be evaluated: {predicate}")
 
 
 def _log_warning(message: str) -> None:

@@ -4,7 +4,7 @@ A suite is one of LIBERO's, read from the wheel without importing LIBERO's bench
 would load torch; or a folder of one's own tasks: BDDL files, and init states where there are any.
 
     FOLDER/<task>.bddl              or FOLDER/bddl_files/<task>.bddl
-    FOLDER/<task>.pruned_init       or .npy, beside it or in FOLDER/init_files/; may be missing
+    FOLDER/<task>.pruned_init       or .init or .npy, beside it or in FOLDER/init_files/; may be missing
 
 Own tasks are numbered in alphabetical order. Their words are the BDDL's own `:language`, which is what
 LIBERO's recorder writes into demonstrations too, or the file's name where there is none; a file that
@@ -15,6 +15,7 @@ the random layout of seed i, drawn from the regions of the BDDL.
 import ast
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from invact_vla.core.errors import UserError
@@ -24,9 +25,15 @@ from libero_eval.env.libero_home import benchmark_root
 
 SUITES = ("libero_10", "libero_spatial", "libero_object", "libero_goal", "libero_90")
 BDDL_FOLDERS, INIT_FOLDERS = (".", "bddl_files"), (".", "bddl_files", "init_files")
-INIT_ENDINGS = (".pruned_init", ".npy")
+INIT_ENDINGS = (".pruned_init", ".init", ".npy")
 _LANGUAGE = re.compile(r"\(\s*:language\s+([^()]*)\)")
 _PROBLEM = re.compile(r"\(\s*define\s*\(\s*problem\s+([^\s()]+)\s*\)")
+_PART = re.compile(r"\(\s*:([\w-]*)")
+# LIBERO's parser passes over others, and where it finds no goal it takes it for reached
+_PARTS = {
+    "domain", "requirements", "objects", "obj_of_interest", "fixtures", "regions", "target", "ranges",
+    "yaw_rotation", "rgba", "scene_properties", "floor", "wall", "language", "init", "goal",
+}  # fmt: skip
 _COMMENT = re.compile(r";[^\n]*")
 
 
@@ -91,6 +98,17 @@ def task_name(suite: str, task_id: int) -> str:
     return names[task_id]
 
 
+def check_tasks(suite: str, tasks: Sequence[int]) -> None:
+    """Raise UserError for a task that the suite does not have, for one that is given twice, and for a
+    file that is none."""
+    for task in tasks:
+        name = task_name(suite, task)
+        if is_own(suite):
+            problem_name(bddl_file(suite, name))
+    if len(set(tasks)) < len(tasks):
+        raise UserError(f"tasks are listed twice: {', '.join(map(str, tasks))}")
+
+
 def find_task(suite: str, *names: str) -> int | None:
     """The place of a task by its file's name or its words; None if the suite has none like it."""
     plain = {name.removesuffix("_demo").lower() for name in names}
@@ -128,11 +146,15 @@ def task_instruction(suite: str, task_id: int) -> str:
 def problem_name(path: Path) -> str:
     """The problem class that a BDDL file names. Raises UserError for a file that is no BDDL."""
     text = _text(path)
-    found = _PROBLEM.search(text)
-    if found is None or text.count("(") != text.count(")"):
-        what = "no (define (problem NAME)" if found is None else "unbalanced parentheses"
-        raise UserError(f"{path} is no BDDL file of LIBERO's kind: {what}")
-    return found[1]
+    found, parts = _PROBLEM.search(text), {name.lower() for name in _PART.findall(text)}
+    if found is not None and text.count("(") == text.count(")") and "goal" in parts <= _PARTS:
+        return found[1]
+    what = "unbalanced parentheses" if "goal" in parts else "no (:goal ...)"
+    if found is None:
+        what = "no (define (problem NAME)"
+    elif parts - _PARTS:
+        what = f"unknown part (:{min(parts - _PARTS)} ...)"
+    raise UserError(f"{path} is no BDDL file of LIBERO's kind: {what}")
 
 
 def _text(path: Path) -> str:
@@ -159,8 +181,18 @@ def init_file(suite: str, task: str) -> Path | None:
     """The file of a task's init states; None for an own task without."""
     if not is_own(suite):
         return _existing(benchmark_root() / "init_files" / suite / f"{task}.pruned_init")
-    places = (Path(suite) / name / f"{task}{end}" for name in INIT_FOLDERS for end in INIT_ENDINGS)
-    return next((path for path in places if path.is_file()), None)
+    places = [Path(suite) / name for name in INIT_FOLDERS]
+    named = (place / f"{task}{end}" for place in places for end in INIT_ENDINGS)
+    found = next((path for path in named if path.is_file()), None)
+    others = (path for place in places for end in INIT_ENDINGS for path in place.glob(f"*{end}"))
+    tasks = own_files(suite)
+    stranger = next((path for path in others if path.stem not in tasks), None)
+    if found is None and stranger is not None:
+        raise UserError(
+            f"{task} has no init states, and {stranger} belongs to no task: name it as the .bddl file "
+            "is named, or remove it to have random layouts"
+        )
+    return found
 
 
 def _existing(path: Path) -> Path:

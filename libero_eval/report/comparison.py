@@ -11,7 +11,7 @@ from invact_vla.stats.power import detectable_paired
 from libero_eval.report.lines import TOTAL, caveats, line
 from libero_eval.report.policies import EvaluatedPolicy
 from libero_eval.results.rows import EpisodeRow, by_task
-from libero_eval.results.statistics import LEVEL, compare, outcomes
+from libero_eval.results.statistics import LEVEL, compare, outcomes, rate
 
 DISCORDANT_PAIRS = 6  # the fewest whose split can be significant at alpha = 0.05
 
@@ -95,8 +95,9 @@ class _Question(NamedTuple):
 def compare_policies(
     policies: Sequence[EvaluatedPolicy], across: bool = False, seed: int = 0
 ) -> list[PolicyComparison]:
-    """All policies against the first; p values of the totals are Holm-corrected for their number,
-    those of the tasks for the number of tasks."""
+    """All policies against the first, in the tasks that both ran; p values of the totals are
+    Holm-corrected for their number, those of the tasks for the number of tasks. UserError for two that
+    share no task."""
 
     def answer(questions: list[_Question]) -> list[Difference]:
         found = [_compare(question, seed, across) for question in questions]
@@ -113,7 +114,7 @@ def compare_policies(
         return differences
 
     first, *others = policies
-    totals = answer([_Question(TOTAL, first, p, first.rows, p.rows) for p in others])
+    totals = answer([_total(first, policy) for policy in others])
     return [
         PolicyComparison(
             first=first,
@@ -144,6 +145,20 @@ def _compare(question: _Question, seed: int, across: bool) -> Comparison:
     return Comparison(**{**vars(result), "differs": differs})
 
 
+def _total(first: EvaluatedPolicy, second: EvaluatedPolicy) -> _Question:
+    """All rows of the tasks that both ran: a task of one alone says nothing about the difference."""
+    for policy in (first, second):
+        rate(policy.rows)  # refuses errors, those of a task that one alone ran too
+    questions = _tasks(first, second)
+    if not questions:
+        raise UserError(
+            f"{first.name} and {second.name} share no task: a difference would be that of the tasks; "
+            "run the same ones in both"
+        )
+    ours = [row for question in questions for row in question.ours]
+    return _Question(TOTAL, first, second, ours, [row for q in questions for row in q.theirs])
+
+
 def _tasks(first: EvaluatedPolicy, second: EvaluatedPolicy) -> list[_Question]:
     ours, theirs = by_task(first.rows), by_task(second.rows)
     shared = sorted(ours.keys() & theirs.keys())
@@ -153,7 +168,7 @@ def _tasks(first: EvaluatedPolicy, second: EvaluatedPolicy) -> list[_Question]:
 def _only_in_one(first: EvaluatedPolicy, second: EvaluatedPolicy) -> list[str]:
     ours, theirs = by_task(first.rows), by_task(second.rows)
     return [
-        f"{suite} {task} only in {policy.name}"
+        f"{suite} {task} only in {policy.name}: not compared"
         for policy, mine, other in ((first, ours, theirs), (second, theirs, ours))
         for suite, task in sorted(mine.keys() - other.keys())
     ]

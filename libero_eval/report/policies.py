@@ -11,7 +11,7 @@ from typing import Any, cast
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
 from invact_vla.stats.rates import Interval, rate_sequence, wilson
-from libero_eval.results.rows import EpisodeRow, read_episodes
+from libero_eval.results.rows import EPISODES_FILE, EpisodeRow, read_episodes
 from libero_eval.rollout.early_stop import STOP_FILE, Verdict
 
 
@@ -40,7 +40,7 @@ class EvaluatedPolicy:
 
 def read_policy(folder: Path) -> EvaluatedPolicy:
     """Read a run folder. UserError if it is no rollout, has no episodes or several policies."""
-    folder = Path(folder)
+    folder = Path(folder).parent if Path(folder).name == EPISODES_FILE else Path(folder)
     rows = read_episodes(folder)
     names = sorted({row.policy_name for row in rows})
     if len(names) != 1:

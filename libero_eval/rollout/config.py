@@ -7,7 +7,7 @@ from invact_vla.core.errors import UserError
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
 from libero_eval.env.init_states import check_range, init_states
 from libero_eval.env.protocol import DEFAULT_PROTOCOL, Protocol, get_protocol
-from libero_eval.env.tasks import is_own, task_names
+from libero_eval.env.tasks import check_tasks, is_own, task_names
 from libero_eval.executors import ExecutorConfig, SerialConfig
 from libero_eval.perturbations import PerturbationsConfig
 from libero_eval.policies import PolicyConfig
@@ -85,8 +85,7 @@ def jobs_of(config: RolloutConfig) -> list[Job]:
     """
     protocol = get_protocol(config.protocol, config.suite)
     tasks = config.tasks or tuple(range(len(task_names(protocol.suite))))
-    if len(set(tasks)) != len(tasks):
-        raise UserError(f"tasks are listed twice: {tasks}")
+    check_tasks(protocol.suite, tasks)
     unknown = set(config.more) - set(tasks)
     if unknown:
         raise UserError(f"`more` names tasks {sorted(unknown)} that are not run: {list(tasks)}")

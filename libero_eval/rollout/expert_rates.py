@@ -17,8 +17,9 @@ from invact_vla.core.run_folder import open_run
 from invact_vla.stats.rates import wilson
 from libero_eval.env import gl
 from libero_eval.env.assets.pack import AssetPack, ProceduralPack
+from libero_eval.env.init_states import check_range
 from libero_eval.env.protocol import DEFAULT_PROTOCOL, get_protocol
-from libero_eval.env.tasks import instruction, task_name
+from libero_eval.env.tasks import check_tasks, instruction, task_name
 from libero_eval.executors import run_all
 from libero_eval.expert.recipes import RECIPES, recipe
 from libero_eval.perturbations import PerturbationsConfig
@@ -52,8 +53,10 @@ def main(config: DemonstrateConfig) -> Path:
     """Run the episodes and print the table. Returns the run folder."""
     protocol = get_protocol(config.protocol)
     tasks = config.tasks or tuple(t for s, t in sorted(RECIPES) if s == protocol.suite)
+    check_tasks(protocol.suite, tasks)
     for task in tasks:
         recipe(protocol.suite, task)
+        check_range(protocol.suite, task, config.first_init, config.init_states, "init_states")
     assets = config.assets.build()
     run = open_run(config.out, config, {"assets": assets}, config.overwrite, config.seed)
     if run.finished:

@@ -1,7 +1,8 @@
 """What a server responds with, checked against what it declared: length, range, and the gripper.
 
 Many policies give the gripper as 0..1 (1 open), as RLDS and OpenVLA's training data have it. LIBERO
-takes every positive number for "close", so such a policy would never open its hand again.
+takes every positive number for "close", so such a policy would never open its hand again; nor does one
+close it that gives -1..0, for 0 moves nothing.
 """
 
 import logging
@@ -23,6 +24,7 @@ LEAST = 8  # commands before two ends are believed
 DIFFERENT = 16  # unequal commands before values in between are believed
 SPREAD = 0.5
 MOST_KEPT = 2 * DIFFERENT  # distinct commands
+STILL = 32  # commands near 0 before -1..0 is believed: a hand may rest before it first closes
 
 
 class ResponseReader:
@@ -78,7 +80,8 @@ class GripperRange:
 
     def __init__(self) -> None:
         self._seen = np.zeros(0)  # distinct commands, a few that tell as much as all of them
-        self._count = 0  # of all commands
+        self._count = self._still = 0  # of all commands, and of those near 0
+        self._lowest, self._highest = np.inf, -np.inf
         self._is_known = False
 
     def fault(self, commands: np.ndarray) -> str | None:
@@ -88,15 +91,31 @@ class GripperRange:
         """
         if self._is_known:
             return None
-        if commands.min() < OPEN_BELOW:
-            self._seen, self._is_known = np.zeros(0), True
-            return None
         self._count += len(commands)
+        self._still += int((np.abs(commands) <= NEAR).sum())
+        self._lowest = min(self._lowest, commands.min())
+        self._highest = max(self._highest, commands.max())
+        if self._lowest < OPEN_BELOW:
+            self._seen, self._is_known = np.zeros(0), bool(self._highest > -OPEN_BELOW)
+            return never_closes(self._lowest, self._highest, self._still, self._count)
         distinct = np.unique(np.concatenate([self._seen, commands.astype(np.float64)]))
         if len(distinct) > MOST_KEPT:
             distinct = np.concatenate([distinct[: MOST_KEPT - 1], distinct[-1:]])
         self._seen = distinct
         return unit_range(distinct, self._count)
+
+
+def never_closes(
+    lowest: float, highest: float, still: int, count: int, least: int = STILL
+) -> str | None:
+    """The fault of `count` commands that look like -1..0, of which `still` are near 0; None if they do
+    not."""
+    if lowest >= OPEN_BELOW or highest > -OPEN_BELOW or still < least:
+        return None
+    return (
+        f"a gripper never positive in {count} actions, near 0 in {still}: LIBERO's is -1 open, +1 "
+        "close; where 0 means closed, send 2 * gripper + 1, where open, -1 - 2 * gripper"
+    )
 
 
 def unit_range(values: np.ndarray, count: int | None = None) -> str | None:

@@ -18,6 +18,7 @@ import asyncio
 import errno
 import logging
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,11 +68,12 @@ def serve(
     try:
         asyncio.run(listener.run(host, port, ready, stop_on))
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+        expected = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+        if error.errno not in expected and not isinstance(error, socket.gaierror):
             raise
         raise UserError(
-            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port, or "
-            "end the program that uses it"
+            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port or "
+            "--host, or end the program that uses it"
         ) from error
     finally:
         episodes.batcher.close(END_S)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from invact_vla.app.cli import COMMANDS
-from invact_vla.app.experiment import ExperimentConfig, Scheduler, StageSpec, find_config
+from invact_vla.app.experiment import ExperimentConfig, Scheduler, StageSpec, find_config, main
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import read_json
@@ -76,6 +76,26 @@ def test_what_a_stage_said_last_is_shown_without_codes_for_a_terminal(tmp_path):
 def test_unknown_inputs_are_refused():
     with pytest.raises(ValueError, match="needs"):
         ExperimentConfig(stages={"a": StageSpec(command="x", settings={"from": "{b}"})})
+
+
+def test_stages_that_wait_for_each_other_are_refused():
+    waiting = {n: StageSpec(command="x", settings={"from": f"{{{m}}}"}) for n, m in ("ab", "ba")}
+    with pytest.raises(ValueError, match=r"a -> b -> a|b -> a -> b"):
+        ExperimentConfig(stages=waiting)
+    with pytest.raises(ValueError, match="a -> a"):
+        ExperimentConfig(stages={"a": StageSpec(command="x", settings={"from": "{a}"})})
+    with pytest.raises(ValueError, match="at least one stage"):
+        ExperimentConfig(stages={})
+
+
+def test_a_config_that_is_missing_is_named_before_anything_runs(tmp_path):
+    stages = {
+        "a": StageSpec(command="libero plan"),
+        "b": StageSpec(command="x", config=Path("configs/no.yaml"), settings={"from": "{a}"}),
+    }
+    with pytest.raises(UserError, match=r"no config file configs/no\.yaml"):
+        main(ExperimentConfig(stages=stages, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stage_is_repeated_over_seeds():

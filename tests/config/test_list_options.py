@@ -154,6 +154,48 @@ def test_nothing_and_truth_are_no_lists(tmp_path: Path) -> None:
     assert read("--config_path", str(path)) == Options(tasks=(3,), names=("word",), pair=(1, 2))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """Options of one value."""
+
+    name: str = "a"  # a word
+    file: Path | None = None  # a file
+    size: float = 1.0  # a number
+    counts: dict[int, int] = field(default_factory=dict)  # numbers by number
+    parts: dict[str, Inner] = field(default_factory=dict)  # parts by name
+
+
+@pytest.mark.parametrize("word", ["007", "1.10", "#1", "a: b", "true", "[x]", "20261130", "null"])
+def test_names_and_paths_stay_as_they_are_typed(word: str) -> None:
+    assert parse_config(Plain, ["--name", word]).name == word
+    assert parse_config(Plain, [f"--file={word}"]).file == (None if word == "null" else Path(word))
+    assert parse_config(Plain, ["--name", f"'{word}'"]).name == word, "quotes as in YAML"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name:", "`name`: expected a value, got null"),
+        ("size: ~", "`size`: expected a value, got null"),
+        ("size: yes", "`size`: expected a number, got true"),
+        ("counts: {1: null}", "`counts.1`: expected a value, got null"),
+        ("counts: {1: 1.5}", "`counts.1`: Couldn't parse '1.5' into an int"),
+        ("parts: {x: {sizes: null}}", "`parts.x.sizes`: expected a value, got null"),
+        ("size: 1\nname: b\nsize: 2", "'size' is given twice, line 3"),
+        ("parts: {x: {sizes: 1}, x: {sizes: 2}}", "'x' is given twice, line 1"),
+    ],
+)
+def test_what_a_file_cannot_mean_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        parse_config(Plain, ["--config_path", str(path)])
+    assert said in str(error.value)
+    path.write_text("file: null\nparts: {x: &x {sizes: 1}, y: {<<: *x, sizes: 2}}")
+    found = parse_config(Plain, ["--config_path", str(path)])
+    assert found.file is None and found.parts["y"].sizes == (2.0,), "merged is not twice"
+
+
 @pytest.mark.parametrize(
     "command", ["libero rollout", "libero demos", "libero demonstrate", "libero check"]
 )

@@ -1,5 +1,6 @@
 """Run folders: skip, continue, refuse; atomic files."""
 
+import errno
 import os
 import pickle
 import subprocess
@@ -107,6 +108,15 @@ def locked_out(folder: Path) -> bool:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 or "another process is working" in done.stderr, done.stderr
     return done.returncode != 0
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=r"cannot make .*new \(Read-only file system\)"):
+        open_run(tmp_path / "new", Config(out=tmp_path / "new"))
 
 
 def test_left_overs_of_a_killed_run_are_removed(tmp_path):

@@ -140,6 +140,23 @@ def test_other_episodes_make_it_unpaired_and_it_says_so(tmp_path: Path) -> None:
     assert "Episodes: 24 and 20, 20 of them shared" in text
 
 
+def test_tasks_of_one_alone_are_not_compared(tmp_path: Path) -> None:
+    both, second = rollout(tmp_path / "a", "none", A), tmp_path / "b"
+    with EpisodeLog(second / EPISODES_FILE) as log:
+        for init in range(12):
+            log.append(
+                make_row(policy_name="invact", task_id=1, init_index=init, outcome="success")
+            )
+    [result] = compare.compare_policies(read_policies([both, second / EPISODES_FILE]))
+    c = result.total.comparison
+    assert c.is_paired and (c.n_first, c.only_first, c.only_second) == (12, 0, 8)
+    assert any("0 only in none: not compared" in note for note in compare.notes(result))
+    with EpisodeLog(tmp_path / "c" / EPISODES_FILE) as log:
+        log.append(make_row(policy_name="other", task_id=7, outcome="success"))
+    with pytest.raises(UserError, match="none and other share no task"):
+        compare.compare_policies(read_policies([both, tmp_path / "c"]))
+
+
 def test_errors_refuse_a_comparison(tmp_path: Path) -> None:
     first = rollout(tmp_path / "a", "none", A)
     second = rollout(tmp_path / "b", "invact", B)

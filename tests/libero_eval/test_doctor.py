@@ -542,15 +542,16 @@ def test_a_suite_of_own_tasks(tmp_path: Path) -> None:
     assert finding.status == "skip" and "give them as --demos" in finding.found
 
 
-def test_a_gripper_from_0_to_1_is_no_healthy_one() -> None:
+@pytest.mark.parametrize(("lowest", "said"), [(0, "[0.00, 1.00]"), (-1, "never positive")])
+def test_a_gripper_of_half_the_range_is_no_healthy_one(lowest: int, said: str) -> None:
     class Unit(NoopPolicyThatLooks):
         def act(self, observation: Observation) -> ActionChunk:
             values = np.zeros((1, 7), np.float32)
-            values[0, 6] = observation.agentview[0, 0, 0] > 120
+            values[0, 6] = lowest + (observation.agentview[0, 0, 0] > 120)
             return ActionChunk(values)
 
     finding = loads(context(NoopConfig(), source=EachEpisode(Unit)))
-    assert finding.status == "fail" and "[0.00, 1.00]" in finding.found
+    assert finding.status == "fail" and said in finding.found
 
 
 def test_heads_without_action_tokens_are_not_asked_for_them(tmp_path: Path) -> None:

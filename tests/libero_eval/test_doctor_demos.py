@@ -107,6 +107,19 @@ def test_the_recorded_lerobot_sample() -> None:
     np.testing.assert_allclose(found.all_actions[:, :6], expected[:, :6], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name", ["actions", "obs/ee_pos", "obs/ee_ori", "obs/gripper_states", "states"]
+)
+def test_numbers_that_are_none_are_named(name: str, tmp_path: Path) -> None:
+    path = write_hdf5(tmp_path / "fold_the_towel_demo.hdf5", states=np.zeros((STEPS, 4)))
+    with h5py.File(path, "a") as file:
+        file.copy("data/demo_0", "data/demo_1")
+        assert read_demonstrations(path, "libero_10").longest == STEPS
+        file[f"data/demo_1/{name}"][0] = np.nan
+    with pytest.raises(UserError, match=r"demo_1 holds NaN or infinity"):
+        read_demonstrations(path, "libero_10")
+
+
 def test_what_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no demonstrations"):
         read_demonstrations(tmp_path / "nowhere", "libero_10")

@@ -129,6 +129,22 @@ def test_demonstrate_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "1/1" in capsys.readouterr().out, "a finished run prints its table again"
 
 
+@pytest.mark.parametrize(
+    ("tasks", "init_states", "said"),
+    [
+        ((7, 7), 1, "listed twice: 7, 7"),
+        ((7,), 51, "0..49; asked for 0..50: give --init_states 50"),
+    ],
+)
+def test_what_would_be_counted_twice_or_not_be_there(
+    tasks: tuple[int, ...], init_states: int, said: str, tmp_path: Path
+) -> None:
+    config = DemonstrateConfig(out=tmp_path / "run", tasks=tasks, init_states=init_states)
+    with pytest.raises(UserError, match=said.replace(".", r"\.")):
+        main(config)
+    assert not config.out.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pack", ["procedural", "official"])
 @needs_libero_assets

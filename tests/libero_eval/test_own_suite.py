@@ -1,7 +1,9 @@
 """A folder of own tasks as a suite: order, words, init states, protocols, and an episode."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ if importlib.util.find_spec("robosuite") is None:
     pytest.skip("needs the libero extra", allow_module_level=True)
 
 from invact_vla.core.errors import UserError
+from libero_eval.env import scene
 from libero_eval.env.assets.pack import ProceduralPack
 from libero_eval.env.init_states import check_range, init_states
 from libero_eval.env.protocol import get_protocol
@@ -65,6 +68,21 @@ def test_layout_of_libero(tmp_path: Path) -> None:
     assert found is not None and expected is not None and np.array_equal(found, expected)
 
 
+def test_init_states_of_another_name_are_not_passed_over(tmp_path: Path) -> None:
+    write_task(tmp_path, "put_the_cup")
+    assert init_states(str(tmp_path), 0) is None, "random layouts, where there are no files at all"
+    source = init_file("libero_10", NAME)
+    assert source is not None
+    other = tmp_path / "init_files" / "put_cup.pruned_init"
+    other.parent.mkdir()
+    other.write_bytes(source.read_bytes())
+    with pytest.raises(UserError, match=r"put_the_cup has no init states.*put_cup\.pruned_init"):
+        get_protocol(str(tmp_path)).hash  # noqa: B018
+    other.rename(other.with_name("put_the_cup.init"))
+    states = init_states(str(tmp_path), 0)
+    assert states is not None and len(states) == 50
+
+
 def test_protocols(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = get_protocol(f"{suite}/oft")
     assert protocol.key == "mine/oft" and protocol.max_steps == 520
@@ -105,7 +123,9 @@ def test_episodes(suite: str, tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("", r"no \(define \(problem NAME\)"),
-        ("(define (problem X)", "unbalanced"),
+        ("(define (problem X) (:goal (And))", "unbalanced"),
+        ("(define (problem X))", r"no \(:goal"),
+        ("(define (problem X) (:gaol (On a b)) (:goal (And)))", r"unknown part \(:gaol"),
         (b"\xff\xfe", "cannot be read as text"),
     ],
 )
@@ -116,6 +136,34 @@ def test_files_that_are_no_tasks_are_named(tmp_path: Path, content: str | bytes,
         problem_name(path)
     with pytest.raises(UserError, match=r"expected <task>\.bddl files"):
         task_names(str(tmp_path / ".." / tmp_path.name / "." / ".." / ".."))
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ([], "every episode would be a success"),
+        ([["on", "a", "b"], ["ontop", "a", "b"]], r"cannot be evaluated: \['ontop', 'a', 'b'\]"),
+        ([["on", "a", "b", "c"]], "cannot be evaluated"),
+    ],
+)
+def test_goals_that_are_none_are_named(goal: list[list[str]], said: str) -> None:
+    holds = {("on", "a", "b"): False, ("on", "a", "b", "c"): None}
+    env = SimpleNamespace(
+        parsed_problem={"goal_state": goal}, _eval_predicate=lambda words: holds[tuple(words)]
+    )
+    with pytest.raises(ValueError, match=said):
+        scene._check_goal(env)
+    env.parsed_problem["goal_state"] = [["on", "a", "b"]]
+    scene._check_goal(env)
+
+
+def test_a_file_that_is_no_task_ends_a_rollout_before_it_begins(suite: str, tmp_path: Path) -> None:
+    path = Path(suite) / "task_b.bddl"
+    path.write_text(path.read_text().replace("(:goal", "(:gaol"))
+    config = RolloutConfig(out=tmp_path / "x", policy=NoopConfig(), suite=suite, tasks=(2,))
+    with pytest.raises(UserError, match=r"task_b\.bddl.*unknown part \(:gaol"):
+        jobs_of(config)
+    assert len(jobs_of(replace(config, tasks=(1,)))) == 4
 
 
 def test_init_states_that_are_none_are_named(suite: str) -> None:

@@ -347,6 +347,10 @@ def test_two_ends_of_a_gripper_are_told_from_libero() -> None:
     assert faults([-1.0], [0.0, 1.0] * 8) == [False, False], "it can open"
     assert faults(list(np.linspace(0.01, 0.9, 16))) == [True], "a sigmoid's"
     assert faults([0.7, 0.8, 0.9] * 9) == [False]
+    assert faults([-1.0] * 40, [-1.0, 0.0] * 16, [0.0] * 16) == [False, False, True]
+    assert faults(list(np.linspace(-0.98, -0.02, 99)) * 5) == [True], "a sigmoid's less one"
+    assert faults([-1.0] * 200 + [-0.05] * 8, [0.0] * 8, [1.0], [0.0] * 99) == [False] * 4
+    assert faults([0.9], [-1.0], [0.0] * 99) == [False] * 3, "it can close"
 
 
 def served(actions: np.ndarray, chunk: int = 8) -> list[ActionChunk]:
@@ -410,6 +414,11 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         RemoteConfig().load()
     with pytest.raises(UserError, match=expected):
         serve_policy(ServeConfig(policy=SelftestConfig()), print)
+
+
+def test_a_host_that_is_none() -> None:
+    with pytest.raises(UserError, match=r"cannot listen at no host:0: .*--host"):
+        serve_policy(ServeConfig(policy=SelftestConfig(), host="no host", port=0), print)
 
 
 def test_a_port_in_use() -> None:

@@ -14,7 +14,7 @@ from libero_eval.doctor.context import LEAST_STEPS, DiagnosticContext
 from libero_eval.doctor.finding import Finding, failed, passed, skipped, verdicts, warned
 from libero_eval.doctor.inside import round_trip, tokens_of, trained_chunk
 from libero_eval.policies import NOOP_ACTION
-from libero_eval.serving.responses import unit_range
+from libero_eval.serving.responses import LEAST, NEAR, never_closes, unit_range
 
 FEW_TRANSITIONS = 100
 OFF = 0.35  # a quantile may differ from the demonstrations' by this share of their range
@@ -125,8 +125,12 @@ def loads(context: DiagnosticContext) -> Finding:
     except ValueError as error:  # the border of schema.ActionChunk
         remedy = "weights are damaged, or statistics reach beyond [-1, 1]: convert or train again"
         return fail(str(error), remedy)
-    fault = unit_range(np.concatenate([chunk[:, 6] for chunk in configured]))
-    if fault is not None and context.demos.all_actions[:, 6].min() < 0:
+    gripper = np.concatenate([chunk[:, 6] for chunk in configured])
+    demonstrated, still = context.demos.all_actions[:, 6], int((np.abs(gripper) <= NEAR).sum())
+    fault = unit_range(gripper) if demonstrated.min() < 0 else None
+    if fault is None and demonstrated.max() > 0:
+        fault = never_closes(gripper.min(), gripper.max(), still, len(gripper), LEAST)
+    if fault is not None:
         expected = "a gripper of -1 open, +1 close"
         return failed(expected, fault, "convert the gripper where it is sent")
     return ok(f"chunks of {len(configured[0])} actions")

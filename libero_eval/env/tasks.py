@@ -35,6 +35,8 @@ _PARTS = {
     "yaw_rotation", "rgba", "scene_properties", "floor", "wall", "language", "init", "goal",
 }  # fmt: skip
 _COMMENT = re.compile(r";[^\n]*")
+_ANGLE = r"[-+]?(\d+\.?\d*|\.\d+|pi)(e[-+]?\d+)?([*/]\d+\.?\d*)?"
+_ROTATION = re.compile(rf":yaw_rotation\s*\((\s*\(\s*{_ANGLE}(\s+{_ANGLE})*\s*\))+\s*\)", re.IGNORECASE)
 
 
 @functools.cache
@@ -144,16 +146,22 @@ def task_instruction(suite: str, task_id: int) -> str:
 
 
 def problem_name(path: Path) -> str:
-    """The problem class that a BDDL file names. Raises UserError for a file that is no BDDL."""
+    """The problem class that a BDDL file names. Raises UserError for a file that is no BDDL, or with
+    rotations other than angles: LIBERO's parser runs them as Python."""
     text = _text(path)
     found, parts = _PROBLEM.search(text), {name.lower() for name in _PART.findall(text)}
-    if found is not None and text.count("(") == text.count(")") and "goal" in parts <= _PARTS:
-        return found[1]
-    what = "unbalanced parentheses" if "goal" in parts else "no (:goal ...)"
     if found is None:
         what = "no (define (problem NAME)"
     elif parts - _PARTS:
         what = f"unknown part (:{min(parts - _PARTS)} ...)"
+    elif "goal" not in parts:
+        what = "no (:goal ...)"
+    elif text.count("(") != text.count(")"):
+        what = "unbalanced parentheses"
+    elif text.lower().count("yaw_rotation") != len(_ROTATION.findall(text)):
+        what = "a rotation that is not (:yaw_rotation ((0.0 3.14))), in radians"
+    else:
+        return found[1]
     raise UserError(f"{path} is no BDDL file of LIBERO's kind: {what}")
 
 

@@ -119,6 +119,13 @@ def test_episodes(suite: str, tmp_path: Path) -> None:
     check_range(suite, 0, 0, 1000)
 
 
+def test_angles_are_numbers_of_pi_too(tmp_path: Path) -> None:
+    path = tmp_path / "turned.bddl"
+    angles = "(:yaw_rotation ((-1.5 +.5) (pi/2 -2e-3)\n))"
+    path.write_text(f"(define (problem X) (:regions (a {angles})) (:goal (And)))")
+    assert problem_name(path) == "X"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -126,6 +133,9 @@ def test_episodes(suite: str, tmp_path: Path) -> None:
         ("(define (problem X) (:goal (And))", "unbalanced"),
         ("(define (problem X))", r"no \(:goal"),
         ("(define (problem X) (:gaol (On a b)) (:goal (And)))", r"unknown part \(:gaol"),
+        ("(define (problem X) (:yaw_rotation ((exit() 1))) (:goal (And)))", "rotation"),
+        ("(define (problem X) (:YAW_rotation (a ((0 0)))) (:goal (And)))", "rotation"),
+        ("(define (problem X) (:yaw_rotation ((0 0) (9**9 0))) (:goal (And)))", "rotation"),
         (b"\xff\xfe", "cannot be read as text"),
     ],
 )

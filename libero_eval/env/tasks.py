@@ -36,7 +36,9 @@ _PARTS = {
 }  # fmt: skip
 _COMMENT = re.compile(r";[^\n]*")
 _ANGLE = r"[-+]?(\d+\.?\d*|\.\d+|pi)(e[-+]?\d+)?([*/]\d+\.?\d*)?"
-_ROTATION = re.compile(rf":yaw_rotation\s*\((\s*\(\s*{_ANGLE}(\s+{_ANGLE})*\s*\))+\s*\)", re.IGNORECASE)
+_ROTATION = re.compile(
+    rf":yaw_rotation\s*\((\s*\(\s*{_ANGLE}(\s+{_ANGLE})*\s*\))+\s*\)", re.IGNORECASE
+)
 
 
 @functools.cache

@@ -14,19 +14,25 @@ MEANINGLESS = {
     "raw", "rollout", "rollouts", "run", "sample", "scene", "spatial", "object", "goal", "task", "test",
     "tmp", "train", "training", "traj", "trajectory", "val", "x",
 }  # fmt: skip
+OF_FILES = MEANINGLESS | {"", "copy", "part", "v"}  # and of their numbers and versions
+_ENDING = re.compile(r"(_(demo(nstration)?s?(_?\d+)?|v\d+))+$")
 
 
 def instruction_of(path: Path) -> str:
-    """The task in words, from the file name: scene prefix and `_demo` dropped, underscores to spaces."""
-    words = path.stem.removesuffix("_demo").split("_")
+    """The task in words, from the file name: scene prefix, `_demo` and such dropped, underscores to
+    spaces."""
+    words = _ENDING.sub("", path.stem).split("_")
     last_scene = max((i for i, w in enumerate(words) if w.startswith("SCENE")), default=-1)
     return " ".join(words[last_scene + 1 :])
 
 
 def says_a_task(words: str) -> bool:
     """Whether words of a file name can be an instruction: two that are not of the MEANINGLESS."""
-    found = [re.sub(r"[\d\W]+", "", word).lower() for word in words.split()]
-    return sum(len(w) > 1 and w not in MEANINGLESS for w in found) >= 2
+    return sum(len(w) > 1 and w not in MEANINGLESS for w in map(_letters, words.split())) >= 2
+
+
+def _letters(word: str) -> str:
+    return re.sub(r"[\d\W]+", "", word).lower()
 
 
 def stored_instruction(attributes: Any) -> str | None:
@@ -48,12 +54,14 @@ def choose_instruction(path: Path, stored: str | None) -> str | None:
     """The words of a file: of its name where that is one of LIBERO's, else those stored in it.
 
     LIBERO's evaluation takes the words from the name (benchmark/__init__.py), so the name counts where
-    it has as good as the stored words; None if neither says a task."""
+    it has as good as the stored words, and beside them none that tell files apart, as `part2`; None if
+    neither says a task."""
     named = instruction_of(path)
     if stored is None:
         return named if says_a_task(named) else None
     in_name, in_file = set(named.lower().split()), set(stored.lower().split())
     alike = len(in_name & in_file) >= 0.7 * len(in_name | in_file)
+    alike = alike and not any(_letters(word) in OF_FILES for word in in_name - in_file)
     return named if alike and says_a_task(named) else stored
 
 

@@ -213,9 +213,10 @@ class StoredDataset(RobotDataset):
 
     def upright_frames(self, place: int, camera: str) -> np.ndarray:
         """uint8 (T, H, W, 3), upright, as many as there are actions."""
+        lengths = {"actions": self.all_episodes[place].length}
+        check_lengths(self.where(place), lengths)  # before pictures of no step are asked for
         stored = self.stored_frames(place, camera)
-        lengths = {"actions": self.all_episodes[place].length, f"{camera} pictures": len(stored)}
-        check_lengths(self.where(place), lengths)
+        check_lengths(self.where(place), {**lengths, f"{camera} pictures": len(stored)})
         return rotate(to_uint8(f"{self.where(place)}, {camera}", stored), self.rotation(place))
 
     def rotation(self, place: int) -> str:
@@ -258,21 +259,21 @@ def check_action_range(where: str, actions: np.ndarray, action_range: str, gripp
         step, dimension = np.unravel_index(deltas.argmax(), deltas.shape)
         raise UserError(
             f"{where}: action {dimension} of step {step} is {actions[step, dimension]:g}, expected "
-            "[-1, 1]: divide the actions by their controller's scale, or say --data.action_range any "
-            "if the robot is not LIBERO's"
+            "[-1, 1]: divide deltas by their controller's scale, take differences of absolute poses "
+            "first, or say --data.action_range any if the robot is not LIBERO's"
         )
 
 
 def action_fault(low: np.ndarray, high: np.ndarray, libero: bool) -> str | None:
     """What is wrong with a data set's actions as LIBERO's, by the range (A,) of each number; None if
-    nothing, or if they are not meant for it."""
-    largest = np.abs([low, high])[:, :-1].max(initial=0)
+    nothing, or if they are not meant for it. Moves tell: some tasks hardly turn the hand."""
+    largest = np.abs([low, high])[:, :3].max(initial=0)
     if not libero or len(low) != LIBERO_ACTION_DIM or largest > FAR_BELOW_UNIT:
         return None
     return (
-        f"no delta of the actions is beyond {largest:.3g}, where LIBERO's fill [-1, 1]: if they are "
-        "meters and radians, divide them by the controller's scale (0.05 m and 0.5 rad) to roll out "
-        "there"
+        f"no delta of the position is beyond {largest:.3g}, where LIBERO's fill [-1, 1]: if "
+        "they are meters and radians, divide them by the controller's scale (0.05 m and 0.5 rad) to "
+        "roll out there"
     )
 
 

@@ -81,9 +81,22 @@ def test_actions_in_meters(
     path = one_file(tmp_path, actions=actions)
     code, text = check(path, capsys=capsys)
     assert (
-        code == 1 and "no delta of the actions is beyond" in text and "meters and radians" in text
+        code == 1 and "no delta of the position is beyond" in text and "meters and radians" in text
     )
     assert check(path, "--action_range", "any", capsys=capsys)[0] == 0
+    actions[:, 3:6] = 0.9  # turns in degrees, and another task of LIBERO's scale beside it
+    write_hdf5(tmp_path / "open_the_door.hdf5", {"demo_0": {**demonstration(), "actions": actions}})
+    write_hdf5(tmp_path / path.name, {"demo_0": demonstration()})
+    code, text = check(tmp_path, capsys=capsys)
+    assert code == 1 and "open_the_door: no delta of the position is beyond" in text
+    assert "1 finding\n" in text
+
+
+def test_counts_of_demonstrations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demos, path = {"demo_0": demonstration()}, tmp_path / NAME
+    assert check(write_hdf5(path, demos, {"num_demos": 1}), capsys=capsys)[0] == 0
+    code, text = check(write_hdf5(path, demos, {"num_demos": 50}), capsys=capsys)
+    assert code == 1 and "says num_demos 50 and holds 1" in text
 
 
 @pytest.mark.parametrize("words", [("--pictures", 0), ("--pictures", -1), ("--chunk", 0)])

@@ -106,6 +106,18 @@ def test_a_group_without_actions_is_damage(tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / NAME, demos)
     with pytest.raises(UserError, match="demo_1 has obs but no actions"):
         opened(path)
+    path = write_hdf5(tmp_path / NAME, {"demo_0": demonstration(), "demo_12": {}, "mask": {}})
+    with pytest.raises(UserError, match="demo_12 has no actions: it has nothing"):
+        opened(path)
+
+
+def test_what_one_demonstration_lacks_is_said_with_its_file(tmp_path: Path) -> None:
+    demos = {"demo_0": demonstration(), "demo_1": {**demonstration(), "obs/eye_in_hand_rgb": None}}
+    dataset = opened(write_hdf5(tmp_path / NAME, demos))
+    with pytest.raises(
+        UserError, match=r"_demo\.hdf5, demo_1: no eye_in_hand_rgb, which the first"
+    ):
+        dataset.frames(1, "wrist")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +132,12 @@ def test_a_group_without_actions_is_damage(tmp_path: Path) -> None:
             "close the microwave door",
             "close the microwave door",
         ),
+        ("open_the_drawer_part2_demo", "open the drawer", "open the drawer"),
+        ("open_the_drawer_3", "open the drawer", "open the drawer"),
+        ("open_the_drawer_demo_3", None, "open the drawer"),
+        ("open_the_drawer_v2", None, "open the drawer"),
+        ("press_button_2_demo", "press button 2", "press button 2"),
+        ("press_the_button_2_demo", None, "press the button 2"),
         ("demo_1", None, None),
         ("episode_a", None, None),
     ],
@@ -144,6 +162,17 @@ def test_words_in_an_attribute(key: str, words: object, tmp_path: Path) -> None:
     assert opened(path).episodes[0].instruction == "open the drawer"
     path = write_hdf5(tmp_path / "demo1.hdf5", {"demo_0": demonstration()}, language='"lift it"')
     assert opened(path).episodes[0].instruction == "lift it"
+
+
+def test_demonstrations_with_words_of_their_own_are_tasks_of_their_own(tmp_path: Path) -> None:
+    path = write_hdf5(
+        tmp_path / "kitchen_multitask.hdf5", {f"d{i}": demonstration() for i in "012"}
+    )
+    with h5py.File(path, "a") as file:
+        for i, words in enumerate(["open it", "close it", "open it"]):
+            file[f"data/d{i}"].attrs["language_instruction"] = words
+    found = [(e.task, e.instruction) for e in opened(path).episodes]
+    assert found == [("open it",) * 2, ("close it",) * 2, ("open it",) * 2]
 
 
 def test_files_that_say_nothing_are_grouped_by_their_words(tmp_path: Path) -> None:

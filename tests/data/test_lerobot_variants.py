@@ -248,11 +248,15 @@ def test_episodes_that_are_listed_twice_or_not_at_all(folder: Path, tmp_path: Pa
 
 
 def test_rows_that_do_not_fit(folder: Path) -> None:
-    index = pq.read_table(folder / DATA).column("index").to_pylist()
-    change_column(folder, DATA, "index", [index[1], *index[1:]])
-    with pytest.raises(UserError, match="rows of episode 0 have the same index"):
+    index = pq.read_table(folder / DATA).column("frame_index").to_pylist()
+    change_column(folder, DATA, "frame_index", [index[1], *index[1:]])
+    with pytest.raises(UserError, match="rows of episode 0 have the same frame_index"):
         opened(folder).numbers(0)
-    change_column(folder, DATA, "index", index)
+    change_column(folder, DATA, "frame_index", index)
+    change_column(folder, EPISODES, "length", [5, 6, 4])
+    with pytest.raises(UserError, match="episode 1 should have 6 rows, there are 1 more"):
+        opened(folder, gripper="open_is_minus_one").numbers(1)
+    change_column(folder, EPISODES, "length", list(LENGTHS))
     change_info(folder, lambda i: i["features"]["observation.state"].update(shape=[6]))
     with pytest.raises(UserError, match="state of 8 numbers, expected 6"):
         opened(folder, gripper="open_is_minus_one").numbers(0)
@@ -260,6 +264,78 @@ def test_rows_that_do_not_fit(folder: Path) -> None:
     change_column(folder, DATA, "observation.state", state)
     with pytest.raises(UserError, match=r"file-000\.parquet: observation\.state cannot be read"):
         opened(folder).numbers(0)
+    state = [None if i == 2 else [0.0] * 8 for i in range(len(index))]
+    change_column(folder, DATA, "observation.state", state)
+    with pytest.raises(UserError, match=r"cannot be read .some rows hold none"):
+        opened(folder).numbers(0)
+
+
+def change_rows(folder: Path, rows: list[int], episode: int = 1, renumbered: bool = False) -> None:
+    """Some rows of an episode of version 2, with the frame_index that they had, or a new one."""
+    path = folder / f"data/chunk-000/episode_{episode:06d}.parquet"
+
+    def change(table: pa.Table) -> pa.Table:
+        numbers = pa.array(range(len(rows)) if renumbered else rows, pa.int64())
+        taken = table.take(pa.array(rows, pa.int64())).drop_columns("index")
+        return taken.append_column("frame_index", numbers)
+
+    change_table(path, change)
+    path = folder / "meta/episodes.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[episode]["length"] = len(rows)
+    path.write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_rows_in_another_order(tmp_path: Path) -> None:
+    for pictures in ("image", "video"):
+        folder = version_2(tmp_path / pictures, pictures)
+        change_rows(folder, [3, 1, 0, 2, 6, 5, 4])
+        same_as_ours(opened(folder), exact=pictures == "image")
+
+
+@pytest.mark.parametrize("renumbered", [False, True])
+def test_rows_taken_out_of_an_episode(renumbered: bool, tmp_path: Path) -> None:
+    """Pictures in the rows go with them; which of a video's frames belong to those left is unknown."""
+    kept = [0, 2, 3, 6]
+    folder = version_2(tmp_path / "image", "image")
+    change_rows(folder, kept, renumbered=renumbered)
+    frames = opened(folder).frames(1, "agentview")
+    np.testing.assert_array_equal(frames, EPISODES_OURS[1].agentview[kept])
+    folder = version_2(tmp_path / "video", "video")
+    change_rows(folder, kept, renumbered=renumbered)
+    with pytest.raises(UserError, match=r"episode_000001\.mp4: .*for 4 rows of episode 1"):
+        opened(folder).frames(1, "agentview")
+    opened(folder).frames(0, "agentview")
+
+
+@pytest.mark.parametrize("pictures", ["image", "video"])
+def test_an_episode_without_rows(pictures: str, tmp_path: Path) -> None:
+    folder = version_2(tmp_path / pictures, pictures)
+    change_rows(folder, [])
+    with pytest.raises(UserError, match="episode_1: no steps"):
+        opened(folder).frames(1, "agentview")
+
+
+def test_words_with_line_separators_and_several_tasks(tmp_path: Path) -> None:
+    folder = version_2(tmp_path, "image")
+    path = folder / "meta/episodes.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["tasks"] = ["\u00f6ffne\u2028die Schublade\x85"]
+    lines[1]["tasks"] = ["open drawer 0", "open drawer 1"]  # its rows say which
+    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    words = [e.instruction for e in opened(folder).episodes]
+    assert words == ["\u00f6ffne die Schublade", "open drawer 1", "open drawer 0"]
+    rows = folder / "data/chunk-000/episode_000001.parquet"
+    change_column(folder, str(rows.relative_to(folder)), "task_index", [0, 0, 0, 1, 1, 1, 1])
+    with pytest.raises(UserError, match=r"episode 1, or several \(task_index \[0, 1\]"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("names", ["motor_{}", "{}", "action.{}", "joint_{}"])
+def test_numbered_names_say_nothing_of_a_gripper(names: str, folder: Path) -> None:
+    given = {"motors": [names.format(i) for i in range(7)]}
+    change_info(folder, lambda i: i["features"]["action"].update(names=given))
+    assert opened(folder).action_mask[-1] == (names == "joint_{}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", None])

@@ -174,6 +174,23 @@ def test_tokenizer_of_another_model(folder: Path, tmp_path: Path) -> None:
         load_pretrained(tmp_path / "vla")
 
 
+@pytest.mark.parametrize("other", [{"size": 384}, {"means": ((0.5,) * 3,), "stds": ((0.5,) * 3,)}])
+def test_processor_of_another_model(other: dict, folder: Path, tmp_path: Path) -> None:
+    loaded = load_pretrained(folder)
+    save_pretrained(replace(loaded, processor=replace(loaded.processor, **other)), tmp_path / "vla")
+    with pytest.raises(UserError, match=r"preprocessor_config\.json makes .* the model reads"):
+        load_pretrained(tmp_path / "vla")
+
+
+def test_statistics_without_the_name_of_a_data_set(folder: Path, tmp_path: Path) -> None:
+    save_pretrained(load_pretrained(folder), tmp_path / "vla")
+    path = tmp_path / "vla/dataset_statistics.json"
+    (statistics,) = json.loads(path.read_text()).values()
+    path.write_text(json.dumps({**statistics, "num_transitions": 3}))
+    with pytest.raises(UserError, match=r"dataset_statistics\.json: expected an object"):
+        load_pretrained(tmp_path / "vla")
+
+
 def test_processor_keeps_serialized_statistics(tmp_path: Path) -> None:
     """Published folders carry bfloat16-rounded statistics, which win over `means` and `stds`."""
     ImageProcessor(size=224).save(tmp_path)

@@ -4,12 +4,14 @@ Frames are found by their number, never by comparing times in seconds. Images ar
 the gripper as what the values say (LIBERO's copies: -1 open, +1 close).
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.limits import inside, short
@@ -36,6 +38,8 @@ CAMERAS = {
 STATES, ACTIONS = (STATE, "state"), (ACTION, "actions")
 MAX_PICTURE = 64 << 20  # bytes of an encoded picture
 MAX_WIDTH = 4096  # numbers of an action or a state
+ROW_COLUMNS = ("episode_index", "frame_index", "index")
+_NUMBERED = re.compile(r"((motor|action|dim)s?[_ .]?)?\d+", re.IGNORECASE)  # motor_0, motor_1, ...
 BATCH = 32  # rows with pictures that are read at once
 
 
@@ -76,17 +80,17 @@ class LeRobotDataset(StoredDataset):
         return EpisodeInfo(f"episode_{episode.number}", words, words, episode.length)
 
     def _words_in_data(self, episode: LeRobotEpisode) -> str:
-        """By the task_index of its first row."""
-        task: Any = None
+        """By the task_index of its rows, which must be one."""
         tasks = _column(episode.data, read_columns(episode.data, ["task_index"]), "task_index")
-        if tasks is not None and episode.length:
-            task = tasks[self._places(episode)[0]].item()
-        if not self.meta.tasks.get(task):
+        own = set() if tasks is None else set(tasks[self._places(episode)].tolist())
+        words = self.meta.tasks.get(next(iter(own), None))
+        if not words or len(own) > 1:
             raise UserError(
-                f"{self.folder}: no words for episode {episode.number} (task_index {task}, "
-                f"{len(self.meta.tasks)} tasks): repair meta/tasks, or say --data.instruction"
+                f"{self.folder}: no words for episode {episode.number}, or several (task_index "
+                f"{short(str(sorted(own)))}, {len(self.meta.tasks)} tasks): repair meta/tasks, or say "
+                "--data.instruction"
             )
-        return self.meta.tasks[task]
+        return words
 
     def source_files(self) -> list[tuple[str, Path]]:
         paths = {e.data for e in self.meta.episodes}
@@ -101,25 +105,31 @@ class LeRobotDataset(StoredDataset):
         return [episode.data] if video is None else [episode.data, video[0]]
 
     def _table(self, episode: LeRobotEpisode) -> pa.Table:
-        """The numbers of its file, kept for the next episode in it, and `index`."""
+        """The numbers of its file, kept for the next episode in it, and whose rows they are."""
         stamp = check_file(episode.data).stat().st_mtime_ns
-        return _read_cached(episode.data, (self._action, *self._state, "index"), stamp)
+        return _read_cached(episode.data, (self._action, *self._state, *ROW_COLUMNS), stamp)
+
+    def _column(self, episode: LeRobotEpisode, name: str) -> np.ndarray | None:
+        return _column(episode.data, self._table(episode), name)
 
     def _places(self, episode: LeRobotEpisode) -> np.ndarray:
         """Rows of its file that belong to an episode, in order; UserError unless all are there."""
-        table, first, length = self._table(episode), episode.first_row, episode.length
-        places = np.arange(table.num_rows)
-        if first is not None:
-            indices = _column(episode.data, table, "index")
-            if indices is None:
-                raise UserError(f"{episode.data} lacks the column index: fetch it again")
-            places = np.flatnonzero((indices >= first) & (indices < first + length))
-            places = places[np.argsort(indices[places], kind="stable")]
-            if not np.diff(indices[places]).all():
-                raise UserError(
-                    f"{episode.data}: rows of episode {episode.number} have the same index: fetch it "
-                    "again"
-                )
+        places, length = np.arange(self._table(episode).num_rows), episode.length
+        if self.meta.shares_files:
+            owner = self._column(episode, "episode_index")
+            if owner is None:
+                raise UserError(f"{episode.data} lacks the column episode_index: fetch it again")
+            places = np.flatnonzero(owner == episode.number)
+        for name in ("frame_index", "index"):
+            order = self._column(episode, name)
+            if order is not None:
+                places = places[np.argsort(order[places], kind="stable")]
+                if not np.diff(order[places]).all():
+                    raise UserError(
+                        f"{episode.data}: rows of episode {episode.number} have the same {name}: "
+                        "fetch it again"
+                    )
+                break
         if len(places) != length:
             count = length - len(places)
             excess = f"{count} are missing" if count > 0 else f"there are {-count} more"
@@ -129,12 +139,27 @@ class LeRobotDataset(StoredDataset):
             )
         return places
 
+    def _check_video(self, episode: LeRobotEpisode, path: Path) -> None:
+        """UserError where rows were taken out of an episode and their pictures left in its video."""
+        order, count = self._column(episode, "frame_index"), episode.length
+        gaps = order is not None and (np.diff(order[self._places(episode)]) != 1).any()
+        held = count
+        if not self.meta.shares_files:
+            with open_file(path) as video:
+                held = video.info.n_frames
+        if gaps or held > count + 1:
+            what = "frames that no row has, by frame_index" if gaps else f"{held} frames"
+            raise UserError(
+                f"{path}: {what}, for {count} rows of episode {episode.number}: which frame belongs to "
+                "which row cannot be told; take the frames of dropped rows out of the video too"
+            )
+
     def _numbers(self, place: int, key: str) -> np.ndarray:
         episode = self.meta.episodes[place]
-        table = self._table(episode)
-        values = _column(episode.data, table, key)
+        values = self._column(episode, key)
         if values is None:
-            raise UserError(f"{episode.data} lacks {key}, it has {table.column_names}")
+            known = self._table(episode).column_names
+            raise UserError(f"{episode.data} lacks {key}, it has {known}")
         return values[self._places(episode)]
 
     def stored_actions(self, place: int) -> np.ndarray:
@@ -152,7 +177,8 @@ class LeRobotDataset(StoredDataset):
         if key not in episode.videos:
             raise UserError(f"{self.where(place)}: the metadata name no video of {key}")
         path, first = episode.videos[key]
-        with open_file(check_file(path)) as video:
+        self._check_video(episode, check_file(path))
+        with open_file(path) as video:
             return video.frames(first + np.arange(episode.length), seek=first > 0)
 
     def _pictures(self, place: int, key: str) -> np.ndarray:
@@ -187,7 +213,10 @@ def _column(path: Path, table: pa.Table, name: str) -> np.ndarray | None:
         return None
     try:
         column = table.column(name).combine_chunks()
-        listed = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
+        kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        listed = any(is_kind(column.type) for is_kind in kinds)
+        if listed and (column.null_count or len(pc.unique(pc.list_value_length(column))) > 1):
+            raise ValueError("some rows hold none, or another count of numbers")
         values = (column.flatten() if listed else column).to_numpy(zero_copy_only=False)
         if listed:
             values = values.reshape(len(column), -1)
@@ -220,8 +249,11 @@ def _cells(file: Any, key: str, places: np.ndarray) -> list[Any]:
 
 
 def _names(names: Any, size: int) -> tuple[str, ...] | None:
-    """Names of a feature's numbers, which are a list, or a list by group; None if there are none."""
+    """Names of a feature's numbers, which are a list, or a list by group; None if there are none, or
+    none that mean anything, as those that LeRobot's conversion from version 1 gave."""
     if isinstance(names, dict):
         lists = [v for v in names.values() if isinstance(v, list)]
         names = lists[0] if len(lists) == 1 else list(names)
-    return tuple(map(str, names)) if isinstance(names, list) and len(names) == size else None
+    told = isinstance(names, list) and len(names) == size
+    told = told and not all(_NUMBERED.fullmatch(str(name)) for name in names)
+    return tuple(map(str, names)) if told else None

@@ -36,14 +36,12 @@ _PADDING = re.compile(r"(0?\d?d)?")  # what a number in a pattern may be padded 
 @dataclass(frozen=True)
 class LeRobotEpisode:
     """One episode. number: its own. words: the task, where the metadata say it. data: its parquet
-    file. first_row: `index` of its first row, counted over the data set. videos: camera key -> (file,
-    first frame)."""
+    file. videos: camera key -> (file, first frame)."""
 
     number: int
     length: int
     words: str | None
     data: Path
-    first_row: int | None
     videos: dict[str, tuple[Path, int]]
 
 
@@ -65,6 +63,7 @@ class LeRobotMeta:
                 f"{folder} is LeRobot format {short(version)}, expected v2.0, v2.1 or v3: convert it "
                 "with LeRobot's own scripts"
             )
+        self.shares_files = major == "3"  # several episodes in a file
         episodes = self._episodes_v2() if major == "2" else self._episodes_v3()
         self.episodes = sorted(episodes, key=lambda e: e.number)
         self._check_episodes()
@@ -133,7 +132,7 @@ class LeRobotMeta:
             ) from error
 
     def _json_lines(self, name: str) -> Iterator[dict[str, Any]]:
-        for line in read_text(check_file(inside(self.folder, name))).splitlines():
+        for line in read_text(check_file(inside(self.folder, name))).split("\n"):
             if line.strip():
                 yield parse_json(line, str(self.folder / name))
 
@@ -154,7 +153,7 @@ class LeRobotMeta:
             }
             data = self._path("data_path", V2_DATA, **place)
             length = self._number(row, "length", name, MAX_STEPS)
-            yield LeRobotEpisode(number, length, _words(row.get("tasks")), data, None, videos)
+            yield LeRobotEpisode(number, length, _words(row.get("tasks")), data, videos)
 
     def _tasks_v3(self) -> Iterator[tuple[int, str]]:
         """Words by task_index. They may be a column `task`, or the index of a pandas frame without a
@@ -180,7 +179,7 @@ class LeRobotMeta:
         paths = files_of(self.folder, where.glob("chunk-*/file-*.parquet"))
         if not paths:
             raise UserError(f"no chunk-*/file-*.parquet in {where}: the data set is incomplete")
-        wanted = ["episode_index", "tasks", "length", "dataset_from_index"]
+        wanted = ["episode_index", "tasks", "length"]
         wanted += ["data/chunk_index", "data/file_index"]
         for key in self._videos:
             wanted += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp")]
@@ -210,7 +209,7 @@ class LeRobotMeta:
         place = {n: number(f"data/{n}") for n in ("chunk_index", "file_index")}
         return LeRobotEpisode(
             number("episode_index"), number("length", MAX_STEPS), _words(row.get("tasks")),
-            self._path("data_path", V3_DATA, **place), number("dataset_from_index"), videos,
+            self._path("data_path", V3_DATA, **place), videos,
         )  # fmt: skip
 
     def _fps(self, camera: str) -> float:
@@ -233,6 +232,7 @@ def is_lerobot(folder: Path) -> bool:
 
 
 def _words(tasks: Any) -> str | None:
-    """The first task of an episode, if it is in words."""
+    """The task of an episode, if there is one and it is in words."""
     listed = tasks if isinstance(tasks, list) else [tasks]
-    return next((t.strip() or None for t in listed if isinstance(t, str)), None)
+    found = {" ".join(t.split()) for t in listed if isinstance(t, str)}
+    return found.pop() or None if len(found) == 1 else None

@@ -11,6 +11,7 @@ regenerated have the same layout.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,7 +112,8 @@ class Hdf5Dataset(StoredDataset):
             return [self._info(path, data[name], name, of_file) for name in names]
 
     def _info(self, path: Path, group: Any, name: str, of_file: str | None) -> EpisodeInfo:
-        words = self.config.instruction or stored_instruction(group.attrs) or of_file
+        own = stored_instruction(group.attrs)
+        words = self.config.instruction or own or of_file
         if not words:
             raise UserError(
                 f"{path}: neither its name nor its problem_info.language_instruction says the task: "
@@ -123,7 +125,8 @@ class Hdf5Dataset(StoredDataset):
                 f"{path}: {short(name)} claims actions of shape {short(str(shape))}, expected (steps, "
                 f"numbers) with at most {MAX_STEPS} steps"
             )
-        task = path.stem if says_a_task(path.stem.replace("_", " ")) else words
+        one_task = own in (None, of_file) and says_a_task(path.stem.replace("_", " "))
+        task = path.stem if one_task else words
         root = Path(self.config.path)
         prefix = f"{path.relative_to(root).with_suffix('')}/" if len(self.files) > 1 else ""
         return EpisodeInfo(prefix + name, task, words, int(shape[0]))
@@ -168,6 +171,13 @@ class Hdf5Dataset(StoredDataset):
             except KeyError as error:
                 reason = error.args[0] if error.args else error
                 raise UserError(f"{self.where(place)}: {reason}") from error
+
+    def miscounted(self) -> list[tuple[Path, int, int]]:
+        """Files whose num_demos is not what they hold: (file, num_demos, demonstrations)."""
+        says = {p: found.get("num_demos") for p, found in self.file_attributes.items()}
+        held = Counter(at.path for at in self._places)
+        whole = {p: int(n) for p, n in says.items() if isinstance(n, int | np.integer)}
+        return [(p, n, held[p]) for p, n in whole.items() if n != held[p]]
 
     @property
     def regenerated(self) -> bool:
@@ -239,23 +249,25 @@ class Hdf5Dataset(StoredDataset):
 
 def _part(obs: Any, key: str) -> Any:
     if key not in obs:
-        raise UserError(f"{obs.name.lstrip('/')} lacks {key}, which the first demonstration has")
+        raise KeyError(f"no {key}, which the first demonstration has")
     return obs[key]
 
 
 def _demonstrations(path: Path, data: Any, action: str | None) -> list[str]:
     """Names of the groups with actions, in the order of their numbers; other groups are passed over,
-    but one with observations and no actions is a damaged demonstration."""
+    but one with observations and no actions, or a name like theirs, is a damaged demonstration."""
     import h5py
 
     groups = [name for name in data if isinstance(data[name], h5py.Group)]
     found = [name for name in groups if _action_key(data[name], action, strict=False)]
-    damaged = [name for name in groups if name not in found and "obs" in data[name]]
+    kind = lambda name: re.sub(r"\d+", "#", name)
+    alike, others = set(map(kind, found)), [name for name in groups if name not in found]
+    damaged = [name for name in others if "obs" in data[name] or kind(name) in alike]
     wanted = action or "actions"
     if damaged:
         raise UserError(
-            f"{path}: {damaged[0]} has obs but no {wanted}: it has {sorted(data[damaged[0]])}; "
-            "remove it, or say --data.action"
+            f"{path}: {damaged[0]} has {'obs but ' if 'obs' in data[damaged[0]] else ''}no {wanted}: it "
+            f"has {sorted(data[damaged[0]]) or 'nothing'}; remove it, or say --data.action"
         )
     if not found:
         raise UserError(
@@ -269,7 +281,7 @@ def _action_key(group: Any, action: str | None, strict: bool = True) -> str:
     keys = (action,) if action else ACTION_KEYS
     found = next((key for key in keys if key in group), "")
     if strict and not found:
-        raise UserError(f"{group.name.lstrip('/')} lacks {keys[-1]}, it has {sorted(group)}")
+        raise KeyError(f"no {keys[-1]}, it has {sorted(group)}")
     return found
 
 

@@ -109,7 +109,14 @@ def complete(model: OpenVLA, folder: Path) -> VLACheckpoint:
     if config.invact.separator_token_id is None and tokenizer.separator_id is not None:
         own = replace(config.invact, separator_token_id=tokenizer.separator_id)
         model.config = replace(config, invact=own)
-    return VLACheckpoint(model, tokenizer, ImageProcessor.load(folder))
+    processor = ImageProcessor.load(folder)
+    made, read = (processor.size, len(processor.means)), (config.image_size, config.n_towers)
+    if made != read:
+        raise UserError(
+            f"{folder}/preprocessor_config.json makes pictures of {made[0]} px for {made[1]} tower(s), "
+            f"the model reads {read[0]} px with {read[1]}: give the file that belongs to this model"
+        )
+    return VLACheckpoint(model, tokenizer, processor)
 
 
 def published_name(name: str) -> str:

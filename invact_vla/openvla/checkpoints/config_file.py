@@ -18,6 +18,7 @@ from invact_vla.openvla.checkpoints.oft_files import oft_config
 from invact_vla.openvla.config import OpenVLAConfig, TowerConfig, llama_config
 from invact_vla.untrusted.model_config import decode_config
 
+_BY_NAME = "expected an object of statistics for each data set by its name, such as libero_10"
 _MODEL_TYPES = ("openvla", "prismatic")
 _LLAMA_FIELDS = (  # of a published text_config, as far as they mean something here
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -79,7 +80,10 @@ def read_config_file(folder: Path) -> OpenVLAConfig:
             raise UserError(f"{folder / 'towers.json'}: expected an object with a list `towers`")
         value = {**value, "towers": towers}
     if (folder / "dataset_statistics.json").is_file():
-        value = {**value, "norm_stats": read_object(folder / "dataset_statistics.json")}
+        statistics = read_object(folder / "dataset_statistics.json")
+        value = {**value, "norm_stats": statistics}
+        if not all(map(_is_object, statistics.values())):
+            raise UserError(f"{folder / 'dataset_statistics.json'}: {_BY_NAME}")
     config = config_from_json(value, str(folder / "config.json"))
     return config if "invact" in value else oft_config(config, folder)
 
@@ -91,7 +95,7 @@ def config_from_json(value: dict[str, Any], source: str) -> OpenVLAConfig:
         plain = {k: v for k, v in value.items() if k in known and v is not None}
         statistics = plain.get("norm_stats", {})
         if not isinstance(statistics, dict) or not all(map(_is_object, statistics.values())):
-            raise ValueError("norm_stats must be objects by the names of data sets")
+            raise ValueError(f"norm_stats: {_BY_NAME}")
         if "use_fused_vision_backbone" not in plain:  # as the published configuration class decides
             name = str(plain.get("vision_backbone_id", ""))
             plain["use_fused_vision_backbone"] = name.startswith(("dinosiglip", "dinoclip"))

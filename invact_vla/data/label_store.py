@@ -5,6 +5,7 @@
                 its key: see video/frames.py
     video_key   of the video's content
     frame, frame_end, text, codes
+    labeler_hash of each row, so that rows of two labelers are not read as those of one
 
 The store knows which labeler and which data made it, and refuses to be read as another's. Equal labels
 give equal bytes: rows are sorted, and nothing but content is written.
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file
-from invact_vla.core.limits import parse_json, refuse_pointer, short
+from invact_vla.core.limits import parse_json, refuse_pointer, short, some
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.source_files import open_parquet
 from invact_vla.data.video.frames import VideoError, video_key
@@ -38,6 +39,7 @@ from invact_vla.data.video.frames import VideoError, video_key
 METADATA_KEY = b"invact_labels"
 TEXTS = ("video_id", "path", "video_key", "text")
 COLUMNS = [*TEXTS, "frame", "frame_end", "codes"]
+LABELER = "labeler_hash"
 PAIR = ("path", "frame", "frame_end")
 MOST_CODES = 4096  # of a pair
 MOST_LETTERS = 10_000  # of a text
@@ -99,6 +101,11 @@ class LabelStore:
         )
 
     @property
+    def labeler_hash(self) -> tuple[str, ...]:
+        """The labeler of each row, the same one in all."""
+        return (self.identity.labeler_hash,) * len(self)
+
+    @property
     def videos(self) -> dict[str, str]:
         """{path: key} of the videos, by path."""
         return dict(sorted(set(zip(self.path, self.video_key, strict=True))))
@@ -124,7 +131,7 @@ def write_labels(path: Path, store: LabelStore) -> None:
     keys = list(zip(store.video_id, store.pairs, store.text, codes, strict=True))
     store = store.select(sorted(range(len(store)), key=keys.__getitem__))
     metadata = {METADATA_KEY: json.dumps(asdict(store.identity), sort_keys=True).encode()}
-    _write(path, store, TEXTS, "codes", store.labels.codes.astype(np.int16), metadata)
+    _write(path, store, (*TEXTS, LABELER), "codes", store.labels.codes.astype(np.int16), metadata)
 
 
 def _write(
@@ -155,8 +162,9 @@ def read_labels(path: Path, **expected: str | int) -> LabelStore:
         inside = ", ".join(sorted(p.name for p in path.glob("*.parquet"))) or "no *.parquet"
         raise UserError(f"{path} is a folder, with {inside}: give one label store of a split")
     with _refused_as(path, "is not a label store", "invact latent label"):
-        open_parquet(path)
-        table = pq.read_table(path, columns=COLUMNS, read_dictionary=list(TEXTS), memory_map=True)
+        labelers = [LABELER] if LABELER in open_parquet(path).schema_arrow.names else []
+        names, texts = [*COLUMNS, *labelers], [*TEXTS, *labelers]
+        table = pq.read_table(path, columns=names, read_dictionary=texts, memory_map=True)
         metadata = table.schema.metadata or {}
         if METADATA_KEY not in metadata:
             raise ValueError(
@@ -165,6 +173,13 @@ def read_labels(path: Path, **expected: str | int) -> LabelStore:
             )
         identity = _identity(metadata[METADATA_KEY], path)
         store = _store(table, identity)
+        others = {text for name in labelers for text in _texts(table[name])}
+    others.discard(identity.labeler_hash)
+    if others:
+        raise UserError(
+            f"{path} holds rows of other labelers than {identity.labeler} ({identity.labeler_hash}): "
+            f"{some(sorted(others))}; a code means another motion in each: keep a store per labeler"
+        )
     for name, value in expected.items():
         if getattr(identity, name) != value:
             raise UserError(

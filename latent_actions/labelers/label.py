@@ -12,6 +12,7 @@ after its last shard and ends with the same bytes.
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -49,6 +50,7 @@ from latent_actions.labelers.pairs import (
     shards,
 )
 from latent_actions.video.records import PairRecord, Split
+from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.sources import Ssv2Source
 from latent_actions.video.store import FrameStore
 
@@ -160,6 +162,9 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
     found = [
         _read_shard(path, name, len(part), labeler) for path, part in zip(paths, parts, strict=True)
     ]
+    lost = SkipReport(len(records))
+    for part, shard in zip(parts, found, strict=True):
+        _count_lost(part, shard, lost)
     todo = [number for number, shard in enumerate(found) if shard is None]
     jobs = [(number, parts[number], _frames(config, folder, split, number)) for number in todo]
     bar = tqdm(total=len(records), desc=f"label {split}", unit="pair", mininterval=5)
@@ -169,6 +174,8 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
         with atomic_file(paths[number]) as temporary:
             np.savez(temporary, identity=name, **vars(shard))
         bar.update(len(parts[number]))
+        _count_lost(parts[number], shard, lost)
+        lost.check(f"{split} pairs", config.pairs.source.max_skipped)
     bar.close()
     done = [shard for shard in found if shard is not None]
     rows = [part[row] for part, shard in zip(parts, done, strict=True) for row in shard.rows]
@@ -188,6 +195,13 @@ def _label_split(config: LabelConfig, labeler: Labeler, split: Split, folder: Pa
         write_vectors(folder / f"vectors_{split}.parquet", store, vectors)
     write_labels(store_path(folder, split), store)
     return store
+
+
+def _count_lost(pairs: list[PairRecord], shard: Shard | None, lost: SkipReport) -> None:
+    """Count the pairs of a shard, if it is labeled, that could not be decoded."""
+    rows = set(range(len(pairs))) - set(shard.rows.tolist()) if shard else set()
+    for video, count in Counter(pairs[row].video for row in sorted(rows)).items():
+        lost.add("pairs that cannot be decoded", str(video), count, damage=True)
 
 
 def _read_shard(path: Path, identity: str, pairs: int, labeler: Labeler) -> Shard | None:

@@ -285,10 +285,10 @@ def decoded(
     records: Sequence[PairRecord], config: PairConfig, folder: Path, workers: int, keep: bool
 ) -> Iterator[FrameStore]:
     """Frames of one shard, decoded into `folder` if need be, which the workers share; kept, or removed
-    after use."""
+    after use. Without the pairs of damaged videos, however many: the limit is for a whole split."""
     assert config.size is not None and config.fit is not None
     yield FrameStore.build(
-        records, folder, config.frames, config.size, workers, config.fit, config.source.max_skipped
+        records, folder, config.frames, config.size, workers, config.fit, max_skipped=1.0
     )
     if not keep:
         shutil.rmtree(folder)

@@ -32,10 +32,11 @@ def write_film(
     rotation: int = 0,
     flip: tuple[bool, bool] = (False, False),
     pixel_aspect: Fraction | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """A film whose frame k is shown from stamps_ms[k] on. rotation: degrees by which players turn it,
     counterclockwise; flip: mirrored left to right, top to bottom, after that."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options) as container:
         stream: Any = container.add_stream(codec, rate=1000, options=options or {})
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
         stream.time_base = stream.codec_context.time_base = TICK

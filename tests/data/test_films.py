@@ -156,3 +156,19 @@ def test_a_film_without_its_index_is_truncated(tmp_path):
     path.write_bytes(content[: content.index(b"moov") - 8])
     with pytest.raises(VideoError, match=r"whole video file|truncated"):
         probe(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("v.mp4", "libx264"), ("v.mkv", "libx264"), ("v.webm", "libvpx-vp9"), ("v.avi", "mpeg4")],
+)
+def test_a_film_that_breaks_off_is_truncated(tmp_path, name, codec):
+    """And not a shorter film of the same action."""
+    stamps = STEADY if name != "v.avi" else range(60)  # of 1 ms: AVI has constant rates alone
+    options = {"movflags": "faststart"} if name == "v.mp4" else None
+    path = write_film(tmp_path / name, stamps, codec, {"g": "10"}, container_options=options)
+    assert probe(path).n_frames == 60
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    with pytest.raises(VideoError, match="truncated"):
+        probe(path)

@@ -21,7 +21,7 @@ from invact_vla.data.video.frames import (
     true_actions,
     video_key,
 )
-from invact_vla.data.video.pictures import at_rate, with_options
+from invact_vla.data.video.pictures import at_rate, holds_pictures, with_options
 from tests.latent_actions.sources import lerobot, libero, moving_square, write_clip, write_pictures
 
 
@@ -121,6 +121,18 @@ def test_videos_are_listed_in_any_case_and_over_links(tmp_path):
     names = [path.relative_to(root).as_posix() for path in list_videos(root)]
     assert names == ["a.webm", "b/1.mp4", "b/2.MOV", "c", "d/deep/3.Avi"]
     assert [p.name for p in list_videos(root, depth=1)] == ["a.webm", "c"]
+
+
+def test_a_name_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("10:22:33.mp4", "concat:a.mp4"):
+        write_clip(tmp_path / "a.mp4", 0).rename(name)
+        assert probe(Path(name)).n_frames == 20
+
+
+def test_names_of_numbered_pictures():
+    assert holds_pictures(["1.jpg", "img_00001.jpg", "image-2.PNG", "frame_3.jpeg", "frame-4.png"])
+    assert not holds_pictures(["1.jpg", "depth_00001.png"]) and not holds_pictures(["1.gif"])
 
 
 def test_a_folder_of_pictures_and_something_else_is_no_video(tmp_path):

@@ -145,6 +145,24 @@ def test_a_store_that_another_tool_has_filtered(tmp_path, name, kind):
         read_labels(path)
 
 
+def test_rows_of_two_labelers_are_not_read_as_those_of_one(tmp_path):
+    """Concatenated tables keep the first one's metadata, and filtered ones with them."""
+    path, tables = tmp_path / "l.parquet", []
+    for labeler, seed in (("abc", 0), ("abc", 1), ("xyz", 2)):
+        identity = replace(IDENTITY, labeler_hash=labeler)
+        write_labels(path, replace(make_store(9, seed), identity=identity))
+        tables.append(pq.read_table(path))
+    pq.write_table(pa.concat_tables(tables[:2]), path)
+    assert rows(read_labels(path)) == sorted(rows(make_store(9)) + rows(make_store(9, 1)))
+    mixed = pa.concat_tables([tables[0], tables[2]])
+    for table in (mixed, mixed.filter(pc.field("labeler_hash") == "xyz")):
+        pq.write_table(table, path)
+        with pytest.raises(UserError, match=r"rows of other labelers than lapa \(abc\): xyz"):
+            read_labels(path)
+    pq.write_table(tables[0].drop_columns(["labeler_hash"]), path)
+    assert rows(read_labels(path)) == rows(make_store(9))  # as stores were written before
+
+
 def test_codes_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"expected \[0, 8\)"):
         LatentLabels(np.array([[0, 8]]), 8)

@@ -8,6 +8,7 @@ video, see frames.py.
 
 import io
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,6 +23,7 @@ from invact_vla.data.source_files import check_pixels, stack_alike
 from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.video_info import VideoInfo, read_info
 
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 BACK_S = (0, 1, 8)  # seconds before the wanted frame at which a key frame is looked for, in turn
 
 
@@ -70,10 +72,21 @@ class Video:
         """Count and times of the frames, from the packets, since WebM files state no frame count and
         truncated MP4 files a wrong one: nothing is decoded in common files."""
         if self._info is None:
-            self._info = read_info(self._demuxed(), self._stream, self._first_stamp)
+            self._info = read_info(self._whole(), self._stream, self._first_stamp)
         if self._info is None:
             raise self._no_frames()
         return self._info
+
+    def _whole(self) -> Iterator[Any]:
+        """All packets. VideoError where the file breaks off within one, or before the end of the segment
+        that it announces: its beginning is no shorter film of the same action."""
+        broken = _breaks_off(self.path)
+        for packet in self._demuxed():
+            if packet.is_corrupt or broken:
+                raise VideoError(
+                    f"{self.path} breaks off: the file is truncated or corrupt; fetch it again"
+                )
+            yield packet
 
     def frames(
         self,
@@ -235,9 +248,26 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
     return None
 
 
+def _breaks_off(path: Path) -> bool:
+    """Whether a Matroska or WebM file is shorter than its segment says; others do not say it.
+
+    Source: RFC 8794, variable-size integers; RFC 9559, the segment."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    start = head.find(SEGMENT) + len(SEGMENT)
+    if not head.startswith(EBML) or start < len(SEGMENT) or not any(head[start : start + 1]):
+        return False
+    length = 9 - head[start].bit_length()
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(head[start : start + length], "big") & unknown
+    return size != unknown and start + length + size > path.stat().st_size
+
+
 def _file_of(path: Path) -> str | io.BytesIO:
     """What PyAV opens."""
     if not Path(path).is_file():
         return io.BytesIO(read_embedded(path))
     refuse_pointer(path)
-    return str(path)
+    return os.path.abspath(path)  # 10:22:33.mp4 is no address of a protocol 10

@@ -31,7 +31,7 @@ from invact_vla.data.video.decode import frame_indices
 from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.video_info import VideoInfo
 
-NUMBERED = re.compile(r"^(?:img_?|frame_?)?(\d+)\.(?:jpe?g|png)$", re.I)
+NUMBERED = re.compile(r"^(?:(?:img|image|frame)[_-]?)?(\d+)\.(?:jpe?g|png)$", re.I)
 MAX_FPS = 10_000
 PICTURES_FPS = 12.0  # of folders of pictures: the rate of Something-Something V2
 STEPS_FPS = 20.0  # of demonstrations that do not tell: LIBERO's control rate

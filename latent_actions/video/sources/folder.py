@@ -83,10 +83,17 @@ class FolderSource(SourceConfig):
         if not videos:
             raise UserError(f"no videos below {base}: expected {LAYOUT}, or videos without folders")
         if not named:
-            val = held_out([video.relative_to(base).as_posix() for video in videos], self.held_out)
+            first: dict[str, str] = {}  # video of each moment, which decides for all views of it
+            for video in videos:
+                first.setdefault(_moment(base, video), video.relative_to(base).as_posix())
+            val = held_out(list(first.values()), self.held_out)
             wanted = {"train": False, "val": True}.get(split)
-            videos = [v for v in videos if (v.relative_to(base).as_posix() in val) is wanted]
+            videos = [v for v in videos if (first[_moment(base, v)] in val) is wanted]
         return base, videos
+
+
+def _moment(base: Path, video: Path) -> str:
+    return _Name.of(video.relative_to(base), labeled=False).moment
 
 
 @dataclass(frozen=True)

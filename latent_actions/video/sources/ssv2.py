@@ -51,10 +51,13 @@ class Ssv2Source(SourceConfig):
         check_folder(folder, "the videos of Something-Something V2")
         videos = {video.stem: video for video in list_videos(folder, depth=1)}
         classes = _classes(_label_file(self.root, "labels")) if split != "test" else {}
+        training = self._training_ids() if split == "val" else set()
         for entry in _entries(_label_file(self.root, SPLIT_FILES[split]), split):
             name = str(entry["id"])
             if name in clips:
                 dropped.add("listed twice", name)
+            elif name in training:
+                dropped.add("listed for training too", name)
             elif name not in videos:
                 dropped.seen += 1
                 dropped.add("videos missing", f"no {name}.webm in {folder}", damage=True)
@@ -65,11 +68,16 @@ class Ssv2Source(SourceConfig):
                 )
         return self.whole_videos(clips.values(), dropped), dropped
 
+    def _training_ids(self) -> set[str]:
+        """Clips that are not held out, whatever validation.json says."""
+        path = _label_file(self.root, SPLIT_FILES["train"])
+        return {str(entry["id"]) for entry in _entries(path, "test")} if path.exists() else set()
+
     def _labels(self, entry: dict[str, str], classes: dict[str, int]) -> dict[str, Any]:
         """What a clip's entry says, as fields of its record; nothing in the test split."""
         if "template" not in entry:
             return {}
-        name = entry["template"].replace("[", "").replace("]", "")
+        name = _without_brackets(entry["template"])
         if name not in classes:
             raise UserError(
                 f"clip {entry['id']} has the template {entry['template']!r}, which labels.json "
@@ -90,7 +98,11 @@ def _classes(path: Path) -> dict[str, int]:
             f"{path}: expected an object of classes and their numbers, as Something-Something V2 has, "
             f"got {classes!r:.80}"
         )
-    return {name: int(index) for name, index in classes.items()}
+    return {_without_brackets(name): int(index) for name, index in classes.items()}
+
+
+def _without_brackets(template: str) -> str:
+    return template.replace("[", "").replace("]", "")
 
 
 def _entries(path: Path, split: Split) -> list[dict[str, Any]]:

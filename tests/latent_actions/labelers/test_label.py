@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import draccus
 import numpy as np
 import pytest
@@ -20,14 +21,21 @@ from invact_vla.data.label_store import read_labels
 from invact_vla.data.video.video_io import write_video
 from invact_vla.training.loop import LoopConfig
 from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
-from latent_actions.labelers import InvActConfig, LabelerConfig, LapaConfig, ShuffledConfig, label
+from latent_actions.labelers import (
+    InvActConfig,
+    LabelerConfig,
+    LapaConfig,
+    RandomConfig,
+    ShuffledConfig,
+    label,
+)
 from latent_actions.labelers.guard.collapse import CollapseConfig
 from latent_actions.labelers.label import LabelConfig, store_path
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.train import LaqTrainConfig
 from latent_actions.labelers.laq.train import main as train_laq
 from latent_actions.labelers.pairs import PairConfig, dataset_hash, evenly_spaced_indices, shards
-from latent_actions.video.sources import Ssv2Source
+from latent_actions.video.sources import FolderSource, Ssv2Source
 from tests.paths import REPOSITORY
 
 CLIPS = {"train": 14, "validation": 6}
@@ -293,6 +301,35 @@ def test_torn_shards_and_those_of_other_pairs_are_made_again(
     (whole / "done.json").unlink()
     store_path(whole, "val").unlink()
     assert hash_file(store_path(label.main(config), "val")) == expected
+
+
+def test_damaged_videos_count_against_the_whole_split(tmp_path: Path) -> None:
+    """Not against their shard: one of twelve is too many for a shard of one or two, not for all."""
+    films = [tmp_path / f"videos/{number}.mp4" for number in range(12)]
+    for film in films:
+        film.parent.mkdir(exist_ok=True)
+        write_video(film, np.zeros((12, 16, 16, 3), np.uint8), FPS)
+    source = FolderSource(root=tmp_path / "videos", held_out=0.0, max_skipped=0.1)
+    for size in (1, 2):
+        chosen = PairConfig(source=source, horizon_s=HORIZON_S, pairs_per_clip=1, shard=size)
+        config = LabelConfig(
+            out=tmp_path / f"labels{size}", labeler=RandomConfig(), pairs=chosen, splits=("train",)
+        )
+        _spoil(films[5])
+        store = read_labels(store_path(label.main(config), "train"))
+        assert sorted(store.path) == sorted(film.name for film in films if film != films[5])
+    _spoil(films[6])
+    with pytest.raises(UserError, match=r"2 of 12 train pairs are damaged .*5\.mp4; .*6\.mp4"):
+        label.main(replace(config, out=tmp_path / "more"))
+
+
+def _spoil(film: Path) -> None:
+    """Make an MP4 file one whose frames can be counted and not decoded."""
+    with av.open(str(film)) as container:
+        last = max(packet.pos for packet in container.demux(video=0) if packet.size)
+    content = bytearray(film.read_bytes())
+    content[last : last + 4] = b"\xff" * 4  # the length of what follows
+    film.write_bytes(content)
 
 
 def test_shuffled_labels_of_a_run_and_shared_frames(

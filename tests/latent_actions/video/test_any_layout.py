@@ -113,6 +113,23 @@ def test_an_id_listed_twice_or_leading_elsewhere(tmp_path):
         source.clips("train")
 
 
+def test_a_clip_listed_for_training_is_not_held_out(tmp_path):
+    source = ssv2(tmp_path / "a")
+    rows = json.loads((source.root / "labels/train.json").read_text())
+    path = source.root / "labels/validation.json"
+    held_out = source.clips("val")
+    path.write_text(json.dumps([*json.loads(path.read_text()), *rows]))
+    assert source.clips("val") == held_out
+    assert source.index("val")[1].counts == {"listed for training too": len(rows)}
+
+
+def test_classes_named_with_brackets(tmp_path):
+    source = ssv2(tmp_path / "a")
+    clips, path = source.clips("train"), source.root / "labels/labels.json"
+    path.write_text(path.read_text().replace("something", "[something]"))
+    assert "[something]" in path.read_text() and source.clips("train") == clips
+
+
 def test_label_files_that_begin_with_a_mark(tmp_path):
     source = ssv2(tmp_path / "a")
     clips = source.clips("train")
@@ -169,6 +186,16 @@ def test_a_flat_folder(tmp_path):
     assert clips["garage/1"].scene == "garage/1", "a clip without a place is its own"
     with pytest.raises(UserError, match="no pairs"):
         PairConfig(source=source).records("test")
+
+
+def test_the_views_of_a_moment_are_held_out_together(tmp_path):
+    for number in range(6):
+        for camera in ("ego", "side"):
+            write_clip(tmp_path / f"{number}.{camera}.mp4", number)
+    source = FolderSource(root=tmp_path, held_out=0.5)
+    for split in ("train", "val"):
+        views = [(clip.moment_id, clip.view) for clip in source.clips(split)]
+        assert len(views) == 6 and len({moment for moment, _ in views}) == 3
 
 
 def test_a_part_of_a_folder_without_splits_is_held_out():

@@ -126,6 +126,16 @@ def differences(found: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
     return "; ".join(words)
 
 
+def check_finite(weights: Mapping[str, Tensor], source: Path | str) -> None:
+    """UserError that names `source` and the weights that hold NaN or infinity."""
+    bad = [n for n, t in weights.items() if not torch.isfinite(t.sum(dtype=torch.float32))]
+    if bad:
+        raise UserError(
+            f"{source} holds NaN or infinity in {some(bad)}: its training diverged, or it is damaged; "
+            "give an earlier checkpoint"
+        )
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: the single one, or all that its index names. UserError if one
     is missing or lies outside of the folder."""

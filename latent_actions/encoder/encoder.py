@@ -24,7 +24,7 @@ from invact_vla.core.hub import hub_errors
 from invact_vla.core.limits import inside, read_text, some
 from invact_vla.training.device import CPU, Device, exact, resolve_device
 from invact_vla.untrusted.model_config import decode_config, on_meta
-from invact_vla.untrusted.torch_files import read_safetensors, stored_shapes
+from invact_vla.untrusted.torch_files import check_finite, read_safetensors, stored_shapes
 from latent_actions.encoder.attention import Block, Kernel
 from latent_actions.encoder.commit import CommitBlock, CommitConfig
 from latent_actions.encoder.displacement import DisplacementHead, Vector, vector_width
@@ -360,6 +360,7 @@ class InvActEncoder(
         with device:
             model = cls(shape)
         model.load_state_dict(read_safetensors(weights, device))
+        check_finite(model.state_dict(), weights)
         card = inside(folder, "README.md")
         model.card = read_text(card) if card.is_file() else ""
         return model.eval()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from invact_vla.core.errors import UserError
-from invact_vla.core.limits import some
 from invact_vla.core.schema import ActionChunk, Observation
 from invact_vla.data.action_stats import ActionStats, normalize, unnormalize
 from invact_vla.data.conventions import rotate, to_libero_action
@@ -24,6 +23,7 @@ from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.inference.int8 import Quantize, quantize_model
 from invact_vla.openvla.modules import Projector, build_slots
 from invact_vla.training.device import Device, resolve_device, resolve_dtype
+from invact_vla.untrusted.torch_files import check_finite
 
 
 class OpenVLAPolicy:
@@ -53,13 +53,7 @@ class OpenVLAPolicy:
         Raises UserError for weights that are no numbers."""
         device = resolve_device(device)
         pretrained = load_pretrained(folder, attention, resolve_dtype(dtype, device), device)
-        tensors = pretrained.model.state_dict().items()
-        bad = [n for n, t in tensors if not torch.isfinite(t.sum(dtype=torch.float32))]
-        if bad:
-            raise UserError(
-                f"{folder} holds NaN or infinity in {some(bad)}: its training diverged, or it is "
-                "damaged; give an earlier checkpoint"
-            )
+        check_finite(pretrained.model.state_dict(), folder)
         quantize_model(pretrained.model, quantize)
         return cls(pretrained, key)
 

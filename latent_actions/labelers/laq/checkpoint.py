@@ -99,8 +99,8 @@ def _config(file: Path, lapa_compat: bool | None) -> LaqConfig:
 
 
 def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Path | str) -> None:
-    """Compare names, shapes and whether numbers are whole (quantized weights, whose scale nobody knows);
-    the first few differences go into the UserError."""
+    """Compare names, shapes and whether numbers are whole (quantized weights, whose scale nobody knows)
+    or none; the first few differences go into the UserError."""
     problems = [f"missing {k}" for k in expected if k not in came]
     problems += [f"unexpected {k}" for k in came if k not in expected]
     for key in expected.keys() & came.keys():
@@ -111,3 +111,4 @@ def check_weights(expected: dict[str, Tensor], came: dict[str, Tensor], path: Pa
     if problems:
         found = f"{len(problems)} differences): {some(sorted(problems))}"
         raise UserError(f"{path} does not fit its config.json ({found}")
+    torch_files.check_finite(came, path)

@@ -159,6 +159,10 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     folder = tmp_path / "encoder"
     make().save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
+    weights["head.bias"][0] = np.nan
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"NaN or infinity in head\.bias"):
+        InvActEncoder.from_pretrained(folder)
     weights.pop("head.bias")
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"head\.bias"):

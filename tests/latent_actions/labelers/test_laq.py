@@ -226,13 +226,16 @@ def test_loading_is_strict(tmp_path: Path) -> None:
         from_pretrained(tmp_path)
 
 
-def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     save_pretrained(make(tiny()), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    weights["vq.codebooks"] = weights["vq.codebooks"].mul(100).to(torch.int8)
-    save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"vq.codebooks holds torch.int8, not torch.float32"):
-        from_pretrained(tmp_path)
+    for codebooks, said in (
+        (weights["vq.codebooks"].mul(100).to(torch.int8), "holds torch.int8, not torch.float32"),
+        (weights["vq.codebooks"].mul(torch.nan), "NaN or infinity in vq.codebooks"),
+    ):
+        save_file({**weights, "vq.codebooks": codebooks}, tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match=said):
+            from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

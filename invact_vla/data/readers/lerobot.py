@@ -83,7 +83,7 @@ class LeRobotDataset(StoredDataset):
         """By the task_index of its rows, which must be one."""
         tasks = _column(episode.data, read_columns(episode.data, ["task_index"]), "task_index")
         own = set() if tasks is None else set(tasks[self._places(episode)].tolist())
-        words = self.meta.tasks.get(next(iter(own), None))
+        words = self.meta.tasks.get(next(iter(own), -1))
         if not words or len(own) > 1:
             raise UserError(
                 f"{self.folder}: no words for episode {episode.number}, or several (task_index "
@@ -215,7 +215,8 @@ def _column(path: Path, table: pa.Table, name: str) -> np.ndarray | None:
         column = table.column(name).combine_chunks()
         kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
         listed = any(is_kind(column.type) for is_kind in kinds)
-        if listed and (column.null_count or len(pc.unique(pc.list_value_length(column))) > 1):
+        lengths: Any = pc.call_function("list_value_length", [column]) if listed else column
+        if listed and (column.null_count or np.ptp(lengths.to_numpy(zero_copy_only=False)) > 0):
             raise ValueError("some rows hold none, or another count of numbers")
         values = (column.flatten() if listed else column).to_numpy(zero_copy_only=False)
         if listed:

@@ -25,6 +25,7 @@ DIFFERENT = 16  # unequal commands before values in between are believed
 SPREAD = 0.5
 MOST_KEPT = 2 * DIFFERENT  # distinct commands
 STILL = 32  # commands near 0 before -1..0 is believed: a hand may rest before it first closes
+FEW = 0.25  # of commands between -1 and 0: with more a policy is undecided, whatever its convention
 
 
 class ResponseReader:
@@ -80,7 +81,7 @@ class GripperRange:
 
     def __init__(self) -> None:
         self._seen = np.zeros(0)  # distinct commands, a few that tell as much as all of them
-        self._count = self._still = 0  # of all commands, and of those near 0
+        self._count = self._still = self._open = 0  # of all commands, of those near 0, near -1
         self._lowest, self._highest = np.inf, -np.inf
         self._is_known = False
 
@@ -93,11 +94,12 @@ class GripperRange:
             return None
         self._count += len(commands)
         self._still += int((np.abs(commands) <= NEAR).sum())
+        self._open += int((commands <= NEAR - 1).sum())
         self._lowest = min(self._lowest, commands.min())
         self._highest = max(self._highest, commands.max())
         if self._lowest < OPEN_BELOW:
             self._seen, self._is_known = np.zeros(0), bool(self._highest > -OPEN_BELOW)
-            return never_closes(self._lowest, self._highest, self._still, self._count)
+            return never_closes(self._highest, self._open, self._still, self._count)
         distinct = np.unique(np.concatenate([self._seen, commands.astype(np.float64)]))
         if len(distinct) > MOST_KEPT:
             distinct = np.concatenate([distinct[: MOST_KEPT - 1], distinct[-1:]])
@@ -106,11 +108,12 @@ class GripperRange:
 
 
 def never_closes(
-    lowest: float, highest: float, still: int, count: int, least: int = STILL
+    highest: float, opened: int, still: int, count: int, least: int = STILL
 ) -> str | None:
-    """The fault of `count` commands that look like -1..0, of which `still` are near 0; None if they do
-    not."""
-    if lowest >= OPEN_BELOW or highest > -OPEN_BELOW or still < least:
+    """The fault of `count` commands that look like -1..0: `opened` are near -1, and `still`, at least
+    `least`, near 0; None if they do not."""
+    decided = opened + still >= (1 - FEW) * count
+    if highest > -OPEN_BELOW or not opened or still < least or not decided:
         return None
     return (
         f"a gripper never positive in {count} actions, near 0 in {still}: LIBERO's is -1 open, +1 "

@@ -348,7 +348,9 @@ def test_two_ends_of_a_gripper_are_told_from_libero() -> None:
     assert faults(list(np.linspace(0.01, 0.9, 16))) == [True], "a sigmoid's"
     assert faults([0.7, 0.8, 0.9] * 9) == [False]
     assert faults([-1.0] * 40, [-1.0, 0.0] * 16, [0.0] * 16) == [False, False, True]
-    assert faults(list(np.linspace(-0.98, -0.02, 99)) * 5) == [True], "a sigmoid's less one"
+    sure = 1 / (1 + np.exp(-np.linspace(-9, 9, 99)))
+    assert faults(list(sure - 1) * 5) == [True], "a sigmoid's less one"
+    assert faults(list(np.linspace(-0.98, -0.02, 99)) * 5) == [False], "undecided"
     assert faults([-1.0] * 200 + [-0.05] * 8, [0.0] * 8, [1.0], [0.0] * 99) == [False] * 4
     assert faults([0.9], [-1.0], [0.0] * 99) == [False] * 3, "it can close"
 

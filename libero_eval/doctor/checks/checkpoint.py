@@ -126,10 +126,11 @@ def loads(context: DiagnosticContext) -> Finding:
         remedy = "weights are damaged, or statistics reach beyond [-1, 1]: convert or train again"
         return fail(str(error), remedy)
     gripper = np.concatenate([chunk[:, 6] for chunk in configured])
-    demonstrated, still = context.demos.all_actions[:, 6], int((np.abs(gripper) <= NEAR).sum())
+    demonstrated = context.demos.all_actions[:, 6]
     fault = unit_range(gripper) if demonstrated.min() < 0 else None
     if fault is None and demonstrated.max() > 0:
-        fault = never_closes(gripper.min(), gripper.max(), still, len(gripper), LEAST)
+        opened, still = np.sum(gripper <= NEAR - 1), np.sum(np.abs(gripper) <= NEAR)
+        fault = never_closes(gripper.max(), opened, still, len(gripper), LEAST)
     if fault is not None:
         expected = "a gripper of -1 open, +1 close"
         return failed(expected, fault, "convert the gripper where it is sent")

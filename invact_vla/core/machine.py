@@ -120,12 +120,12 @@ def this_machine() -> Machine:
     has_bf16 = multiplies_bf16("cpu")
     a = torch.ones(1024, 1024, dtype=torch.bfloat16 if has_bf16 else torch.float32)
     torch.mm(a, a)
-    count, start = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - start) < 0.3:
+    count, seconds, start = 0, 0.0, time.perf_counter()
+    while seconds < 0.3:
         torch.mm(a, a)
-        count += 1
-    tflops = count * 2 * 1024**3 / seconds / 1e12
-    return Machine("this CPU", "cpu", round(memory, 1), round(tflops, 3), 20, has_bf16)
+        count, seconds = count + 1, time.perf_counter() - start
+    tflops = float(f"{count * 2 * 1024**3 / seconds / 1e12:.3g}")  # a slow one is slow, not 0
+    return Machine("this CPU", "cpu", round(memory, 1), tflops, 20, has_bf16)
 
 
 def multiplies_bf16(device_type: str) -> bool:

@@ -153,6 +153,14 @@ def test_a_machine_without_bfloat16_is_planned_as_it_trains(
     assert (totals[0] < totals[1]) == here.has_bf16
 
 
+def test_the_speed_of_a_slow_machine_is_not_rounded_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine.time, "perf_counter", iter([0.0, 1000.0]).__next__)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert machine.this_machine().tflops == pytest.approx(2 * 1024**3 / 1000 / 1e12, rel=0.01)
+
+
 def test_machines_are_known_by_name() -> None:
     assert {m.kind for m in MACHINES.values()} == {"cuda", "cpu"}
     with pytest.raises(UserError, match="a100-80"):

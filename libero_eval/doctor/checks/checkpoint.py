@@ -129,7 +129,7 @@ def loads(context: DiagnosticContext) -> Finding:
     demonstrated = context.demos.all_actions[:, 6]
     fault = unit_range(gripper) if demonstrated.min() < 0 else None
     if fault is None and demonstrated.max() > 0:
-        opened, still = np.sum(gripper <= NEAR - 1), np.sum(np.abs(gripper) <= NEAR)
+        opened, still = int(np.sum(gripper <= NEAR - 1)), int(np.sum(np.abs(gripper) <= NEAR))
         fault = never_closes(gripper.max(), opened, still, len(gripper), LEAST)
     if fault is not None:
         expected = "a gripper of -1 open, +1 close"

@@ -49,6 +49,7 @@ from latent_actions.labelers.pairs import (
     evenly_spaced_indices,
     shards,
 )
+from latent_actions.labelers.trained import seeded
 from latent_actions.video.records import PairRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.sources import Ssv2Source
@@ -67,7 +68,7 @@ class LabelConfig:
     """One labeler on the pairs of one source."""
 
     out: Path = Path("runs/labels")  # folder of the run
-    seed: int = 0  # recorded; the pairs have a seed of their own
+    seed: int = 0  # of a network that the labeler trains; the pairs have a seed of their own
     overwrite: bool = False  # replace a run with another config
     labeler: LabelerConfig = field(default_factory=LapaConfig)  # what gives the codes
     pairs: PairConfig = field(default_factory=default_pairs)  # what to label
@@ -105,7 +106,8 @@ def main(config: LabelConfig) -> Path:
         return run.folder
     asked = config.pairs
     spec = config.labeler.frame_spec().agree(config.labeler.name, asked.size, asked.fit)
-    config = replace(config, pairs=replace(asked, size=spec.size, fit=spec.fit))
+    pairs = replace(asked, size=spec.size, fit=spec.fit)
+    config = replace(config, pairs=pairs, labeler=seeded(config.labeler, config.seed))
     torch.set_num_threads(config.threads)
     device = stage_device(run, config.device)
     labeler = config.labeler.build(run.folder, lambda: _training_frames(config, run.folder), device)

@@ -24,7 +24,13 @@ from invact_vla.untrusted.model_config import decode_config, on_meta
 from invact_vla.untrusted.torch_files import read_safetensors
 from latent_actions.labelers.guard.collapse import CollapseConfig, refuse_static
 from latent_actions.labelers.guard.guarded import GuardedTask, after_step, guarded_loss, measure
-from latent_actions.labelers.labeler import TrainingFrames, ends, full_batches, subfolder_or_self
+from latent_actions.labelers.labeler import (
+    LabelerConfig,
+    TrainingFrames,
+    ends,
+    full_batches,
+    subfolder_or_self,
+)
 from latent_actions.labelers.laq.checkpoint import check_weights
 from latent_actions.labelers.vector_quantizers import settle
 from latent_actions.video.records import PairRecord
@@ -51,7 +57,24 @@ class FitConfig:
 
     loop: LoopConfig = field(default_factory=short_loop)  # optimization
     guard: CollapseConfig = field(default_factory=CollapseConfig)  # re-seeding and collapse
-    seed: int = 0  # weights, batches and noise
+
+    @property
+    def seed(self) -> int:
+        """Of weights, batches and noise."""
+        return self.loop.seed
+
+
+def seeded(labeler: LabelerConfig, seed: int) -> LabelerConfig:
+    """The labeler with this seed in every training of a network."""
+    parts = {part.name: getattr(labeler, part.name) for part in dataclasses.fields(labeler)}
+    fits = {name: part for name, part in parts.items() if isinstance(part, FitConfig)}
+    return dataclasses.replace(
+        labeler,
+        **{
+            k: dataclasses.replace(f, loop=dataclasses.replace(f.loop, seed=seed))
+            for k, f in fits.items()
+        },
+    )
 
 
 def training_ends(
@@ -96,7 +119,7 @@ def fit_guarded(
     kept in `folder`/training/`name`; what the model then makes of some of the rows, and why its codes
     should not be used, in `folder`/trained_`name`.json."""
     task = GuardedTask(model, config.guard, positions, codes, config.loop.steps, config.seed)
-    loop = dataclasses.replace(config.loop, seed=config.seed)
+    loop = config.loop
     batch_at = draw(arrays, loop.batch_size, config.seed)
     part = folder / "training" / name
     part.mkdir(parents=True, exist_ok=True)

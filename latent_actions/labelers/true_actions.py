@@ -6,7 +6,7 @@ vpt            an inverse dynamics model, trained on few pairs with true actions
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ class VptConfig(LabelerConfig):
         torch.manual_seed(self.training.seed)
         model = InverseDynamics(self.model)
         model.standardize(actions)
-        loop = replace(self.training.loop, seed=self.training.seed)
+        loop = self.training.loop
         arrays = {"frames": frames[rows], "actions": actions.astype(np.float32)}
         part = folder / "training"
         part.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.quantizers import ResidualQuantizerConfig, SplitQuantizerConfig
-from latent_actions.labelers.trained import FitConfig
+from latent_actions.labelers.trained import FitConfig, seeded
 from latent_actions.labelers.true_actions import InverseDynamicsConfig
 from latent_actions.labelers.univla.config import UnivlaConfig
 from latent_actions.video.records import PairRecord
@@ -186,6 +186,17 @@ def test_contract(name: str, parts: dict[str, LabelerConfig], tmp_path: Path) ->
     assert np.array_equal(codes, again.codes(clips(), records()))
     assert labeler.codes(clips(0), []).shape == (0, CODE_LENGTH)
     assert all(path.exists() for path in config_of(parts, name).parents().values())
+
+
+@pytest.mark.parametrize("name", ["lapo", "vila", "mvp_lam", "univla", "vpt"])
+def test_the_seed_of_a_run_decides_each_training(
+    name: str, parts: dict[str, LabelerConfig]
+) -> None:
+    drawn = seeded(parts[name], 7)
+    fits = [v for v in vars(drawn).values() if isinstance(v, FitConfig)]
+    assert len(fits) == (2 if name == "univla" else 1)
+    assert {fit.seed for fit in fits} == {7} and {fit.loop.steps for fit in fits} == {6}
+    assert seeded(drawn, 0) == parts[name]
 
 
 def test_lapa_resizes_frames_of_another_size(

@@ -18,6 +18,7 @@ from invact_vla.html.render import Html
 from invact_vla.training.device import stage_device
 from latent_actions.report.measure import MeasureConfig, Measured, Measurer, plain, transfers
 from latent_actions.report.page import overview, write_report_page
+from latent_actions.report.seeds import over_seeds
 from latent_actions.report.stores import open_stores
 from latent_actions.report.verdict import MARKS, Verdict, verdicts
 
@@ -59,10 +60,18 @@ def main(config: LatentReportConfig) -> Path:
     torch.set_num_threads(1)
     device = stage_device(run, config.device)
     measured = Measurer(config.measure, device, config.seed).measure(stores)
-    found, transferred = verdicts(measured), transfers(measured)
-    write_json(run.folder / "report.json", _numbers(measured, found, plain(transferred)))
-    write_report_page(run.folder / "index.html", measured, found, transferred)
-    text = _text(measured, found)
+    compared = over_seeds(measured)
+    means = [m for m in compared if all(m is not one for one in measured)]
+    found, transferred = verdicts(compared), transfers(measured)
+    numbers = {
+        "verdicts": [plain(v) | {"sentence": v.sentence} for v in found],
+        "stores": _numbers(measured),
+        "over_seeds": _numbers(means),
+        "transfers": plain(transferred),
+    }
+    write_json(run.folder / "report.json", numbers)
+    write_report_page(run.folder / "index.html", measured, compared, found, transferred)
+    text = _text(compared, found)
     with atomic_file(run.folder / "report.txt") as temporary:
         temporary.write_text(text)
     print(text, end=f"{run.folder / 'index.html'}\n")
@@ -70,10 +79,8 @@ def main(config: LatentReportConfig) -> Path:
     return run.folder
 
 
-def _numbers(
-    measured: list[Measured], found: list[Verdict], transferred: object
-) -> dict[str, object]:
-    stores = {
+def _numbers(measured: list[Measured]) -> dict[str, object]:
+    return {
         m.name: {
             "labeler": m.labeled.store.identity.labeler,
             "dataset": m.labeled.store.identity.dataset,
@@ -83,11 +90,6 @@ def _numbers(
             **plain(m),
         }
         for m in measured
-    }
-    return {
-        "verdicts": [plain(v) | {"sentence": v.sentence} for v in found],
-        "stores": stores,
-        "transfers": transferred,
     }
 
 

@@ -29,10 +29,10 @@ Table = dict[str, Any]
 
 
 def write_report_page(
-    path: Path, measured: Sequence[Measured], verdicts: Sequence[Verdict],
-    transfers: Sequence[Transfer],
+    path: Path, measured: Sequence[Measured], compared: Sequence[Measured],
+    verdicts: Sequence[Verdict], transfers: Sequence[Transfer],
 ) -> Path:  # fmt: skip
-    """Write the document; returns `path`."""
+    """Write the document; returns `path`. compared: the stores with repetitions as one (seeds.py)."""
     return write_page(
         path,
         "latent.html.j2",
@@ -40,14 +40,15 @@ def write_report_page(
         title="Latent actions: does a code mean an action?",
         scope="",
         verdicts=verdicts,
-        overview=overview(measured),
-        marks=mark_table(measured),
+        overview=overview(compared),
+        each_seed=overview(measured) if len(compared) < len(measured) else None,
+        marks=mark_table(compared),
         reasons=[(mark.name, mark.reason) for mark in MARKS],
         usage=_part(measured, "usage", _usage),
         reconstruction=_part(measured, "reconstruction", _reconstruction),
         actions=_part(measured, "actions", partial(_actions, _frames(measured))),
-        action_chart=_action_chart(measured),
-        budget_chart=_budget_chart(measured),
+        action_chart=_action_chart(compared),
+        budget_chart=_budget_chart(compared),
         frames=[(frame, FRAMES[frame]) for frame in _frames(measured)],
         action_head=["labeler", *_frames(measured), "gain over first frame", "pairs", "videos"],
         agreement=_agreement_table(measured),

@@ -76,7 +76,7 @@ def _read_words(args: Sequence[str], every: list[Option], program: str) -> dict[
             words.append(rest.pop(0))
         if not words and found[-1] is bool:
             words = ["true"]
-        if not words or (is_list and not any(word.strip() for word in words)):
+        if not words or (is_list and not any(word.strip(" ,") for word in words)):
             raise UserError(f"argument --{flag}: expected one argument")
         if is_list:
             items = _items_of_words(words, typing.get_args(found[0]) or (Any, ...))
@@ -192,7 +192,11 @@ def _decode(make: Any, cls: Any, raw: Any, path: Sequence[str]) -> Any:
     if raw is None:
         raise DecodingError(tuple(path), "expected values, got none ([] stands for an empty list)")
     if isinstance(raw, str):
-        raw = _split(raw, types)
+        items = _split(raw, types)
+        if not items:
+            said = f"expected values, got {raw!r} ([] stands for an empty list)"
+            raise DecodingError(tuple(path), said)
+        raw = items
     elif not isinstance(raw, Sequence):
         raw = [raw]
     if set(types) & set(_NUMBERS) and any(isinstance(item, bool) for item in raw):

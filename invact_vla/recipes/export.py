@@ -22,6 +22,7 @@ from invact_vla.openvla.adapters.merge import load_merged
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, load_pretrained
 from invact_vla.openvla.checkpoints.folder import checkpoint_folder, is_adapter, is_checkpoint
 from invact_vla.openvla.checkpoints.stock import beyond_stock, model_card, save_stock
+from invact_vla.untrusted.torch_files import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def main(config: ExportConfig) -> Path:
     """Read, check, write, upload; returns the folder written."""
     _check_out(config)
     pretrained, run = _read(config)
+    check_finite(pretrained.model.state_dict(), config.folder)
     beyond = beyond_stock(pretrained.config)
     if beyond and not config.beyond_stock:
         raise UserError(

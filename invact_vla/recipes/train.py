@@ -125,8 +125,9 @@ def _finish(config: Any, run: Run, task: Task, trained: VLACheckpoint, save: Cal
     save(config, trained, run.folder)
     summary = dict(task.summary)
     if task.held_out is not None:
-        summary |= task.held_out.evaluate(task.head, trained.model.eval())
-        logger.info("%s: %s", run.folder, summary)
+        scores = task.held_out.evaluate(task.head, trained.model.eval())
+        logger.info("%s: %s", run.folder, scores)
+        summary |= scores
     run.finish(summary)
 
 

@@ -130,6 +130,9 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--tasks"], "expected one argument"),
         (["--tasks", ""], "expected one argument"),
         (["--texts="], "expected one argument"),
+        (["--tasks", ","], "expected one argument"),
+        (["--tasks", " , "], "expected one argument"),
+        (["--texts=,"], "expected one argument"),
         (["--choice.type", "nothing"], "no type 'nothing': expected one of list_option_test"),
         (["--choice", "list_option_test", "--choice.size", "4"], "give the --NAME.type that"),
         (["--pair", "3"], "Expected 2 items, got 1"),
@@ -146,7 +149,7 @@ def test_what_cannot_be_read_is_named(words: list[str], said: str) -> None:
 
 def test_nothing_and_truth_are_no_lists(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    for text in ("tasks: null", "tasks: true", "tasks: [1, false]"):
+    for text in ("tasks: null", "tasks: true", "tasks: [1, false]", "tasks: ','", 'tasks: ""'):
         path.write_text(text)
         with pytest.raises(UserError, match="`tasks`: expected"):
             read("--config_path", str(path))

@@ -92,6 +92,16 @@ def test_a_policy_acts_the_same_after_export(tmp_path: Path) -> None:
     assert {t.dtype for t in load_weights(halved).values()} == {torch.bfloat16}
 
 
+def test_weights_that_are_no_numbers_are_not_passed_on(tmp_path: Path) -> None:
+    pretrained = tiny(with_statistics(debug_config()))
+    with torch.no_grad():
+        next(pretrained.model.parameters()).view(-1)[3] = float("nan")
+    save_pretrained(pretrained, tmp_path / "diverged")
+    with pytest.raises(UserError, match="diverged holds NaN or infinity in "):
+        exported(tmp_path / "diverged", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_pretrained_run_keeps_its_map(tmp_path: Path) -> None:
     clips = write_clips(tmp_path / "clips", ["1", "2"])
     labels = write_store(tmp_path / "labels.parquet", ["1", "2"], videos=clips)

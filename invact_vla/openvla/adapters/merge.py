@@ -17,6 +17,7 @@ from invact_vla.openvla.adapters.lora import merge
 from invact_vla.openvla.checkpoints.checkpoint import VLACheckpoint, complete, save_pretrained
 from invact_vla.openvla.checkpoints.folder import adapter_folder, checkpoint_folder
 from invact_vla.openvla.processor import FILE, ImageProcessor
+from invact_vla.untrusted.torch_files import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def main(config: MergeConfig) -> Path:
     if config.out.is_dir() and any(config.out.iterdir()):
         raise UserError(f"--out {config.out} exists and is not empty: give a new folder")
     pretrained = load_merged(*inputs)
+    check_finite(pretrained.model.state_dict(), inputs[1])
     pretrained.model.to(getattr(torch, config.dtype))
     save_pretrained(pretrained, config.out)
     logger.info("%s: %s merged into %s", config.out, inputs[1], inputs[0])

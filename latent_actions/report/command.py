@@ -29,7 +29,8 @@ class LatentReportConfig:
 
     POSITIONAL = "stores"
 
-    # label stores (.parquet), or run folders of `invact latent label`, whose labels of "val" are taken
+    # label stores (.parquet), or run folders of `invact latent label`, whose labels of "val" are taken;
+    # folders NAME_0, NAME_1, ... of one labeler with several seeds are compared as one
     stores: tuple[Path, ...]
     out: Path = Path("runs/latent_report")  # run folder
     overwrite: bool = False  # replace a run folder of another report

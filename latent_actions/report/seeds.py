@@ -29,10 +29,11 @@ def over_seeds(measured: Sequence[Measured]) -> list[Measured]:
     groups: dict[Hashable, list[Measured]] = {}
     for number, one in enumerate(measured):
         groups.setdefault(_repeated(one.labeled) or number, []).append(one)
-    found = []
+    found: list[Measured] = []
     for group in groups.values():
         hashes = {m.labeled.store.identity.labeler_hash for m in group}
-        found += [_mean(group)] if len(hashes) == len(group) > 1 else group
+        taken = {one.name for one in found}
+        found += [_mean(group, taken)] if len(hashes) == len(group) > 1 else group
     return found
 
 
@@ -58,12 +59,19 @@ def _unseeded(config: Any) -> Any:
     return _unnumbered(config) if isinstance(config, Path) else config
 
 
-def _mean(group: Sequence[Measured]) -> Measured:
-    """Of repetitions; the parts that positions of codes have are sorted, for positions of two seeds
-    have nothing in common."""
-    first = group[0].labeled
+def _name(first: Labeled, count: int, taken: set[str]) -> str:
+    """Of `count` repetitions, by their folders without the number, or by the first one's path."""
     assert first.folder is not None
-    name = f"{first.store.identity.labeler} ({_unnumbered(first.folder).name}), {len(group)} seeds"
+    labeler, folder = first.store.identity.labeler, _unnumbered(first.folder).name
+    name = f"{labeler} ({folder}), {count} seeds"
+    return f"{labeler} ({first.folder}), {count} seeds" if name in taken else name
+
+
+def _mean(group: Sequence[Measured], taken: set[str]) -> Measured:
+    """Of repetitions; the perplexities of their positions are sorted, for positions of two seeds have
+    nothing in common. taken: names that others have."""
+    first = group[0].labeled
+    name = _name(first, len(group), taken)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     parts = {f.name: [_sorted(getattr(m, f.name)) for m in group] for f in fields(Measured)}
     parts |= {"labeled": [replace(first, name=name)], "motion": [None], "clips": [()]}

@@ -91,6 +91,17 @@ def test_another_labeler_setting_is_no_seed() -> None:
     assert [m.name for m in over_seeds([one, two])] == [one.name, two.name]
 
 
+def test_groups_of_one_name_are_told_apart() -> None:
+    runs = [
+        ("a/labels_0", "laq_0"),
+        ("a/labels_1", "laq_1"),
+        ("b/labels_0", "laq_2"),
+        ("b/labels_1", "laq_3"),
+    ]
+    found = over_seeds([measured(folder, laq, 0.1) for folder, laq in runs])
+    assert [m.name for m in found] == ["lapa (labels), 2 seeds", "lapa (b/labels_0), 2 seeds"]
+
+
 def test_a_seed_without_a_result_is_not_averaged_away() -> None:
     one, two = measured("r/labels_0", "r/laq_0", 0.1), measured("r/labels_1", "r/laq_1", 0.2)
     (mean,) = over_seeds([one, replace(two, scene="no pair has a verb or a text")])

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 
 from invact_vla.core.files import hash_file, hash_json, hash_tree
 from invact_vla.training.device import CPU, exact, resolve_dtype
@@ -22,8 +20,7 @@ from latent_actions.labelers.labeler import (
     subfolder_or_self,
 )
 from latent_actions.labelers.laq.checkpoint import from_pretrained, stored_config
-from latent_actions.labelers.laq.model import LatentActionQuantizer
-from latent_actions.labelers.laq.task import to_video
+from latent_actions.labelers.laq.model import LatentActionQuantizer, resize, to_video
 from latent_actions.video.records import PairRecord
 
 MODEL_PART = "model"  # sub-folder of a training run that holds the weights
@@ -104,12 +101,3 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)
-
-
-def resize(video: torch.Tensor, size: int) -> torch.Tensor:
-    """float (B, 3, 2, H, W) -> (B, 3, 2, size, size); not proportional, as the published model."""
-    if video.shape[-2:] == (size, size):
-        return video
-    images = rearrange(video, "b c t h w -> (b t) c h w")
-    images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    return rearrange(images, "(b t) c h w -> b c t h w", t=2)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
@@ -132,6 +133,15 @@ def to_video(frames: np.ndarray | Tensor, device: torch.device | None = None) ->
     return rearrange(frames.to(device), "b t h w c -> b c t h w") / 255.0
 
 
+def resize(video: Tensor, size: int) -> Tensor:
+    """float (B, 3, 2, H, W) -> (B, 3, 2, size, size); not proportional, as the published model."""
+    if video.shape[-2:] == (size, size):
+        return video
+    images = rearrange(video, "b c t h w -> (b t) c h w")
+    images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return rearrange(images, "(b t) c h w -> b c t h w", t=2)
+
+
 class LatentActionQuantizer(nn.Module):
     """The LAQ model. Video in: float (B, 3, 2, H, W) in [0, 1]."""
 
@@ -201,13 +211,17 @@ class LatentActionQuantizer(nn.Module):
         return self._decode(first_frame, patches, vectors, self._bias())
 
     def look_up(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        codes = self.codes(to_video(batch))
+        codes = self.codes(self._shown(batch))
         return codes, self.vq.decode(codes)
 
     def predicted(self, batch: Tensor, vectors: Tensor) -> Prediction:
-        first, second = to_video(batch).unbind(dim=2)
+        first, second = self._shown(batch).unbind(dim=2)
         change = (first - second).abs().mean(dim=(1, 2, 3))
         return Prediction(first, second, self.predict(first, vectors), change)
+
+    def _shown(self, frames: Tensor) -> Tensor:
+        """uint8 (B, 2, H, W, 3) as the network sees it."""
+        return resize(to_video(frames), self.config.image_size)
 
     def _encode(self, patches: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Patch tokens (B, 2, h, w, D) -> each frame after both stacks, (B, 1, h, w, D)."""

@@ -40,9 +40,11 @@ from latent_actions.labelers.labeler import (
     subfolder_or_self,
     window,
 )
+from latent_actions.labelers.lapa import LapaLabeler
 from latent_actions.labelers.lapo import LapoModel, LapoModelConfig, to_images
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
+from latent_actions.labelers.laq.evaluate import evaluate
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.labelers.quantizers import ResidualQuantizerConfig, SplitQuantizerConfig
 from latent_actions.labelers.trained import FitConfig, seeded
@@ -205,6 +207,10 @@ def test_lapa_resizes_frames_of_another_size(
     labeler = built(parts, "lapa", tmp_path)
     doubled = clips().repeat(2, axis=2).repeat(2, axis=3)
     assert (labeler.codes(doubled) == labeler.codes(clips())).mean() > 0.5  # chance 0.125
+    assert isinstance(labeler, LapaLabeler)
+    pairs = torch.from_numpy(ends(doubled))  # what the report measures reconstruction on
+    assert np.array_equal(labeler.model.look_up(pairs)[0], labeler.codes(doubled))
+    assert np.isfinite(evaluate(labeler.model, ends(doubled), seed=0).r2_true)
 
 
 def test_a_number_format_is_part_of_the_labeler(

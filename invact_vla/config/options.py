@@ -57,7 +57,9 @@ def _walk(kind: type, prefix: str, member: str, instance: Any) -> Iterator[Optio
         if not field.init:
             continue
         flag, inner = prefix + field.name, without_none(hints[field.name])
-        default = _default(field) if instance in (REQUIRED, None) else getattr(instance, field.name)
+        default = (
+            default_of(field) if instance in (REQUIRED, None) else getattr(instance, field.name)
+        )
         option = Option(flag, inner, default, kind, field.name, member)
         yield option
         if dataclasses.is_dataclass(inner):
@@ -83,6 +85,7 @@ def _parts(whole: Option) -> Iterator[Option]:
         yield from _walk(cls, f"{whole.flag}.", f"{whole.flag}.type {name}", instance)
 
 
-def _default(field: "dataclasses.Field[Any]") -> Any:
+def default_of(field: "dataclasses.Field[Any]") -> Any:
+    """Of a field; REQUIRED where it has none."""
     made = field.default_factory
     return field.default if made is dataclasses.MISSING else made()

@@ -29,7 +29,7 @@ import draccus
 from draccus.parsers import decoding
 from draccus.utils import DecodingError
 
-from invact_vla.config.options import Option, members_of, options, without_none
+from invact_vla.config.options import Option, default_of, members_of, options, without_none
 from invact_vla.config.yaml_text import parse_yaml, read_yaml
 from invact_vla.core.errors import UserError
 
@@ -50,8 +50,7 @@ def parse(config_class: type, args: Sequence[str], program: str) -> Any:
     # types first: the options of another member of a registry go with it
     for flag, text in sorted(given.items(), key=lambda item: not item[0].endswith(".type")):
         _put(config, flag, _value(text, flag, known), known)
-    for option in known.values():
-        _fill(config, option)
+    _fill(config, config_class, None)
     _check_given(config, config_class)
     return decoding.decode(config_class, config)
 
@@ -157,16 +156,24 @@ def _put(config: dict[Any, Any], flag: str, value: Any, known: dict[str, Option]
     config[name] = value
 
 
-def _fill(config: dict[Any, Any], option: Option) -> None:
-    """What is not said about a part stays as the command has it, which may not be its class' default."""
-    part: Any = config
-    for name in option.flag.split("."):
-        part = part.get(name) if isinstance(part, dict) else None
-    is_plain = option.part is not None and not option.member and not members_of(option.kind)
-    if is_plain and isinstance(part, dict) and isinstance(option.default, option.kind):
-        for field in dataclasses.fields(option.default):
-            if field.init and field.name not in part:
-                part[field.name] = draccus.encode(getattr(option.default, field.name))
+def _fill(given: dict[Any, Any], kind: type, instance: Any) -> None:
+    """What is not said about a part, or about the usual member of a registry, stays as the command has
+    it, which may not be its class' default. instance: what a `kind` is without any word, if known."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        part, inner = given.get(field.name), without_none(hints[field.name])
+        if not isinstance(part, dict) or not dataclasses.is_dataclass(inner):
+            continue
+        known = instance is not None
+        default = getattr(instance, field.name) if known else default_of(field)
+        if choices := members_of(inner):
+            inner = choices.get(part.get("type", inner.default_choice_name()))  # type: ignore[attr-defined]
+        if type(default) is inner:
+            for own in dataclasses.fields(default):
+                if own.init and own.name not in part:
+                    part[own.name] = draccus.encode(getattr(default, own.name))
+        if inner is not None:
+            _fill(part, inner, default if type(default) is inner else None)
 
 
 def _leave_member(part: dict[Any, Any], registry: Any, name: Any) -> None:

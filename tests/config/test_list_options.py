@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,11 @@ from invact_vla.core.errors import UserError
 from invact_vla.recipes.init import InitConfig
 from invact_vla.recipes.pretrain import PretrainConfig
 from invact_vla.training.loop import LoopConfig
+from latent_actions.labelers.label import LabelConfig
+from latent_actions.labelers.lapo import LapoConfig
+from latent_actions.labelers.quantizers import ProductQuantizerConfig
+from latent_actions.labelers.true_actions import VptConfig
+from latent_actions.labelers.univla.labeler import UnivlaLabelerConfig, small_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,3 +262,30 @@ def test_a_value_out_of_range_is_told_in_its_own_words() -> None:
     with pytest.raises(UserError) as found:
         parse_config(LoopConfig, ["--steps", "0", "--batch_size", "8"])
     assert str(found.value).startswith("steps"), "no sentence of the parser before the cause"
+
+
+@pytest.mark.parametrize("given", ["--labeler.training.loop.steps", "--labeler.model.size"])
+def test_one_option_of_a_members_part_leaves_the_others_as_help_tells_them(given: str) -> None:
+    words = ["--labeler.type", "lapo", given, "16"]
+    usual, found = LapoConfig(), parse_config(LabelConfig, words).labeler
+    assert isinstance(found, LapoConfig)
+    loop = replace(usual.training.loop, steps=found.training.loop.steps)
+    assert found.training.loop == loop and loop.warmup_steps == 50
+    assert found.model == replace(usual.model, size=found.model.size)
+
+
+def test_the_usual_member_of_a_registry_keeps_what_the_command_gives_it() -> None:
+    words = ["--labeler.type", "vpt", "--labeler.quantizer.codes", "16"]
+    for more in ([], ["--labeler.quantizer.type", "pq"]):
+        found = parse_config(LabelConfig, [*words, *more]).labeler
+        assert isinstance(found, VptConfig) and isinstance(found.quantizer, ProductQuantizerConfig)
+        assert (found.quantizer.dims, found.quantizer.codes) == (7, 16)
+    other = parse_config(LabelConfig, [*words, "--labeler.quantizer.type", "kmeans"]).labeler
+    assert isinstance(other, VptConfig) and not hasattr(other.quantizer, "dims")
+
+
+def test_univla_stays_small_where_its_width_is_given() -> None:
+    words = ["--labeler.type", "univla", "--labeler.model.model_dim", "64"]
+    found = parse_config(LabelConfig, words).labeler
+    assert isinstance(found, UnivlaLabelerConfig)
+    assert found.model == replace(small_model(), model_dim=64)

@@ -161,13 +161,14 @@ def _fill(given: dict[Any, Any], kind: type, instance: Any) -> None:
     it, which may not be its class' default. instance: what a `kind` is without any word, if known."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        part, inner = given.get(field.name), without_none(hints[field.name])
+        inner: Any = without_none(hints[field.name])
+        part = given.get(field.name)
         if not isinstance(part, dict) or not dataclasses.is_dataclass(inner):
             continue
         known = instance is not None
         default = getattr(instance, field.name) if known else default_of(field)
         if choices := members_of(inner):
-            inner = choices.get(part.get("type", inner.default_choice_name()))  # type: ignore[attr-defined]
+            inner = choices.get(part.get("type", inner.default_choice_name()))
         if type(default) is inner:
             for own in dataclasses.fields(default):
                 if own.init and own.name not in part:

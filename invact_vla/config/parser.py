@@ -161,20 +161,25 @@ def _fill(given: dict[Any, Any], kind: type, instance: Any) -> None:
     it, which may not be its class' default. instance: what a `kind` is without any word, if known."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        inner: Any = without_none(hints[field.name])
-        part = given.get(field.name)
-        if not isinstance(part, dict) or not dataclasses.is_dataclass(inner):
+        part, cls = given.get(field.name), _class(hints[field.name])
+        if not isinstance(part, dict) or cls is None:
             continue
         known = instance is not None
         default = getattr(instance, field.name) if known else default_of(field)
-        if choices := members_of(inner):
-            inner = choices.get(part.get("type", inner.default_choice_name()))
-        if type(default) is inner:
+        if choices := members_of(cls):
+            cls = choices.get(part.get("type", cls.default_choice_name()))
+        if type(default) is cls:
             for own in dataclasses.fields(default):
                 if own.init and own.name not in part:
                     part[own.name] = draccus.encode(getattr(default, own.name))
-        if inner is not None:
-            _fill(part, inner, default if type(default) is inner else None)
+        if cls is not None:
+            _fill(part, cls, default if type(default) is cls else None)
+
+
+def _class(hint: Any) -> Any:
+    """The dataclass that a hint means, None if it is none."""
+    kind = without_none(hint)
+    return kind if dataclasses.is_dataclass(kind) else None
 
 
 def _leave_member(part: dict[Any, Any], registry: Any, name: Any) -> None:

@@ -21,9 +21,15 @@ _ENDING = re.compile(r"(_(demo(nstration)?s?(_?\d+)?|v\d+))+$")
 def instruction_of(path: Path) -> str:
     """The task in words, from the file name: scene prefix, `_demo` and such dropped, underscores to
     spaces."""
-    words = _ENDING.sub("", path.stem).split("_")
-    last_scene = max((i for i, w in enumerate(words) if w.startswith("SCENE")), default=-1)
-    return " ".join(words[last_scene + 1 :])
+    name = _ENDING.sub("", path.stem)
+    return " ".join(name.removeprefix(scene_of(name)).removeprefix("_").split("_"))
+
+
+def scene_of(task: str) -> str:
+    """The scene in a LIBERO task's name, such as LIVING_ROOM_SCENE2; "" where it names none."""
+    words = task.split("_")
+    last = max((i for i, word in enumerate(words) if word.startswith("SCENE")), default=-1)
+    return "_".join(words[: last + 1])
 
 
 def says_a_task(words: str) -> bool:

@@ -6,7 +6,7 @@ what labels of other actions agree anyway, 1 is full agreement. N pairs, K posit
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from latent_actions.report.stores import Labeled
 MOST_PROBED = 2000  # pairs that a probe of places is fitted to
 Equal = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # codes -> observed and chance, (N,)
 OVERLAP = 0.5  # of the time of two pairs, for them to be of one moment
+STILL = 0.5  # of the root mean square of a dimension: below it in all of them a pair stands still
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,49 @@ class Leakage:
 def cross_scene(labeled: Labeled, seed: int = 0) -> Agreement | str:
     """Agreement of pairs of the same verb in other places, against pairs of other verbs in other
     places; or why it cannot be said. Where places are not known every video is one."""
-    rows = labeled.rows
-    known = np.array([bool(row.verb) for row in rows], bool)
+    known = np.array([bool(row.verb) for row in labeled.rows], bool)
     if not known.any():
         return "no pair has a verb or a text"
     chosen = labeled.select(np.flatnonzero(known))
-    rows = chosen.rows
-    verbs = as_ids([row.verb for row in rows])
-    scenes = as_ids([row.scene or row.take for row in rows])
+    return _across_scenes(chosen, [row.verb for row in chosen.rows], seed, "verb")
+
+
+def cross_scene_motion(
+    labeled: Labeled, rows: np.ndarray, motion: np.ndarray, seed: int = 0
+) -> Agreement | str:
+    """The same of pairs that move in the same direction (`directions`), where no annotator is needed.
+    rows: int64 (n,), pairs with a true motion; motion: float64 (n, A), in a frame that they share."""
+    return _across_scenes(labeled.select(rows), directions(motion).tolist(), seed, "motion")
+
+
+def directions(motion: np.ndarray) -> np.ndarray:
+    """Which way each of n motions (n, A) goes: 0 stands still, 1 + 2 a backwards along dimension a, 2 +
+    2 a forwards, int64 (n,): the dimension of the largest number, in units of that dimension's root
+    mean square over all; still where that is below STILL."""
+    size = np.sqrt((motion**2).mean(axis=0))
+    units = np.divide(motion, size, out=np.zeros_like(motion), where=size > 0)
+    axis = np.abs(units).argmax(axis=1)
+    largest = np.take_along_axis(units, axis[:, None], axis=1)[:, 0]
+    return np.where(np.abs(largest) < STILL, 0, 1 + 2 * axis + (largest > 0))
+
+
+def _across_scenes(
+    chosen: Labeled, kinds: Sequence[Hashable], seed: int, what: str
+) -> Agreement | str:
+    """Agreement of pairs of one kind in other places, against pairs of other kinds there."""
+    verbs = as_ids(kinds)
+    scenes = as_ids([row.scene or row.take for row in chosen.rows])
     if len(set(verbs.tolist())) < 2 or len(set(scenes.tolist())) < 2:
-        return "all pairs have one verb, or lie in one place"
+        return f"all pairs have one {what}, or lie in one place"
     both = as_ids(list(zip(verbs.tolist(), scenes.tolist(), strict=True)))
-    everything = np.zeros(len(rows), np.int64)
+    everything = np.zeros(len(verbs), np.int64)
 
     def equal(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         of = _Counts(codes, chosen.codebook_size)
         verb, scene, same, total = (of.within(ids) for ids in (verbs, scenes, both, everything))
         return _mean(verb, same), _mean(total, verb, scene, plus=same)
 
-    return _agreement(chosen, equal, seed, "a verb in two places, and two verbs")
+    return _agreement(chosen, equal, seed, f"a {what} in two places, and two {what}s")
 
 
 def cross_view(labeled: Labeled, seed: int = 0) -> Agreement | str:

@@ -12,7 +12,14 @@ from tqdm import tqdm
 
 from latent_actions.labelers.labeler import Labeler
 from latent_actions.report.action_probes import Actions, human_to_robot, measure_actions
-from latent_actions.report.agreement import Agreement, Leakage, cross_scene, cross_view, leakage
+from latent_actions.report.agreement import (
+    Agreement,
+    Leakage,
+    cross_scene,
+    cross_scene_motion,
+    cross_view,
+    leakage,
+)
 from latent_actions.report.gallery import CodeClips, gallery
 from latent_actions.report.meaning import Meaning, measure_meaning, rebuilt, tested_pairs
 from latent_actions.report.pixels import Decoded, first_frames
@@ -53,6 +60,7 @@ class Measured:
     usage: Usage | str = EMPTY
     actions: Actions | str = EMPTY
     scene: Agreement | str = EMPTY
+    moving: Agreement | str = EMPTY
     view: Agreement | str = EMPTY
     place: Leakage | str = EMPTY
     camera: Leakage | str = EMPTY
@@ -72,6 +80,7 @@ class Measured:
             "usage": "usage",
             "actions": "true actions",
             "scene": "agreement across places",
+            "moving": "agreement of motions across places",
             "view": "agreement across views",
             "place": "leakage of the place",
             "camera": "leakage of the camera",
@@ -114,7 +123,8 @@ class Measurer:
         bar.update()
         motion, actions = self._actions(labeled, broken)
         bar.update()
-        agreed = cross_scene(labeled, seed), cross_view(labeled, seed)
+        moving = _moving(labeled, motion, actions, seed)
+        agreed = cross_scene(labeled, seed), moving, cross_view(labeled, seed)
         leaked = leakage(labeled, "scene", seed), leakage(labeled, "camera", seed)
         bar.update()
         meaning, reconstruction = self._tests(labeled, broken)
@@ -177,6 +187,14 @@ class Measurer:
         if not self.config.rebuild:
             return "left out (rebuild false)"
         return NO_VIDEOS if labeled.videos is None else rebuilt(labeled, self.device)
+
+
+def _moving(labeled: Labeled, motion: Motion, actions: Actions | str, seed: int) -> Agreement | str:
+    """In the frame that the codes tell most in."""
+    if isinstance(actions, str):
+        return actions
+    translations = motion.frames[actions.best][:, list(motion.translations)]
+    return cross_scene_motion(labeled, motion.rows, translations, seed)
 
 
 def transfers(measured: Sequence[Measured]) -> list[Transfer]:

@@ -233,7 +233,8 @@ def _unknown(measured: Sequence[Measured]) -> list[list[str]]:
 def _agreement_table(measured: Sequence[Measured]) -> list[list[Any]]:
     rows = []
     for m in measured:
-        for name, found in (("other place", m.scene), ("other view", m.view)):
+        kinds = {"other place": m.scene, "other place, by motion": m.moving, "other view": m.view}
+        for name, found in kinds.items():
             if isinstance(found, Agreement):
                 rows.append([
                     m.name, name, cell(found.normalized), rounded(found.shuffled),
@@ -295,6 +296,5 @@ def _pictures(shown: CodeClips) -> list[tuple[Html, str]]:
 
 def _missing(m: Measured) -> tuple[str, ...]:
     missing = () if isinstance(m.actions, str) else m.actions.missing
-    return (
-        (f"{len(missing)} videos without true actions, such as: {missing[0]}",) if missing else ()
-    )
+    words = f"{len(missing)} videos without true actions, such as: {missing[0]}" if missing else ""
+    return (words,) if words else ()

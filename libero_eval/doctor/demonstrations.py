@@ -19,7 +19,12 @@ from invact_vla.core.limits import short
 from invact_vla.data.conventions import LIBERO_ACTION_DIM, LIBERO_STATE_DIM, to_libero_action
 from invact_vla.data.dataset import DatasetConfig, RobotDataset
 from invact_vla.data.hdf5_file import open_hdf5, read_array
-from invact_vla.data.instructions import choose_instruction, instruction_of, stored_instruction
+from invact_vla.data.instructions import (
+    choose_instruction,
+    instruction_of,
+    scene_of,
+    stored_instruction,
+)
 from invact_vla.data.readers import open_dataset
 from libero_eval.demos.recording import DATASET_NAMES
 from libero_eval.env.tasks import find_task, task_names
@@ -63,9 +68,8 @@ class Demonstration:
         """E.g. LIVING_ROOM_SCENE2; the task itself where names have no scene."""
         if self.task_id is None:
             return self.instruction
-        words = task_names(self.suite)[self.task_id].split("_")
-        last = next((i for i, word in enumerate(words) if word.startswith("SCENE")), len(words) - 1)
-        return "_".join(words[: last + 1])
+        name = task_names(self.suite)[self.task_id]
+        return scene_of(name) or name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,23 +6,29 @@ them.
 So latent actions can be labeled where true actions are known.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.dataset import DatasetConfig
+from invact_vla.data.instructions import scene_of
 from invact_vla.data.readers import open_dataset
 from invact_vla.data.video.pictures import STEPS_FPS, with_options
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
 from latent_actions.video.source import SourceConfig, check_fraction, check_rate, held_out
 
+ALL = "all"  # every camera
+
 
 @SourceConfig.register_subclass("demonstrations")
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationsSource(SourceConfig):
-    """One camera of each demonstration as a clip, with its instruction as text and its task as verb."""
+    """One camera of each demonstration as a clip, or every camera of each, with its instruction as text
+    and its task as verb."""
 
-    camera: str = "agentview"  # which camera: agentview or wrist
+    camera: str = "agentview"  # which: agentview, wrist, or all (clips of one moment, in one split)
     # where its pictures lie, e.g. observation.images.front; none: the usual key
     key: str | None = None
     action: str | None = None  # key of the actions; none: the format's own
@@ -37,23 +43,21 @@ class DemonstrationsSource(SourceConfig):
         super().__post_init__()
         check_fraction("held_out", self.held_out)
         check_rate("fps", self.fps)
+        if self.camera == ALL and self.key is not None:
+            raise ValueError(f"camera {ALL} takes every camera by its usual key: leave out key")
         self._dataset_config()  # checks its options
 
     def index(self, split: Split) -> tuple[list[ClipRecord], SkipReport]:
         if not self.root.exists():
             raise UserError(f"no folder or file {self.root}: expected demonstrations")
         dataset = open_dataset(self._dataset_config())
-        if self.camera not in dataset.cameras:
-            raise UserError(
-                f"{self.root} has no camera {self.camera!r}, only {', '.join(dataset.cameras)}: say "
-                "another, or where its pictures lie (key)"
-            )
         fps = self.fps or dataset.fps or STEPS_FPS
         options = {name: getattr(self, name) for name in ("key", "action", "rotation", "fps")}
-        clips = []
-        for place in dataset.places:
+        clips, cameras = [], self._cameras(dataset.cameras)
+        for place, camera in product(dataset.places, cameras):
             container, name = dataset.locate(place)
-            video, episode = container / name / self.camera, dataset.all_episodes[place]
+            video, episode = container / name / camera, dataset.all_episodes[place]
+            demonstration = (container / name).relative_to(self.root).as_posix()
             clips.append(
                 ClipRecord(
                     clip_id=video.relative_to(self.root).as_posix(),
@@ -62,12 +66,23 @@ class DemonstrationsSource(SourceConfig):
                     end_s=episode.length / fps,
                     text=episode.instruction,
                     verb=episode.task,
-                    view="ego" if self.camera == "wrist" else "exo",
-                    camera=self.camera,
+                    moment_id=demonstration,
+                    take=demonstration,
+                    scene=scene_of(episode.task),
+                    view="ego" if camera == "wrist" else "exo",
+                    camera=camera,
                 )
             )
-        val = held_out([clip.clip_id for clip in clips], self.held_out)
-        return [clip for clip in clips if (clip.clip_id in val) == (split == "val")], SkipReport()
+        val = held_out(list(dict.fromkeys(clip.take for clip in clips)), self.held_out)
+        return [clip for clip in clips if (clip.take in val) == (split == "val")], SkipReport()
+
+    def _cameras(self, known: Sequence[str]) -> tuple[str, ...]:
+        if self.camera != ALL and self.camera not in known:
+            raise UserError(
+                f"{self.root} has no camera {self.camera!r}, only {', '.join(known)}: say another, "
+                f"{ALL}, or where its pictures lie (key)"
+            )
+        return tuple(known) if self.camera == ALL else (self.camera,)
 
     def _dataset_config(self) -> DatasetConfig:
         return DatasetConfig(

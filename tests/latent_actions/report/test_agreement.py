@@ -1,11 +1,21 @@
 """Agreement and leakage on codes whose answer is known beforehand; usage with its intervals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore
-from latent_actions.report.agreement import Agreement, Leakage, cross_scene, cross_view, leakage
+from latent_actions.report.agreement import (
+    Agreement,
+    Leakage,
+    cross_scene,
+    cross_scene_motion,
+    cross_view,
+    directions,
+    leakage,
+)
 from latent_actions.report.stores import Labeled
 from latent_actions.report.usage import measure_usage
 from latent_actions.video.records import ClipRecord
@@ -75,6 +85,29 @@ def test_chance_is_what_other_verbs_agree_by() -> None:
     found = cross_scene(labeled(codes))
     assert isinstance(found, Agreement)
     assert (found.observed, found.chance, found.normalized.value) == (1, 0.5, 1)
+
+
+def test_directions_are_the_largest_number_in_its_own_units() -> None:
+    motion = np.array([[9.0, 0.1, 0], [-9, 0, 0], [1, 0.9, 0], [0, -1.1, 0], [0.1, 0.01, 0]])
+    assert directions(motion).tolist() == [2, 1, 4, 3, 0]
+    assert directions(np.zeros((3, 2))).tolist() == [0, 0, 0]
+
+
+def test_equal_motions_agree_where_verbs_do_not_cross_places() -> None:
+    """Robots' tasks have a place each; codes of the motion agree all the same, those of the task not."""
+    clips = [replace(clip, verb=clip.scene) for clip in CLIPS]
+    axis = {verb: number for number, verb in enumerate(VERBS)}
+    motion = np.eye(3)[[axis[clip.verb] for clip in CLIPS]]
+    everyone = np.arange(len(clips))
+    assert "no pair has a verb in two places" in str(
+        cross_scene(labeled(per(lambda c: c.verb), clips))
+    )
+    found = cross_scene_motion(labeled(per(lambda c: c.verb), clips), everyone, motion)
+    assert isinstance(found, Agreement) and found.normalized.value == 1 and found.chance == 0
+    blind = cross_scene_motion(labeled(per(lambda c: c.scene), clips), everyone, motion)
+    assert isinstance(blind, Agreement) and blind.normalized.value == 0
+    few = cross_scene_motion(labeled(per(lambda c: c.verb), clips), everyone[::2], motion[::2])
+    assert isinstance(few, Agreement) and few.normalized.n == len(clips) // 2
 
 
 def test_views_are_compared_at_the_same_time_only() -> None:

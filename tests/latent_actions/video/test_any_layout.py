@@ -33,6 +33,7 @@ from tests.latent_actions.sources import (
     write_clip,
     write_pictures,
 )
+from tests.recipes.fixtures import write_demos
 
 
 @pytest.mark.parametrize("kind", ["webm", "mp4", "MP4", "pictures"])
@@ -172,6 +173,31 @@ def test_impossible_options_of_demonstrations_are_refused():
         DemonstrationsSource(rotation="45")
     with pytest.raises(ValueError, match="max_demos must be at least 1, got 0"):
         DemonstrationsSource(max_demos=0)
+
+
+def test_both_cameras_of_a_robot_are_one_moment_in_one_split(tmp_path):
+    write_demos(tmp_path / "a", "KITCHEN_SCENE3_open_the_drawer", count=6, steps=30)
+    source = DemonstrationsSource(root=tmp_path / "a", camera="all", held_out=0.3)
+    train, val = source.clips("train"), source.clips("val")
+    assert len(train) == 8 and len(val) == 4
+    for clips in (train, val):
+        seen = [(clip.moment_id, clip.take, clip.camera, clip.view) for clip in clips]
+        moments = sorted({moment for moment, *_ in seen})
+        assert sorted(seen) == [
+            (moment, moment, camera, view)
+            for moment in moments
+            for camera, view in (("agentview", "exo"), ("wrist", "ego"))
+        ]
+        assert {clip.scene for clip in clips} == {"KITCHEN_SCENE3"}
+    for camera in ("agentview", "wrist"):
+        alone = replace(source, camera=camera).clips("val")
+        assert alone == [clip for clip in val if clip.camera == camera]
+    with pytest.raises(
+        UserError, match="no camera 'front', only agentview, wrist: say another, all,"
+    ):
+        replace(source, camera="front").clips("train")
+    with pytest.raises(ValueError, match="leave out key"):
+        replace(source, key="observation.images.front")
 
 
 def test_a_flat_folder(tmp_path):

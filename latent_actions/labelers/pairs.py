@@ -2,8 +2,8 @@
 
 A pair (t, t + H) lies inside its clip: t + H <= T - 1, never clamped to the last frame (clamping gives
 most pairs of Something-Something V2 another horizon). Pairs are a function of the config and the videos:
-each clip draws from (seed, its id). A shard is a fixed run of the pairs, so a killed stage repeats at
-most one of them.
+each clip draws from (seed, its moment), so all cameras of a moment get the same. A shard is a fixed run
+of the pairs, so a killed stage repeats at most one of them.
 """
 
 import math
@@ -117,7 +117,7 @@ class PairConfig:
 
     def _of_clip(self, clip: ClipRecord, info: VideoInfo) -> list[PairRecord]:
         """Up to `pairs_per_clip` pairs inside a clip, by time."""
-        rng, count = clip_rng(self.seed, clip.clip_id), self.pairs_per_clip
+        rng, count = clip_rng(self.seed, clip.moment_id), self.pairs_per_clip
         span = clip.start_s, min(clip.end_s, info.duration_s)
         if self.horizon_jitter:
             low, high = (self.horizon_s * (1 + sign * self.horizon_jitter) for sign in (-1, 1))
@@ -150,9 +150,10 @@ class PairConfig:
         return [record for row, record in enumerate(records) if row not in left_out]
 
 
-def clip_rng(seed: int, clip_id: str) -> np.random.Generator:
-    """A random stream of one clip, independent of which others are read and in what order."""
-    return np.random.default_rng([seed, zlib.crc32(clip_id.encode())])
+def clip_rng(seed: int, moment_id: str) -> np.random.Generator:
+    """A random stream of one moment, independent of which others are read and in what order, and the
+    same for each camera that saw it: their pairs can be compared."""
+    return np.random.default_rng([seed, zlib.crc32(moment_id.encode())])
 
 
 def horizon_frames(horizon_s: float, fps: float) -> int:

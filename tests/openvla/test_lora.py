@@ -340,6 +340,22 @@ def test_a_broken_adapter_is_not_merged(bad: float) -> None:
         merge(model)
 
 
+def test_weights_that_are_no_numbers_are_not_merged(tmp_path: Path) -> None:
+    """Logits do not show them: what an OFT recipe trained beside the adapter makes none."""
+    save_pretrained(tiny(with_statistics(debug_config())), tmp_path / "base")
+    pretrained = adapted(pretrained=tiny(oft_config()))
+    trained = dict(pretrained.model.named_parameters())
+    name = next(name for name in trained if name.startswith(FULL))
+    trained[name].data.view(-1)[0] = float("nan")
+    save_adapter(pretrained, tmp_path / "adapter", tmp_path / "base")
+    config = merge_command.MergeConfig(
+        adapter=tmp_path / "adapter", base=tmp_path / "base", out=tmp_path / "merged"
+    )
+    with pytest.raises(UserError, match=r"NaN or infinity|finite numbers"):
+        merge_command.main(config)
+    assert not config.out.exists()
+
+
 def test_a_merge_that_changes_the_logits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from peft.tuners.lora import Linear
 

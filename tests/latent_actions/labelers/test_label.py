@@ -31,10 +31,12 @@ from latent_actions.labelers import (
 )
 from latent_actions.labelers.guard.collapse import CollapseConfig
 from latent_actions.labelers.label import LabelConfig, store_path
+from latent_actions.labelers.lapo import LapoConfig, LapoModelConfig
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.train import LaqTrainConfig
 from latent_actions.labelers.laq.train import main as train_laq
 from latent_actions.labelers.pairs import PairConfig, dataset_hash, evenly_spaced_indices, shards
+from latent_actions.labelers.trained import FitConfig
 from latent_actions.video.sources import FolderSource, Ssv2Source
 from tests.paths import REPOSITORY
 
@@ -367,6 +369,18 @@ def test_another_config_in_the_same_folder_is_refused(
     )
     with pytest.raises(UserError, match="another config"):
         label.main(other)
+
+
+def test_the_seed_of_the_command_is_that_of_the_training(root: Path, tmp_path: Path) -> None:
+    """Three seeds of a labeler that trains are three networks, and one seed is one."""
+    fit = FitConfig(loop=LoopConfig(steps=3, batch_size=4))
+    labeler = LapoConfig(model=LapoModelConfig(size=16, width=4), training=fit)
+    made = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = tmp_path / f"labels_{number}"
+        label.main(LabelConfig(out=out, seed=seed, labeler=labeler, pairs=pairs(root)))
+        made.append(read_labels(out / "labels_val.parquet").identity.labeler_hash)
+    assert made[0] == made[1] != made[2]
 
 
 def test_no_pair_fits_and_missing_parts(root: Path, tmp_path: Path) -> None:

@@ -189,6 +189,12 @@ def test_both_cameras_of_a_robot_are_one_moment_in_one_split(tmp_path):
             for camera, view in (("agentview", "exo"), ("wrist", "ego"))
         ]
         assert {clip.scene for clip in clips} == {"KITCHEN_SCENE3"}
+    pairs = PairConfig(source=source, horizon_s=0.5, pairs_per_clip=3, frames=2, size=16).records(
+        "val"
+    )
+    spans = {camera: [(p.frame, p.frame_end) for p in pairs if p.video.name.startswith(camera)]
+             for camera in ("agentview", "wrist")}  # fmt: skip
+    assert len(spans["wrist"]) == 6 and spans["wrist"] == spans["agentview"]
     for camera in ("agentview", "wrist"):
         alone = replace(source, camera=camera).clips("val")
         assert alone == [clip for clip in val if clip.camera == camera]

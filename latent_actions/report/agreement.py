@@ -97,7 +97,8 @@ def _across_scenes(
 def cross_view(labeled: Labeled, seed: int = 0) -> Agreement | str:
     """Agreement of pairs of one moment seen by two cameras, against pairs of other moments of the same
     take seen by another camera; or why it cannot be said. Pairs are of one moment where at least
-    half of their common time is shared."""
+    half of their common time is shared. Where a take is one moment, as a robot's demonstration, its
+    other times are the other moments."""
     rows = labeled.rows
     cameras = as_ids([row.camera for row in rows])
     takes, moments = as_ids([row.take for row in rows]), as_ids([row.moment for row in rows])
@@ -106,6 +107,8 @@ def cross_view(labeled: Labeled, seed: int = 0) -> Agreement | str:
     if len(set(seen.tolist())) == len(set(moments.tolist())):
         return "no moment was seen by two cameras"
     partners = _partners(labeled, moments, cameras)
+    moments = _within_takes(labeled, moments, takes)
+    seen = as_ids(list(zip(moments.tolist(), cameras.tolist(), strict=True)))
 
     def equal(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         of = _Counts(codes, labeled.codebook_size)
@@ -196,6 +199,17 @@ def _agreement(labeled: Labeled, equal: Equal, seed: int, needed: str) -> Agreem
     other, base = (part[kept] for part in equal(mixed))
     shuffled = float((other - base).sum() / max((1 - base).sum(), 1e-9))
     return Agreement(value, float(observed[kept].mean()), float(chance[kept].mean()), shuffled)
+
+
+def _within_takes(labeled: Labeled, moments: np.ndarray, takes: np.ndarray) -> np.ndarray:
+    """The moments, (N,), cut by the times of the pairs where a take holds one moment alone."""
+    held: dict[int, set[int]] = defaultdict(set)
+    for take, moment in zip(takes.tolist(), moments.tolist(), strict=True):
+        held[take].add(moment)
+    alone = np.array([len(held[take]) == 1 for take in takes.tolist()], bool)
+    times = np.where(alone, labeled.store.frame, -1), np.where(alone, labeled.store.frame_end, -1)
+    columns = (moments.tolist(), *(column.tolist() for column in times))
+    return as_ids(list(zip(*columns, strict=True)))
 
 
 def _partners(labeled: Labeled, moments: np.ndarray, cameras: np.ndarray) -> list[np.ndarray]:

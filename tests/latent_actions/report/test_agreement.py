@@ -117,6 +117,24 @@ def test_views_are_compared_at_the_same_time_only() -> None:
     assert "no pair has two views" in str(cross_view(labeled(codes, frame=late)))
 
 
+def test_other_times_of_a_demonstration_are_its_other_moments() -> None:
+    """Two cameras of six demonstrations, four pairs each: codes of the time agree across them."""
+    clips = [
+        ClipRecord(
+            clip_id=f"{demo}/{camera}", video=f"{demo}/{camera}", split="val", take=demo,  # type: ignore[arg-type]
+            moment_id=demo, camera=camera, view="ego" if camera == "wrist" else "exo",
+        )
+        for demo in "abcdef" for camera in ("agentview", "wrist") for _ in range(4)
+    ]  # fmt: skip
+    part = np.tile(np.arange(4), 12)
+    found = cross_view(labeled(np.repeat(part[:, None], 4, axis=1), clips, frame=20 * part))
+    assert isinstance(found, Agreement) and found.normalized.n == 48
+    assert (found.observed, found.chance, found.normalized.value) == (1, 0, 1)
+    camera = np.array([[c.camera == "wrist"] * 4 for c in clips]).astype(int)
+    blind = cross_view(labeled(camera, clips, frame=20 * part))
+    assert isinstance(blind, Agreement) and blind.observed == blind.normalized.value == 0
+
+
 @pytest.mark.parametrize("measure", [cross_scene, cross_view])
 def test_equal_codes_and_unknown_places_are_sentences(measure) -> None:
     assert measure(labeled(np.zeros((len(CLIPS), 4), int))) == "all labels are equal"

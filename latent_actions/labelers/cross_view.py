@@ -36,6 +36,7 @@ from latent_actions.labelers.trained import (
     save_network,
     trained_part,
 )
+from latent_actions.labelers.vector_quantizers import ill_conditioned
 
 TEMPERATURE = 0.1  # of the contrast between views
 
@@ -135,7 +136,7 @@ class CrossViewModel(LapoModel):
         first, second = both[:, :3], both[:, 3:]
         error = F.mse_loss(self.forward_model(first, codes), second)
         copy = F.mse_loss(first, second).clamp_min(1e-9)
-        loss = error + self.weight(copy) * quantized.loss
+        loss = error + self.weight(copy) * (quantized.loss + ill_conditioned(self))
         metrics = {"r2_vs_copy": 1 - error.detach() / copy}
         if self.kind == "mvp_lam":
             swapped = torch.cat(codes.chunk(2)[::-1])

@@ -38,6 +38,7 @@ from latent_actions.labelers.vector_quantizers import (
     Quantized,
     VectorQuantization,
     Whiten,
+    ill_conditioned,
     vector_quantizer,
 )
 
@@ -124,7 +125,7 @@ class LapoModel(nn.Module):
         quantized, predicted = self(batch["frames"])
         error, copy = F.mse_loss(predicted, second), F.mse_loss(first, second).clamp_min(1e-9)
         return TrainingStep(
-            loss=error + self.weight(copy) * quantized.loss,
+            loss=error + self.weight(copy) * (quantized.loss + ill_conditioned(self)),
             quantized=quantized,
             change=(second - first).abs().mean(dim=(1, 2, 3)),
             metrics={"r2_vs_copy": 1 - error.detach() / copy},

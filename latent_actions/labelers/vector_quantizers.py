@@ -204,15 +204,21 @@ class Whiten(nn.Module):
     repeat each other: number i is what those before it do not tell linearly (whitening by Cholesky's
     factor, arxiv.org/abs/1806.00420). In use, with the moments of the last hundred batches, or those
     that `settle` took. Batches should have several times N rows.
+
+    What follows cannot tell the scale of the numbers, nor whether they are nearly copies, so in a long
+    training both drift until nothing is left to whiten in fp32. `ill_conditioned` is what to add to the
+    loss against that.
     """
 
     mean: Tensor
     covariance: Tensor
     batches: Tensor
     shrink = 1e-3  # of the correlations: bounds what numbers that are copies are stretched by
+    against_drift = 0.1  # weight of ill_conditioned
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.drift: Tensor | float = 0.0  # of the last training batch
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("covariance", torch.eye(width))
         self.register_buffer("batches", torch.zeros(()))
@@ -225,6 +231,7 @@ class Whiten(nn.Module):
                 mean = values.mean(dim=0)
                 covariance = (values - mean).t() @ (values - mean) / len(values)
                 self._remember(mean.detach(), covariance.detach())
+                self.drift = self.against_drift * _drift(covariance)
             floor = 1e-7 * (1 + mean.detach().square())  # a number that varies less is a constant
             return (values - mean) @ self._factor(covariance, floor).t()
 
@@ -248,6 +255,22 @@ class Whiten(nn.Module):
         found = torch.linalg.solve_triangular(root, one, upper=False)
         variance = ((found @ correlation) * found).sum(dim=1)  # below 1: what was shrunk
         return found / (variance.clamp_min(1e-6).sqrt()[:, None] * scale)
+
+
+def _drift(covariance: Tensor) -> Tensor:
+    """How far a covariance (N, N) is from one, whatever its scale: the mean of log(deviation)^2, and the
+    squared correlations of a number with all others (VICReg's terms, arxiv.org/abs/2105.04906, free of
+    scale)."""
+    scale = covariance.diagonal().clamp_min(1e-12).sqrt()
+    correlation = covariance / (scale[:, None] * scale)
+    others = correlation - torch.diag(correlation.diagonal())
+    return scale.log().square().mean() + others.square().sum() / len(scale)
+
+
+def ill_conditioned(model: nn.Module) -> Tensor | float:
+    """To add to the loss of a training batch, in units of an error: keeps the numbers that each Whiten of
+    a model gets near unit variance and apart; 0 for a model without."""
+    return sum(module.drift for module in model.modules() if isinstance(module, Whiten))
 
 
 @torch.no_grad()

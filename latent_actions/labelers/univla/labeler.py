@@ -44,6 +44,7 @@ from latent_actions.labelers.univla.config import UnivlaConfig
 from latent_actions.labelers.univla.dinov2 import PUBLISHED_SIZE, dinov2_of, has_dinov2
 from latent_actions.labelers.univla.model import UnivlaModel
 from latent_actions.labelers.univla.text import instruction_tokens
+from latent_actions.labelers.vector_quantizers import ill_conditioned
 
 
 def small_model() -> UnivlaConfig:
@@ -171,7 +172,8 @@ class TrainableUnivla(UnivlaModel):
         error = F.mse_loss(output.prediction.detach().float(), features[:, 1])
         copy = F.mse_loss(features[:, 0], features[:, 1]).clamp_min(1e-9)
         return TrainingStep(
-            loss=output.loss(features[:, 1], copy if self.config.whiten else 1.0),
+            loss=output.loss(features[:, 1], copy if self.config.whiten else 1.0)
+            + copy * ill_conditioned(self),
             quantized=output.action,
             change=batch["change"],
             metrics={"r2_vs_copy": 1 - error / copy},

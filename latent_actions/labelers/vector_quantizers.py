@@ -268,8 +268,8 @@ def _drift(covariance: Tensor) -> Tensor:
 
 
 def ill_conditioned(model: nn.Module) -> Tensor | float:
-    """To add to the loss of a training batch, in units of an error: keeps the numbers that each Whiten of
-    a model gets near unit variance and apart; 0 for a model without."""
+    """To add to the loss of a training batch, in units of an error: keeps what each Whiten of a model gets
+    near unit variance and its numbers apart; 0 for a model without."""
     return sum(module.drift for module in model.modules() if isinstance(module, Whiten))
 
 

@@ -11,6 +11,7 @@ from latent_actions.labelers.vector_quantizers import (
     Fsq,
     VectorQuantization,
     Whiten,
+    ill_conditioned,
     sinkhorn,
     vector_quantizer,
 )
@@ -132,6 +133,35 @@ def test_whitened_numbers_are_not_correlated_even_where_they_were_near_copies() 
     with torch.no_grad():  # number 0 stays what it was, up to its scale
         values = batch(64)
         assert torch.corrcoef(torch.stack([values[:, 0], whiten(values)[:, 0]]))[0, 1] > 0.9999
+
+
+def test_what_is_whitened_does_not_drift_in_a_training() -> None:
+    """What follows cannot tell its scale: without the term it grows, and its numbers become copies."""
+
+    def trained(weight: float) -> tuple[float, float]:
+        torch.manual_seed(0)
+        first, head = torch.nn.Linear(8, 4), torch.nn.Linear(4, 3)
+        model = torch.nn.ModuleList([first, Whiten(4), head]).train()
+        optimizer = torch.optim.Adam(model.parameters(), 0.3)
+        generator = torch.Generator().manual_seed(1)
+        common, found = torch.randn(8, generator=generator), torch.zeros(32, 4)
+        for _ in range(600):
+            x = torch.randn(32, 8, generator=generator)
+            x = x + 3 * x[:, :1] * common
+            found = first(x)
+            error = (head(model[1](found)) - x[:, 1:4]).square().mean()
+            loss = error + weight * ill_conditioned(model)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        apart = torch.linalg.eigvalsh(torch.corrcoef(found.t()))[0]
+        return found.std(dim=0).max().item(), apart.item()
+
+    largest, apart = trained(1)
+    assert largest < 4 and apart > 0.2
+    largest, apart = trained(0)
+    assert largest > 10 and apart < 0.2
+    assert ill_conditioned(torch.nn.Linear(2, 2)) == 0
 
 
 def test_whitening_bounds_what_exact_copies_and_constants_become() -> None:

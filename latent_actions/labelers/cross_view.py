@@ -36,7 +36,7 @@ from latent_actions.labelers.trained import (
     save_network,
     trained_part,
 )
-from latent_actions.labelers.vector_quantizers import ill_conditioned
+from latent_actions.labelers.whitening import ill_conditioned
 
 TEMPERATURE = 0.1  # of the contrast between views
 

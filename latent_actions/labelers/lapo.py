@@ -37,10 +37,9 @@ from latent_actions.labelers.trained import (
 from latent_actions.labelers.vector_quantizers import (
     Quantized,
     VectorQuantization,
-    Whiten,
-    ill_conditioned,
     vector_quantizer,
 )
+from latent_actions.labelers.whitening import Whiten, ill_conditioned
 
 
 @dataclass(frozen=True, kw_only=True)

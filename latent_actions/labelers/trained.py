@@ -32,7 +32,7 @@ from latent_actions.labelers.labeler import (
     subfolder_or_self,
 )
 from latent_actions.labelers.laq.checkpoint import check_weights
-from latent_actions.labelers.vector_quantizers import settle
+from latent_actions.labelers.whitening import settle
 from latent_actions.video.records import PairRecord
 
 logger = logging.getLogger(__name__)

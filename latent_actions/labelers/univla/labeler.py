@@ -44,7 +44,7 @@ from latent_actions.labelers.univla.config import UnivlaConfig
 from latent_actions.labelers.univla.dinov2 import PUBLISHED_SIZE, dinov2_of, has_dinov2
 from latent_actions.labelers.univla.model import UnivlaModel
 from latent_actions.labelers.univla.text import instruction_tokens
-from latent_actions.labelers.vector_quantizers import ill_conditioned
+from latent_actions.labelers.whitening import ill_conditioned
 
 
 def small_model() -> UnivlaConfig:

@@ -14,12 +14,8 @@ from torch import Tensor, nn
 
 from latent_actions.labelers.univla.blocks import Stack
 from latent_actions.labelers.univla.config import UnivlaConfig
-from latent_actions.labelers.vector_quantizers import (
-    Quantized,
-    StraightThrough,
-    Whiten,
-    vector_quantizer,
-)
+from latent_actions.labelers.vector_quantizers import Quantized, StraightThrough, vector_quantizer
+from latent_actions.labelers.whitening import Whiten
 
 TEXT_WIDTH = 768  # of a token of T5-base, as published
 

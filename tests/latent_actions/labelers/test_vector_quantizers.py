@@ -10,11 +10,10 @@ from latent_actions.labelers.vector_quantizers import (
     Ema,
     Fsq,
     VectorQuantization,
-    Whiten,
-    ill_conditioned,
     sinkhorn,
     vector_quantizer,
 )
+from latent_actions.labelers.whitening import Whiten, ill_conditioned
 
 KINDS = get_args(VectorQuantization)
 

@@ -70,9 +70,8 @@ class Whiten(nn.Module):
 
 
 def _drift(covariance: Tensor) -> Tensor:
-    """How far a covariance (N, N) is from one, whatever its scale: the mean of log(deviation)^2, and the
-    squared correlations of a number with all others (VICReg's terms, arxiv.org/abs/2105.04906, free of
-    scale)."""
+    """How far a covariance (N, N) is from the identity: the mean of log(deviation)^2, and the squared
+    correlations of a number with all others (after VICReg's terms, arxiv.org/abs/2105.04906)."""
     scale = covariance.diagonal().clamp_min(1e-12).sqrt()
     correlation = covariance / (scale[:, None] * scale)
     others = correlation - torch.diag(correlation.diagonal())
@@ -81,7 +80,7 @@ def _drift(covariance: Tensor) -> Tensor:
 
 def ill_conditioned(model: nn.Module) -> Tensor | float:
     """To add to the loss of a batch, in units of an error: keeps what each Whiten of a model gets near
-    unit variance and its numbers apart; 0 for a model without."""
+    unit variance and less correlated; 0 for a model without."""
     return sum(module.drift for module in model.modules() if isinstance(module, Whiten))
 
 

@@ -74,6 +74,12 @@ class Measured:
     def name(self) -> str:
         return self.labeled.name
 
+    @property
+    def elsewhere(self) -> Agreement | str:
+        """Agreement of one action across places: of one verb, or of one true motion where no verb is
+        done in two places."""
+        return self.moving if isinstance(self.scene, str) else self.scene
+
     def cannot(self) -> dict[str, str]:
         """What could not be measured -> why."""
         words = {

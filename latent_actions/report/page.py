@@ -101,7 +101,7 @@ def _overview_row(m: Measured) -> list[Any]:
     if not isinstance(usage, str):
         lowest = min(usage.perplexity, key=lambda e: e.value)
         unknown = [cell(lowest, 1), cell(usage.entropy, 1)]
-    parts = {"actions": "headline", "scene": "normalized", "view": "normalized"}
+    parts = {"actions": "headline", "elsewhere": "normalized", "view": "normalized"}
     parts |= {"place": "told", "camera": "told"}
     found = [(getattr(m, part), name) for part, name in parts.items()]
     return [

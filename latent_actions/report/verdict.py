@@ -77,8 +77,9 @@ MARKS = (
     Mark("codes add to the frame", _of("actions", "gain"), _fixed(0.02), True, "at least 0.02",
          "R2 with the codes minus R2 of the first frame alone: else a policy that "
          "sees the frame learns nothing from them"),
-    Mark("same action, other place", _of("scene", "normalized"), _fixed(0.02), True, "at least 0.02",
-         "normalized agreement: 0 is chance; verbs are coarse, so 1 is out of reach"),
+    Mark("same action, other place", _of("elsewhere", "normalized"), _fixed(0.02), True, "at least 0.02",
+         "normalized agreement: 0 is chance; verbs are coarse, so 1 is out of reach. Of one true motion "
+         "where no verb is done in two places"),
     Mark("same moment, other view", _of("view", "normalized"), _fixed(0.1), True, "at least 0.1",
          "normalized agreement: the motion is the very same"),
     Mark("place is not told", _of("place", "told"), _fixed(0.1), False, "at most 0.1",

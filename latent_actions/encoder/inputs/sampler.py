@@ -1,4 +1,4 @@
-"""The group sampler: batches in which every anchor has what the loss compares it with.
+"""Batches in which every anchor has what the loss compares it with: groups of clips, or takes.
 
 A quadruplet is an action y in two scenes s and s', and other actions in the same scenes:
 A = (y, s), B = (y, s'), C = (not y, s), D = (not y, s'). A group has 8 clips, As and Bs in its first
@@ -25,8 +25,15 @@ BEST_EXO = 0.5  # probability of a moment's best exo camera, where the table kno
 class SamplerConfig:
     """How a batch is drawn."""
 
-    # groups (an action and others, in two scenes) | random (moments with both views, uniform)
-    kind: Literal["groups", "random"] = "groups"
+    # groups (an action and others, in two scenes) | random (moments with both views, uniform) | takes
+    # (several moments of each of some takes, so that the place does not tell them: the multi-view
+    # negatives of time-contrastive networks, arxiv.org/abs/1704.06888)
+    kind: Literal["groups", "random", "takes"] = "groups"
+    per_take: int = 8  # moments of one take in a batch, with kind takes
+
+    def __post_init__(self) -> None:
+        if self.per_take < 1:
+            raise ValueError(f"per_take must be >= 1, got {self.per_take}")
 
 
 class GroupSampler:
@@ -41,6 +48,7 @@ class GroupSampler:
         for row in map(int, rows):
             (self.ego if table.view[row] == "ego" else self.exo)[table.moment[row]].append(row)
         self.moments = [m for m in self.ego if m in self.exo]
+        self.of_take: dict[str, list[str]] = defaultdict(list)
         self.best = {table.moment[row]: row for row in map(int, rows) if table.is_best(row)}
         self.by_scene: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.by_take: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -51,6 +59,7 @@ class GroupSampler:
             verb, scene = table.verb[row], table.scene[row]
             self.by_scene[scene][verb].append(moment)
             self.by_take[table.take[row]][verb].append(moment)
+            self.of_take[table.take[row]].append(moment)
             count[verb] += 1
         for scene, verbs in self.by_scene.items():
             for verb in verbs if len(verbs) > 1 else ():
@@ -70,17 +79,16 @@ class GroupSampler:
         self.verb_probability = weight / weight.sum() if len(weight) else weight
 
     def batch(self, step: int, size: int) -> np.ndarray:
-        """Rows of one batch, int64 (size,); size is a multiple of 8 (groups) or 2 (random)."""
+        """Rows of one batch, int64 (size,); size is a multiple of 8 (groups) or 2 (else)."""
         rng = np.random.default_rng([self.seed, 11, step])
-        if self.config.kind == "random":
+        if self.config.kind != "groups":
             if size < 2 or size % 2:
                 raise UserError(
                     f"batch_size must be a multiple of 2 (both views of a moment), got {size}"
                 )
-            picks = rng.integers(len(self.moments), size=size // 2)
-            return np.array(
-                [row for i in picks for row in self._views(self.moments[i], rng)], np.int64
-            )
+            draw = self._random if self.config.kind == "random" else self._of_takes
+            moments = draw(size // 2, rng)
+            return np.array([row for m in moments for row in self._views(m, rng)], np.int64)
         if size % CLIPS_PER_GROUP:
             raise UserError(
                 f"batch_size must be a multiple of {CLIPS_PER_GROUP} (one group), got {size}"
@@ -94,6 +102,20 @@ class GroupSampler:
             ],
             np.int64,
         )
+
+    def _random(self, count: int, rng: np.random.Generator) -> list[str]:
+        return [self.moments[i] for i in rng.integers(len(self.moments), size=count)]
+
+    def _of_takes(self, count: int, rng: np.random.Generator) -> list[str]:
+        """Moments of takes that are drawn in proportion to their moments: `per_take` of each, or all
+        of a take that has fewer."""
+        found: list[str] = []
+        while len(found) < count:
+            moment = _pick(self.moments, rng)
+            take = self.of_take[self.table.take[self.ego[moment][0]]]
+            some = rng.permutation(len(take))[: self.config.per_take]
+            found += [take[i] for i in some]
+        return found[:count]
 
     def _quadruplet(self, rng: np.random.Generator) -> list[str]:
         """Moments A, B, C, D."""

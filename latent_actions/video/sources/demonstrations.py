@@ -6,6 +6,7 @@ them.
 So latent actions can be labeled where true actions are known.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -25,10 +26,13 @@ ALL = "all"  # every camera
 @SourceConfig.register_subclass("demonstrations")
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationsSource(SourceConfig):
-    """One camera of each demonstration as a clip, or every camera of each, with its instruction as text
-    and its task as verb."""
+    """One camera of each demonstration as a clip or, with `clip_s`, as several, or every camera of each,
+    with its instruction as text and its task as verb."""
 
     camera: str = "agentview"  # which: agentview, wrist, or all (clips of one moment, in one split)
+    # cut into clips of so many seconds one after another, each a moment of its own (what is left at the
+    # end is dropped): atomic actions to train an encoder on; none: a demonstration is one clip
+    clip_s: float | None = None
     # where its pictures lie, e.g. observation.images.front; none: the usual key
     key: str | None = None
     action: str | None = None  # key of the actions; none: the format's own
@@ -43,6 +47,8 @@ class DemonstrationsSource(SourceConfig):
         super().__post_init__()
         check_fraction("held_out", self.held_out)
         check_rate("fps", self.fps)
+        if self.clip_s is not None and not 0 < self.clip_s < math.inf:
+            raise ValueError(f"clip_s must be a positive number of seconds, got {self.clip_s}")
         if self.camera == ALL and self.key is not None:
             raise ValueError(f"camera {ALL} takes every camera by its usual key: leave out key")
         self._dataset_config()  # checks its options
@@ -57,24 +63,34 @@ class DemonstrationsSource(SourceConfig):
         for place, camera in product(dataset.places, cameras):
             container, name = dataset.locate(place)
             video, episode = container / name / camera, dataset.all_episodes[place]
-            demonstration = (container / name).relative_to(self.root).as_posix()
-            clips.append(
-                ClipRecord(
-                    clip_id=video.relative_to(self.root).as_posix(),
-                    video=with_options(video, options),
-                    split=split,
-                    end_s=episode.length / fps,
-                    text=episode.instruction,
-                    verb=episode.task,
-                    moment_id=demonstration,
-                    take=demonstration,
-                    scene=scene_of(episode.task),
-                    view="ego" if camera == "wrist" else "exo",
-                    camera=camera,
+            take = (container / name).relative_to(self.root).as_posix()
+            for start_s, end_s in self._spans(episode.length / fps):
+                part = "" if self.clip_s is None else f"@{start_s:09.3f}"
+                clips.append(
+                    ClipRecord(
+                        clip_id=video.relative_to(self.root).as_posix() + part,
+                        video=with_options(video, options),
+                        split=split,
+                        start_s=start_s,
+                        end_s=end_s,
+                        text=episode.instruction,
+                        verb=episode.task,
+                        moment_id=take + part,
+                        take=take,
+                        scene=scene_of(episode.task),
+                        view="ego" if camera == "wrist" else "exo",
+                        camera=camera,
+                    )
                 )
-            )
         val = held_out(list(dict.fromkeys(clip.take for clip in clips)), self.held_out)
         return [clip for clip in clips if (clip.take in val) == (split == "val")], SkipReport()
+
+    def _spans(self, length_s: float) -> list[tuple[float, float]]:
+        """(start, end) of the clips of a demonstration, seconds; a shorter one is a clip."""
+        if self.clip_s is None or length_s <= self.clip_s:
+            return [(0.0, length_s)]
+        count = int(length_s / self.clip_s + 1e-6)
+        return [(n * self.clip_s, (n + 1) * self.clip_s) for n in range(count)]
 
     def _cameras(self, known: Sequence[str]) -> tuple[str, ...]:
         if self.camera != ALL and self.camera not in known:

@@ -50,10 +50,36 @@ def test_the_stream_of_the_default_is_pinned(table, three_exo):
     assert sampler(plain).batch(0, 16).tolist() == PINNED_THREE_EXO
 
 
+@pytest.mark.parametrize("kind", ["random", "takes"])
 @pytest.mark.parametrize("size", [1, 9])
-def test_random_batches_are_of_pairs(table, size):
+def test_such_batches_are_of_pairs(table, size, kind):
     with pytest.raises(UserError, match="multiple of 2"):
-        sampler(table, kind="random").batch(0, size)
+        sampler(table, kind=kind).batch(0, size)
+
+
+def test_batches_of_takes_hold_several_moments_of_each(table):
+    drawn = sampler(table, kind="takes", per_take=4)
+    sizes = {take: len(moments) for take, moments in drawn.of_take.items()}
+    assert max(sizes.values()) > 4, "takes are larger than what is drawn of them"
+    seen = set()
+    for step in range(40):
+        rows = drawn.batch(step, 30)
+        moments = [table.moment[row] for row in rows[::2]]
+        assert moments == [table.moment[row] for row in rows[1::2]]
+        assert {table.view[row] for row in rows[::2]} == {"ego"}
+        assert rows.tolist() == drawn.batch(step, 30).tolist()
+        start = 0
+        while start < len(moments):
+            take = table.take[rows[2 * start]]
+            count = min(4, sizes[take], len(moments) - start)
+            part = moments[start : start + count]
+            assert len(set(part)) == count
+            assert {table.take[row] for row in rows[2 * start : 2 * (start + count)]} == {take}
+            start += count
+        seen |= set(moments)
+    assert len(seen) > 0.9 * len(drawn.moments)
+    with pytest.raises(ValueError, match="per_take must be >= 1"):
+        SamplerConfig(kind="takes", per_take=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"kind": "random"}])

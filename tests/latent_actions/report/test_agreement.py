@@ -16,6 +16,8 @@ from latent_actions.report.agreement import (
     directions,
     leakage,
 )
+from latent_actions.report.measure import Measured
+from latent_actions.report.page import cell, overview
 from latent_actions.report.stores import Labeled
 from latent_actions.report.usage import measure_usage
 from latent_actions.video.records import ClipRecord
@@ -108,6 +110,10 @@ def test_equal_motions_agree_where_verbs_do_not_cross_places() -> None:
     assert isinstance(blind, Agreement) and blind.normalized.value == 0
     few = cross_scene_motion(labeled(per(lambda c: c.verb), clips), everyone[::2], motion[::2])
     assert isinstance(few, Agreement) and few.normalized.n == len(clips) // 2
+    none = cross_scene(labeled(per(lambda c: c.verb), clips))
+    robots = Measured(labeled(per(lambda c: c.verb), clips), scene=none, moving=found)
+    assert robots.elsewhere is found and overview([robots])["rows"][0][2] == cell(found.normalized)
+    assert replace(robots, scene=few).elsewhere is few
 
 
 def test_views_are_compared_at_the_same_time_only() -> None:

@@ -1,6 +1,7 @@
 """Layouts as they arrive: copies of SSV2 in other containers, flat folders, links, single views."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,9 @@ def test_impossible_options_of_demonstrations_are_refused():
         DemonstrationsSource(rotation="45")
     with pytest.raises(ValueError, match="max_demos must be at least 1, got 0"):
         DemonstrationsSource(max_demos=0)
+    for value in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="clip_s must be a positive number of seconds, got"):
+            DemonstrationsSource(clip_s=value)
 
 
 def test_both_cameras_of_a_robot_are_one_moment_in_one_split(tmp_path):
@@ -204,6 +208,23 @@ def test_both_cameras_of_a_robot_are_one_moment_in_one_split(tmp_path):
         replace(source, camera="front").clips("train")
     with pytest.raises(ValueError, match="leave out key"):
         replace(source, key="observation.images.front")
+
+
+def test_demonstrations_are_cut_into_clips(tmp_path):
+    write_demos(tmp_path / "a", "KITCHEN_SCENE3_open_the_drawer", count=6, steps=30)
+    source = DemonstrationsSource(root=tmp_path / "a", camera="all", clip_s=0.4, held_out=0.3)
+    whole = replace(source, clip_s=None)
+    for split in ("train", "val"):
+        clips, takes = source.clips(split), {clip.take for clip in whole.clips(split)}
+        assert {clip.take for clip in clips} == takes, "one split, however it is cut"
+        assert len({clip.clip_id for clip in clips}) == len(clips) == 6 * len(takes)
+        for take in takes:
+            moments = {c.moment_id: (c.start_s, c.end_s) for c in clips if c.take == take}
+            spans = [(0.0, 0.4), (0.4, 0.8), (0.8, 1.2)]  # of 1.5 s, both cameras
+            assert np.allclose(sorted(moments.values()), spans)
+    assert len(replace(source, clip_s=0.5).clips("train")) == 2 * 4 * 3, "the last one ends with it"
+    longer = replace(source, clip_s=9.0).clips("train")
+    assert [c.end_s for c in longer] == [c.end_s for c in whole.clips("train")]
 
 
 def test_a_flat_folder(tmp_path):

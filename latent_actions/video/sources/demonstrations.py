@@ -58,6 +58,11 @@ class DemonstrationsSource(SourceConfig):
             raise UserError(f"no folder or file {self.root}: expected demonstrations")
         dataset = open_dataset(self._dataset_config())
         fps = self.fps or dataset.fps or STEPS_FPS
+        if self.clip_s is not None and self.clip_s * fps < 2:
+            raise UserError(
+                f"clip_s {self.clip_s} is shorter than two frames of {self.root} ({fps:g} per second): "
+                f"give at least {2 / fps:g}"
+            )
         options = {name: getattr(self, name) for name in ("key", "action", "rotation", "fps")}
         clips, cameras = [], self._cameras(dataset.cameras)
         for place, camera in product(dataset.places, cameras):

@@ -223,6 +223,8 @@ def test_demonstrations_are_cut_into_clips(tmp_path):
             spans = [(0.0, 0.4), (0.4, 0.8), (0.8, 1.2)]  # of 1.5 s, both cameras
             assert np.allclose(sorted(moments.values()), spans)
     assert len(replace(source, clip_s=0.5).clips("train")) == 2 * 4 * 3, "the last one ends with it"
+    with pytest.raises(UserError, match=r"clip_s 0.09 is shorter than two frames .* at least 0.1"):
+        replace(source, clip_s=0.09).clips("train")
     longer = replace(source, clip_s=9.0).clips("train")
     assert [c.end_s for c in longer] == [c.end_s for c in whole.clips("train")]
 

@@ -7,14 +7,14 @@ So latent actions can be labeled where true actions are known.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from invact_vla.core.errors import UserError
 from invact_vla.data.dataset import DatasetConfig
 from invact_vla.data.instructions import scene_of
 from invact_vla.data.readers import open_dataset
+from invact_vla.data.stored_dataset import StoredDataset
 from invact_vla.data.video.pictures import STEPS_FPS, with_options
 from latent_actions.video.records import ClipRecord, Split
 from latent_actions.video.skip_report import SkipReport
@@ -57,38 +57,56 @@ class DemonstrationsSource(SourceConfig):
         if not self.root.exists():
             raise UserError(f"no folder or file {self.root}: expected demonstrations")
         dataset = open_dataset(self._dataset_config())
+        cameras, fps = self._cameras(dataset.cameras), self._fps(dataset)
+        takes = [self._take(dataset, place) for place in dataset.places]
+        val = held_out(takes, self.held_out)
+        clips = [
+            clip
+            for place, take in zip(dataset.places, takes, strict=True)
+            if (take in val) == (split == "val")
+            for camera in cameras
+            for clip in self._clips(dataset, place, camera, fps, split)
+        ]
+        return clips, SkipReport()
+
+    def _take(self, dataset: StoredDataset, place: int) -> str:
+        container, name = dataset.locate(place)
+        return (container / name).relative_to(self.root).as_posix()
+
+    def _clips(
+        self, dataset: StoredDataset, place: int, camera: str, fps: float, split: Split
+    ) -> Iterator[ClipRecord]:
+        """Those of one camera of a demonstration, in order."""
+        container, name = dataset.locate(place)
+        video, episode = container / name / camera, dataset.all_episodes[place]
+        take = self._take(dataset, place)
+        options = {name: getattr(self, name) for name in ("key", "action", "rotation", "fps")}
+        for start_s, end_s in self._spans(episode.length / fps):
+            part = "" if self.clip_s is None else f"@{start_s:09.3f}"
+            yield ClipRecord(
+                clip_id=video.relative_to(self.root).as_posix() + part,
+                video=with_options(video, options),
+                split=split,
+                start_s=start_s,
+                end_s=end_s,
+                text=episode.instruction,
+                verb=episode.task,
+                moment_id=take + part,
+                take=take,
+                scene=scene_of(episode.task),
+                view="ego" if camera == "wrist" else "exo",
+                camera=camera,
+            )
+
+    def _fps(self, dataset: StoredDataset) -> float:
+        """Steps per second; UserError where a clip would have less than two."""
         fps = self.fps or dataset.fps or STEPS_FPS
         if self.clip_s is not None and self.clip_s * fps < 2:
             raise UserError(
                 f"clip_s {self.clip_s} is shorter than two frames of {self.root} ({fps:g} per second): "
                 f"give at least {2 / fps:g}"
             )
-        options = {name: getattr(self, name) for name in ("key", "action", "rotation", "fps")}
-        clips, cameras = [], self._cameras(dataset.cameras)
-        for place, camera in product(dataset.places, cameras):
-            container, name = dataset.locate(place)
-            video, episode = container / name / camera, dataset.all_episodes[place]
-            take = (container / name).relative_to(self.root).as_posix()
-            for start_s, end_s in self._spans(episode.length / fps):
-                part = "" if self.clip_s is None else f"@{start_s:09.3f}"
-                clips.append(
-                    ClipRecord(
-                        clip_id=video.relative_to(self.root).as_posix() + part,
-                        video=with_options(video, options),
-                        split=split,
-                        start_s=start_s,
-                        end_s=end_s,
-                        text=episode.instruction,
-                        verb=episode.task,
-                        moment_id=take + part,
-                        take=take,
-                        scene=scene_of(episode.task),
-                        view="ego" if camera == "wrist" else "exo",
-                        camera=camera,
-                    )
-                )
-        val = held_out(list(dict.fromkeys(clip.take for clip in clips)), self.held_out)
-        return [clip for clip in clips if (clip.take in val) == (split == "val")], SkipReport()
+        return fps
 
     def _spans(self, length_s: float) -> list[tuple[float, float]]:
         """(start, end) of the clips of a demonstration, seconds; a shorter one is a clip."""

@@ -63,7 +63,7 @@ def _name(first: Labeled, count: int, taken: set[str]) -> str:
     """Of `count` repetitions, by their folders without the number, or by the first one's path."""
     assert first.folder is not None
     labeler, folder = first.store.identity.labeler, _unnumbered(first.folder).name
-    name = f"{labeler} ({folder}), {count} seeds"
+    name = f"{labeler}{'' if folder == labeler else f' ({folder})'}, {count} seeds"
     return f"{labeler} ({first.folder}), {count} seeds" if name in taken else name
 
 

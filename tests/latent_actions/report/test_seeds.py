@@ -100,6 +100,8 @@ def test_groups_of_one_name_are_told_apart() -> None:
     ]
     found = over_seeds([measured(folder, laq, 0.1) for folder, laq in runs])
     assert [m.name for m in found] == ["lapa (labels), 2 seeds", "lapa (b/labels_0), 2 seeds"]
+    named = [measured(f"c/lapa_{seed}", f"laq_{seed}", 0.1) for seed in (0, 1)]
+    assert [m.name for m in over_seeds(named)] == ["lapa, 2 seeds"]
 
 
 def test_a_seed_without_a_result_is_not_averaged_away() -> None:

@@ -1,6 +1,7 @@
 """A plain folder of videos: the way in for one's own recordings.
 
-    <root>/<split>/<scene>/<verb>/<name>.<camera>.mp4      (or any other container, in any case)
+    <root>/<split>/<scene>/<verb>/<name>.<camera>.mp4      (or any other container, in any case; splits
+                                                           may be named training, validation, testing)
     <root>/**/<name>.<camera>.mp4                          without annotations
 
 `<camera>` is optional and stands after the name's last dot: one that starts with "ego" gives an ego
@@ -26,6 +27,9 @@ from latent_actions.video.source import (
     held_out,
 )
 
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing"),
+}  # fmt: skip
 LAYOUT = "<split>/<scene>/<verb>/<name>[.<camera>].mp4 with split train, val or test"
 
 
@@ -76,8 +80,8 @@ class FolderSource(SourceConfig):
     def _videos(self, split: Split) -> tuple[Path, list[Path]]:
         """The folder of a split, or the root if no folders name splits, and the videos of the split."""
         check_folder(self.root, LAYOUT)
-        named = any((self.root / name).is_dir() for name in self.splits)
-        base = self.root / split if named else self.root
+        named = self._split_folders()
+        base = named.get(split, self.root / split) if named else self.root
         check_folder(base, LAYOUT)
         videos = list_videos(base)
         if not videos:
@@ -90,6 +94,20 @@ class FolderSource(SourceConfig):
             wanted = {"train": False, "val": True}.get(split)
             videos = [v for v in videos if (first[_moment(base, v)] in val) is wanted]
         return base, videos
+
+    def _split_folders(self) -> dict[Split, Path]:
+        """The folders that are splits; none where there is only one and its name means other things
+        too, such as "training". UserError where two are one split."""
+        found: dict[Split, Path] = {}
+        for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
+            for split in (s for s in self.splits if folder.name.lower() in SPLIT_NAMES[s]):
+                if split in found:
+                    raise UserError(
+                        f"{found[split]} and {folder} are both the split {split!r}: keep one"
+                    )
+                found[split] = folder
+        sure = any(folder.name == split for split, folder in found.items())
+        return found if sure or len(found) > 1 else {}
 
 
 def _moment(base: Path, video: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,6 +242,30 @@ def test_a_flat_folder(tmp_path):
     assert clips["garage/1"].scene == "garage/1", "a clip without a place is its own"
     with pytest.raises(UserError, match="no pairs"):
         PairConfig(source=source).records("test")
+
+
+def test_splits_by_their_longer_names(tmp_path):
+    """As Kinetics and others name them: not a flat folder whose validation is trained on."""
+    for number, split in enumerate(("Training", "training", "validation")):
+        write_clip(tmp_path / "a" / split / "kitchen" / "push_it" / f"{number}.mp4", number)
+    with pytest.raises(UserError, match=r"Training and .*training are both the split 'train'"):
+        FolderSource(root=tmp_path / "a").clips("train")
+    shutil.rmtree(tmp_path / "a" / "Training")
+    source = FolderSource(root=tmp_path / "a")
+    for split, name in (("train", "1"), ("val", "2")):
+        (clip,) = source.clips(split)
+        assert (clip.clip_id, clip.scene, clip.verb) == (
+            f"kitchen/push_it/{name}",
+            "kitchen",
+            "push it",
+        )
+    with pytest.raises(UserError, match="test"):
+        source.clips("test")
+    (tmp_path / "a" / "validation").rename(tmp_path / "a" / "matches")
+    clips = [*source.clips("train"), *source.clips("val")]
+    assert {clip.verb for clip in clips} == {""}, "one folder named training may be anything"
+    (tmp_path / "a" / "training").rename(tmp_path / "a" / "train")
+    assert [clip.clip_id for clip in source.clips("train")] == ["kitchen/push_it/1"]
 
 
 def test_the_views_of_a_moment_are_held_out_together(tmp_path):

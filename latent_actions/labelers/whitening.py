@@ -30,7 +30,7 @@ class Whiten(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.drift: Tensor | float = 0.0  # of the last training batch
+        self.drift: Tensor | float = 0.0  # of the last training batch, until it is asked for
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("covariance", torch.eye(width))
         self.register_buffer("batches", torch.zeros(()))
@@ -79,9 +79,13 @@ def _drift(covariance: Tensor) -> Tensor:
 
 
 def ill_conditioned(model: nn.Module) -> Tensor | float:
-    """To add to the loss of a batch, in units of an error: keeps what each Whiten of a model gets near
-    unit variance and less correlated; 0 for a model without."""
-    return sum(module.drift for module in model.modules() if isinstance(module, Whiten))
+    """To add to the loss of a batch, once, in units of an error: keeps what each Whiten of a model gets
+    near unit variance and less correlated; 0 for a model without."""
+    found = [module for module in model.modules() if isinstance(module, Whiten)]
+    total = sum(module.drift for module in found)
+    for module in found:
+        module.drift = 0.0  # it holds the graph of the batch
+    return total
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Quantizers that are trained with a network: one contract for all, and what each is for."""
 
+import copy
 from typing import get_args
 
 import pytest
@@ -161,6 +162,15 @@ def test_what_is_whitened_does_not_drift_in_a_training() -> None:
     largest, apart = trained(0)
     assert largest > 10 and apart < 0.2
     assert ill_conditioned(torch.nn.Linear(2, 2)) == 0
+
+
+def test_what_whitening_adds_is_asked_for_once() -> None:
+    """The term holds the graph of a batch, with which a model can be neither copied nor freed."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), Whiten(4))
+    model(torch.randn(32, 3))
+    found = ill_conditioned(model)
+    assert isinstance(found, torch.Tensor) and found.detach() > 0 and ill_conditioned(model) == 0
+    assert torch.equal(copy.deepcopy(model)[1].covariance, model[1].covariance)
 
 
 def test_whitening_bounds_what_exact_copies_and_constants_become() -> None:

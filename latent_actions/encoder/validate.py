@@ -31,6 +31,11 @@ def check_clips(table: ClipTable, contrast: ContrastConfig) -> None:
         logger.warning(
             "%d of %d validation scenes are also trained on", len(shared), len(scenes["val"])
         )
+    if not _crosses_scenes(table):
+        logger.warning(
+            "no validation verb is shown in two scenes: retrieval across scenes has nothing to find "
+            "and its P@10 will be 0, whatever the encoder"
+        )
     unseen = unseen_verbs(table)
     if unseen:
         logger.warning(
@@ -46,6 +51,12 @@ def unseen_verbs(table: ClipTable) -> list[str]:
     """Validation verbs that no training clip shows, sorted."""
     verbs = _by_split(table, "verb")
     return sorted(verbs["val"] - verbs["train"])
+
+
+def _crosses_scenes(table: ClipTable) -> bool:
+    """Whether a verb of the validation clips stands in two of their scenes."""
+    seen = {(table.verb[row], table.scene[row]) for row in table.rows_of("val")}
+    return len(seen) > len({verb for verb, _ in seen})
 
 
 def _by_split(table: ClipTable, column: str) -> dict[str, set[str]]:

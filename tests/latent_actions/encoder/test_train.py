@@ -200,6 +200,13 @@ def test_verbs_unseen_in_training_are_scored_and_named(tmp_path, caplog):
     assert "unseen in training: wave" in model_card(config, table, everything, 1000)
 
 
+def test_verbs_of_one_scene_each_are_named_before_training(caplog):
+    check_clips(small_table(), ContrastConfig())
+    assert "two scenes" not in caplog.text
+    check_clips(small_table(verb=lambda t: t.scene), ContrastConfig())
+    assert "no validation verb is shown in two scenes" in caplog.text
+
+
 def test_a_split_without_clips_is_refused():
     table = small_table(split=lambda t: ("train",) * len(t))
     with pytest.raises(UserError, match="both splits"):

@@ -69,11 +69,12 @@ class GroupSampler:
             raise UserError(
                 "no action is seen (from ego and exo) in two scenes that show other actions too: "
                 f"{len(self.moments)} moments, {len(self.by_scene)} scenes, {len(count)} actions; "
-                "use more scenes, or sampler.kind random"
+                "use more scenes, or sampler.kind random or takes"
             )
         if not self.moments:
             raise UserError(
-                "no moment is seen by both an ego and an exo camera: check the source's cameras"
+                "no moment is seen by both an ego and an exo camera: check the source's cameras "
+                "(demonstrations: camera all)"
             )
         weight = np.array([count[v] for v in self.verbs], float) ** VERB_POWER
         self.verb_probability = weight / weight.sum() if len(weight) else weight

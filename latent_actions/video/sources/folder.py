@@ -11,6 +11,7 @@ of numbered pictures counts as a video; linked folders are followed.
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
@@ -99,13 +100,13 @@ class FolderSource(SourceConfig):
         """The folders that are splits; none where there is only one and its name means other things
         too, such as "training". UserError where two are one split."""
         found: dict[Split, Path] = {}
-        for folder in sorted(path for path in self.root.iterdir() if path.is_dir()):
-            for split in (s for s in self.splits if folder.name.lower() in SPLIT_NAMES[s]):
-                if split in found:
-                    raise UserError(
-                        f"{found[split]} and {folder} are both the split {split!r}: keep one"
-                    )
-                found[split] = folder
+        folders = sorted(path for path in self.root.iterdir() if path.is_dir())
+        for folder, (split, names) in product(folders, SPLIT_NAMES.items()):
+            if folder.name.lower() not in names:
+                continue
+            if split in found:
+                raise UserError(f"{found[split]} and {folder} are both the split {split!r}: keep one")
+            found[split] = folder
         sure = any(folder.name == split for split, folder in found.items())
         return found if sure or len(found) > 1 else {}
 

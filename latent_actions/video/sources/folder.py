@@ -105,7 +105,9 @@ class FolderSource(SourceConfig):
             if folder.name.lower() not in names:
                 continue
             if split in found:
-                raise UserError(f"{found[split]} and {folder} are both the split {split!r}: keep one")
+                raise UserError(
+                    f"{found[split]} and {folder} are both the split {split!r}: keep one"
+                )
             found[split] = folder
         sure = any(folder.name == split for split, folder in found.items())
         return found if sure or len(found) > 1 else {}

@@ -48,7 +48,6 @@ class GroupSampler:
         for row in map(int, rows):
             (self.ego if table.view[row] == "ego" else self.exo)[table.moment[row]].append(row)
         self.moments = [m for m in self.ego if m in self.exo]
-        self.of_take: dict[str, list[str]] = defaultdict(list)
         self.best = {table.moment[row]: row for row in map(int, rows) if table.is_best(row)}
         self.by_scene: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.by_take: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -59,7 +58,6 @@ class GroupSampler:
             verb, scene = table.verb[row], table.scene[row]
             self.by_scene[scene][verb].append(moment)
             self.by_take[table.take[row]][verb].append(moment)
-            self.of_take[table.take[row]].append(moment)
             count[verb] += 1
         for scene, verbs in self.by_scene.items():
             for verb in verbs if len(verbs) > 1 else ():
@@ -113,7 +111,8 @@ class GroupSampler:
         found: list[str] = []
         while len(found) < count:
             moment = _pick(self.moments, rng)
-            take = self.of_take[self.table.take[self.ego[moment][0]]]
+            verbs = self.by_take[self.table.take[self.ego[moment][0]]]
+            take = [moment for moments in verbs.values() for moment in moments]
             some = rng.permutation(len(take))[: self.config.per_take]
             found += [take[i] for i in some]
         return found[:count]

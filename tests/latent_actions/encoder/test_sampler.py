@@ -1,5 +1,6 @@
 """The group sampler: its pinned stream, the best exo camera."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_such_batches_are_of_pairs(table, size, kind):
 
 def test_batches_of_takes_hold_several_moments_of_each(table):
     drawn = sampler(table, kind="takes", per_take=4)
-    sizes = {take: len(moments) for take, moments in drawn.of_take.items()}
+    sizes = Counter(table.take[drawn.ego[moment][0]] for moment in drawn.moments)
     assert max(sizes.values()) > 4, "takes are larger than what is drawn of them"
     seen = set()
     for step in range(40):

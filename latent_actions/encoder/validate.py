@@ -11,7 +11,8 @@ logger = logging.getLogger(__name__)
 
 def check_clips(table: ClipTable, contrast: ContrastConfig) -> None:
     """UserError if a split is empty or the loss has nothing to tell apart; warnings where training
-    works but the scores say less (scenes in both splits, one scene, verbs of one scene, unseen verbs)."""
+    works but the scores say less (scenes in both splits, one scene, verbs of one scene,
+    unseen verbs)."""
     verbs, scenes = (_by_split(table, name) for name in ("verb", "scene"))
     if not scenes["train"] or not scenes["val"]:
         counts = {split: len(table.rows_of(split)) for split in scenes}

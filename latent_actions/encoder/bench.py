@@ -26,7 +26,8 @@ from invact_vla.core.timing import Ratio, Timing, take_turns
 from invact_vla.training.device import Precision
 from latent_actions.encoder.attention import Kernel
 from latent_actions.encoder.commit import CommitConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.routing import Routing
 

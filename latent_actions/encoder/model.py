@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from invact_vla.training.distributed import gather
-from latent_actions.encoder.encoder import Encoded, EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import Encoded, InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.language import LanguageHead, video_text_loss
 from latent_actions.encoder.losses import (
     BatchLabels,

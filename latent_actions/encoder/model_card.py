@@ -35,6 +35,14 @@ encoder.embed(clips)                     # uint8 (N, {frames}, H, W, 3) -> (N, {
 
 Similarity is the inner product. No text is needed. Frames of any size are scaled to {size} x {size} \
 px; a clip is {frames} frames spread over its span."""
+_DURATIONS = """The scores below compare clips by their durations too, of weight {weight:g} beside the \
+embedding:
+
+```python
+from latent_actions.encoder.duration import with_duration
+
+with_duration(encoder.embed(clips), [1.2, 4.0], {weight:g})  # durations in seconds, one a clip
+```"""
 # how a path begins that does not start here: /x, C:\\x, \\\\host\\x, file:///x, ~/x, ~user, ../x, x/../x
 _START = r"(?:file:|[A-Za-z]:)?[\\/]+|~[\w.-]*(?:[\\/]|$)|(?:[^\s]*[\\/])?\.\.?[\\/]"
 _INSIDE = rf"(?<![\w.:\\/~-])(?:{_START})[^\s\"',;:=()\[\]{{}}]+"
@@ -46,6 +54,8 @@ def model_card(config: Any, table: ClipTable, result: dict[str, Any], parameters
     `unseen_verbs`; parameters: of the encoder."""
     model = config.model
     loading = _LOADING.format(d=model.embedding, frames=model.frames, size=model.size)
+    if model.duration_weight:
+        loading += "\n\n" + _DURATIONS.format(weight=model.duration_weight)
     sections = [
         f"---\n{_head(result).to_yaml()}\n---",
         f"# InvAct action encoder, {parameters / 1e6:.2f} M parameters",

@@ -16,7 +16,7 @@ from latent_actions.encoder.displacement_fit import (
     check_known,
     fit_displacement,
 )
-from latent_actions.encoder.encoder import EncoderConfig
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.augment import AugmentConfig
 from latent_actions.encoder.inputs.batches import ActionConfig, ClipBatches, ClipTextConfig

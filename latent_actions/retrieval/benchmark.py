@@ -85,6 +85,8 @@ class Moments:
     take: tuple[str, ...]
     moment: tuple[str, ...]
     text: tuple[str, ...]
+    ego_seconds: np.ndarray | None = None  # durations of the clips, float64 (M,); None: not known
+    exo_seconds: np.ndarray | None = None
 
     def groups(self, key: str) -> list[str]:
         """Group of each moment under a scene key; see `scene_groups`."""
@@ -100,7 +102,12 @@ def moments_of(table: ClipTable, split: str) -> Moments:
         )
     names = ("verb", "scene", "take", "moment", "text")
     columns = {n: tuple(getattr(table, n)[row] for row in pairs.ego) for n in names}
-    return Moments(table.read(pairs.ego), table.read(pairs.exo), pairs.ego, pairs.exo, **columns)
+    views = (pairs.ego, pairs.exo)
+    seconds = [None if table.seconds is None else table.seconds[rows] for rows in views]
+    return Moments(
+        table.read(pairs.ego), table.read(pairs.exo), *views, **columns, ego_seconds=seconds[0],
+        exo_seconds=seconds[1],
+    )  # fmt: skip
 
 
 class Context:
@@ -134,6 +141,13 @@ class Context:
             logger.info("embedding %d clips with %s", 2 * len(moments.ego), encoder.name)
             self._vectors[encoder.name] = encoder.embed(moments.ego), encoder.embed(moments.exo)
         return self._vectors[encoder.name]
+
+    def compared(self, encoder: EvaluatedEncoder) -> tuple[np.ndarray, np.ndarray]:
+        """What clips are compared by: the embeddings, and the durations of the clips beside them if the
+        encoder was made so. float (M, D') each."""
+        ego, exo = self.vectors(encoder)
+        moments = self.moments
+        return encoder.timed(ego, moments.ego_seconds), encoder.timed(exo, moments.exo_seconds)
 
     def forget(self, encoder: EvaluatedEncoder) -> None:
         """Drop the embeddings of an encoder that is done with."""

@@ -186,7 +186,7 @@ def _measure_all(
 def _measure(encoder: EvaluatedEncoder, context: Context, measures: tuple[Benchmark, ...]) -> Part:
     """One run: P@10 of every query in all directions, and the rows of other benchmarks."""
     moments = context.moments
-    scores = precisions(*context.vectors(encoder), moments.verb, moments.groups(OWN))
+    scores = precisions(*context.compared(encoder), moments.verb, moments.groups(OWN))
     rows = [row for bench in measures for row in run_benchmark(bench, context, [encoder])]
     context.forget(encoder)
     unnamed = []  # rows without their run's name; what stood behind the name moves to the measure

@@ -16,7 +16,8 @@ from invact_vla.config.yaml_text import read_yaml
 from invact_vla.core.errors import UserError
 from invact_vla.core.run_folder import artifact_hash
 from invact_vla.untrusted.torch_files import stored_shapes
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, weights_of
 from latent_actions.retrieval.encoders import EvaluatedEncoder, pixel_embedding, references, trained
 

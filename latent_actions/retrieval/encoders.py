@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from invact_vla.training.device import CPU, Device, exact, resolve_device
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.duration import with_duration
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.language import LanguageHead, text_features
 
 Embed = Callable[[np.ndarray], np.ndarray]  # uint8 (N, T, H, W, 3) -> float (N, D)
@@ -41,6 +43,14 @@ class EvaluatedEncoder:
     embed: Embed
     tokens: Callable[[np.ndarray], Tokens] | None = None  # of an encoder with commit blocks
     texts: EmbedTexts | None = None
+    duration_weight: float = 0.0  # of the durations of clips where they are compared
+
+    def timed(self, vectors: np.ndarray, seconds: np.ndarray | None) -> np.ndarray:
+        """Vectors (N, D) of clips with their durations (N,) beside them; as they are without a weight or
+        where durations are not known."""
+        if not self.duration_weight or seconds is None:
+            return vectors
+        return with_duration(vectors, seconds, self.duration_weight)
 
     def of_frames(self, clips: np.ndarray) -> np.ndarray:
         """Mean vector of the single frames, each shown as a still clip: blind to their order."""
@@ -70,7 +80,10 @@ def evaluated(
     """An encoder object, to be evaluated."""
     has_tokens = len(encoder.commit_blocks) > 0 and encoder.config.commit.registers > 0
     tokens = (lambda clips: token_states(encoder, clips)) if has_tokens else None
-    return EvaluatedEncoder(name=name, embed=encoder.embed, tokens=tokens, texts=texts)
+    return EvaluatedEncoder(
+        name=name, embed=encoder.embed, tokens=tokens, texts=texts,
+        duration_weight=encoder.config.duration_weight,
+    )  # fmt: skip
 
 
 def text_side(head: LanguageHead) -> EmbedTexts:
@@ -106,6 +119,14 @@ def references(config: EncoderConfig, seed: int, device: Device = CPU) -> list[E
     return [
         evaluated(untrained, "random weights"), EvaluatedEncoder(name="pixels", embed=pixel_embedding)
     ]  # fmt: skip
+
+
+def duration_alone(weight: float) -> EvaluatedEncoder:
+    """What the durations of clips say without anything that is seen in them."""
+    return EvaluatedEncoder(
+        name="duration alone", embed=lambda clips: np.zeros((len(clips), 1), np.float32),
+        duration_weight=weight,
+    )  # fmt: skip
 
 
 def pixel_embedding(frames: np.ndarray) -> np.ndarray:

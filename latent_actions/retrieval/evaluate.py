@@ -44,6 +44,7 @@ from latent_actions.retrieval.benchmarks import (
 from latent_actions.retrieval.encoders import (
     EvaluatedEncoder,
     difference_embedding,
+    duration_alone,
     encoder_folder,
     references,
     trained,
@@ -78,7 +79,7 @@ class EvalConfig:
     benchmarks: tuple[Benchmark, ...] = field(default_factory=_default_benchmarks)  # what to run
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     others: tuple[BaselineConfig, ...] = ()  # published encoders to show beside it
-    baselines: bool = True  # score random weights, raw pixels and their differences too
+    baselines: bool = True  # score random weights, raw pixels, their differences, and durations too
     draws: int = 1000  # bootstrap draws of the intervals
     workers: int = 2  # decoding processes
     device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
@@ -132,6 +133,8 @@ def _encoders(
     if config.baselines:
         encoders += references(shape, config.seed, device)
         encoders.append(EvaluatedEncoder(name="differences", embed=difference_embedding))
+        if shape.duration_weight:
+            encoders.append(duration_alone(shape.duration_weight))
     for name, other in _others(config).items():
         try:
             encoders.append(EvaluatedEncoder(name=name, embed=load_baseline(other, device)))
@@ -171,7 +174,10 @@ def evaluate(
     found: dict[str, Any] = {encoder.name: {} for encoder in encoders}
     for encoder in encoders:
         score = Scorer("atomic", encoder.name, draws)
-        views = encoder.embed(moments.ego), encoder.embed(moments.exo)
+        views = (
+            encoder.timed(encoder.embed(moments.ego), moments.ego_seconds),
+            encoder.timed(encoder.embed(moments.exo), moments.exo_seconds),
+        )
         for suffix, given in groups.items():
             names = ("g-x", "x-g", "cross_view") if suffix else (*DIRECTIONS, *AVERAGES)
             scores = precisions(*views, moments.verb, given)

@@ -18,14 +18,14 @@ import torch
 from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, hash_json, hash_tree
 from invact_vla.core.run_folder import open_run
-from invact_vla.data.video.frames import SUFFIXES
+from invact_vla.data.video.frames import SUFFIXES, probe
 from invact_vla.html import media
 from invact_vla.html.render import Html, write_page
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, VideoClips
 from latent_actions.encoder.inputs.video_input import as_clips
-from latent_actions.retrieval.encoders import encoder_folder
+from latent_actions.retrieval.encoders import encoder_folder, evaluated
 from latent_actions.retrieval.index import Backend, Entry, Found, Gallery
 from latent_actions.video.records import Split
 
@@ -109,6 +109,7 @@ def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
     logger.info("embedding %d clips", len(table))
     parts = np.array_split(np.arange(len(table)), max(1, len(table) // 256))
     vectors = np.concatenate([encoder.embed(table.read(part)) for part in parts])
+    vectors = evaluated(encoder, "encoder").timed(vectors, table.seconds)
     thumbnails = np.concatenate([_few(table.read(part)) for part in parts])
     gallery = Gallery(vectors, entries, thumbnails, made_by)
     gallery.save(folder)
@@ -124,7 +125,9 @@ def _query(
         if not Path(query).exists():
             raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
         clip = as_clips(query, encoder.config.frames, encoder.config.size)
-        return encoder.embed(clip)[0], _few(clip)[0], np.zeros(0, np.int64)
+        seconds = np.array([probe(Path(query)).duration_s])
+        vector = evaluated(encoder, "encoder").timed(encoder.embed(clip), seconds)
+        return vector[0], _few(clip)[0], np.zeros(0, np.int64)
     row = gallery.row_of(query)
     entry = gallery.entries[row]
     same = [n for n, other in enumerate(gallery.entries) if other.scene == entry.scene]

@@ -54,15 +54,21 @@ def exo_track(camera: ExoCamera, frames: int) -> CameraTrack:
 
 
 def ego_track(
-    rng: np.random.Generator, times: np.ndarray, wrist: np.ndarray, fps: float, spread: float = 0.0
-) -> CameraTrack:
+    rng: np.random.Generator, times: np.ndarray, wrist: np.ndarray, fps: float, spread: float = 0.0,
+    aside: np.ndarray | float = 0.0,
+) -> CameraTrack:  # fmt: skip
     """A head camera at times (T,) s: slow sway and zoom, gaze drawn a little to the hand, (T, 3)
-    m. spread: of the field of view, up to glasses that see all of the room.
+    m. spread: of the field of view, up to glasses that see all of the room; aside: how far the gaze
+    is from what the hands do, (T, 3) m.
     """
     head = np.array([rng.uniform(-0.06, 0.06), rng.uniform(-0.44, -0.36), rng.uniform(0.66, 0.76)])
     sway = np.stack([_wander(rng, times) for _ in range(3)], axis=1) * (0.022, 0.018, 0.012)
     gaze = np.array([0.0, 0.04, 0.02]) + 0.16 * (_smoothed(wrist, fps) - np.array([0.0, 0.0, 0.1]))
-    gaze = gaze + np.stack([_wander(rng, times) for _ in range(3)], axis=1) * (0.025, 0.025, 0.0)
+    gaze = (
+        gaze
+        + aside
+        + np.stack([_wander(rng, times) for _ in range(3)], axis=1) * (0.025, 0.025, 0.0)
+    )
     roll = 0.05 * _wander(rng, times)
     fovy = rng.uniform(37, 43 + 47 * spread) * (1 + 0.09 * _wander(rng, times))
     position = head + sway

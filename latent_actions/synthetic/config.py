@@ -26,6 +26,9 @@ class Variety:
     people: float = 0.0  # probability of each: a body, a second hand, somebody who walks behind
     occlusion: float = 0.0  # probability that something near hides a side of the picture
     textures: float = 0.0  # contrast of fine structure on all surfaces
+    gaze: float = (
+        0.0  # how far a head turns to what the hands go to, and away with it; 1: a room's width
+    )
     slow: float = 0.0  # actions last up to 1 + this times as long, and repeat as many times more
 
     def __post_init__(self) -> None:
@@ -57,6 +60,7 @@ class SynthContent:
     ssv2_test: int = 8  # SSV2 clips: test, without labels as in the real release
     scene_verb_correlation: float = 0.6  # training: share of a scene's favorite actions, 0..1
     scene_favorites: int = 4  # training: families of actions that a scene prefers, of 13
+    kitchen: bool = False  # also cut, slice, wash, hold, add, and doors
     size: int = 112  # side of the square frames, px, even
     fps: float = 10.0  # Ego-Exo4D videos, frames per second
     crf: int = 23  # quality of H.264 and VP9: higher is smaller and worse

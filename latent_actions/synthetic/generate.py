@@ -146,7 +146,7 @@ def _write_poses(config: SynthConfig, plan: TakePlan) -> None:
 
 def _write_ssv2(config: SynthConfig, clips: dict[str, list[TakePlan]]) -> None:
     labels = config.out / "ssv2" / "labels"
-    write_json(labels / "labels.json", labels_json())
+    write_json(labels / "labels.json", labels_json(config.kitchen))
     for subset, plans in clips.items():
         write_json(labels / f"{subset}.json", entries_json(plans, labeled=subset != "test"))
 

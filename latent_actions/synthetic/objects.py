@@ -19,7 +19,8 @@ class Kind:
     pose: hand pose for grasping ("top" from above, "side" around an upright body, "front" from the
     user's side). grip: how far the fingers close, 0..1. geoms: MJCF of the body, colors by
     material class `a` and `b` filled in at run time. part: MJCF of the moving part with its joint,
-    fixtures only. height: of the resting object, for stacking.
+    fixtures only. height: of the resting object, for stacking. solid: false for food, which a knife
+    goes through and which stays where it is.
     """
 
     noun: str
@@ -30,6 +31,7 @@ class Kind:
     part: str = ""
     height: float = 0.0
     mass: float = 0.15
+    solid: bool = True
 
 
 def _cylinder(radius: float, low: float, high: float, look: str = "a") -> str:
@@ -98,10 +100,18 @@ FREE: dict[str, Kind] = {
         + '<geom class="b" type="ellipsoid" size="0.02 0.01 0.028" pos="0 0 0.028"/>', height=0.2),
     "sponge": Kind("sponge", (0, 0, 0.035), "top", 0.35, _box((0.12, 0.08, 0.028), (0, 0, 0.014))
         + _box((0.12, 0.08, 0.012), (0, 0, 0.034), "b"), height=0.04),
+    # the edge of the blade is at the bottom, its middle at the origin
+    "knife": Kind("knife", (0, -0.13, 0.03), "top", 0.8, _box((0.004, 0.16, 0.036), (0, 0, 0.018))
+        + _capsule((0, -0.08, 0.028), (0, -0.19, 0.028), 0.011, "dark")),
+    "cucumber": Kind("cucumber", (0, 0, 0.03), "top", 0.5,
+        _capsule((-0.09, 0, 0.022), (0.09, 0, 0.022), 0.022)
+        + _box((0.26, 0.20, 0.004), (0, 0, 0.002), "b"), height=0.044, solid=False),
 }  # fmt: skip
 
 DRAWER_TRAVEL_M = 0.15
 LID_OPEN_RAD = 1.75
+DOOR_HINGE = (-0.15, -0.085)  # of the cabinet's door, in the cabinet's frame
+DOOR_OPEN_RAD = 1.45
 
 FIXTURES: dict[str, Kind] = {
     "drawer": Kind("drawer", (0, -0.155, 0.065), "front", 0.7,
@@ -130,6 +140,14 @@ FIXTURES: dict[str, Kind] = {
     "button": Kind("button", (0, 0, 0.10), "palm", 0.0, _box((0.15, 0.15, 0.055), (0, 0, 0.0275)),
         part=_joint("button", 'type="slide" axis="0 0 -1" range="0 0.03" stiffness="40" springref="0"')
         + _cylinder(0.045, 0.05, 0.085, "b")),
+    "cabinet": Kind("cabinet", (0.115, -0.125, 0.14), "front", 0.7,
+        _box((0.30, 0.16, 0.01), (0, 0, 0.005))
+        + _box((0.30, 0.16, 0.01), (0, 0, 0.295)) + _box((0.30, 0.01, 0.29), (0, 0.08, 0.15))
+        + _box((0.01, 0.16, 0.29), (-0.145, 0, 0.15)) + _box((0.01, 0.16, 0.29), (0.145, 0, 0.15))
+        + _box((0.28, 0.14, 0.008), (0, 0, 0.15), "b"),
+        part=_joint("cabinet", 'axis="0 0 -1" pos="-0.15 -0.085 0" range="-0.02 1.9" frictionloss="0.6"')
+        + _box((0.30, 0.012, 0.29), (0, -0.09, 0.15), "b")
+        + _capsule((0.115, -0.115, 0.10), (0.115, -0.115, 0.18), 0.009, "dark")),
 }  # fmt: skip
 
 KINDS = {**FREE, **FIXTURES}

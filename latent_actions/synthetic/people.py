@@ -1,6 +1,7 @@
 """People besides the acting hand: the performer's body, the other hand, somebody who walks behind.
 
-They touch nothing. Each is a body that is moved from frame to frame, or far below the room.
+They touch nothing; the other hand is at what is cut, washed or held. Each is a
+body that is moved from frame to frame, or far below the room.
 """
 
 from typing import Any
@@ -33,8 +34,10 @@ class People:
     """Who is seen in a take besides the hand, and where they are at its frames."""
 
     def __init__(
-        self, rng: np.random.Generator, chance: float, side: Side, times: np.ndarray
-    ) -> None:
+        self, rng: np.random.Generator, chance: float, side: Side, times: np.ndarray,
+        helping: np.ndarray,
+    ) -> None:  # fmt: skip
+        """helping: where the other hand is at the action too, (T, 3) m; NaN where it is not."""
         self.cloth = tuple(rng.uniform(0.1, 0.9, 3))
         mirror = 1.0 if side == "right" else -1.0
         sway = _wave(rng, times, 3) * (0.04, 0.025, 0.012) * rng.uniform(0.2, 1)
@@ -51,12 +54,14 @@ class People:
         for name in PEOPLE:
             if rng.random() >= chance:
                 self.position[name] = np.tile([0.0, 0.0, -5.0], (len(times), 1))
+        helps = np.isfinite(helping)
+        self.position["other_hand"] = np.where(helps, helping, self.position["other_hand"])
         other: Side = "left" if side == "right" else "right"
         upright = np.tile([1.0, 0.0, 0.0, 0.0], (len(times), 1))
         self.turn = {
             "body": upright,
             "walker": upright,
-            "other_hand": forearm_quaternions(hand, other),
+            "other_hand": forearm_quaternions(np.where(helps, helping, hand), other),
         }
 
     def enter(self, world: World, look: HandLook, index: int) -> None:

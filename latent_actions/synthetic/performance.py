@@ -7,16 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from latent_actions.synthetic.actions import Setting
 from latent_actions.synthetic.hand import WRIST, Side
 from latent_actions.synthetic.motions import HandPath, HandTrack, Key
-from latent_actions.synthetic.objects import DRAWER_TRAVEL_M, FIXTURES, KINDS, LID_OPEN_RAD
+from latent_actions.synthetic.objects import (
+    DOOR_OPEN_RAD,
+    DRAWER_TRAVEL_M,
+    FIXTURES,
+    KINDS,
+    LID_OPEN_RAD,
+)
+from latent_actions.synthetic.plans.setting import Setting
 from latent_actions.synthetic.vocabulary import ACTIONS, COLORS, FAMILIES
 from latent_actions.synthetic.world import World, yaw_quaternion
 
 SUBSTEP_S = 0.006  # longest simulation step
 SETTLE_STEPS = 40  # fingers close and objects come to rest before the first frame
-OPENED = {"drawer": DRAWER_TRAVEL_M, "chest": LID_OPEN_RAD * 0.86}
+OPENED = {"drawer": DRAWER_TRAVEL_M, "chest": LID_OPEN_RAD * 0.86, "cabinet": DOOR_OPEN_RAD}
 SHOULDER = np.array([0.30, -0.62, 0.14])  # of a right-handed performer
 
 
@@ -109,7 +115,7 @@ def _draw_setting(
     if family == "stack" and partner:
         base[2] += KINDS[partner].height
     fixture = kind in FIXTURES
-    yaw = 0.0 if fixture and family == "open_close" else rng.uniform(-0.5, 0.5)
+    yaw = 0.0 if fixture and family in ("open_close", "door") else rng.uniform(-0.5, 0.5)
     setting = Setting(
         side=side, kind=KINDS[kind], spot=spot, yaw=yaw, partner=base, amplitude=amplitude,
         offset=rng.uniform(-1, 1, 3) * (0.05, 0.03, 0.02), tilt_deg=rng.uniform(-8, 8),

@@ -19,12 +19,12 @@ from latent_actions.synthetic.scenes import Scene
 from latent_actions.synthetic.takes import LEAD_S, TakePlan
 from latent_actions.synthetic.textures import Color
 from latent_actions.synthetic.truth import write_truth
-from latent_actions.synthetic.vocabulary import COLORS
+from latent_actions.synthetic.vocabulary import ACTIONS, COLORS
 from latent_actions.synthetic.world import cached_world
 
 EGO = "ego"
 EGO_STREAM = "aria01_214-1"  # file name of the ego RGB stream in Ego-Exo4D
-CAMERA_PURPOSE, LOOK_PURPOSE, PEOPLE_PURPOSE, FILM_PURPOSE = 1, 6, 7, 8
+CAMERA_PURPOSE, LOOK_PURPOSE, PEOPLE_PURPOSE, FILM_PURPOSE, GAZE_PURPOSE = 1, 6, 7, 8, 9
 DOWNSCALED = Path("frame_aligned_videos/downscaled/448")
 
 
@@ -91,7 +91,8 @@ def record(content: SynthContent, plan: TakePlan, fps: float) -> RecordedTake:
         look = _varied(look, plan.rng(LOOK_PURPOSE), variety.hands)
     if variety.people:
         times = np.arange(plan.frames) / fps
-        people = People(plan.rng(PEOPLE_PURPOSE), variety.people, plan.side, times)
+        helped = _helping_hand(plan, fps)
+        people = People(plan.rng(PEOPLE_PURPOSE), variety.people, plan.side, times, helped)
     renderer = _renderer(content.size)
     every = camera_tracks(plan, world.scene, fps, variety)
     tracks = every if plan.camera is None else {plan.camera: every[plan.camera]}
@@ -153,11 +154,60 @@ def camera_tracks(
     ]
     times = np.arange(plan.frames) / fps
     wrist, rng = np.concatenate(wrists), plan.rng(CAMERA_PURPOSE)
-    tracks = {EGO: ego_track(rng, times, wrist, fps, variety.views)}
+    aside = _head_turns(plan, fps, variety.gaze) if variety.gaze else 0.0
+    tracks = {EGO: ego_track(rng, times, wrist, fps, variety.views, aside)}
     tracks |= {camera.name: exo_track(camera, plan.frames) for camera in scene.exo}
     if variety.shake:
         tracks = {name: shaken(track, rng, times, variety.shake) for name, track in tracks.items()}
     return tracks
+
+
+def _head_turns(plan: TakePlan, fps: float, largest: float) -> np.ndarray:
+    """How far the gaze is from what the hands do, (T, 3) m: it comes from elsewhere to what is reached
+    for, and goes away with what is carried off."""
+    rng, aside = plan.rng(GAZE_PURPOSE), np.zeros((plan.frames, 3))
+    for block in plan.blocks:
+        size = largest * rng.uniform(0.2, 1.0)
+        way = size * np.array(
+            [
+                rng.choice((-1, 1)) * rng.uniform(0.3, 1.0),
+                rng.uniform(-0.2, 0.6),
+                rng.uniform(0, 0.5),
+            ]
+        )
+        times = np.arange(block.frames) / fps - LEAD_S
+        share = np.zeros(block.frames)
+        for name, (start, end) in zip(
+            block.performance.actions, block.performance.spans, strict=True
+        ):
+            inside = (times >= start) & (times < end) | (start == 0) & (times < 0)
+            part = np.clip((times[inside] - start) / (end - start), 0, 1)
+            if ACTIONS[name].arrives:
+                share[inside] += 1 - _eased(part / 0.45)
+            if ACTIONS[name].leaves:
+                share[inside] += _eased((part - 0.55) / 0.45)
+        aside[block.start_frame : block.start_frame + block.frames] = share[:, None] * way
+    return aside
+
+
+def _eased(part: np.ndarray) -> np.ndarray:
+    """From 0 to 1, at rest at both ends."""
+    part = np.clip(part, 0, 1)
+    return part * part * (3 - 2 * part)
+
+
+def _helping_hand(plan: TakePlan, fps: float) -> np.ndarray:
+    """Where the other hand is while it is at the action too, (T, 3) m; else NaN."""
+    mirror = 1.0 if plan.side == "right" else -1.0
+    places = np.full((plan.frames, 3), np.nan)
+    for block in plan.blocks:
+        if ACTIONS[block.performance.actions[0]].two_handed:
+            times = np.arange(block.frames) / fps - LEAD_S
+            wrist = block.performance.path.sample(times).wrist.mean(axis=0)
+            places[block.start_frame : block.start_frame + block.frames] = wrist + np.array(
+                [-0.13 * mirror, 0.03, -0.02]
+            )
+    return places
 
 
 def _colors(names: tuple[str, str]) -> tuple[Color, Color]:

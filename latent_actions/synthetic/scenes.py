@@ -113,7 +113,7 @@ def make_scene(
 
 def _clutter(rng: np.random.Generator) -> tuple[Clutter, ...]:
     slots = rng.permutation(len(CLUTTER_SLOTS))[: rng.integers(2, 6)]
-    kinds = [kind for kind in FREE if kind not in ("spoon",)]
+    kinds = [kind for kind in FREE if kind not in ("spoon", "knife", "cucumber")]
     return tuple(
         Clutter(
             kind=kinds[rng.integers(len(kinds))],

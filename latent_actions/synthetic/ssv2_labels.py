@@ -3,12 +3,12 @@
 from typing import Any
 
 from latent_actions.synthetic.takes import TakePlan
-from latent_actions.synthetic.vocabulary import ACTIONS, KINDS_NOUN
+from latent_actions.synthetic.vocabulary import ACTIONS, KINDS_NOUN, actions_of
 
 
-def labels_json() -> dict[str, str]:
+def labels_json(kitchen: bool = False) -> dict[str, str]:
     """{template without brackets: index as a string}, as in the release."""
-    names = sorted({_class_name(action.template) for action in ACTIONS.values()})
+    names = sorted({_class_name(ACTIONS[name].template) for name in actions_of(kitchen)})
     return {name: str(index) for index, name in enumerate(names)}
 
 

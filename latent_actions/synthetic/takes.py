@@ -11,7 +11,7 @@ from latent_actions.synthetic.config import ACTION_S, SSV2_FPS, SynthContent
 from latent_actions.synthetic.hand import HandLook, Side
 from latent_actions.synthetic.performance import Performance, plan_performance
 from latent_actions.synthetic.scenes import scene_name
-from latent_actions.synthetic.vocabulary import ACTIONS, COLORS, FAMILIES, SKINS
+from latent_actions.synthetic.vocabulary import COLORS, FAMILIES, SKINS, actions_of, families
 
 TAKE_STREAM, CLIP_STREAM, DECK_STREAM = 103, 107, 109  # first numbers of the random streams
 LEAD_S = 0.2  # after a cut the hand stands still this long; reaction time of the annotators fits in
@@ -59,11 +59,11 @@ class TakePlan:
         return np.random.default_rng([*self.stream, purpose])
 
 
-def favorite_families(number: int, count: int = 4) -> list[str]:
+def favorite_families(number: int, count: int = 4, kitchen: bool = False) -> list[str]:
     """The `count` families that the number-th training scene prefers; of four, neighbors share
     one.
     """
-    names = list(FAMILIES)
+    names = families(kitchen)
     return [names[(3 * number + j) % len(names)] for j in range(count)]
 
 
@@ -105,7 +105,8 @@ def plan_clip(content: SynthContent, subset: str, index: int) -> TakePlan:
     split = "train" if subset == "train" else "val"
     number = int(rng.integers(content.n_train_scenes if split == "train" else content.n_val_scenes))
     side, look = _draw_performer(rng)
-    action = list(ACTIONS)[rng.integers(len(ACTIONS))]
+    names = actions_of(content.kitchen)
+    action = names[rng.integers(len(names))]
     family = next(f for f in FAMILIES.values() if any(action in chain for chain in f.chains))
     performance = plan_performance(rng, family.name, side, SSV2_FPS, SSV2_ACTION_S, (action,))
     frames = round((LEAD_S + performance.duration_s + rng.uniform(0.0, 0.3)) * SSV2_FPS)
@@ -132,10 +133,10 @@ def _draw_family(
     The deck makes all families about equally frequent in every scene, which a few hundred
     independent draws would not.
     """
-    favorites = favorite_families(number, content.scene_favorites)
+    favorites = favorite_families(number, content.scene_favorites, content.kitchen)
     if split == "train" and rng.random() < content.scene_verb_correlation:
         return favorites[rng.integers(len(favorites))]
-    names = list(FAMILIES)
+    names = families(content.kitchen)
     cycle, card = divmod(position, len(names))
     stream = (
         content.seed,

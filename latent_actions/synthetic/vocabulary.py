@@ -4,9 +4,9 @@ another.
 
 from dataclasses import dataclass
 
-from latent_actions.synthetic import actions
-from latent_actions.synthetic.actions import Plan
 from latent_actions.synthetic.objects import KINDS
+from latent_actions.synthetic.plans import fixtures, kitchen, table
+from latent_actions.synthetic.plans.setting import Plan
 
 
 @dataclass(frozen=True)
@@ -26,57 +26,72 @@ class Action:
     opened: bool = False  # the fixture is open at the start
     repeated: bool = False  # has cycles, takes longer
     partner_first: bool = False  # the template names the partner before the object
+    arrives: bool = False  # the head turns to the place at the start
+    leaves: bool = False  # the head turns away from it at the end
+    two_handed: bool = False  # the other hand is at it too
 
 
 @dataclass(frozen=True)
 class Family:
     """Actions on one object in one place. chains: orders in which they are performed; kinds: of the
-    object; partners: of a second object that stands by."""
+    object; partners: of a second object that stands by; kitchen: done in kitchens alone."""
 
     name: str
     chains: tuple[tuple[str, ...], ...]
     kinds: tuple[str, ...]
     partners: tuple[str, ...] = ()
+    kitchen: bool = False
 
 
 _LIST = (
-    Action("pick", "picks", "Picking [something] up", "place", actions.pick,
-           (" from the table", "")),
-    Action("place", "places", "Putting [something] on a surface", "pick", actions.place,
-           (" on the table", " down"), held=True),
-    Action("lift", "lifts", "Lifting [something] up", "lower", actions.lift,
+    Action("pick", "picks", "Picking [something] up", "place", table.pick,
+           (" from the table", ""), arrives=True, leaves=True),
+    Action("place", "places", "Putting [something] on a surface", "pick", table.place,
+           (" on the table", " down"), held=True, arrives=True),
+    Action("lift", "lifts", "Lifting [something] up", "lower", table.lift,
            ("", " with one hand")),
-    Action("lower", "lowers", "Lowering [something]", "lift", actions.lower,
+    Action("lower", "lowers", "Lowering [something]", "lift", table.lower,
            (" to the table", " onto the table"), held=True),
-    Action("push", "pushes", "Pushing [something] away", "pull", actions.push, ("", " forward")),
-    Action("pull", "pulls", "Pulling [something] closer", "push", actions.pull,
+    Action("push", "pushes", "Pushing [something] away", "pull", table.push, ("", " forward")),
+    Action("pull", "pulls", "Pulling [something] closer", "push", table.pull,
            ("", " towards the body")),
     Action("slide_left", "slides", "Pushing [something] from right to left", "slide_right",
-           actions.slide_left, (" to the left",)),
+           table.slide_left, (" to the left",)),
     Action("slide_right", "slides", "Pushing [something] from left to right", "slide_left",
-           actions.slide_right, (" to the right",)),
-    Action("open", "opens", "Opening [something]", "close", actions.open_, ("", " with one hand")),
-    Action("close", "closes", "Closing [something]", "open", actions.close, ("", " with one hand"),
-           opened=True),
-    Action("twist_right", "screws", "Twisting [something] clockwise", "twist_left", actions.screw,
+           table.slide_right, (" to the right",)),
+    Action("open", "opens", "Opening [something]", "close", fixtures.open_, ("", " with one hand"),
+           arrives=True),
+    Action("close", "closes", "Closing [something]", "open", fixtures.close, ("", " with one hand"),
+           opened=True, leaves=True),
+    Action("twist_right", "screws", "Twisting [something] clockwise", "twist_left", fixtures.screw,
            (" clockwise", "")),
     Action("twist_left", "unscrews", "Twisting [something] counterclockwise", "twist_right",
-           actions.unscrew, (" counterclockwise", "")),
-    Action("pour", "pours", "Pouring [something] into [something]", None, actions.pour,
+           fixtures.unscrew, (" counterclockwise", "")),
+    Action("pour", "pours", "Pouring [something] into [something]", None, table.pour,
            (" into the {partner}",), held=True),
-    Action("shake", "shakes", "Shaking [something]", None, actions.shake, ("", " in the air"),
+    Action("shake", "shakes", "Shaking [something]", None, table.shake, ("", " in the air"),
            held=True, repeated=True),
-    Action("press", "presses", "Pressing [something]", None, actions.press, ("", " with the palm")),
-    Action("tap", "taps", "Tapping [something]", None, actions.tap, ("", " with a finger"),
+    Action("press", "presses", "Pressing [something]", None, fixtures.press, ("", " with the palm")),
+    Action("tap", "taps", "Tapping [something]", None, table.tap, ("", " with a finger"),
            repeated=True),
-    Action("stack", "stacks", "Stacking [something] on [something]", "unstack", actions.stack,
+    Action("stack", "stacks", "Stacking [something] on [something]", "unstack", table.stack,
            (" on the {partner}",), held=True),
-    Action("unstack", "unstacks", "Taking [something] off [something]", "stack", actions.unstack,
-           (" from the {partner}",), stacked=True),
-    Action("stir", "stirs", "Stirring [something] with [something]", None, actions.stir,
+    Action("unstack", "unstacks", "Taking [something] off [something]", "stack", table.unstack,
+           (" from the {partner}",), stacked=True, arrives=True),
+    Action("stir", "stirs", "Stirring [something] with [something]", None, table.stir,
            (" in the {partner}",), held=True, repeated=True, partner_first=True),
-    Action("wipe", "wipes", "Wiping [something] with [something]", None, actions.wipe,
+    Action("wipe", "wipes", "Wiping [something] with [something]", None, table.wipe,
            (" over the {partner}",), held=True, repeated=True, partner_first=True),
+    Action("cut", "cuts", "Cutting [something] with [something]", None, kitchen.cut,
+           (" through the {partner}",), held=True, partner_first=True, two_handed=True),
+    Action("slice", "slices", "Slicing [something] with [something]", None, kitchen.slice_,
+           (" over the {partner}",), held=True, repeated=True, partner_first=True, two_handed=True),
+    Action("wash", "washes", "Washing [something] in [something]", None, kitchen.wash,
+           (" in the {partner}",), held=True, repeated=True, two_handed=True),
+    Action("hold", "holds", "Holding [something]", None, kitchen.hold, ("", " in the hand"),
+           held=True, two_handed=True),
+    Action("add", "adds", "Dropping [something] into [something]", None, kitchen.add,
+           (" to the {partner}",), held=True, arrives=True),
 )  # fmt: skip
 ACTIONS: dict[str, Action] = {action.name: action for action in _LIST}
 
@@ -101,8 +116,27 @@ _FAMILIES = (
            ("brick",)),
     Family("stir", (("stir",),), ("spoon",), ("bowl",)),
     Family("wipe", (("wipe",),), ("sponge",), ("table",)),
+    Family("cut", (("cut",), ("cut", "cut")), ("knife",), ("cucumber",), kitchen=True),
+    Family("slice", (("slice",),), ("knife",), ("cucumber",), kitchen=True),
+    Family("wash", (("wash",),), ("mug", "ball", "block", "can"), ("bowl",), kitchen=True),
+    Family("hold", (("hold",),), ("can", "mug", "carton", "block", "ball", "bottle"), kitchen=True),
+    Family("add", (("add",),), ("ball", "block"), ("bowl",), kitchen=True),
+    Family("door", (("open", "close"), ("close", "open"), ("open",), ("close",)), ("cabinet",),
+           kitchen=True),
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}
+
+
+def families(kitchen: bool) -> list[str]:
+    """Names of the families of a table, and of those of a kitchen if asked for."""
+    return [family.name for family in _FAMILIES if kitchen or not family.kitchen]
+
+
+def actions_of(kitchen: bool) -> list[str]:
+    """Names of the actions of these families, in the order of the list."""
+    done = {a for name in families(kitchen) for chain in FAMILIES[name].chains for a in chain}
+    return [name for name in ACTIONS if name in done]
+
 
 KINDS_NOUN: dict[str, str] = {name: kind.noun for name, kind in KINDS.items()}
 

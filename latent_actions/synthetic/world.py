@@ -159,10 +159,12 @@ class World:
             self.data.qpos[self.qpos(name)] = (number, 0, -5, 1, 0, 0, 0)
 
     def show(self, name: str) -> None:
-        """Put an object on stage: visible and touchable."""
+        """Put an object on stage: visible, and touchable if it is solid."""
         rows = self.owner == name
         self.model.geom_group[rows] = SHOWN_GROUP
         fixture = name in FIXTURES
+        if not KINDS[name].solid:
+            return
         if not fixture:
             self.model.body_gravcomp[self.body[name]] = 0
         # a free object feels fingers only while it is held; a fixture always, and the palm too

@@ -17,7 +17,8 @@ from invact_vla.openvla.heads import action_head
 from invact_vla.openvla.inference.policy import OpenVLAPolicy
 from invact_vla.training.device import exact, place
 from invact_vla.training.loop import LoopConfig, fit
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.labelers.guard.collapse import CollapseConfig
 from latent_actions.labelers.guard.guarded import after_step, guarded_loss
 from latent_actions.labelers.lapa import LapaLabeler

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer
 from latent_actions.retrieval.baselines import (
     BaselineConfig,

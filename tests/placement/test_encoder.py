@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from latent_actions.encoder.commit import CommitConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.language import FEATURES, LanguageHead
 from latent_actions.encoder.losses import BatchLabels, ContrastConfig
 from latent_actions.encoder.model import TERMS, Batch, InvActModel, LossConfig

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.labelers.features import RandomFeatureConfig
 from latent_actions.labelers.guard.collapse import CollapseConfig, CollapseGuard
 from latent_actions.labelers.guard.guarded import GuardedTask, after_step, guarded_loss

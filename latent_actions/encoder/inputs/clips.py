@@ -44,6 +44,7 @@ class ClipTable:
     split: tuple[str, ...]  # train | val
     oversample: int = 1  # stored frames for each frame that is read
     best: tuple[bool, ...] = ()  # the best exo camera of its moment; empty: all are alike
+    seconds: np.ndarray | None = None  # float64 (N,), duration of each clip; None: not known
     # float32 (N, T * oversample, 3): where the hand is in each stored frame, in meters, right, forward
     # and up as the camera is headed; NaN where it is not known; None: hands were not asked for
     hand: np.ndarray | None = None
@@ -51,7 +52,9 @@ class ClipTable:
     def __post_init__(self) -> None:
         names = set(self.__dataclass_fields__) - {"oversample"}
         columns: dict[str, Any] = {name: getattr(self, name) for name in sorted(names)}
-        optional = {"best": not self.best, "hand": self.hand is None}
+        optional = {
+            "best": not self.best, "hand": self.hand is None, "seconds": self.seconds is None
+        }  # fmt: skip
         sizes = {n: len(column) for n, column in columns.items() if not optional.get(n)}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"columns of a clip table differ in length: {sizes}")
@@ -231,7 +234,13 @@ def table_of(store: FrameStore, oversample: int = 1, best: Collection[str] = ())
         name: tuple(getattr(record, name) for record in records) for name in names
     }
     moments = tuple(record.moment_id for record in records)
+    seconds = np.array([record.end_s - record.start_s for record in records], np.float64)
     flags = tuple(record.clip_id in best for record in records) if best else ()
     return ClipTable(
-        frames=store.frames, moment=moments, oversample=oversample, best=flags, **columns
+        frames=store.frames,
+        moment=moments,
+        oversample=oversample,
+        best=flags,
+        seconds=seconds,
+        **columns,
     )

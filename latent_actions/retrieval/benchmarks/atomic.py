@@ -51,7 +51,9 @@ class AtomicBenchmark(Benchmark):
                 yield score.skip(f"the same groups as {same!r}", setting=key)
                 continue
             bounds: Any = bounds_of(moments.verb, groups).fractions()
-            for name, values in precisions(*context.vectors(encoder), moments.verb, groups).items():
+            for name, values in precisions(
+                *context.compared(encoder), moments.verb, groups
+            ).items():
                 yield score.row(f"{name} P@10", key, values, moments.take, **bounds)
         if len(reasons) == len(self.scene_keys):
             raise UserError(reasons[0])
@@ -63,8 +65,8 @@ class CrossPlaceBenchmark(Benchmark):
     """Precision at the first few clips of other places: of all views, of the query's, of the other."""
 
     top: int = 5  # clips looked at, the K of P@K
-    # a longer clip is cut into parts of at most this many seconds, whose vectors are averaged; 0: each
-    # clip is one vector, its frames spread over all of it
+    # a longer clip is cut into parts of at most this many seconds, whose vectors are averaged and say
+    # nothing of its duration; 0: each clip is one vector, its frames spread over all of it
     window_s: float = 0.0
     windows: int = 8  # parts of a clip at most, spread evenly over it
 
@@ -100,7 +102,8 @@ class CrossPlaceBenchmark(Benchmark):
         if not self.window_s:
             starts = range(0, len(table), _BATCH)
             parts = [np.arange(i, min(i + _BATCH, len(table))) for i in starts]
-            return np.concatenate([encoder.embed(table.read(rows)) for rows in parts])
+            each = np.concatenate([encoder.embed(table.read(rows)) for rows in parts])
+            return encoder.timed(each, table.seconds)
         records = context.records()
         cut = [part for record in records for part in self._parts(record)]
         store = context.store("windows", cut, context.videos("spans").source.max_skipped)

@@ -13,7 +13,8 @@ from invact_vla.core.errors import UserError
 from invact_vla.data.video.frames import decode_all
 from invact_vla.data.video.video_io import write_video
 from latent_actions.encoder.commit import CommitConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.video_input import as_clips
 from latent_actions.encoder.model_card import without_places
 from latent_actions.train_encoder import main

@@ -8,7 +8,8 @@ import pytest
 from latent_actions.encoder import bench
 from latent_actions.encoder.bench import BenchEncoderConfig, main, training_step, vjepa2
 from latent_actions.encoder.commit import CommitConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.routing import Routing
 
 SMALL = EncoderConfig(

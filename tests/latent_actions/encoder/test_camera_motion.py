@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.augment import AugmentConfig, augment
 from latent_actions.encoder.inputs.camera_motion import affine_between, steadied
 from latent_actions.encoder.inputs.streams import Streams

@@ -5,7 +5,8 @@ import torch
 
 from latent_actions.encoder.attention import attend
 from latent_actions.encoder.commit import CommitBlock, CommitConfig, gated_read
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.routing import Routing, RoutingAssignments
 
 HARD = Routing(hard=True, noise=False)

@@ -15,7 +15,8 @@ from latent_actions.encoder.displacement_fit import (
     displacement_r2,
     fit_displacement,
 )
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.augment import AugmentConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
 from latent_actions.encoder.train import EncoderTrainConfig, train

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.commit import CommitConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.streams import Streams
 from latent_actions.encoder.routing import Routing
 

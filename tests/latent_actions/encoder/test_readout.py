@@ -10,7 +10,8 @@ import torch
 
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.language import LanguageHead
 from latent_actions.encoder.inputs.sprites import SpriteConfig, sprite_table
 from latent_actions.encoder.model import InvActModel, LossConfig

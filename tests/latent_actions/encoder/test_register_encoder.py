@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from latent_actions.encoder.commit import CommitConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.register_encoder import RegisterEncoder
 from latent_actions.encoder.routing import Routing, RoutingAssignments
 

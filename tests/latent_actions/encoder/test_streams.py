@@ -6,7 +6,8 @@ import torch
 
 from invact_vla.core.errors import UserError
 from latent_actions.encoder.commit import CommitConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.features import FrozenFeatures
 from latent_actions.encoder.inputs.flow import dense_flow
 from latent_actions.encoder.inputs.streams import PIXEL_STREAMS, Streams, planes

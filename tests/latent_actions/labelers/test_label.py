@@ -20,7 +20,8 @@ from invact_vla.core.files import hash_file, read_json
 from invact_vla.data.label_store import read_labels
 from invact_vla.data.video.video_io import write_video
 from invact_vla.training.loop import LoopConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.labelers import (
     InvActConfig,
     LabelerConfig,

@@ -12,7 +12,8 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.schema import LatentLabels
 from invact_vla.data.label_store import LabelIdentity, LabelStore, write_labels
 from invact_vla.training.loop import LoopConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.labelers import (
     FeatureDifferenceConfig,

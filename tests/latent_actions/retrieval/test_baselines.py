@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from latent_actions.encoder.encoder import CommitConfig, EncoderConfig, InvActEncoder
+from latent_actions.encoder.commit import CommitConfig
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.labelers.laq.checkpoint import save_pretrained
 from latent_actions.labelers.laq.config import LaqConfig
 from latent_actions.labelers.laq.model import LatentActionQuantizer

@@ -13,7 +13,8 @@ import yaml
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.training.loop import LoopConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.encoder.losses import BatchLabels
 from latent_actions.encoder.model import Batch

@@ -16,7 +16,8 @@ from invact_vla.core.files import write_json
 from invact_vla.core.run_folder import open_run
 from invact_vla.stats.bootstrap import percentile_interval, resample
 from invact_vla.training.loop import LoopConfig
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.encoder.train import EncoderTrainConfig
 from latent_actions.labelers.laq.checkpoint import save_pretrained

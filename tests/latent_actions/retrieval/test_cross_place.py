@@ -1,5 +1,6 @@
 """P@5 across places on a folder of single views, against its definition written as loops."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.video_io import write_video
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.clips import VideoClips
 from latent_actions.encoder.inputs.sprites import SpriteConfig
 from latent_actions.retrieval import evaluate
@@ -121,6 +123,27 @@ def test_a_long_clip_is_the_mean_of_its_windows(tmp_path):
         (0.0, 0.2), (0.8, 1.0), (1.8, 2.0)
     ]  # fmt: skip
     assert CrossPlaceBenchmark(window_s=5.0)._parts(records[0])[0].end_s == records[0].end_s
+
+
+def test_clips_are_found_by_how_long_they_last_if_the_encoder_says_so(tmp_path):
+    """Pixels say nothing here: what is cut lasts 1 s, what is washed 4 s."""
+    root = tmp_path / "clips"
+    for number, (place, verb) in enumerate([(p, v) for p in "abc" for v in ("cut", "wash")]):
+        path = root / "val" / place / verb / f"{number}.ego.mp4"
+        write_video(path, moving_square(0, 10 if verb == "cut" else 40), 10.0)
+    context = context_of(FolderSource(root=root, workers=1), tmp_path / "frames")
+    blind = EvaluatedEncoder(name="blind", embed=lambda clips: np.ones((len(clips), 3)))
+    found = {
+        weight: next(
+            iter(CrossPlaceBenchmark(top=2).rows(context, replace(blind, duration_weight=weight)))
+        )
+        for weight in (0.0, 1.0)
+    }
+    assert found[1.0].value == 100 > found[0.0].value
+    np.testing.assert_allclose(sorted(context.table.seconds), [1.0] * 3 + [4.0] * 3)
+    windows = CrossPlaceBenchmark(top=2, window_s=1.0)
+    vectors = windows._vectors(context, replace(blind, duration_weight=1.0))
+    assert vectors.shape == (6, 3)  # windows leave the duration out
 
 
 def test_what_cannot_be_asked_is_said_in_one_line(tmp_path):

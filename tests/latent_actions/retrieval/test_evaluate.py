@@ -13,7 +13,8 @@ import pytest
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
 from invact_vla.data.video.video_io import write_video
-from latent_actions.encoder.encoder import EncoderConfig, InvActEncoder
+from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.language import LanguageHead
 from latent_actions.retrieval import evaluate, search
 from tests.paths import REPOSITORY

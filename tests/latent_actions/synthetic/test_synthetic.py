@@ -23,9 +23,10 @@ from latent_actions.synthetic.hand import HandLook
 from latent_actions.synthetic.motions import HandPath, Key, backwards, hand_rotation
 from latent_actions.synthetic.objects import KINDS
 from latent_actions.synthetic.performance import plan_performance, play, set_phase
-from latent_actions.synthetic.recording import record
-from latent_actions.synthetic.scenes import scene_name
-from latent_actions.synthetic.takes import favorite_families, plan_take
+from latent_actions.synthetic.recording import camera_tracks, record
+from latent_actions.synthetic.scenes import make_scene, scene_name
+from latent_actions.synthetic.ssv2_labels import labels_json
+from latent_actions.synthetic.takes import Segment, favorite_families, plan_clip, plan_take
 from latent_actions.synthetic.truth import read_masks
 from latent_actions.synthetic.vocabulary import ACTIONS, FAMILIES
 from latent_actions.synthetic.world import cached_world
@@ -183,6 +184,65 @@ def test_handled_objects_stay_upright(family):
         assert min(upright) > np.cos(np.radians(25))
 
 
+def played(family, chain, seed=5):
+    """World after a performance, and its plan."""
+    world = cached_world(seed=0, split="train", number=0, n_exo=2, side="right", size=32)
+    plan = plan_performance(np.random.default_rng(seed), family, "right", 10.0, (1.2, 1.8), chain)
+    world.reset(HandLook((0.8, 0.6, 0.5), (0.2, 0.3, 0.6)), {})
+    set_phase(world, plan)
+    for _ in play(world, plan, 10.0, round(plan.duration_s * 10) + 3):
+        pass
+    return world, plan
+
+
+def test_a_door_swings_open_and_shut():
+    for chain, low, high in ((("open",), 1.2, 1.7), (("close",), -0.1, 0.15)):
+        world, _ = played("door", chain)
+        assert low < world.data.qpos[world.qpos("cabinet")][0] < high
+
+
+def test_what_is_added_lies_in_the_bowl_and_food_stays_under_the_knife():
+    world, plan = played("add", ("add",))
+    thing, bowl = (world.data.xpos[world.body[name]] for name in (plan.kind, "bowl"))
+    assert np.linalg.norm(thing[:2] - bowl[:2]) < 0.08 and thing[2] < 0.08
+    for family in ("cut", "slice"):
+        world, plan = played(family, (family,))
+        np.testing.assert_allclose(
+            world.data.xpos[world.body["cucumber"]], plan.partner_origin, atol=0.003
+        )
+
+
+def test_kitchens_are_asked_for():
+    """Without, all is as it was; with, a take has what kitchens add."""
+
+    def seen(kitchen: bool) -> set[str]:
+        content = replace(TINY, kitchen=kitchen, scene_verb_correlation=0.0)
+        plans = [plan_take(content, "train", index) for index in range(12)]
+        clips = [plan_clip(content, "train", index) for index in range(60)]
+        return {a for p in plans + clips for b in p.blocks for a in b.performance.actions}
+
+    new = {"cut", "slice", "wash", "hold", "add"}
+    assert not seen(False) & new and new < seen(True)
+    assert len(labels_json(True)) == len(labels_json()) + len(new)
+
+
+def test_heads_turn_to_what_is_picked_and_stay_with_what_is_cut():
+    def turn(family, chain):
+        content = replace(TINY, variety=replace(Variety(), gaze=1))
+        plan = plan_take(content, "train", 0)
+        performance = plan_performance(
+            np.random.default_rng(1), family, "right", 10.0, (1.2, 1.8), chain
+        )
+        frames = round((performance.duration_s + 0.2) * 10)
+        plan = replace(plan, side="right", blocks=(Segment(0, frames, performance),))
+        scene = make_scene(content.seed, plan.split, plan.number, content.n_exo)
+        forward = -camera_tracks(plan, scene, 10.0, content.variety)["ego"].axes[..., 2]
+        return np.degrees(np.arccos(np.clip(forward @ forward[len(forward) // 2], -1, 1)))
+
+    picked, cut = turn("pick_place", ("pick",)), turn("cut", ("cut",))
+    assert picked[0] > 10 and picked[-1] > 10 and cut.max() < 6
+
+
 def test_backwards_is_the_reverse_path():
     rotation = hand_rotation("top", "right")
     keys = [
@@ -248,7 +308,7 @@ def test_config_is_checked(field, value):
 
 WIDE = Variety(
     shake=5, views=1, lens=0.4, light=0.3, blur=0.6, noise=0.03, hands=0.3, people=1, occlusion=0.5,
-    textures=0.8, slow=1,
+    textures=0.8, gaze=1, slow=1,
 )  # fmt: skip
 
 
@@ -285,7 +345,7 @@ def test_masks_of_a_varied_take_are_those_of_hand_and_object():
     np.testing.assert_array_equal(again.frames["cam01"], found.frames["cam01"])
 
 
-@pytest.mark.parametrize("name", ["synth_debug", "synth_cpu", "synth_wide"])
+@pytest.mark.parametrize("name", ["synth_debug", "synth_cpu", "synth_wide", "synth_kitchen"])
 def test_configs_parse(name):
     path = REPOSITORY / "configs" / "data" / f"{name}.yaml"
     assert isinstance(draccus.parse(SynthConfig, path, args=[]), SynthConfig)

@@ -1,82 +1,18 @@
-"""The verbs: what each does to the hand and the object, and its temporal opposite.
+"""The verbs of a table: what each does to the hand and the object, and its temporal opposite.
 
-A plan is a list of keys with times in [0, 1], the first being where the action naturally begins.
 Actions that undo each other are the same way run backwards wherever a hand can do that (pick/place,
 lift/lower, stack/unstack, open/close); the others (push/pull, slide left/right, screw/unscrew)
 mirror each other.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from latent_actions.synthetic.hand import GRASP_POINT, Side
-from latent_actions.synthetic.motions import Key, backwards, hand_rotation
-from latent_actions.synthetic.objects import DRAWER_TRAVEL_M, LID_OPEN_RAD, Kind
+from latent_actions.synthetic.hand import GRASP_POINT
+from latent_actions.synthetic.motions import Key, backwards
+from latent_actions.synthetic.plans.setting import Setting
 
-HINGE = np.array([0.0, 0.08, 0.10])  # of the chest's lid, in the chest's frame
 FINGERTIP = np.array([-0.030, 0.170, -0.008])  # of a straight index finger, right hand frame
-LID_KEYS = 6  # straight pieces of the lid's arc
-
-
-@dataclass
-class Setting:
-    """What a plan reads, and the object's place, which it moves on.
-
-    spot: origin of the object on the table, (3,) m. yaw: of the object, rad. partner: origin of the
-    second object (bowl, base of a stack). amplitude scales distances, offset shifts the start of
-    free ways, tilt_deg and turn_rad vary the wrist. home: where the empty hand comes from and goes
-    to.
-    """
-
-    side: Side
-    kind: Kind
-    spot: np.ndarray
-    yaw: float
-    partner: np.ndarray
-    amplitude: float
-    offset: np.ndarray
-    tilt_deg: float
-    turn_rad: float
-    home: np.ndarray
-    cycles: float
-    name: str = ""
-    phase: float = 0.0
-    flip: int = 1
-    held_at: np.ndarray = field(default_factory=lambda: np.zeros(3))
-
-    @property
-    def mirror(self) -> float:
-        """+1 for a right hand, -1 for a left hand."""
-        return 1.0 if self.side == "right" else -1.0
-
-    def grasp(self, origin: np.ndarray | None = None) -> np.ndarray:
-        """Where the grasp point goes to take hold of the object standing at `origin` (its spot)."""
-        place = self.spot if origin is None else origin
-        return place + Rotation.from_euler("z", self.yaw).apply(self.kind.grasp)
-
-    def hand(self, pose: str | None = None, turn: float | None = None) -> Rotation:
-        """Hand orientation for a pose (the kind's own by default)."""
-        return hand_rotation(
-            pose or self.kind.pose,
-            self.side,
-            self.turn_rad if turn is None else turn,
-            self.tilt_deg,
-        )
-
-    @property
-    def away(self) -> np.ndarray:
-        """From the grasp to where the open hand comes from: above, or beside for upright
-        objects.
-        """
-        if self.kind.pose in ("side", "stick"):
-            return np.array([self.mirror * 0.10, -0.07, 0.03])
-        return np.array([0.0, -0.04, 0.11])
-
-
-Plan = Callable[[Setting], list[Key]]
 
 
 def _rest(s: Setting) -> Key:
@@ -150,66 +86,6 @@ def _drag(s: Setting, way: np.ndarray) -> list[Key]:
     ]
 
 
-def open_(s: Setting) -> list[Key]:
-    """Pull a drawer out, or raise a lid on its hinge."""
-    grasp, hand, grip = s.grasp(), s.hand(), s.kind.grip
-    aside = np.array([0.0, -0.10, 0.05]) + s.offset
-    keys = [Key(0.0, grasp + aside, hand, 0.1), Key(0.24, grasp, hand, grip, event="attach")]
-    if s.name == "drawer":
-        end = grasp + np.array([0.0, -DRAWER_TRAVEL_M, 0.0])
-        keys.append(Key(0.86, end, hand, grip, event="detach", free=False))
-    else:
-        keys += _lid_arc(s, grasp, hand, grip)
-    last = keys[-1]
-    back = np.array([0.0, -0.05, 0.04]) if s.name == "drawer" else np.array([0.0, -0.10, 0.02])
-    return [*keys, Key(1.0, last.position + back, last.rotation, 0.1)]
-
-
-def close(s: Setting) -> list[Key]:
-    return backwards(open_(s))
-
-
-def _lid_arc(s: Setting, grasp: np.ndarray, hand: Rotation, grip: float) -> list[Key]:
-    hinge = s.spot + HINGE
-    keys = []
-    for k in range(1, LID_KEYS + 1):
-        share = k / LID_KEYS
-        smooth = share * share * (3 - 2 * share)
-        turn = Rotation.from_euler("x", -LID_OPEN_RAD * 0.86 * smooth)
-        keys.append(
-            Key(
-                0.24 + 0.62 * share, hinge + turn.apply(grasp - hinge), turn * hand, grip,
-                event="detach" if k == LID_KEYS else None, eased=False, free=False,
-            )
-        )  # fmt: skip
-    return keys
-
-
-def screw(s: Setting) -> list[Key]:
-    return _twist(s, -1.0)
-
-
-def unscrew(s: Setting) -> list[Key]:
-    return _twist(s, 1.0)
-
-
-def _twist(s: Setting, direction: float) -> list[Key]:
-    """Turn the wrist about the vertical, holding a knob or lid; +1 is counter-clockwise from
-    above.
-    """
-    grasp, grip = s.grasp(), s.kind.grip
-    middle = s.turn_rad + 0.1 * s.mirror
-    first, last = (s.hand(turn=middle + sign * direction * 0.95 * s.amplitude) for sign in (-1, 1))
-    halfway = s.hand(turn=middle)
-    return [
-        Key(0.0, grasp + s.away + s.offset, first, 0.05),
-        Key(0.20, grasp, first, grip, event="attach"),
-        Key(0.54, grasp, halfway, grip, eased=False, free=False),
-        Key(0.86, grasp, last, grip, event="detach", eased=False, free=False),
-        Key(1.0, grasp + np.array([0, 0, 0.05]), last, 0.1),
-    ]
-
-
 def pour(s: Setting) -> list[Key]:
     """Bring the held vessel beside the bowl, tip it over, and right it again."""
     hand, grip = s.hand(), s.kind.grip
@@ -238,19 +114,6 @@ def shake(s: Setting) -> list[Key]:
             Key(0.06 + 0.86 * (k + 1) / count, s.held_at + sign * swing, hand, grip, free=False)
         )
     return [*keys, Key(1.0, s.held_at, hand, grip, free=False)]
-
-
-def press(s: Setting) -> list[Key]:
-    """A flat hand comes down on the button, holds it in, and rises."""
-    hand = s.hand()
-    down = s.grasp() + np.array([0.0, 0.0, -0.012])
-    up = down + np.array([0.0, -0.02, 0.15 * s.amplitude])
-    return [
-        Key(0.0, up + s.offset, hand, 0.0, "flat"),
-        Key(0.42, down, hand, 0.0, "flat"),
-        Key(0.62, down, hand, 0.0, "flat"),
-        Key(1.0, up, hand, 0.0, "flat"),
-    ]
 
 
 def tap(s: Setting) -> list[Key]:

@@ -140,7 +140,7 @@ class InvActEncoder(
                 f"expected (B, {self.config.frames}, H, W, 3), got {tuple(frames.shape)}"
             )
         pixels = planes(frames)
-        pixels = pixels / 255 if frames.dtype == torch.uint8 else pixels
+        pixels = pixels.float().div_(255) if frames.dtype == torch.uint8 else pixels
         size = (self.config.size,) * 2
         if pixels.shape[2:4] != size:
             flat = rearrange(pixels, "b t h w c -> (b t) c h w")

@@ -66,7 +66,9 @@ class BenchLabelConfig:
     model: LaqConfig = field(default_factory=small_laq)  # size of random weights
     videos: Path | None = None  # folder of video files; none: drawn ones of SSV2's shape
     count: int = 8  # clips, at most
-    pairs_per_clip: int = 0  # pairs of each clip, evenly spaced; 0: from every frame, as LAPA
+    # pairs of each clip, evenly spaced; 0: from every frame but the last, as LAPA: to the last frame
+    # where the clip ends before the horizon
+    pairs_per_clip: int = 0
     horizon_s: float = 2.4  # seconds from the first to the second frame of a pair
     workers: int = 1  # decoding processes of this project; LAPA's procedure has one
     threads: int = 1  # torch threads of both
@@ -112,7 +114,7 @@ def measure(config: BenchLabelConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         labeler = _labeler(config, folder, device)
-        records = _pairs(config, folder)
+        records = pairs_of(config, folder)
         codes: dict[str, np.ndarray] = {}
         published = as_published(labeler.model)
 
@@ -229,8 +231,8 @@ def _labeler(config: BenchLabelConfig, folder: Path, device: torch.device) -> La
     return LapaLabeler(folder / "laq", device, resolve_dtype(config.dtype, device))
 
 
-def _pairs(config: BenchLabelConfig, folder: Path) -> list[PairRecord]:
-    """Evenly spaced pairs of each clip."""
+def pairs_of(config: BenchLabelConfig, folder: Path) -> list[PairRecord]:
+    """Pairs of every frame of each clip, or evenly spaced ones."""
     if config.videos is None:
         videos = draw_videos(folder, "webm", config.count)
     else:
@@ -239,16 +241,17 @@ def _pairs(config: BenchLabelConfig, folder: Path) -> list[PairRecord]:
     records = []
     for video in videos:
         info = probe(video)
-        last = info.n_frames - 1 - round(config.horizon_s * info.fps)
-        if last < 0:
+        final, horizon = info.n_frames - 1, round(config.horizon_s * info.fps)
+        if final < horizon:
             continue
-        starts = np.unique(
-            np.linspace(0, last, config.pairs_per_clip or last + 1).round().astype(int)
-        )
+        starts = np.arange(final)
+        if config.pairs_per_clip:
+            whole = np.linspace(0, final - horizon, config.pairs_per_clip)
+            starts = np.unique(whole.round().astype(int))
         records += [
             PairRecord(
                 video_id=video.stem, video=video, text="", frame=start,
-                frame_end=start + info.n_frames - 1 - last, fps=info.fps,
+                frame_end=min(start + horizon, final), fps=info.fps,
             )
             for start in starts.tolist()
         ]  # fmt: skip

@@ -12,6 +12,7 @@ from latent_actions.labelers.laq.bench import (
     OURS,
     BenchLabelConfig,
     as_published,
+    pairs_of,
     main,
     published_codes,
 )
@@ -50,10 +51,26 @@ def test_both_sides_are_timed_on_the_same_pairs(tmp_path, capsys):
     )
     assert main(config) == 0
     found = read_json(out)
-    assert found["clips"] == 2 and found["pairs_per_clip"] == 15
+    assert found["clips"] == 2 and found["pairs_per_clip"] == 19
     assert found["equal_codes"] > 0.9  # JPEG files lose a little
     assert set(found["sides"]) == {LAPA, OURS}
     assert f"{found['faster']['median']:.1f} [" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (0, [(start, min(start + 5, 11)) for start in range(11)]),  # min(idx + window, n - 1)
+        (1, [(0, 5)]),
+        (3, [(0, 5), (3, 8), (6, 11)]),
+        (50, [(start, start + 5) for start in range(7)]),
+    ],
+)
+def test_pairs_are_those_of_every_frame_or_of_whole_horizons(tmp_path, asked, expected):
+    frames = np.random.default_rng(0).integers(0, 255, (12, 32, 32, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", frames, 10)
+    config = BenchLabelConfig(videos=tmp_path, horizon_s=0.5, pairs_per_clip=asked)
+    assert [(r.frame, r.frame_end) for r in pairs_of(config, tmp_path)] == expected
 
 
 def test_videos_that_are_too_short_are_named(tmp_path):

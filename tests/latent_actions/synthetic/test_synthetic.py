@@ -345,7 +345,7 @@ def test_masks_of_a_varied_take_are_those_of_hand_and_object():
     np.testing.assert_array_equal(again.frames["cam01"], found.frames["cam01"])
 
 
-@pytest.mark.parametrize("name", ["synth_debug", "synth_cpu", "synth_wide", "synth_kitchen"])
+@pytest.mark.parametrize("name", ["synth_debug", "synth_cpu", "synth_kitchen"])
 def test_configs_parse(name):
     path = REPOSITORY / "configs" / "data" / f"{name}.yaml"
     assert isinstance(draccus.parse(SynthConfig, path, args=[]), SynthConfig)

@@ -23,12 +23,14 @@ class Variety:
     noise: float = 0.0  # standard deviation of the sensor's noise, of full scale
     # hands thicker and thinner by this share, of more skin tones, with bare arms as often as this
     hands: float = 0.0
-    people: float = 0.0  # probability of each: a body, a second hand, somebody who walks behind
+    # probability of each: a body, a second hand, somebody who walks behind; above 0 the second
+    # hand always helps where an action takes two
+    people: float = 0.0
     occlusion: float = 0.0  # probability that something near hides a side of the picture
     textures: float = 0.0  # contrast of fine structure on all surfaces
-    gaze: float = (
-        0.0  # how far a head turns to what the hands go to, and away with it; 1: a room's width
-    )
+    # how far from the hands a head looks before it turns to what they reach for, and after it goes away
+    # with what they carry off, m; at most, drawn anew after every cut
+    gaze: float = 0.0
     slow: float = 0.0  # actions last up to 1 + this times as long, and repeat as many times more
 
     def __post_init__(self) -> None:
@@ -59,7 +61,7 @@ class SynthContent:
     ssv2_val: int = 60  # SSV2 clips: validation, in the places of the validation split
     ssv2_test: int = 8  # SSV2 clips: test, without labels as in the real release
     scene_verb_correlation: float = 0.6  # training: share of a scene's favorite actions, 0..1
-    scene_favorites: int = 4  # training: families of actions that a scene prefers, of 13
+    scene_favorites: int = 4  # training: families of actions that a scene prefers
     kitchen: bool = False  # also cut, slice, wash, hold, add, and doors
     size: int = 112  # side of the square frames, px, even
     fps: float = 10.0  # Ego-Exo4D videos, frames per second

@@ -1,7 +1,7 @@
 """People besides the acting hand: the performer's body, the other hand, somebody who walks behind.
 
-They touch nothing; the other hand is at what is cut, washed or held. Each is a
-body that is moved from frame to frame, or far below the room.
+They move nothing, and masks leave them out; the other hand is seen at what is cut, washed or held. Each
+is a body that is moved from frame to frame, or far below the room.
 """
 
 from typing import Any

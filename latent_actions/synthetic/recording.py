@@ -13,7 +13,7 @@ from latent_actions.synthetic.config import SSV2_FPS, SynthContent, Variety
 from latent_actions.synthetic.film import Lens, filmed
 from latent_actions.synthetic.hand import HandLook
 from latent_actions.synthetic.people import People, people_mjcf
-from latent_actions.synthetic.performance import play, set_phase, wrist_motion
+from latent_actions.synthetic.performance import Performance, play, set_phase, wrist_motion
 from latent_actions.synthetic.render import Renderer
 from latent_actions.synthetic.scenes import Scene
 from latent_actions.synthetic.takes import LEAD_S, TakePlan
@@ -168,26 +168,27 @@ def _head_turns(plan: TakePlan, fps: float, largest: float) -> np.ndarray:
     rng, aside = plan.rng(GAZE_PURPOSE), np.zeros((plan.frames, 3))
     for block in plan.blocks:
         size = largest * rng.uniform(0.2, 1.0)
-        way = size * np.array(
-            [
-                rng.choice((-1, 1)) * rng.uniform(0.3, 1.0),
-                rng.uniform(-0.2, 0.6),
-                rng.uniform(0, 0.5),
-            ]
-        )
+        sideways, beyond, up = rng.uniform((0.3, -0.2, 0.0), (1.0, 0.6, 0.5))
+        way = size * np.array([rng.choice((-1, 1)) * sideways, beyond, up])
         times = np.arange(block.frames) / fps - LEAD_S
-        share = np.zeros(block.frames)
-        for name, (start, end) in zip(
-            block.performance.actions, block.performance.spans, strict=True
-        ):
-            inside = (times >= start) & (times < end) | (start == 0) & (times < 0)
-            part = np.clip((times[inside] - start) / (end - start), 0, 1)
-            if ACTIONS[name].arrives:
-                share[inside] += 1 - _eased(part / 0.45)
-            if ACTIONS[name].leaves:
-                share[inside] += _eased((part - 0.55) / 0.45)
-        aside[block.start_frame : block.start_frame + block.frames] = share[:, None] * way
+        rows = slice(block.start_frame, block.start_frame + block.frames)
+        aside[rows] = _looking_away(block.performance, times)[:, None] * way
     return aside
+
+
+def _looking_away(performance: Performance, times: np.ndarray) -> np.ndarray:
+    """Share of the way aside that the gaze is, at times after a cut: (T,) in [0, 1], without jumps."""
+    away = float(ACTIONS[performance.actions[0]].arrives)  # at the cut
+    share = np.full(len(times), away)
+    for name, (start, end) in zip(performance.actions, performance.spans, strict=True):
+        part, later = (times - start) / (end - start), times >= start
+        if ACTIONS[name].arrives:
+            share[later] = (away * (1 - _eased(part / 0.45)))[later]
+            away = 0.0
+        if ACTIONS[name].leaves:
+            share[later] += _eased((part - 0.55) / 0.45)[later]
+            away = 1.0
+    return share
 
 
 def _eased(part: np.ndarray) -> np.ndarray:

@@ -107,8 +107,12 @@ def plan_clip(content: SynthContent, subset: str, index: int) -> TakePlan:
     side, look = _draw_performer(rng)
     names = actions_of(content.kitchen)
     action = names[rng.integers(len(names))]
-    family = next(f for f in FAMILIES.values() if any(action in chain for chain in f.chains))
-    performance = plan_performance(rng, family.name, side, SSV2_FPS, SSV2_ACTION_S, (action,))
+    having = [
+        name for name in families(content.kitchen)
+        if any(action in chain for chain in FAMILIES[name].chains)
+    ]  # fmt: skip
+    family = having[rng.integers(len(having))] if len(having) > 1 else having[0]
+    performance = plan_performance(rng, family, side, SSV2_FPS, SSV2_ACTION_S, (action,))
     frames = round((LEAD_S + performance.duration_s + rng.uniform(0.0, 0.3)) * SSV2_FPS)
     camera = "ego" if rng.random() < 0.5 else f"cam{rng.integers(content.n_exo) + 1:02d}"
     ident = str(100001 + SUBSETS.index(subset) * 100000 + index)

@@ -12,8 +12,8 @@ from latent_actions.labelers.laq.bench import (
     OURS,
     BenchLabelConfig,
     as_published,
-    pairs_of,
     main,
+    pairs_of,
     published_codes,
 )
 from latent_actions.labelers.laq.blocks import PositionGenerator

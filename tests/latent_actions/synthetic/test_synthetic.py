@@ -23,7 +23,7 @@ from latent_actions.synthetic.hand import HandLook
 from latent_actions.synthetic.motions import HandPath, Key, backwards, hand_rotation
 from latent_actions.synthetic.objects import KINDS
 from latent_actions.synthetic.performance import plan_performance, play, set_phase
-from latent_actions.synthetic.recording import camera_tracks, record
+from latent_actions.synthetic.recording import _looking_away, camera_tracks, record
 from latent_actions.synthetic.scenes import make_scene, scene_name
 from latent_actions.synthetic.ssv2_labels import labels_json
 from latent_actions.synthetic.takes import Segment, favorite_families, plan_clip, plan_take
@@ -241,6 +241,21 @@ def test_heads_turn_to_what_is_picked_and_stay_with_what_is_cut():
 
     picked, cut = turn("pick_place", ("pick",)), turn("cut", ("cut",))
     assert picked[0] > 10 and picked[-1] > 10 and cut.max() < 6
+
+
+@pytest.mark.parametrize(
+    ("family", "chain", "start", "end"),
+    [
+        ("pick_place", ("pick", "place"), 1, 0), ("pick_place", ("place", "pick"), 1, 1),
+        ("stack", ("stack", "unstack"), 0, 0), ("stack", ("unstack", "stack"), 1, 0),
+        ("open_close", ("close",), 0, 1), ("lift_lower", ("lift", "lower"), 0, 0),
+    ],
+)  # fmt: skip
+def test_the_gaze_never_jumps_and_stays_where_it_went(family, chain, start, end):
+    plan = plan_performance(np.random.default_rng(1), family, "right", 10.0, (1.2, 1.8), chain)
+    share = _looking_away(plan, np.arange(0, plan.duration_s + 0.5, 0.01) - 0.2)
+    assert share[0] == share[15] == start and share[-1] == share[-20] == pytest.approx(end)
+    assert np.abs(np.diff(share)).max() < 0.03 and 0 <= share.min() <= share.max() <= 1
 
 
 def test_backwards_is_the_reverse_path():

@@ -1,6 +1,5 @@
 """Shape of an InvAct encoder: what its config.json holds."""
 
-import math
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -9,6 +8,7 @@ from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.embedder import Fusion, Stem, Stream
 
 MAX_DEPTH = 1024
+HEAVIEST = 100  # of duration_weight: nothing else is left then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class EncoderConfig:
     embedding: int = 128  # numbers of the embedding, D
     action_dim: int = 0  # k, numbers the action token is projected to before that; 0: d
     displacement: int = 0  # numbers of the displacement head, beside the embedding; 0: no head
-    # of a clip's duration beside its embedding where clips are compared; 1: as much as the embedding
+    # of a clip's duration beside its embedding (duration.py), in retrieval across scenes, views and
+    # places and in search; 1: as much as the embedding
     duration_weight: float = 0.0
     kernel: Kernel = "matmul"  # attention code: matmul (bf16 CPU) | sdpa (fp32, GPU)
     commit: CommitConfig = field(default_factory=CommitConfig)  # routing
@@ -75,8 +76,10 @@ class EncoderConfig:
                 f"action_dim must be >= 0 and displacement in 0..{MAX_DEPTH}, got "
                 f"{self.action_dim} and {self.displacement}"
             )
-        if not 0 <= self.duration_weight < math.inf:
-            raise ValueError(f"duration_weight must be >= 0, got {self.duration_weight}")
+        if not 0 <= self.duration_weight <= HEAVIEST:
+            raise ValueError(
+                f"duration_weight must be in 0..{HEAVIEST}, got {self.duration_weight}"
+            )
         if self.commit.estimator != "none" and self.commit.start >= self.depth:
             raise ValueError(
                 f"commit.start {self.commit.start} leaves no commit block of {self.depth}"

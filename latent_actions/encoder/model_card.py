@@ -54,7 +54,7 @@ def model_card(config: Any, table: ClipTable, result: dict[str, Any], parameters
     `unseen_verbs`; parameters: of the encoder."""
     model = config.model
     loading = _LOADING.format(d=model.embedding, frames=model.frames, size=model.size)
-    if model.duration_weight:
+    if model.duration_weight and table.seconds is not None:
         loading += "\n\n" + _DURATIONS.format(weight=model.duration_weight)
     sections = [
         f"---\n{_head(result).to_yaml()}\n---",

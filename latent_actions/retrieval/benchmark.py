@@ -189,6 +189,11 @@ class Benchmark(draccus.ChoiceRegistry, abc.ABC):
         """The name under which the class is registered."""
         return self.get_choice_name(type(self))
 
+    @property
+    def compares_durations(self) -> bool:
+        """Whether it compares clips by their durations too, where an encoder has a weight for them."""
+        return False
+
     def scorer(self, context: Context, encoder: EvaluatedEncoder) -> Scorer:
         return Scorer(self.name(), encoder.name, context.draws)
 
@@ -199,14 +204,15 @@ def run_benchmark(
     """Rows of every encoder; a reason that holds for all of them is given once."""
     rows: list[Row] = []
     reasons: dict[str, list[str]] = {}
-    for encoder in encoders:
+    asked = [e for e in encoders if benchmark.compares_durations or not e.only_durations]
+    for encoder in asked:
         try:
             rows.extend(benchmark.rows(context, encoder))  # what came before an error stays
         except UserError as error:
             reasons.setdefault(str(error), []).append(encoder.name)
     for reason, names in reasons.items():
         logger.warning("%s is left out: %s", benchmark.name(), reason)
-        if len(names) == len(encoders):
+        if len(names) == len(asked):
             rows.append(skipped(benchmark.name(), reason))
         else:
             rows += [skipped(benchmark.name(), reason, name) for name in names]

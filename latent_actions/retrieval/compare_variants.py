@@ -140,6 +140,9 @@ def unmatched(variants: Sequence[Variant], reference: str) -> list[str]:
                 ours, theirs = getattr(base, what), getattr(member, what)
                 if ours != theirs:
                     found[f"{what}: {variant.name} {theirs}, {reference} {ours}"] = None
+            theirs, ours = (m.shape.duration_weight if m.shape else 0.0 for m in (member, base))
+            if ours != theirs:
+                found[f"duration_weight: {variant.name} {theirs:g}, {reference} {ours:g}"] = None
             ours, theirs = base.parameters or 0, member.parameters or 0
             if abs(theirs - ours) > SAME_SIZE * ours:
                 found[f"parameters: {variant.name} {theirs:,}, {reference} {ours:,}"] = None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from invact_vla.core.errors import UserError
 from invact_vla.training.device import CPU, Device, exact, resolve_device
 from latent_actions.encoder.duration import with_duration
 from latent_actions.encoder.encoder import InvActEncoder
@@ -44,10 +45,13 @@ class EvaluatedEncoder:
     tokens: Callable[[np.ndarray], Tokens] | None = None  # of an encoder with commit blocks
     texts: EmbedTexts | None = None
     duration_weight: float = 0.0  # of the durations of clips where they are compared
+    only_durations: bool = False  # the control that looks at nothing else
 
     def timed(self, vectors: np.ndarray, seconds: np.ndarray | None) -> np.ndarray:
         """Vectors (N, D) of clips with their durations (N,) beside them; as they are without a weight or
-        where durations are not known."""
+        where durations are not known, which is an error of the control."""
+        if self.only_durations and seconds is None:
+            raise UserError("the durations of these clips are not known")
         if not self.duration_weight or seconds is None:
             return vectors
         return with_duration(vectors, seconds, self.duration_weight)
@@ -125,7 +129,7 @@ def duration_alone(weight: float) -> EvaluatedEncoder:
     """What the durations of clips say without anything that is seen in them."""
     return EvaluatedEncoder(
         name="duration alone", embed=lambda clips: np.zeros((len(clips), 1), np.float32),
-        duration_weight=weight,
+        duration_weight=weight, only_durations=True,
     )  # fmt: skip
 
 

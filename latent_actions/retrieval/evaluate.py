@@ -10,7 +10,7 @@ the numbers are worth. A benchmark whose data is missing leaves a row that says 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from invact_vla.core.run_folder import open_run
 from invact_vla.core.text_table import text_table
 from invact_vla.training.device import stage_device
 from latent_actions.encoder.encoder import InvActEncoder
+from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs import sprites  # noqa: F401  registers the data source
 from latent_actions.encoder.inputs.clips import ClipData, ClipTable, VideoClips
 from latent_actions.retrieval.baselines import BaselineConfig, load_baseline, name_of, weights_of
@@ -80,6 +81,8 @@ class EvalConfig:
     frames: Path | None = None  # folder of decoded frames to use or fill; default: <out>/frames
     others: tuple[BaselineConfig, ...] = ()  # published encoders to show beside it
     baselines: bool = True  # score random weights, raw pixels, their differences, and durations too
+    # of the durations of clips beside all vectors (encoder/duration.py); none: the encoder's own weight
+    duration_weight: float | None = None
     draws: int = 1000  # bootstrap draws of the intervals
     workers: int = 2  # decoding processes
     device: str = "auto"  # where networks run: auto | cpu | cuda | cuda:N | mps
@@ -89,6 +92,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ValueError(f"draws must be >= 1, got {self.draws}")
+        if self.duration_weight is not None:
+            EncoderConfig(duration_weight=self.duration_weight)  # checks it
         if not self.benchmarks:
             raise ValueError("benchmarks must name at least one")
 
@@ -126,20 +131,23 @@ def main(config: EvalConfig) -> Path:
 def _encoders(
     config: EvalConfig, device: torch.device
 ) -> tuple[list[EvaluatedEncoder], int, list[Row]]:
-    """The encoder and what it is compared with, the frames per clip that all of them see, and a row
-    for each of the others that could not be loaded."""
+    """The encoder and what it is compared with, all with the same weight of durations, the frames per
+    clip that all of them see, and a row for each of the others that could not be loaded."""
     shape = InvActEncoder.from_pretrained(encoder_folder(config.encoder)).config
     encoders, rows = [trained(config.encoder, device=device)], []
     if config.baselines:
         encoders += references(shape, config.seed, device)
         encoders.append(EvaluatedEncoder(name="differences", embed=difference_embedding))
-        if shape.duration_weight:
-            encoders.append(duration_alone(shape.duration_weight))
     for name, other in _others(config).items():
         try:
             encoders.append(EvaluatedEncoder(name=name, embed=load_baseline(other, device)))
         except UserError as error:
             rows.append(skipped("loading", str(error), name))
+    weight = config.duration_weight
+    weight = shape.duration_weight if weight is None else weight
+    encoders = [replace(encoder, duration_weight=weight) for encoder in encoders]
+    if config.baselines and weight:
+        encoders.append(duration_alone(weight))
     return encoders, shape.frames, rows
 
 

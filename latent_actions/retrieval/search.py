@@ -19,6 +19,7 @@ from invact_vla.core.errors import UserError
 from invact_vla.core.files import atomic_file, hash_json, hash_tree
 from invact_vla.core.run_folder import open_run
 from invact_vla.data.video.frames import SUFFIXES, probe
+from invact_vla.data.video.pictures import PICTURES_FPS, at_rate
 from invact_vla.html import media
 from invact_vla.html.render import Html, write_page
 from latent_actions.encoder.encoder import InvActEncoder
@@ -64,7 +65,8 @@ def main(config: SearchConfig) -> Path:
     torch.set_num_threads(1)
     encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder), config.device)
     gallery = open_gallery(config, encoder)
-    queries = [_query(query, encoder, gallery) for query in config.query]
+    fps = getattr(getattr(config.data, "source", None), "pictures_fps", PICTURES_FPS)
+    queries = [_query(query, encoder, gallery, fps) for query in config.query]
     vectors, shown, leave_out = zip(*queries, strict=True)
     asked = np.stack(vectors)
     found = gallery.nearest(asked, config.top, leave_out=leave_out, backend=config.backend)
@@ -101,7 +103,11 @@ def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
         for row in range(len(table))
     ]
     some = table.frames[:: max(1, len(table) // 64)]
-    made_by = hash_json([hash_tree(root), [asdict(e) for e in entries], zlib.crc32(some.tobytes())])
+    shown = [asdict(e) for e in entries]
+    made_of = [hash_tree(root), shown, zlib.crc32(some.tobytes())]
+    if encoder.config.duration_weight and table.seconds is not None:
+        made_of.append(table.seconds.tolist())
+    made_by = hash_json(made_of)
     if (folder / "gallery.json").exists():
         gallery = Gallery.load(folder)
         if gallery.made_by == made_by:
@@ -117,16 +123,18 @@ def open_gallery(config: SearchConfig, encoder: InvActEncoder) -> Gallery:
 
 
 def _query(
-    query: str, encoder: InvActEncoder, gallery: Gallery
+    query: str, encoder: InvActEncoder, gallery: Gallery, fps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vector (D,), frames to show (F, S, S, 3) and gallery rows to leave out, of one query: the scene
-    of a query that is a clip of the gallery."""
+    of a query that is a clip of the gallery. fps: rate of a folder of pictures."""
     if _is_video(query):
         if not Path(query).exists():
             raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
         clip = as_clips(query, encoder.config.frames, encoder.config.size)
-        seconds = np.array([probe(Path(query)).duration_s])
-        vector = evaluated(encoder, "encoder").timed(encoder.embed(clip), seconds)
+        vector = encoder.embed(clip)
+        if gallery.vectors.shape[1] > vector.shape[1]:  # it says durations
+            seconds = np.array([probe(at_rate(Path(query), fps)).duration_s])
+            vector = evaluated(encoder, "encoder").timed(vector, seconds)
         return vector[0], _few(clip)[0], np.zeros(0, np.int64)
     row = gallery.row_of(query)
     entry = gallery.entries[row]

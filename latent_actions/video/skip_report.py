@@ -115,6 +115,7 @@ class Damage:
         self.videos: dict[Path, tuple[str, str]] = {}  # reason and message of damaged videos
         self.short: dict[int, str] = {}  # messages of dropped rows
         self.cut: dict[int, str] = {}  # messages of rows that were shortened
+        self.ends: dict[int, float] = {}  # where these end now, seconds
 
     def look(self, row: int, record: Record, probed: Probed | None) -> bool:
         """Whether a record can be decoded, as far as the length of its video tells."""
@@ -133,13 +134,14 @@ class Damage:
             self.short[row] = message
             return False
         if record.end_s - length_s > 1 / probed.fps:
-            self.cut[row] = message
+            self.cut[row], self.ends[row] = message, length_s
         return True
 
     def update(self, other: "Damage") -> None:
         self.videos |= other.videos
         self.short |= other.short
         self.cut |= other.cut
+        self.ends |= other.ends
 
     def check(self, records: Sequence[Record], limit: float) -> list[bool]:
         """Which rows are kept. Raises UserError beyond the limit, of videos or of clips."""

@@ -15,6 +15,7 @@ and dropped otherwise.
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,10 @@ def _write_state(
 ) -> list[bool]:
     """Write all but the frames; returns which rows are kept. UserError for too much damage."""
     rows = found.check(records, max_skipped)
+    records = [
+        replace(record, end_s=found.ends[row]) if row in found.ends else record
+        for row, record in enumerate(records)
+    ]
     kept = [encode_record(record) for record, keep in zip(records, rows, strict=True) if keep]
     write_json(folder / "records.json", kept)
     write_json(folder / "store.json", {"request": request, "skipped": found.messages()})

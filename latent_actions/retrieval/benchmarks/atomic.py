@@ -36,6 +36,10 @@ class AtomicBenchmark(Benchmark):
         if unknown or not self.scene_keys:
             raise ValueError(f"scene_keys must be of {SCENE_KEYS}, got {self.scene_keys}")
 
+    @property
+    def compares_durations(self) -> bool:
+        return True
+
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         moments, score = context.moments, self.scorer(context, encoder)
         reasons, seen = [], {}
@@ -76,6 +80,10 @@ class CrossPlaceBenchmark(Benchmark):
                 "top and windows must be >= 1 and window_s >= 0, got "
                 f"{self.top}, {self.windows} and {self.window_s}"
             )
+
+    @property
+    def compares_durations(self) -> bool:
+        return not self.window_s
 
     def rows(self, context: Context, encoder: EvaluatedEncoder) -> Iterator[Row]:
         table, score = context.table, self.scorer(context, encoder)

@@ -186,6 +186,7 @@ def test_what_can_not_be_compared_is_refused(runs, tmp_path):
     run_of(tmp_path / "a", 0)
     run_of(tmp_path / "longer", 1, steps=4)
     run_of(tmp_path / "wider", 1, replace(SHAPE, mlp_ratio=6.0))
+    run_of(tmp_path / "timed", 1, replace(SHAPE, duration_weight=1.0))
     run_of(tmp_path / "slower", 1, replace(SHAPE, frames=8))
     run_of(tmp_path / "killed", 1)
     (tmp_path / "killed" / "done.json").unlink()
@@ -193,6 +194,7 @@ def test_what_can_not_be_compared_is_refused(runs, tmp_path):
     write_json(tmp_path / "bare" / "config.json", {})
     assert "steps: b 4, ours 3" in error(ours="a", b="longer")
     assert "parameters: b " in error(ours="a", b="wider")
+    assert "duration_weight: b 1, ours 0" in error(ours="a", b="timed")
     assert "frames of a clip (ours 4, b 8)" in error(ours="a", b="slower")
     assert "variant b" in error(ours="a", b="killed") and "unfinished" in error(
         ours="a", b="killed"

@@ -123,6 +123,106 @@ def test_bad_configs_are_refused():
             parse_config(evaluate.EvalConfig, ["--out", "x", "--encoder", "y", *args])
 
 
+@pytest.fixture(scope="module")
+def timed(encoder, tmp_path_factory):
+    """The same encoder, with the weight of an embedding for durations."""
+    folder = tmp_path_factory.mktemp("timed") / "run"
+    shutil.copytree(encoder, folder)
+    config = json.loads((folder / "encoder" / "config.json").read_text())
+    (folder / "encoder" / "config.json").write_text(json.dumps({**config, "duration_weight": 1.0}))
+    return folder
+
+
+def places(root, suffix=".mp4"):
+    """Clips whose pixels say nothing: what is cut lasts 1 s, what is washed 4 s."""
+    still = np.full((40, 16, 16, 3), 90, np.uint8)
+    for number, (place, verb) in enumerate((p, v) for p in "abc" for v in ("cut", "wash")):
+        path = root / "val" / place / verb / f"{number}.ego{suffix}"
+        write_video(path, still[: 10 if verb == "cut" else 40], 10.0)
+    return [
+        "--data.type",
+        "videos",
+        "--data.source.type",
+        "folder",
+        "--data.source.root",
+        str(root),
+    ]
+
+
+def rows_of(out, encoder, *args):
+    given = ["--out", str(out), "--encoder", str(encoder), "--draws", "20", *args]
+    folder = evaluate.main(parse_config(evaluate.EvalConfig, given))
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_all_rows_of_a_table_compare_durations_with_one_weight(encoder, timed, tmp_path):
+    clips = places(tmp_path / "clips")
+    asked = ["--benchmarks", '[{"type": "cross_place", "top": 2}]']
+
+    def scores(*args):
+        rows = rows_of(*args, *clips, *asked)
+        return {
+            r["encoder"]: r["value"] for r in rows if (r["setting"], r["measure"]) == ("all", "P@2")
+        }
+
+    own = scores(tmp_path / "own", timed)
+    assert set(own) == {"encoder", "random weights", "pixels", "differences", "duration alone"}
+    assert set(own.values()) == {100.0}
+    assert scores(tmp_path / "asked", encoder, "--duration_weight", "1") == own
+    without = scores(tmp_path / "without", timed, "--duration_weight", "0")
+    assert "duration alone" not in without and max(without.values()) < 100
+    windows = ["--benchmarks", '[{"type": "cross_place", "top": 2, "window_s": 2}]']
+    rows = rows_of(tmp_path / "windows", timed, *clips, *windows)
+    assert "duration alone" not in {row["encoder"] for row in rows}
+
+
+def test_clips_of_unknown_duration_are_compared_without_and_the_control_says_so(timed, tmp_path):
+    rows = json.loads(
+        (evaluate.main(config_of(timed, tmp_path / "eval")) / "results.json").read_text()
+    )
+    control = [row for row in rows if row["encoder"] == "duration alone"]
+    assert [(r["benchmark"], r["value"]) for r in control] == [("atomic", None)]
+    assert "not known" in control[0]["note"]
+    assert any(r["value"] is not None for r in rows if r["encoder"] == "encoder")
+
+
+@pytest.mark.parametrize("weight", ["-1", "nan", "1e9"])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(UserError, match="duration_weight"):
+        parse_config(
+            evaluate.EvalConfig, ["--out", "x", "--encoder", "y", "--duration_weight", weight]
+        )
+
+
+def test_search_compares_durations_where_it_knows_those_of_the_gallery(timed, tmp_path, capsys):
+    video = tmp_path / "query.mp4"
+    write_video(video, np.full((40, 16, 16, 3), 90, np.uint8), 10.0)
+    search.main(search_config(timed, tmp_path / "sprites", str(video), "m10/aria"))  # not known
+    capsys.readouterr()
+    clips = places(tmp_path / "clips")
+    given = ["--encoder", str(timed), "--top", "3", *clips]
+    found = ["--out", str(tmp_path / "found"), "--gallery", str(tmp_path / "gallery")]
+    search.main(parse_config(search.SearchConfig, [str(video), *given, *found]))
+    lines = capsys.readouterr().out.splitlines()[1:4]
+    assert all("wash" in line and float(line.split()[1]) > 0.9 for line in lines)
+
+
+def test_a_folder_of_pictures_lasts_as_long_as_its_rate_says(timed, tmp_path, capsys):
+    from PIL import Image
+
+    folder = tmp_path / "clips" / "val" / "a" / "wash" / "0.ego"
+    folder.mkdir(parents=True)
+    for number in range(48):
+        Image.new("RGB", (16, 16), (number, 90, 90)).save(folder / f"{number:06d}.jpg")
+    root = ["--data.type", "videos", "--data.source.type", "folder", "--data.source.root",
+            str(tmp_path / "clips"), "--gallery", str(tmp_path / "gallery")]  # fmt: skip
+    for fps in ("12", "24"):  # the gallery is made again
+        rate = ["--data.source.pictures_fps", fps, "--out", str(tmp_path / fps)]
+        given = [str(folder), "--encoder", str(timed), *root, *rate]
+        search.main(parse_config(search.SearchConfig, given))
+        assert "+1.000" in capsys.readouterr().out
+
+
 def search_config(encoder, tmp_path, *queries):
     given = [*queries, "--encoder", str(encoder), "--out", str(tmp_path / "found"),
              "--gallery", str(tmp_path / "gallery"), "--top", "3", *SPRITES]  # fmt: skip

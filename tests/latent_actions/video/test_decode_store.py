@@ -136,6 +136,11 @@ def test_a_video_shorter_than_its_clip(videos, tmp_path):
     ):
         store = make(records, tmp_path / name, 4, 16, workers=1, max_skipped=0.5)
         assert [record.clip_id for record in store.records] == ["c0", "c1"]
+        assert [(r.start_s, r.end_s) for r in store.records] == [(0.5, 1.5), (1.0, 2.0)]
+        assert (
+            make(records, tmp_path / name, 4, 16, workers=1, max_skipped=0.5).records
+            == store.records
+        )
         levels = store.batch([1]).mean((2, 3, 4))[0] / 8
         assert np.abs(levels - [11, 13, 16, 18]).max() < 0.6  # spread over what is there
         report = read_json(tmp_path / name / "report.json")["decoding"]

@@ -17,7 +17,7 @@ import pytest
 
 from invact_vla.core.files import hash_file
 from invact_vla.data.video.frames import decode_all, probe
-from latent_actions.synthetic.config import Variety
+from latent_actions.synthetic.config import SynthContent, Variety
 from latent_actions.synthetic.generate import SynthConfig, main
 from latent_actions.synthetic.hand import HandLook
 from latent_actions.synthetic.motions import HandPath, Key, backwards, hand_rotation
@@ -219,11 +219,29 @@ def test_kitchens_are_asked_for():
         content = replace(TINY, kitchen=kitchen, scene_verb_correlation=0.0)
         plans = [plan_take(content, "train", index) for index in range(12)]
         clips = [plan_clip(content, "train", index) for index in range(60)]
+        kinds.update(b.performance.kind for p in clips for b in p.blocks)
         return {a for p in plans + clips for b in p.blocks for a in b.performance.actions}
 
-    new = {"cut", "slice", "wash", "hold", "add"}
-    assert not seen(False) & new and new < seen(True)
+    new, kinds = {"cut", "slice", "wash", "hold", "add"}, set()
+    assert not seen(False) & new and "cabinet" not in kinds
+    assert new < seen(True) and "cabinet" in kinds
     assert len(labels_json(True)) == len(labels_json()) + len(new)
+
+
+def test_what_is_performed_by_default_stays_what_it_was():
+    """Published figures are of these takes and clips."""
+    content = SynthContent()
+    assert [block.performance.family for block in plan_take(content, "train", 0).blocks] == [
+        "lift_lower", "lift_lower", "lift_lower", "push_pull", "lift_lower", "pick_place", "slide",
+    ]  # fmt: skip
+    take = plan_take(content, "val", 1)
+    kinds = ["can", "sponge", "can", "jar", "carton", "spoon", "brick", "brick", "bottle"]
+    assert take.frames == 219 and [block.performance.kind for block in take.blocks] == kinds
+    clips = [plan_clip(content, "train", index).blocks[0].performance for index in range(10)]
+    assert [clip.actions[0] for clip in clips] == [
+        "place", "place", "stack", "slide_right", "slide_right", "lower", "twist_right", "pull",
+        "place", "tap",
+    ]  # fmt: skip
 
 
 def test_heads_turn_to_what_is_picked_and_stay_with_what_is_cut():

@@ -62,6 +62,9 @@ class SearchConfig:
 
 def main(config: SearchConfig) -> Path:
     """Print the nearest clips of every query, write the page; returns the run folder."""
+    for query in config.query:
+        if _is_video(query) and not Path(query).exists():
+            raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
     torch.set_num_threads(1)
     encoder = InvActEncoder.from_pretrained(encoder_folder(config.encoder), config.device)
     gallery = open_gallery(config, encoder)
@@ -128,8 +131,6 @@ def _query(
     """Vector (D,), frames to show (F, S, S, 3) and gallery rows to leave out, of one query: the scene
     of a query that is a clip of the gallery. fps: rate of a folder of pictures."""
     if _is_video(query):
-        if not Path(query).exists():
-            raise UserError(f"no video {query}: correct the path, or name a clip of the gallery")
         clip = as_clips(query, encoder.config.frames, encoder.config.size)
         vector = encoder.embed(clip)
         if gallery.vectors.shape[1] > vector.shape[1]:  # it says durations

@@ -200,7 +200,8 @@ def test_search_compares_durations_where_it_knows_those_of_the_gallery(timed, tm
     search.main(search_config(timed, tmp_path / "sprites", str(video), "m10/aria"))  # not known
     capsys.readouterr()
     clips = places(tmp_path / "clips")
-    given = ["--encoder", str(timed), "--top", "3", "--data.size", "16", *clips]
+    exactly = ["--data.size", "16", "--data.oversample", "1"]
+    given = ["--encoder", str(timed), "--top", "3", *exactly, *clips]
     found = ["--out", str(tmp_path / "found"), "--gallery", str(tmp_path / "gallery")]
     search.main(parse_config(search.SearchConfig, [str(video), *given, *found]))
     lines = capsys.readouterr().out.splitlines()[1:4]
@@ -215,7 +216,7 @@ def test_a_folder_of_pictures_lasts_as_long_as_its_rate_says(timed, tmp_path, ca
     for number in range(48):
         Image.new("RGB", (16, 16), (number, 90, 90)).save(folder / f"{number:06d}.jpg")
     root = ["--data.type", "videos", "--data.source.type", "folder", "--data.source.root",
-            str(tmp_path / "clips"), "--data.size", "16",
+            str(tmp_path / "clips"), "--data.size", "16", "--data.oversample", "1",
             "--gallery", str(tmp_path / "gallery")]  # fmt: skip
     for fps in ("12", "24"):  # the gallery is made again
         rate = ["--data.source.pictures_fps", fps, "--out", str(tmp_path / fps)]

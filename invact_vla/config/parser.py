@@ -44,7 +44,7 @@ def parse(config_class: type, args: Sequence[str], program: str) -> Any:
     register_lists()
     every = [option for option in options(config_class) if "[]" not in option.flag]
     known = {option.flag: option for option in every}
-    given = _read_words(args, every, program)
+    given = _read_words(args, every, program, getattr(config_class, "POSITIONAL", ""))
     path = given.pop("config_path", None)
     config = {} if path is None else _config(Path(path))
     # types first: the options of another member of a registry go with it
@@ -55,9 +55,11 @@ def parse(config_class: type, args: Sequence[str], program: str) -> Any:
     return decoding.decode(config_class, config)
 
 
-def _read_words(args: Sequence[str], every: list[Option], program: str) -> dict[str, str]:
+def _read_words(
+    args: Sequence[str], every: list[Option], program: str, first: str
+) -> dict[str, str]:
     """Flag -> text for YAML: the last one where a flag is given twice, all of them, as a JSON list, for
-    an option that holds several values."""
+    an option that holds several values. first: the option that words before all flags are."""
     kinds: dict[str, list[Any]] = {"config_path": [Path]}
     for option in every:  # of an option that several members of a registry have, all
         kinds.setdefault(option.flag, []).append(option.kind)
@@ -67,7 +69,8 @@ def _read_words(args: Sequence[str], every: list[Option], program: str) -> dict[
         word = rest.pop(0)
         flag, equals, text = word.removeprefix("--").partition("=")
         if not word.startswith("--") or flag not in kinds:
-            raise UserError(f"unrecognized arguments: {_unknown(word, rest, kinds, program)}")
+            said = _unknown(word, rest, kinds, program, first)
+            raise UserError(f"unrecognized arguments: {said}")
         found = kinds[flag]
         is_list = {typing.get_origin(kind) for kind in found} <= {tuple, list}
         words = [text] if equals else []
@@ -88,9 +91,11 @@ def _read_words(args: Sequence[str], every: list[Option], program: str) -> dict[
     return given
 
 
-def _unknown(word: str, rest: list[str], known: Iterable[str], program: str) -> str:
+def _unknown(word: str, rest: list[str], known: Iterable[str], program: str, first: str) -> str:
     near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), known, 3)
     hint = f"did you mean {' or '.join(f'--{flag}' for flag in near)}? " if near else ""
+    if first and is_value(word):
+        hint = f"words for --{first} come before all options, or behind --{first}; "
     what = " ".join([word, *rest[:1]]) if word.startswith("-") else word
     return f"{what}: {hint}`{program} --help` lists all options"
 

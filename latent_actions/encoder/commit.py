@@ -37,8 +37,9 @@ class CommitConfig:
     pre_routing: Literal["idle", "joint"] = "idle"
     # what patches attend: block (own commitment) | full (all) | none (patches stay)
     patch_attention: Literal["block", "full", "none"] = "block"
-    # per_block (patches are routed anew in each block) | once (as in the first commit block)
-    schedule: Literal["per_block", "once"] = "per_block"
+    # per_block (patches are routed anew in each block) | once (as in the first commit block) |
+    # once_in_eval (per_block in training, once elsewhere: what embeds fastest)
+    schedule: Literal["per_block", "once", "once_in_eval"] = "per_block"
     router_width: int = 64  # width of the router's inner product
     # what registers are read by: shared (the weights of the action token) | separate (a network of
     # their own, from the pixels of the patches left to them, which loss.scene teaches)
@@ -53,6 +54,16 @@ class CommitConfig:
             raise ValueError("topk needs at least one register for the patches that it leaves")
         if not 0 < self.topk_ratio < 1:
             raise ValueError(f"topk_ratio must be in (0, 1), got {self.topk_ratio}")
+
+    def routes_once(self, training: bool) -> bool:
+        """Whether the commit blocks keep the assignments of the first of them."""
+        return self.schedule == "once" or (self.schedule == "once_in_eval" and not training)
+
+    def closes(self) -> bool:
+        """Whether, out of training, only the patches that the first commit block gives the action token
+        can reach it."""
+        hard = self.estimator != "soft" and self.patch_attention != "full"
+        return hard and self.routes_once(training=False)
 
 
 class CommitBlock(Block):
@@ -73,22 +84,26 @@ class CommitBlock(Block):
 
     def forward(
         self, patches: Tensor, special_tokens: Tensor, routing: Routing,
-        motion: Tensor | None = None, last: RoutingAssignments | None = None,
+        motion: Tensor | None = None, kept: RoutingAssignments | None = None,
         action_only: bool = False,
     ) -> tuple[Tensor, Tensor, RoutingAssignments]:  # fmt: skip
-        """patches (B, N, d), special tokens (B, S, d), motion (B, N) or None, the last block's
-        assignments -> both updated, and this block's assignments. action_only: the patches come back
-        as they are and of the special tokens the action token alone (B, 1, d), at the cost of one
-        query: for a block that none follows.
+        """patches (B, N, d), special tokens (B, S, d), motion (B, N) or None, kept: assignments of a
+        block before, None to route anew -> both updated, and this block's assignments. action_only:
+        the patches come back as they are and of the special tokens the action token alone (B, 1, d),
+        at the cost of one query: for a block that none follows.
         """
-        chosen = last if self.config.schedule == "once" else None
-        if chosen is None:
-            logits = self.router_logits(patches, special_tokens, motion)
-            chosen = route_tokens(logits, self.config.estimator, routing, self.config.topk_ratio)
+        chosen = kept or self.choose(patches, special_tokens, routing, motion)
         if action_only:
             return patches, self._action(patches, special_tokens[:, :1], chosen), chosen
         special_tokens, patches = self._mix(patches, special_tokens, chosen)
         return patches, special_tokens, chosen
+
+    def choose(
+        self, patches: Tensor, special_tokens: Tensor, routing: Routing, motion: Tensor | None
+    ) -> RoutingAssignments:
+        """What each patch is committed to, by what comes into this block."""
+        logits = self.router_logits(patches, special_tokens, motion)
+        return route_tokens(logits, self.config.estimator, routing, self.config.topk_ratio)
 
     def router_logits(
         self, patches: Tensor, special_tokens: Tensor, motion: Tensor | None

@@ -121,9 +121,10 @@ class InvActEncoder(
         patches, special_tokens = self.plain(self.embedder(shown))
         displacement = self.displacement_head(patches) if self.displacement_head else None
         found: list[RoutingAssignments] = []
+        keeps = self.config.commit.routes_once(self.training)
         for block in self.commit_blocks:
-            last = found[-1] if found else None
-            patches, special_tokens, chosen = block(patches, special_tokens, routing, motion, last)
+            kept = found[0] if found and keeps else None
+            patches, special_tokens, chosen = block(patches, special_tokens, routing, motion, kept)
             found.append(chosen)
         token = self.norm(special_tokens[:, 0])
         action, registers = self.action_projection(token), special_tokens[:, 1:]

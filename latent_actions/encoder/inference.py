@@ -2,7 +2,8 @@
 `forward`, without what nobody asked for.
 
 The last commit block updates the action token alone, registers are not encoded, motion is measured only
-where it routes, and of a displacement alone no commit block runs.
+where it routes, and of a displacement alone no commit block runs. Where patches are routed once, only
+those of the action token go through the commit blocks: nothing else can reach it.
 
 Functions of an InvActEncoder, whose `embed` calls them.
 
@@ -73,10 +74,31 @@ def _embedding(
 
 def _action(encoder: Any, patches: Tensor, special_tokens: Tensor, motion: Tensor | None) -> Tensor:
     """The action token after the commit blocks, as the head reads it: (B, k)."""
-    last: RoutingAssignments | None = None
+    commit, kept = encoder.config.commit, None
+    if encoder.commit_blocks and commit.routes_once(training=False):
+        kept = encoder.commit_blocks[0].choose(patches, special_tokens, Routing(), motion)
+        if commit.closes():
+            patches, special_tokens, kept = _of_action(patches, special_tokens, kept)
     for number, block in enumerate(encoder.commit_blocks, 1):
         only = number == len(encoder.commit_blocks)
-        patches, special_tokens, last = block(
-            patches, special_tokens, Routing(), motion, last, action_only=only
+        patches, special_tokens, _ = block(
+            patches, special_tokens, Routing(), motion, kept, action_only=only
         )
     return encoder.action_projection(encoder.norm(special_tokens[:, 0]))
+
+
+def _of_action(
+    patches: Tensor, special_tokens: Tensor, chosen: RoutingAssignments
+) -> tuple[Tensor, Tensor, RoutingAssignments]:
+    """The patches committed to the action token, as many as the clip with the most of them has (M): (B,
+    M, d). A clip with fewer is filled up with others of its own, which the first register takes; special
+    tokens are those two: (B, 2, d)."""
+    if special_tokens.shape[1] == 1:
+        return patches, special_tokens, chosen
+    kept = chosen.used[..., 0]
+    count = max(1, int(kept.sum(dim=1).max()))
+    order = kept.argsort(dim=1, descending=True, stable=True)[:, :count]
+    kept = kept.gather(1, order)
+    used = torch.stack([kept, 1 - kept], dim=-1)
+    patches = patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))
+    return patches, special_tokens[:, :2], RoutingAssignments(used, used, chosen.hard)

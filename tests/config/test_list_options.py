@@ -152,6 +152,16 @@ def test_what_cannot_be_read_is_named(words: list[str], said: str) -> None:
     assert said in str(error.value)
 
 
+def test_words_behind_other_options_are_told_where_they_belong(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("{}")
+    search = importlib.import_module("latent_actions.retrieval.search").SearchConfig
+    with pytest.raises(
+        UserError, match="unrecognized arguments: cut: words for --query come before"
+    ):
+        parse_config(search, ["--config_path", str(path), "cut", "tomato"])
+
+
 def test_nothing_and_truth_are_no_lists(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     for text in ("tasks: null", "tasks: true", "tasks: [1, false]", "tasks: ','", 'tasks: ""'):

@@ -64,7 +64,7 @@ def test_every_term_of_the_loss(registers: str) -> None:
 COMMIT = [
     {"estimator": "st_argmax"}, {"estimator": "topk"},
     {"estimator": "soft"}, {"estimator": "none", "registers": 0}, {"registers": 0},
-    {"pre_routing": "joint"}, {"schedule": "once"},
+    {"pre_routing": "joint"}, {"schedule": "once"}, {"schedule": "once_in_eval"},
     {"patch_attention": "full"}, {"patch_attention": "none"}, {"motion_prior": 1.0},
 ]  # fmt: skip
 EMBEDDER = [

@@ -56,14 +56,14 @@ def test_gated_read_is_masked_softmax():
 
 @pytest.mark.parametrize("estimator", ["st_gumbel", "st_argmax", "topk"])
 def test_no_path_from_register_patches_to_the_action_token(estimator):
-    blocks = [make_block(i, estimator=estimator, schedule="once") for i in range(2)]
+    blocks = [make_block(i, estimator=estimator) for i in range(2)]
     patches, special_tokens = tokens()
     rows = blocks[0](patches, special_tokens, HARD)[2]
     fixed = RoutingAssignments(rows.soft.detach(), rows.used.detach(), True)
     patches.requires_grad_()
     x, s = patches, special_tokens
     for block in blocks:
-        x, s, _ = block(x, s, HARD, last=fixed)
+        x, s, _ = block(x, s, HARD, kept=fixed)
     (gradient,) = torch.autograd.grad(s[:, 0].square().sum(), patches)
     is_action = fixed.used[..., 0] == 1
     assert is_action.any() and not is_action.all()
@@ -72,13 +72,13 @@ def test_no_path_from_register_patches_to_the_action_token(estimator):
 
 
 def test_full_patch_attention_does_leak():
-    block = make_block(patch_attention="full", schedule="once")
+    block = make_block(patch_attention="full")
     patches, special_tokens = tokens()
     rows = block(patches, special_tokens, HARD)[2]
     fixed = RoutingAssignments(rows.soft.detach(), rows.used.detach(), True)
     patches.requires_grad_()
-    x, s, _ = block(patches, special_tokens, HARD, last=fixed)
-    _, s, _ = block(x, s, HARD, last=fixed)
+    x, s, _ = block(patches, special_tokens, HARD, kept=fixed)
+    _, s, _ = block(x, s, HARD, kept=fixed)
     (gradient,) = torch.autograd.grad(s[:, 0].square().sum(), patches)
     assert gradient[fixed.used[..., 0] == 0].abs().max() > 0
 
@@ -119,15 +119,15 @@ def test_every_estimator_trains_the_router(estimator):
 
 
 def test_under_fixed_rows_the_action_token_reads_its_own_patches_alone():
-    block = make_block(schedule="once")
+    block = make_block()
     patches, special_tokens = tokens()
     rows = block(patches, special_tokens, HARD)[2]
     fixed = RoutingAssignments(rows.soft.detach(), rows.used.detach(), True)
     other = patches + tokens(seed=2)[0] * (1 - fixed.used[..., :1])
     for mine, changed in zip(patches, other, strict=True):
         assert not torch.equal(mine, changed)
-    before = block(patches, special_tokens, HARD, last=fixed)
-    after = block(other, special_tokens, HARD, last=fixed)
+    before = block(patches, special_tokens, HARD, kept=fixed)
+    after = block(other, special_tokens, HARD, kept=fixed)
     torch.testing.assert_close(before[1][:, 0], after[1][:, 0])
     is_action = fixed.used[..., 0] == 1
     torch.testing.assert_close(before[0][is_action], after[0][is_action])
@@ -175,11 +175,20 @@ def test_special_tokens_do_not_read_each_other():
     assert gradient[:, 1:].abs().max() == 0 and gradient[:, 0].abs().max() > 0
 
 
-def test_once_keeps_the_assignments_of_the_first_block():
-    patches, special_tokens = tokens()
-    blocks = [make_block(i, schedule="once") for i in range(2)]
-    x, s, first = blocks[0](patches, special_tokens, HARD)
-    assert blocks[1](x, s, HARD, last=first)[2] is first
+@pytest.mark.parametrize(
+    ("schedule", "in_training", "in_eval"),
+    [("per_block", 3, 3), ("once_in_eval", 3, 1), ("once", 1, 1)],
+)
+def test_how_often_patches_are_routed(schedule, in_training, in_eval):
+    torch.manual_seed(0)
+    commit = CommitConfig(start=1, schedule=schedule)
+    encoder = InvActEncoder(
+        EncoderConfig(frames=2, size=16, width=16, heads=2, depth=4, commit=commit)
+    )
+    clips = torch.rand(2, 2, 16, 16, 3)
+    for training, wanted in [(True, in_training), (False, in_eval)]:
+        found = encoder.train(training)(clips).assignments
+        assert len(found) == 3 and len({id(chosen) for chosen in found}) == wanted
 
 
 def test_motion_prior_draws_moving_patches_to_the_action_token():

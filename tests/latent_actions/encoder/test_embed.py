@@ -21,7 +21,8 @@ def shapes(draw):
     commit = CommitConfig(
         estimator=estimator, registers=pick(1, 3) if estimator == "topk" else pick(0, 1, 3),
         start=draw(st.integers(0, depth - 1)), pre_routing=pick("idle", "joint"),
-        patch_attention=pick("block", "full", "none"), schedule=pick("per_block", "once"),
+        patch_attention=pick("block", "full", "none"),
+        schedule=pick("per_block", "once", "once_in_eval"),
         register_encoder=pick("shared", "separate"), motion_prior=pick(0.0, 2.0), router_width=8,
     )  # fmt: skip
     return EncoderConfig(
@@ -77,6 +78,19 @@ def test_embed_reads_nothing_that_registers_have_for_themselves():
     assert seen == [1]
     encoder(torch.from_numpy(clips))
     assert seen == [1, 1 + 4 + 8, "registers"]
+
+
+@pytest.mark.parametrize("schedule", ["once", "once_in_eval"])
+def test_routed_once_embed_sends_only_the_patches_of_the_action_token_on(schedule):
+    """As many of each clip as the clip with the most of them has, with the two tokens that take them."""
+    commit = CommitConfig(start=1, schedule=schedule, motion_prior=1.0)
+    config = EncoderConfig(frames=4, size=32, width=16, heads=2, depth=3, commit=commit)
+    encoder, seen = make(config, 0), []
+    clips = np.random.default_rng(0).integers(0, 256, (5, 4, 32, 32, 3), dtype=np.uint8)
+    most = int(encoder(torch.from_numpy(clips)).assignments[0].used[..., 0].sum(dim=1).max())
+    encoder.commit_blocks[0].mlp.register_forward_hook(lambda _, x, __: seen.append(x[0].shape[1]))
+    encoder.train().embed(clips)  # the mode is nothing to it
+    assert seen == [2 + most] and most < 32
 
 
 @pytest.mark.parametrize("streams", [("diff",), ("rgb", "diff")])

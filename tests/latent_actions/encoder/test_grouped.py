@@ -102,12 +102,12 @@ def dense_block(block, patches, special_tokens, rows):
 @pytest.mark.parametrize("kernel", ["matmul", "sdpa"])
 def test_commit_block_equals_the_masked_dense_version(kernel):
     torch.manual_seed(0)
-    block = CommitBlock(24, 3, 2.0, kernel, CommitConfig(registers=3, start=0, schedule="once"))
+    block = CommitBlock(24, 3, 2.0, kernel, CommitConfig(registers=3, start=0))
     patches, special_tokens = torch.randn(2, 30, 24, requires_grad=True), torch.randn(2, 4, 24)
     rows = block(patches, special_tokens, Routing(noise=True))[2]
     rows = RoutingAssignments(rows.soft.detach(), rows.used.detach(), True)
     assert len(rows.used.argmax(dim=-1).unique()) > 1
-    found = block(patches, special_tokens, Routing(), last=rows)[0]
+    found = block(patches, special_tokens, Routing(), kept=rows)[0]
     expected = dense_block(block, patches, special_tokens, rows)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     mine = torch.autograd.grad(found.square().sum(), [patches, block.qkv.weight])

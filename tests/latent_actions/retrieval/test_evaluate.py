@@ -223,6 +223,8 @@ def test_a_folder_of_pictures_lasts_as_long_as_its_rate_says(timed, tmp_path, ca
         given = [str(folder), "--encoder", str(timed), *root, *rate]
         search.main(parse_config(search.SearchConfig, given))
         assert "+1.000" in capsys.readouterr().out
+        # a file's verb is not known
+        assert "A green frame" not in (tmp_path / fps / "search.html").read_text()
 
 
 def search_config(encoder, tmp_path, *queries):
@@ -244,6 +246,7 @@ def test_search_by_clip_and_by_video(encoder, tmp_path, capsys):
     assert lines[:8] == (folder / "search.txt").read_text().splitlines()
     assert lines[8] == str(folder / "search.html") and (folder / "done.json").exists()
     assert page.count("<figure") == 8 and page.count("data:image") >= 8
+    assert "A green frame has the query's verb" in page
     made = (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns
     search.main(config)
     assert (tmp_path / "gallery" / "vectors.npy").stat().st_mtime_ns == made

@@ -15,10 +15,12 @@ def start_from(model: InvActModel, folder: Path) -> None:
     """Give the model the weights of a run of `invact encoder train`, or of an encoder folder alone.
 
     Streams of the same number of channels take each other's weights. Layers that the trained encoder
-    lacks stay as they are; UserError if any of its own does not fit.
+    lacks stay as they are; UserError if any of its own does not fit. A displacement head is left off:
+    it is fitted when all else is trained.
     """
     inside = folder / "encoder"
     trained = InvActEncoder.from_pretrained(inside if inside.is_dir() else folder)
+    trained.displacement_head = None
     state = trained.state_dict()
     if trained.config.action_dim and not model.encoder.config.action_dim:
         narrow = state.pop("action_projection.weight"), state.pop("action_projection.bias")

@@ -132,6 +132,8 @@ def test_a_name_is_no_address(tmp_path, monkeypatch):
 
 def test_names_of_numbered_pictures():
     assert holds_pictures(["1.jpg", "img_00001.jpg", "image-2.PNG", "frame_3.jpeg", "frame-4.png"])
+    assert holds_pictures(["1.jpg", "Thumbs.db", "desktop.ini", ".DS_Store", "._1.jpg"])
+    assert not holds_pictures(["Thumbs.db"])
     assert not holds_pictures(["1.jpg", "depth_00001.png"]) and not holds_pictures(["1.gif"])
 
 

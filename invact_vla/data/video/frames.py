@@ -120,7 +120,7 @@ def list_videos(folder: Path, depth: int | None = None) -> list[Path]:
 
 def _holds_pictures(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return holds_pictures([e.name for e in entries if not e.name.startswith(".")])
+        return holds_pictures([entry.name for entry in entries])
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:

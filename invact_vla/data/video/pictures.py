@@ -32,6 +32,7 @@ from invact_vla.data.video.display import Display, Fit
 from invact_vla.data.video.video_info import VideoInfo
 
 NUMBERED = re.compile(r"^(?:(?:img|image|frame)[_-]?)?(\d+)\.(?:jpe?g|png)$", re.I)
+_LEFT_BEHIND = ("thumbs.db", "desktop.ini")  # by file managers, beside hidden files
 MAX_FPS = 10_000
 PICTURES_FPS = 12.0  # of folders of pictures: the rate of Something-Something V2
 STEPS_FPS = 20.0  # of demonstrations that do not tell: LIBERO's control rate
@@ -93,7 +94,9 @@ def at_rate(video: Path, fps: float) -> Path:
 
 
 def holds_pictures(names: Sequence[str]) -> bool:
-    """Whether a folder with these entries is a video: numbered pictures and nothing else."""
+    """Whether a folder with these entries is a video: numbered pictures and nothing else but what file
+    managers leave behind."""
+    names = [n for n in names if not n.startswith(".") and n.lower() not in _LEFT_BEHIND]
     return bool(names) and all(map(NUMBERED.match, names))
 
 

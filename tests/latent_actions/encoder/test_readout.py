@@ -1,6 +1,7 @@
 """The narrow action token: the directions it keeps, and embeddings that stay where they were."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from invact_vla.config.command import parse_config
 from invact_vla.core.errors import UserError
+from latent_actions.encoder.displacement import DisplacementHead
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inputs.language import LanguageHead
@@ -91,10 +93,12 @@ def test_a_readout_that_keeps_all_is_refused(tmp_path):
 def test_training_starts_where_another_ended(tmp_path):
     clips, trained = table(), encoder_of()
     project_action(trained, clips, clips.rows_of("train"), ReadoutConfig(width=3))
+    trained.set_displacement(DisplacementHead(math.prod(trained.grid), trained.config.width, 3))
     trained.save_pretrained(tmp_path / "run" / "encoder")
     words = LanguageHead(["left", "right"], 8)
     words.save_pretrained(tmp_path / "run" / "language")
-    shape = replace(trained.config, action_dim=0, streams=("rgb", "steady"))  # as wide as rgb, diff
+    streams = ("rgb", "steady")  # as wide as rgb, diff
+    shape = replace(trained.config, action_dim=0, displacement=0, streams=streams)
     model = InvActModel(shape, LossConfig(scene=0.1), ("left", "right", "up"))
     scene = model.scene.weight.clone()
     start_from(model, tmp_path / "run")

@@ -3,7 +3,8 @@
 - training: forward and backward of an InvAct encoder beside a plain ViT of the same depth, width
   and tokens, in fp32 and bf16, with the attention kernel that is faster for the plain ViT
 - embedding: clips per second beside the class of V-JEPA 2 (transformers) at equal size, random
-  weights, in fp32 and bf16
+  weights, in fp32 and bf16; the action token has as many patches as in a trained encoder, since
+  routed once only those are worked on further
 
 The sides take turns (core/timing.py); ratios are medians over rounds, with their 95 % intervals.
 Processor time is given beside the clock: of one thread, it depends least on what else runs.
@@ -28,6 +29,7 @@ from latent_actions.encoder.attention import Kernel
 from latent_actions.encoder.commit import CommitConfig
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.encoder_config import EncoderConfig
+from latent_actions.encoder.inference import before_commitment
 from latent_actions.encoder.inputs.streams import planes
 from latent_actions.encoder.routing import Routing
 
@@ -46,12 +48,16 @@ class BenchEncoderConfig:
     embed: EncoderConfig = field(default_factory=EncoderConfig)  # size of the embedding
     batch_size: int = 1  # clips of a training step
     embed_batch: int = 64  # clips of an embedding call
+    # of all patches in the embedding, what the action token has: 0.3 is a trained encoder's part
+    action_share: float = 0.3
     repeats: int = 5  # rounds; the median counts
     out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.embed_batch, self.repeats) < 1:
             raise ValueError("batch sizes and repeats must be at least 1")
+        if not 0 < self.action_share < 1:
+            raise ValueError(f"action_share must be in (0, 1), got {self.action_share}")
         if "none" in (self.train.commit.estimator, self.embed.commit.estimator):
             raise ValueError("estimator none has no commitment whose cost could be measured")
 
@@ -128,8 +134,21 @@ def measure_embedding(config: BenchEncoderConfig) -> dict[str, Timing]:
         shapes = {"InvAct": config.embed, "InvAct, linear stem of rgb": alike}
         for name, shape in shapes.items():
             encoder = _encoder(shape).eval()
+            give_action(encoder, frames, config.action_share)
             steps[f"{precision} {name}"] = embedding_step(encoder, precision, frames)
     return take_turns(steps, config.repeats, CPU, "embed")
+
+
+@torch.no_grad()
+def give_action(encoder: InvActEncoder, frames: np.ndarray, share: float) -> None:
+    """Set the router's bias so that of all patches of some clips, uint8 (N, T, H, W, 3), the action
+    token gets `share`."""
+    if not encoder.config.commit.registers:
+        return
+    block = encoder.commit_blocks[0]
+    logits = block.router_logits(*before_commitment(encoder, torch.from_numpy(frames)))
+    lead = logits[..., 1:].amax(dim=-1) - logits[..., 0]
+    block.action_bias += lead.flatten()[: 1 << 20].quantile(share)  # which takes no more at once
 
 
 def embedding_step(encoder: InvActEncoder, precision: Precision, frames: np.ndarray) -> Step:

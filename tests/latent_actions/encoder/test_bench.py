@@ -1,9 +1,11 @@
 """The benchmark runs on a small shape and reports what it measured."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from latent_actions.encoder import bench
 from latent_actions.encoder.bench import BenchEncoderConfig, main, training_step, vjepa2
@@ -70,3 +72,12 @@ def test_the_reference_has_the_same_depth_width_and_tokens(precision):
 def test_what_cannot_be_measured_is_refused(options):
     with pytest.raises(ValueError):
         BenchEncoderConfig(**options)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.8])
+def test_the_action_token_of_the_embedding_has_a_trained_part_of_the_patches(share):
+    shape = replace(SMALL, size=32, commit=CommitConfig(start=1, motion_prior=2.0))
+    encoder, clips = InvActEncoder(shape).eval(), bench._clips(shape, 40)
+    bench.give_action(encoder, clips, share)
+    used = encoder(torch.from_numpy(clips)).assignments[0].used[..., 0]
+    assert float(used.detach().mean()) == pytest.approx(share, abs=0.01)

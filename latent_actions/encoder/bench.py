@@ -148,7 +148,7 @@ def give_action(encoder: InvActEncoder, frames: np.ndarray, share: float) -> Non
     block = encoder.commit_blocks[0]
     logits = block.router_logits(*before_commitment(encoder, torch.from_numpy(frames)))
     lead = logits[..., 1:].amax(dim=-1) - logits[..., 0]
-    block.action_bias += lead.flatten()[: 1 << 20].quantile(share)  # which takes no more at once
+    block.action_bias += lead.flatten()[: 1 << 20].quantile(share)  # of a million patches at most
 
 
 def embedding_step(encoder: InvActEncoder, precision: Precision, frames: np.ndarray) -> Step:

@@ -49,15 +49,15 @@ class BenchEncoderConfig:
     batch_size: int = 1  # clips of a training step
     embed_batch: int = 64  # clips of an embedding call
     # of all patches in the embedding, what the action token has: 0.3 is a trained encoder's part
-    action_share: float = 0.3
+    action_fraction: float = 0.3
     repeats: int = 5  # rounds; the median counts
     out: Path | None = None  # run folder for bench.json, every number
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.embed_batch, self.repeats) < 1:
             raise ValueError("batch sizes and repeats must be at least 1")
-        if not 0 < self.action_share < 1:
-            raise ValueError(f"action_share must be in (0, 1), got {self.action_share}")
+        if not 0 < self.action_fraction < 1:
+            raise ValueError(f"action_fraction must be in (0, 1), got {self.action_fraction}")
         if "none" in (self.train.commit.estimator, self.embed.commit.estimator):
             raise ValueError("estimator none has no commitment whose cost could be measured")
 
@@ -134,7 +134,7 @@ def measure_embedding(config: BenchEncoderConfig) -> dict[str, Timing]:
         shapes = {"InvAct": config.embed, "InvAct, linear stem of rgb": alike}
         for name, shape in shapes.items():
             encoder = _encoder(shape).eval()
-            give_action(encoder, frames, config.action_share)
+            give_action(encoder, frames, config.action_fraction)
             steps[f"{precision} {name}"] = embedding_step(encoder, precision, frames)
     return take_turns(steps, config.repeats, CPU, "embed")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from invact_vla.core.run_folder import save_result
 from invact_vla.core.timing import Ratio, Timing, take_turns
 from invact_vla.training.device import Precision
 from latent_actions.encoder.attention import Kernel
-from latent_actions.encoder.commit import CommitConfig
+from latent_actions.encoder.commit import CommitBlock, CommitConfig
 from latent_actions.encoder.encoder import InvActEncoder
 from latent_actions.encoder.encoder_config import EncoderConfig
 from latent_actions.encoder.inference import before_commitment
@@ -145,10 +146,11 @@ def give_action(encoder: InvActEncoder, frames: np.ndarray, share: float) -> Non
     token gets `share`."""
     if not encoder.config.commit.registers:
         return
-    block = encoder.commit_blocks[0]
+    block = cast(CommitBlock, encoder.commit_blocks[0])
     logits = block.router_logits(*before_commitment(encoder, torch.from_numpy(frames)))
     lead = logits[..., 1:].amax(dim=-1) - logits[..., 0]
-    block.action_bias += lead.flatten()[: 1 << 20].quantile(share)  # of a million patches at most
+    bias = lead.flatten()[: 1 << 20].quantile(share)  # of a million patches at most
+    block.action_bias.add_(bias)
 
 
 def embedding_step(encoder: InvActEncoder, precision: Precision, frames: np.ndarray) -> Step:

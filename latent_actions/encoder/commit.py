@@ -38,7 +38,7 @@ class CommitConfig:
     # what patches attend: block (own commitment) | full (all) | none (patches stay)
     patch_attention: Literal["block", "full", "none"] = "block"
     # per_block (patches are routed anew in each block) | once (as in the first commit block: embeds a
-    # third faster) | once_in_eval (once out of training alone: as fast, and what trains best)
+    # third faster) | once_in_eval (per_block in training, once elsewhere: as fast)
     schedule: Literal["per_block", "once", "once_in_eval"] = "once_in_eval"
     router_width: int = 64  # width of the router's inner product
     # what registers are read by: shared (the weights of the action token) | separate (a network of
